@@ -1,0 +1,53 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+# Another package index for torch alone, e.g. one that serves CPU-only or CUDA builds: make quickstart TORCH_INDEX=https://...
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint type format bench clean
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
+
+# One stamp for each set of extras: installed again when the metadata or the pinned set changes.
+$(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) setuptools
+	$(PIP) --editable '.[$*]'
+	$(BIN)/python -m pip check
+	touch $@
+
+install: $(VENV)/.installed-quickstart  ## Make .venv and install the package with its pinned dependencies
+
+quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
+	$(BIN)/edgemin run recipes/quickstart.yaml
+
+test: $(VENV)/.installed-test lint type  ## Lint, types and tests (no network, no GPU)
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test  ## Check style and formatting (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.installed-test  ## Check the types of the package (mypy)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## Measure the finished quickstart's artefact again, and the cost of the relation loss
+	$(BIN)/edgemin benchmark runs/quickstart/artefact --teacher runs/quickstart/teacher
+	$(BIN)/python benchmarks/relation_loss.py
+
+clean:  ## Remove .venv and caches, never runs/
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,46 @@
+"""EdgeMIN: distil, prune, quantise, export and measure BERT-class encoders with Hugging Face tools."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
+    from edgemin_hf.distillation.task import TaskDistillationConfig
+    from edgemin_hf.export.onnx import export_onnx
+    from edgemin_hf.pruning.structured import PruningConfig
+    from edgemin_hf.quantization.native import QuantizationConfig
+    from edgemin_hf.student import create_student
+    from edgemin_hf.trainer import DistillationTrainer
+
+__version__ = "0.1.0"
+
+# Imported on first use: `edgemin --help` needs no PyTorch.
+_HOMES = {
+    "DistillationTrainer": "trainer",
+    "MiniLMv2Config": "distillation.minilmv2",
+    "PruningConfig": "pruning.structured",
+    "QuantizationConfig": "quantization.native",
+    "TaskDistillationConfig": "distillation.task",
+    "create_student": "student",
+    "export_onnx": "export.onnx",
+    "minilmv2_loss": "distillation.minilmv2",
+}
+
+__all__ = [
+    "DistillationTrainer",
+    "MiniLMv2Config",
+    "PruningConfig",
+    "QuantizationConfig",
+    "TaskDistillationConfig",
+    "create_student",
+    "export_onnx",
+    "minilmv2_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Measuring models where they run: accuracy, latency, size; and the report of it."""

@@ -1,0 +1,158 @@
+"""Latency by interleaved rounds, accuracy, and the rows of `benchmark.json`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, PyTorchRunner, Runner
+from edgemin_hf.export.graph import count_parameters, size_bytes
+from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH
+
+Row = tuple[str, str, str]
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime") and precision ("fp32", "int8") of a row."""
+
+_PACKAGES = (
+    "accelerate", "datasets", "edgemin-hf", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers",
+    "torch", "transformers",
+)  # fmt: skip
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], max_length: int = 128) -> list[Inputs]:
+    """Tokenises texts one by one, without padding."""
+    encoded = (tokenizer(text, truncation=True, max_length=max_length, return_tensors="np") for text in texts)
+    return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
+
+
+def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
+    """Returns the weight file of each row of a model: its checkpoint and its two graphs."""
+    return {
+        (model, "pytorch", "fp32"): checkpoint / "model.safetensors",
+        (model, "onnxruntime", "fp32"): graphs / FP32_GRAPH,
+        (model, "onnxruntime", "int8"): graphs / INT8_GRAPH,
+    }
+
+
+def load_runner(file: Path, threads: int) -> Runner:
+    """Loads a row's model for running: a graph in ONNX Runtime, a checkpoint in PyTorch."""
+    return OnnxRunner(file, threads) if file.suffix == ".onnx" else PyTorchRunner(file.parent, threads)
+
+
+def measure_latency(
+    runners: Mapping[Row, Runner], inputs: Sequence[Inputs], rounds: int, progress: str = "Latency"
+) -> dict[Row, np.ndarray]:
+    """Times the forward pass of every model on the same inputs, one at a time.
+
+    Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
+    them; a first round warms up and is not counted.
+
+    Args:
+        runners: The models.
+        inputs: Tokenised sentences.
+        rounds: Number of counted rounds.
+        progress: Title of the progress bar.
+
+    Returns:
+        For each model all its times, in milliseconds (rounds * inputs,).
+    """
+    times: dict[Row, list[float]] = {row: [] for row in runners}
+    prepared = {row: [runner.prepare(one) for one in inputs] for row, runner in runners.items()}
+    with tqdm(total=(rounds + 1) * len(runners), desc=progress, unit="pass") as bar:
+        for counted in [False] + [True] * rounds:
+            for row, runner in runners.items():
+                for one in prepared[row]:
+                    start = time.perf_counter()
+                    runner.run(one)
+                    if counted:
+                        times[row].append(1e3 * (time.perf_counter() - start))
+                bar.update()
+    return {row: np.array(values) for row, values in times.items()}
+
+
+def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> np.ndarray:
+    """Runs all inputs, one at a time as they would be served, and returns the logits (inputs, labels)."""
+    return np.concatenate([runner.run(runner.prepare(one)) for one in tqdm(inputs, desc=progress, unit="example")])
+
+
+def parameters_of(file: Path) -> int:
+    """Counts the parameters in a graph's initialisers, or in a checkpoint's tensors."""
+    if file.suffix == ".onnx":
+        return count_parameters(file)
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        return sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys())  # noqa: SIM118
+
+
+def benchmark_rows(
+    files: Mapping[Row, Path],
+    times: Mapping[Row, np.ndarray],
+    threads: int,
+    accuracy: Mapping[Row, Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Builds the rows of `benchmark.json`.
+
+    Args:
+        files: Weight file of each row.
+        times: Times of each row, in milliseconds.
+        threads: Threads that the times were taken with.
+        accuracy: "value", "ci95" and "n" of each row, where it was measured.
+
+    Returns:
+        One mapping a row.
+    """
+    unknown = {"value": None, "ci95": None, "n": None}
+    return [
+        {
+            "model": row[0],
+            "runtime": row[1],
+            "precision": row[2],
+            "metric": "accuracy",
+            **(unknown if accuracy is None else accuracy[row]),
+            "parameters": parameters_of(file),
+            "size_bytes": size_bytes(file) if file.suffix == ".onnx" else file.stat().st_size,
+            "batch_size": 1,
+            "threads": threads,
+            "latency_ms": {f"p{q}": float(np.percentile(times[row], q)) for q in (50, 90, 99)},
+        }
+        for row, file in files.items()
+    ]
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Describes the machine and the versions behind a measurement."""
+    return {
+        "cpu": _cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "vnni": bool(cpu_flags() & {"avx512_vnni", "avx_vnni"}),
+        "bf16": bool(cpu_flags() & {"avx512_bf16", "amx_bf16"}),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def cpu_flags() -> set[str]:
+    """Returns the processor's feature flags as Linux names them; none on other systems."""
+    return set(_cpu_info("flags")[0].split()) if _cpu_info("flags") else set()
+
+
+def _cpu_name() -> str:
+    names = _cpu_info("model name")
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or "unknown"
+
+
+def _cpu_info(key: str) -> list[str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

@@ -1,0 +1,70 @@
+"""The teacher's logits for a fixed dataset: computed once, kept on disk, not once an epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.distillation.capture import accepted
+
+_BATCH = 64
+
+
+def cached_teacher_logits(
+    teacher: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, key: str
+) -> Tensor:
+    """Returns the teacher's logits for a dataset, from disk where they were computed before.
+
+    Args:
+        teacher: The teacher.
+        dataset: Tokenised rows.
+        tokenizer: The teacher's tokenizer, to pad with.
+        path: The safetensors file that keeps them; it appears whole or not at all.
+        key: What the logits depend on; a file with another key is computed anew.
+
+    Returns:
+        The logits (rows, labels), float32, in the dataset's order.
+    """
+    if path.is_file():
+        with safe_open(path, "pt") as stored:
+            if (stored.metadata() or {}).get("key") == key:
+                return stored.get_tensor("logits")
+    logits = compute_logits(teacher, dataset, tokenizer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    save_file({"logits": logits}, partial, {"key": key})
+    partial.replace(path)
+    return logits
+
+
+@torch.inference_mode()
+def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Computes a model's logits in full precision, without dropout, in batches of like length.
+
+    Args:
+        model: The model; set to evaluation mode.
+        dataset: Tokenised rows.
+        tokenizer: Its tokenizer, to pad with.
+
+    Returns:
+        The logits (rows, labels), float32, in the dataset's order.
+    """
+    model.eval()
+    collate = DataCollatorWithPadding(tokenizer)
+    names = [name for name in dataset.column_names if name in tokenizer.model_input_names]
+    rows = dataset.select_columns(names)
+    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+    logits = torch.empty(len(rows), model.config.num_labels)
+    for start in tqdm(range(0, len(order), _BATCH), desc="Teacher's logits", unit="batch"):
+        part = order[start : start + _BATCH]
+        batch = collate([rows[int(index)] for index in part]).to(model.device)
+        logits[part] = model(**accepted(model, batch)).logits.float().cpu()
+    return logits

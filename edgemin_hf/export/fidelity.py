@@ -1,0 +1,110 @@
+"""The check that an exported graph computes what the PyTorch model computed, to rounding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.distillation.capture import accepted
+
+_BATCH = 16
+_MARGIN = 10.0
+_EPSILON = 1e-5
+
+SAMPLE_TEXTS = (
+    "My new card has not arrived yet, and I have been waiting for two weeks.",
+    "What is the weather going to be like in Lisbon tomorrow morning?",
+    "The committee approved the budget after a debate that lasted until midnight.",
+    "A quietly moving film, though its last half hour outstays its welcome.",
+    "Please set an alarm for half past six.",
+    "Water boils at a lower temperature on a mountain, because the air pressure is lower there.",
+    "He said that he would call, but he never did.",
+    "Which of the two bridges is older?",
+    "The shares fell by 3.2% on Tuesday, their largest loss since March.",
+    "No.",
+    "Stir the rice gently, add the stock one ladle at a time, and wait until it is absorbed.",
+    "I'd like to know why an extra pound was charged on my statement!",
+    "Her grandmother's house stood at the end of a lane lined with poplars.",
+    "To reset the device, hold both buttons for ten seconds until the light turns blue.",
+    "It was neither the first nor the last time that the train was late.",
+    "Can you transfer £250 to my savings account and tell me the new balance?",
+)
+"""Sentences for the check where the caller has none of its own."""
+
+
+class FidelityError(RuntimeError):
+    """An exported graph does not compute what the PyTorch model computes."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Outcome of the check, in units of the model's output.
+
+    Attributes:
+        error: Mean absolute difference between ONNX Runtime and PyTorch in float32.
+        floor: Mean absolute difference between PyTorch in float32 and in float64: what rounding alone can do, since
+            a value on the edge between two grid points may fall either way.
+        limit: The largest error that is accepted: ten times the floor, and 1e-5 of the output's size.
+        examples: Number of texts compared.
+    """
+
+    error: float
+    floor: float
+    limit: float
+    examples: int
+
+
+def check_fidelity(
+    model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = SAMPLE_TEXTS
+) -> Fidelity:
+    """Compares a graph with the model that it was exported from, on real text.
+
+    Args:
+        model: The trained model: plain, or with fake-quantised modules.
+        graph: Its ONNX file.
+        tokenizer: The model's tokenizer.
+        texts: Texts to compare on.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        FidelityError: If the outputs differ by more than rounding explains.
+    """
+    model = copy.deepcopy(model).cpu().float().eval()
+    exact = copy.deepcopy(model).double()
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    errors, floors, sizes = [], [], []
+    for batch in _batches(tokenizer, texts):
+        with torch.inference_mode():
+            inputs = accepted(model, {name: torch.from_numpy(array) for name, array in batch.items()})
+            ours = model(**inputs)[0].numpy()
+            reference = exact(**inputs)[0].numpy()
+        names = [node.name for node in session.get_inputs()]
+        theirs = session.run(None, {name: batch[name] for name in names})[0]
+        real = batch["attention_mask"].astype(bool) if ours.shape[:2] == batch["attention_mask"].shape else ...
+        errors.append(np.abs(theirs - ours)[real].ravel())
+        floors.append(np.abs(reference - ours)[real].ravel())
+        sizes.append(np.abs(reference)[real].ravel())
+    error, floor, size = (float(np.concatenate(parts).mean()) for parts in (errors, floors, sizes))
+    limit = max(_MARGIN * floor, _EPSILON * size)
+    if not error <= limit:
+        raise FidelityError(
+            f"{graph.name} differs from the PyTorch model by {error:.2e} on average over {len(texts)} texts; "
+            f"rounding explains at most {limit:.2e}"
+        )
+    return Fidelity(error, floor, limit, len(texts))
+
+
+def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, len(texts), _BATCH):
+        part = list(texts[start : start + _BATCH])
+        encoded = tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="np")
+        yield {name: array.astype(np.int64) for name, array in encoded.items()}

@@ -1,0 +1,113 @@
+"""Export to ONNX: full precision and, after quantisation-aware training, INT8, both checked against PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from optimum.exporters.onnx import main_export, onnx_export_from_model
+from optimum.onnxruntime import ORTQuantizer
+from optimum.onnxruntime.configuration import AutoQuantizationConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
+from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.quantization.integer import integer_copy, plain_copy
+from edgemin_hf.quantization.native import fake_quantized_linears
+
+FP32_GRAPH = "onnx/model.onnx"
+INT8_GRAPH = "onnx/model_quantized.onnx"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made.
+
+    Attributes:
+        folder: The folder, with the PyTorch model, its tokenizer and the graphs.
+        fp32: Outcome of the check of `onnx/model.onnx`.
+        int8: Outcome of the check of `onnx/model_quantized.onnx`; None where the model was not quantised.
+    """
+
+    folder: Path
+    fp32: Fidelity
+    int8: Fidelity | None
+
+
+def export_onnx(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: str | Path,
+    *,
+    texts: Sequence[str] = SAMPLE_TEXTS,
+) -> Export:
+    """Exports a model to a folder that Optimum, ONNX Runtime and `transformers` load.
+
+    The folder holds `config.json`, the tokenizer, `model.safetensors` (full precision), `onnx/model.onnx` and, for a
+    model after quantisation-aware training, `onnx/model_quantized.onnx` with int8 weights and embeddings. Batch and
+    length are dynamic. A folder that is there already is replaced once the new one is whole and checked.
+
+    Args:
+        model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
+        tokenizer: Its tokenizer.
+        output: The folder to write.
+        texts: Real texts on which the graphs are checked against the PyTorch model.
+
+    Returns:
+        What was made and how exactly it computes what the model computes.
+
+    Raises:
+        FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
+    """
+    quantized = bool(fake_quantized_linears(model))
+    plain = plain_copy(model)
+    with whole_folder(Path(output)) as folder:
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        _write_graph(plain, folder / FP32_GRAPH)
+        fp32 = check_fidelity(plain, folder / FP32_GRAPH, tokenizer, texts)
+        int8 = None
+        if quantized:
+            _write_graph(integer_copy(model), folder / INT8_GRAPH)
+            int8 = check_fidelity(model, folder / INT8_GRAPH, tokenizer, texts)
+    return Export(Path(output), fp32, int8)
+
+
+def export_baseline(model: str | Path, output: str | Path, task: str = "text-classification") -> None:
+    """Exports a model as anybody would in a minute: Optimum's fp32 graph and its dynamic INT8 (AVX512-VNNI preset).
+
+    Args:
+        model: Folder of a plain model with its tokenizer.
+        output: Folder for `onnx/model.onnx` and `onnx/model_quantized.onnx`.
+        task: Optimum's name of the task.
+    """
+    with whole_folder(Path(output)) as folder, _quiet_exporter():
+        graphs = (folder / FP32_GRAPH).parent
+        main_export(str(model), graphs, task=task, do_validation=False)
+        preset = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
+        ORTQuantizer.from_pretrained(graphs).quantize(quantization_config=preset, save_dir=graphs)
+
+
+def _write_graph(model: PreTrainedModel, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, _quiet_exporter():
+        onnx_export_from_model(model, scratch, do_validation=False)
+        shutil.move(Path(scratch) / "model.onnx", path)
+
+
+class _quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used like the context manager that it extends
+    """Silences the tracer's warnings about shapes that are constant on purpose, and the exporters' chatter."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=UserWarning)
+        for name in ("optimum", "root"):
+            logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""The Hub: finding checkpoints, writing model cards, pushing artefacts."""

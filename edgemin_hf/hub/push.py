@@ -1,0 +1,87 @@
+"""Push a finished artefact to the Hub as one commit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, XetError
+from huggingface_hub.utils import validate_repo_id
+
+REQUIRED_FILES = (
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "onnx/model.onnx",
+    "onnx/model_quantized.onnx",
+    "benchmark.json",
+)
+
+
+class PushError(RuntimeError):
+    """The Hub didn't take the artefact; the message is one line that says why, never with the token in it."""
+
+
+def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Create the model repository if it doesn't exist yet, and push the whole folder to it as one commit.
+
+    The token is the one `huggingface_hub` finds (`HF_TOKEN`, or `hf auth login`); it needs write access.
+
+    Args:
+        folder: Artefact that `edgemin run` wrote; it must hold `REQUIRED_FILES`.
+        repo_id: `org/name` or `user/name`, or `name` alone for the token's own user.
+        private: Whether only its owners may see the repository. An existing repository keeps its visibility.
+
+    Returns:
+        URL of the commit; the latest one if the repository already holds exactly these files.
+
+    Raises:
+        PushError: If the Hub can't be reached or refuses, or if `private` is wanted of a public repository.
+        ValueError: If the folder lacks a file or `repo_id` is malformed; nothing has been sent then.
+    """
+    missing = [name for name in REQUIRED_FILES if not Path(folder, name).is_file()]
+    if missing:
+        raise ValueError(f"{str(folder)!r} is no artefact: it lacks {', '.join(missing)}")
+    validate_repo_id(repo_id)
+    api = HfApi()
+    with _one_line_errors(repo_id):
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        # The Hub doesn't change an existing repository's visibility: what was meant to be private would be published.
+        exposed = private and not api.model_info(full_id).private
+    if exposed:
+        raise PushError(f"{full_id!r} exists and is public: make it private in its settings, or choose another name")
+    with _one_line_errors(full_id):
+        commit = api.upload_folder(
+            repo_id=full_id, folder_path=folder, commit_message="Add the artefact of an edgemin run"
+        )
+    return commit.commit_url
+
+
+@contextmanager
+def _one_line_errors(repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    # Beside its own errors huggingface_hub raises RuntimeError for an upload that broke off, ValueError for metadata
+    # in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage.
+    except (requests.RequestException, XetError, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        raise PushError(f"{repo_id!r} was not pushed: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    root = error
+    # An upload that broke off says why only in its cause.
+    while isinstance(root, (RuntimeError, XetError)) and root.__cause__ is not None:
+        root = root.__cause__
+    if isinstance(root, HfHubHTTPError) and root.response is not None:
+        status = root.response.status_code
+        text = f"HTTP {status}, {root.server_message or root.response.reason}"
+        if status in (requests.codes.unauthorized, requests.codes.forbidden):
+            text += "; log in with a token that may write there: `hf auth login`"
+    elif isinstance(root, (requests.RequestException, ConnectionError, TimeoutError)):
+        # Its text holds the whole URL, and an upload's URL is signed.
+        return f"the Hub can't be reached ({type(root).__name__})"
+    else:
+        text = str(root)
+    token = get_token()
+    return " ".join((text.replace(token, "***") if token else text).split())

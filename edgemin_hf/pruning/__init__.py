@@ -1,0 +1,1 @@
+"""Structured pruning: whole attention heads and feed-forward neurons, physically removed."""

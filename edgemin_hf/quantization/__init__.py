@@ -1,0 +1,1 @@
+"""Quantisation-aware training, and the integer model that it ends in."""

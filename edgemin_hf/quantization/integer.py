@@ -1,0 +1,114 @@
+"""The integer form of a model after quantisation-aware training: what is exported.
+
+Weights are stored as int8. In PyTorch these modules compute the same numbers as their fake-quantised sources; in ONNX
+they become QuantizeLinear/DequantizeLinear pairs around each product, which ONNX Runtime runs on integer kernels.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from edgemin_hf.quantization.native import FakeQuantEmbedding, FakeQuantLinear, input_grid, plain_state_dict, row_scales
+
+
+class _QuantizedProduct(torch.autograd.Function):
+    """x W + b on integer grids; `symbolic` writes it as standard ONNX (QDQ)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, weight_scale: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor
+    ) -> Tensor:
+        zero = zero_point.to(x.dtype)
+        quantized = torch.clamp(torch.round(x / scale) + zero, 0, 255)
+        return ((quantized - zero) * scale) @ (weight.to(x.dtype) * weight_scale) + bias
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, weight_scale: Any, scale: Any, zero_point: Any, bias: Any) -> Any:
+        outputs = weight_scale.type().sizes()[0]
+
+        def zeros(dtype: torch.dtype) -> Any:
+            return g.op("Constant", value_t=torch.zeros(outputs, dtype=dtype))
+
+        x = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero_point), scale, zero_point)
+        weight = g.op("DequantizeLinear", weight, weight_scale, zeros(torch.int8), axis_i=1)
+        if x.type().dim() != 2:
+            return g.op("Add", g.op("MatMul", x, weight), bias)
+        # A product of two matrices and a bias would be fused into a float Gemm, and its weight dequantised on every
+        # call, unless it is a quantised Gemm whole: with an int32 bias on the grid of the products.
+        bias_scale = g.op("Mul", weight_scale, scale)
+        bias = g.op("Cast", g.op("Round", g.op("Div", bias, bias_scale)), to_i=torch.onnx.TensorProtoDataType.INT32)
+        return g.op("Gemm", x, weight, g.op("DequantizeLinear", bias, bias_scale, zeros(torch.int32), axis_i=0))
+
+
+class IntegerLinear(nn.Module):
+    """A linear layer with int8 weights (inputs, outputs), one scale an output, and a fixed uint8 grid for its input."""
+
+    def __init__(self, source: FakeQuantLinear) -> None:
+        super().__init__()
+        scales = row_scales(source.weight)
+        scale, zero_point = input_grid(source.input_low, source.input_high)
+        bias = source.weight.new_zeros(source.out_features) if source.bias is None else source.bias.detach()
+        self.register_buffer("weight", torch.round(source.weight.detach() / scales).to(torch.int8).T.contiguous())
+        self.register_buffer("weight_scale", scales.squeeze(-1))
+        self.register_buffer("input_scale", scale)
+        self.register_buffer("input_zero_point", zero_point.to(torch.uint8))
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the layer; (..., inputs) -> (..., outputs)."""
+        return _QuantizedProduct.apply(
+            x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias
+        )
+
+
+class IntegerEmbedding(nn.Module):
+    """An int8 table with a scale a row. The rows are dequantised after they are read, not the table before."""
+
+    def __init__(self, source: FakeQuantEmbedding) -> None:
+        super().__init__()
+        scales = row_scales(source.weight)
+        self.register_buffer("weight", torch.round(source.weight.detach() / scales).to(torch.int8))
+        self.register_buffer("weight_scale", scales)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Reads rows; (...) -> (..., width), float32."""
+        return self.weight[ids].to(self.weight_scale.dtype) * self.weight_scale[ids]
+
+
+def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns a full-precision copy for export, with explicit attention: its graph is smaller than that of SDPA.
+
+    Args:
+        model: A plain model, or one prepared for quantisation-aware training.
+
+    Returns:
+        The copy, on the CPU, in evaluation mode.
+    """
+    config = copy.deepcopy(model.config)
+    plain = type(model)._from_config(config, attn_implementation="eager")
+    plain.load_state_dict(plain_state_dict(model))
+    return plain.cpu().eval()
+
+
+def integer_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Returns the integer copy, for export, of a model after quantisation-aware training.
+
+    Args:
+        model: The trained model with its fake-quantised modules.
+
+    Returns:
+        The copy, on the CPU, in evaluation mode.
+    """
+    integer = plain_copy(model)
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    for name, source in modules.items():
+        if isinstance(source, FakeQuantLinear | FakeQuantEmbedding):
+            parent, _, child = name.rpartition(".")
+            form = IntegerLinear(source) if isinstance(source, FakeQuantLinear) else IntegerEmbedding(source)
+            setattr(integer.get_submodule(parent), child, form.cpu())
+    return integer

@@ -1,0 +1,192 @@
+"""INT8 quantisation-aware training with plain modules: fake-quantised `Linear` and `Embedding`.
+
+Grids (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -127..127; activations affine, one
+scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from edgemin_hf.encoder import Encoder
+
+_RANGE_NAMES = ("input_low", "input_high")
+
+
+@dataclass
+class QuantizationConfig:
+    """Settings of quantisation-aware training.
+
+    Attributes:
+        weights: Precision of every linear layer: weights int8 by output row, inputs uint8 by tensor.
+        embeddings: Precision of the embedding tables: "int8" by row, or "fp32".
+        calibration_examples: Number of training examples that the first input ranges are taken from.
+        range_momentum: Share of a training batch's range in the running range of a layer's input.
+        frozen_share: Last share of the training steps, in which the ranges stay as they are and the weights settle.
+    """
+
+    weights: Literal["int8"] = "int8"
+    embeddings: Literal["int8", "fp32"] = "int8"
+    calibration_examples: int = 512
+    range_momentum: float = 0.01
+    frozen_share: float = 0.33
+
+    def __post_init__(self) -> None:
+        if self.weights != "int8":
+            raise ValueError(f"weights: {self.weights}; allowed: int8")
+        if self.embeddings not in ("int8", "fp32"):
+            raise ValueError(f"embeddings: {self.embeddings}; allowed: int8, fp32")
+        if self.calibration_examples < 1:
+            raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
+        for name in ("range_momentum", "frozen_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 to 1")
+
+
+class FakeQuantLinear(nn.Linear):
+    """A linear layer that computes on the values which the integer kernel will see.
+
+    Its parameters are those of a plain `nn.Linear`, under the same names. The range of its input is kept in two
+    buffers; it always holds 0, which padding and ReLU-like outputs need exactly.
+
+    Attributes:
+        observing: Whether training widens the range; evaluation never does.
+    """
+
+    input_low: Tensor
+    input_high: Tensor
+
+    def __init__(self, linear: nn.Linear, momentum: float) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.momentum = momentum
+        self.observing = True
+        for name in _RANGE_NAMES:
+            self.register_buffer(name, torch.zeros((), device=linear.weight.device))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computes the layer on the grids of its input and of its weight."""
+        if self.training and self.observing:
+            self._update_range(input.detach())
+        scale, zero_point = input_grid(self.input_low, self.input_high)
+        # bf16 has too few digits to round to a grid of 256 values.
+        input = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        input = torch.fake_quantize_per_tensor_affine(input, scale, zero_point, 0, 255)
+        return F.linear(input, fake_quantize_rows(self.weight), self.bias)
+
+    def _update_range(self, input: Tensor) -> None:
+        low, high = (bound.float() for bound in torch.aminmax(input))
+        self.input_low.lerp_(low.clamp(max=0), self.momentum)
+        self.input_high.lerp_(high.clamp(min=0), self.momentum)
+
+    def widen_range(self, input: Tensor) -> None:
+        """Widens the range until it holds every value of `input`: calibration."""
+        low, high = (bound.float() for bound in torch.aminmax(input))
+        self.input_low.copy_(torch.minimum(self.input_low, low))
+        self.input_high.copy_(torch.maximum(self.input_high, high))
+
+
+class FakeQuantEmbedding(nn.Embedding):
+    """An embedding whose rows are on the grid that the integer table will hold; only rows that are read are rounded."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        nn.Module.__init__(self)
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.padding_idx, self.max_norm, self.norm_type = embedding.padding_idx, None, embedding.norm_type
+        self.scale_grad_by_freq, self.sparse = embedding.scale_grad_by_freq, embedding.sparse
+        self.weight = embedding.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Reads rows and rounds them to their grids."""
+        return fake_quantize_rows(super().forward(input))
+
+
+def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the scale (float32) and the zero point (int32) of a uint8 grid over a range that holds 0."""
+    scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+    return scale, torch.round(-low / scale).clamp(0, 255).to(torch.int32)
+
+
+def row_scales(weight: Tensor) -> Tensor:
+    """Returns the symmetric int8 scale of each row (..., 1) of a tensor (..., width)."""
+    return (weight.detach().abs().amax(dim=-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def fake_quantize_rows(weight: Tensor) -> Tensor:
+    """Rounds each row to its int8 grid; no value is clipped, so the gradient passes straight through."""
+    scales = row_scales(weight)
+    return weight + (torch.round(weight.detach() / scales) * scales - weight.detach())
+
+
+def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
+    """Swaps a model's linear layers and embedding tables, in place, for fake-quantised ones with the same parameters.
+
+    Args:
+        model: The model; swap before an optimizer is made only for tidiness, since the parameters stay the same.
+        config: What to quantise.
+    """
+    encoder = Encoder(model)
+    for parent, name, linear in list(encoder.linears()):
+        setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
+    if config.embeddings == "int8":
+        for parent, name, embedding in list(encoder.embeddings()):
+            setattr(parent, name, FakeQuantEmbedding(embedding))
+
+
+def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
+    """Returns the fake-quantised linear layers of a model; none where it is not prepared for QAT."""
+    return [module for module in model.modules() if isinstance(module, FakeQuantLinear)]
+
+
+@torch.no_grad()
+def calibrate(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], run: Callable[[Mapping[str, Tensor]], Any]
+) -> None:
+    """Sets the first input ranges of a prepared model: the least that hold everything these batches bring.
+
+    Args:
+        model: A model after `prepare_qat`.
+        batches: Batches of its inputs.
+        run: Runs the model on a batch.
+    """
+    def widen(module: FakeQuantLinear, args: tuple[Tensor, ...]) -> None:
+        module.widen_range(args[0])
+
+    was_training = model.training
+    model.eval()
+    handles = [module.register_forward_pre_hook(widen) for module in fake_quantized_linears(model)]
+    try:
+        for batch in batches:
+            run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+
+
+class RangeFreezer(TrainerCallback):
+    """Stops the update of the input ranges for the last share of the training steps, also after a resume."""
+
+    def __init__(self, config: QuantizationConfig) -> None:
+        self.frozen_share = config.frozen_share
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+    ) -> None:
+        """Turns observation on or off as the step's number says."""
+        observing = state.global_step < (1 - self.frozen_share) * state.max_steps
+        for module in fake_quantized_linears(model):
+            module.observing = observing
+
+
+def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a model's weights without the input ranges: the state of the plain model that it was made from."""
+    return {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] not in _RANGE_NAMES}

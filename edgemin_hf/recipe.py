@@ -1,0 +1,443 @@
+"""The recipe: typed settings from YAML, an ordered list of stages, checked whole before weights are loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from transformers import AutoConfig, PretrainedConfig
+
+from edgemin_hf.data import check_table
+from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.encoder import family_of, shape_of
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.pruning.structured import PruningConfig
+from edgemin_hf.pruning.surgery import check_prunable
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.student import student_config
+from edgemin_hf.tasks import TextClassification
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be run: one line that names field, value and what is allowed."""
+
+
+@dataclass(config=_STRICT)
+class Teacher:
+    """The large model.
+
+    Attributes:
+        model: Hub id, or folder (relative to the recipe if it is one there).
+    """
+
+    model: str
+
+
+@dataclass(config=_STRICT)
+class Student:
+    """The student's shape; what is left out is the teacher's. See `create_student`."""
+
+    num_hidden_layers: int | None = None
+    hidden_size: int | None = None
+    num_attention_heads: int | None = None
+    intermediate_size: int | None = None
+    layers: list[int] | None = None
+    model_type: str | None = None
+
+
+@dataclass(config=_STRICT)
+class RawText:
+    """Raw text for task-agnostic distillation: one column of several tables, labels and duplicates dropped."""
+
+    files: list[str]
+    text_column: str = "text"
+    max_length: int = 128
+
+
+@dataclass(config=_STRICT)
+class Task(TextClassification):
+    """The task; see `TextClassification`."""
+
+
+@dataclass(config=_STRICT)
+class Training:
+    """Settings that all training stages share, by their names in `transformers.TrainingArguments`."""
+
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+    per_device_train_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-4
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    save_steps: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
+        for name in ("num_train_epochs", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: above 0")
+        # The other half of a stage's settings checks itself: dataclasses call only one __post_init__.
+        check_rest = getattr(super(), "__post_init__", None)
+        if check_rest is not None:
+            check_rest()
+
+
+@dataclass(config=_STRICT)
+class Finetune(Training):
+    """Fine-tunes the teacher on the task; without this stage it is used as it is."""
+
+    stage: Literal["finetune"] = "finetune"
+    folder: ClassVar[str] = "teacher"
+
+
+@dataclass(config=_STRICT)
+class Distill(Training, MiniLMv2Config):
+    """Stage 1: task-agnostic distillation of the student on raw text."""
+
+    stage: Literal["distill"] = "distill"
+    method: Literal["minilmv2"] = "minilmv2"
+    folder: ClassVar[str] = "distill"
+
+
+@dataclass(config=_STRICT)
+class TaskDistill(Training, TaskDistillationConfig):
+    """Stage 2: distillation of the student on the task."""
+
+    stage: Literal["task_distill"] = "task_distill"
+    folder: ClassVar[str] = "task_distill"
+
+
+@dataclass(config=_STRICT)
+class Prune(Training, TaskDistillationConfig):
+    """Removes heads and feed-forward neurons of the student, then distils again. See `PruningConfig`."""
+
+    stage: Literal["prune"] = "prune"
+    head_sparsity: float = 0.0
+    ffn_sparsity: float = 0.0
+    saliency: Literal["taylor", "random"] = "taylor"
+    saliency_examples: int = 1024
+    folder: ClassVar[str] = "prune"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pruning(seed=0)
+
+    def pruning(self, seed: int) -> PruningConfig:
+        """Returns the settings of the pruning alone."""
+        return PruningConfig(self.head_sparsity, self.ffn_sparsity, self.saliency, self.saliency_examples, seed)
+
+
+@dataclass(config=_STRICT)
+class Quantize(Training, TaskDistillationConfig, QuantizationConfig):
+    """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`."""
+
+    stage: Literal["quantize"] = "quantize"
+    folder: ClassVar[str] = "quantize"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        QuantizationConfig.__post_init__(self)
+
+
+@dataclass(config=_STRICT)
+class Export:
+    """Exports student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
+
+    Attributes:
+        fidelity_texts: Number of those texts.
+    """
+
+    stage: Literal["export"] = "export"
+    fidelity_texts: int = 256
+    folder: ClassVar[str] = "export"
+
+
+@dataclass(config=_STRICT)
+class Evaluate:
+    """Measures accuracy on the test set; the only stage that opens it."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    folder: ClassVar[str] = "evaluate"
+
+
+@dataclass(config=_STRICT)
+class Benchmark:
+    """Measures latency on test sentences, batch 1, without padding.
+
+    Attributes:
+        sentences: Number of sentences, evenly spaced in the test set.
+        rounds: Number of counted rounds over them.
+    """
+
+    stage: Literal["benchmark"] = "benchmark"
+    sentences: int = 500
+    rounds: int = 5
+    folder: ClassVar[str] = "benchmark"
+
+    def __post_init__(self) -> None:
+        for name in ("sentences", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
+
+
+@dataclass(config=_STRICT)
+class Report:
+    """Writes the artefact: model, graphs, card, report, benchmark.
+
+    Attributes:
+        title: Name of the model in card and report.
+        language: Language code for the card.
+        license: Licence of the student's weights, a Hub identifier such as apache-2.0.
+        datasets: Hub ids of the datasets that it was made from.
+        attribution: A sentence on whose work the data and the teacher are, and under which terms.
+    """
+
+    stage: Literal["report"] = "report"
+    title: str = "Edge model"
+    language: str = "en"
+    license: str = "apache-2.0"
+    datasets: list[str] = field(default_factory=list)
+    attribution: str = ""
+    folder: ClassVar[str] = "artefact"
+
+
+TrainingStage = Finetune | Distill | TaskDistill | Prune | Quantize
+Stage = TrainingStage | Export | Evaluate | Benchmark | Report
+
+
+@dataclass(config=_STRICT)
+class Recipe:
+    """The way from a teacher to an artefact.
+
+    Attributes:
+        name: A short name.
+        output_dir: Folder of the run, relative to where the command is given.
+        teacher: The large model.
+        task: What the student is for.
+        stages: What to do, in this order.
+        student: Its shape.
+        raw_text: Text for stage 1.
+        seed: Seed of the split, of initialisation and of training.
+        precision: "bf16" and "fp32" say it; "auto" takes bf16 for training where the processor computes in it.
+        threads: Threads for PyTorch and ONNX Runtime; None takes every core.
+    """
+
+    name: str
+    output_dir: str
+    teacher: Teacher
+    task: Task
+    stages: list[Annotated[Stage, Field(discriminator="stage")]]
+    student: Student = field(default_factory=Student)
+    raw_text: RawText | None = None
+    seed: int = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_order([stage.stage for stage in self.stages])
+        if any(stage.stage == "distill" for stage in self.stages) and self.raw_text is None:
+            raise ValueError("raw_text: missing; allowed: files and text_column, since stage distill learns from them")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads: {self.threads}; allowed: 1 or more")
+
+
+_MAKES_STUDENT = ("distill", "task_distill")
+TRAINS_STUDENT = (*_MAKES_STUDENT, "prune", "quantize")
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "prune": _MAKES_STUDENT,
+    "quantize": _MAKES_STUDENT,
+    "export": ("quantize",),
+    "evaluate": ("export",),
+    "benchmark": ("evaluate",),
+    "report": ("benchmark",),
+}
+"""What a stage needs: one of these before it."""
+_NO_TRAINING_AFTER = ("quantize", "export")
+
+
+def _check_order(stages: Sequence[str]) -> None:
+    if not stages:
+        raise ValueError("stages: none; allowed: at least one")
+    for index, stage in enumerate(stages):
+        before, needs = stages[:index], _NEEDS.get(stage, ())
+        if stage in before:
+            raise ValueError(f"stages: {stage} twice; allowed: once")
+        if needs and not set(needs) & set(before):
+            raise ValueError(f"stages: {stage} in place {index + 1}; allowed: after {' or '.join(needs)}")
+        if stage == "finetune" and before:
+            raise ValueError(f"stages: finetune in place {index + 1}; allowed: first")
+        too_late = [other for other in _NO_TRAINING_AFTER if other in before]
+        if stage in TRAINS_STUDENT and too_late:
+            raise ValueError(f"stages: {stage} in place {index + 1}; allowed: before {too_late[0]}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a number: 2e-4 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+    """Reads a recipe and checks it alone: keys, types, values, the order of the stages.
+
+    Args:
+        path: A YAML file.
+        overrides: Settings "key=value", the key dotted: "seed", "task.max_length", or a stage's name and its key as in
+            "distill.max_steps".
+
+    Returns:
+        The recipe, and the plain settings that it was made from.
+
+    Raises:
+        RecipeError: If it can't be read or is not possible.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(Recipe)}")
+    for override in overrides:
+        _override(settings, override)
+    try:
+        # As JSON, where strict types still let a list be a tuple.
+        return TypeAdapter(Recipe).validate_json(json.dumps(settings)), settings
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from None
+    except TypeError as error:
+        raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise RecipeError(f"--set {override}; allowed: key=value")
+    *parents, name = key.split(".")
+    target: Any = settings
+    for depth, parent in enumerate(parents):
+        stages = settings.get("stages") if depth == 0 else None
+        stage = [s for s in stages or () if isinstance(s, dict) and s.get("stage") == parent]
+        target = stage[0] if stage else target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override}: {parent} has no settings of its own")
+    try:
+        target[name] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not YAML") from None
+
+
+def _names(settings: type) -> str:
+    return ", ".join(f.name for f in fields(settings))
+
+
+_SETTINGS: dict[str, type] = {
+    "teacher": Teacher, "task": Task, "student": Student, "raw_text": RawText, "finetune": Finetune,
+    "distill": Distill, "task_distill": TaskDistill, "prune": Prune, "quantize": Quantize, "export": Export,
+    "evaluate": Evaluate, "benchmark": Benchmark, "report": Report,
+}  # fmt: skip
+
+
+def _explain(error: ValidationError) -> str:
+    """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
+    first = error.errors()[0]
+    # ("stages", 3, "prune", "head_sparsity") is written prune.head_sparsity, as `--set` would have it.
+    path = [str(part) for part in first["loc"]]
+    if len(path) > 2 and path[0] == "stages":
+        path = path[2:]
+    name, value = ".".join(path), json.dumps(first["input"])[:80]
+    if first["type"] == "value_error":
+        return ".".join([*path, str(first["ctx"]["error"])])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"{name}: {value}; allowed: {_names(_SETTINGS[path[0]] if len(path) > 1 else Recipe)}"
+    if first["type"] == "missing":
+        return f"{name}: missing; allowed: a value, it has no default"
+    if first["type"].startswith("union_tag"):
+        tag = first["ctx"].get("tag", "missing")
+        return f"{name}.stage: {tag}; allowed: {first['ctx'].get('expected_tags', 'a stage').replace(chr(39), '')}"
+    return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"
+
+
+def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
+    """Checks a recipe against its files and its teacher's configuration; loads no weights.
+
+    Args:
+        recipe: The recipe.
+        root: The folder that its paths are relative to.
+
+    Returns:
+        The teacher's configuration.
+
+    Raises:
+        RecipeError: If a file, a column, or a shape is not possible.
+    """
+    with _prefix("task."):
+        recipe.task.check(root)
+    for name in recipe.raw_text.files if recipe.raw_text else ():
+        with _prefix("raw_text.files: "):
+            check_table(root / name, [recipe.raw_text.text_column])  # type: ignore[union-attr]
+    with _prefix("teacher.model: "):
+        config = teacher_config(recipe, root)
+        family_of(config)
+    with _prefix("student."):
+        student = student_config(config, **student_shape(recipe.student))
+    for stage in recipe.stages:
+        with _prefix(f"{stage.stage}."):
+            if isinstance(stage, Distill):
+                stage.check(shape_of(student), shape_of(config))
+            if isinstance(stage, Prune) and stage.head_sparsity:
+                check_prunable(student)
+    return config
+
+
+def teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
+    """Loads the teacher's configuration alone."""
+    found = resolve_checkpoint(teacher_name(recipe, root), weights=False)
+    return AutoConfig.from_pretrained(found.path)
+
+
+def teacher_name(recipe: Recipe, root: Path) -> str:
+    """Returns the teacher's Hub id, or its folder with the recipe's own as root."""
+    folder = root / recipe.teacher.model
+    return str(folder) if folder.is_dir() else recipe.teacher.model
+
+
+def student_shape(student: Student) -> dict[str, Any]:
+    """Returns a student's settings as the arguments of `create_student`."""
+    return {f.name: getattr(student, f.name) for f in fields(Student)}
+
+
+class _prefix:  # noqa: N801 - a context manager
+    """Turns a ValueError into a RecipeError with the field's path before it."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError) and not isinstance(error, RecipeError):
+            raise RecipeError(f"{self.prefix}{error}") from None
+
+
+def settings_of(stage: Any) -> Mapping[str, Any]:
+    """Returns a stage's settings, defaults included, as plain values."""
+    return {f.name: getattr(stage, f.name) for f in fields(stage)}

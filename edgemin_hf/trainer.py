@@ -1,0 +1,222 @@
+"""`DistillationTrainer`: a `transformers.Trainer` whose loss compares a student with its teacher."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from math import ceil
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+
+from edgemin_hf.data import LengthGroupedBatches
+from edgemin_hf.distillation.capture import Objective, Recording, accepted, record
+from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
+from edgemin_hf.pruning.surgery import check_prunable, remove, resize_like
+from edgemin_hf.quantization.native import QuantizationConfig, RangeFreezer, calibrate, prepare_qat
+
+
+class DistillationConfig(Protocol):
+    """A method's settings, which know how to build its objective."""
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
+        """Builds the objective for two models; ValueError where they do not fit."""
+        ...
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student by the summed objectives of one or several distillation methods.
+
+    In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
+    `resume_from_checkpoint`, evaluation. Every loss term is logged, and evaluation adds them to its metrics. Inputs
+    named `teacher_logits` take the place of the teacher's forward pass for task distillation. With
+    `group_by_length`, batches hold examples of like length, in an order that depends on seed and epoch alone.
+
+    Args:
+        model: The student.
+        teacher_model: The teacher; it is frozen and set to evaluation mode, and never wrapped or saved. None where no
+            objective needs it.
+        args: As `transformers.Trainer`.
+        distillation_config: One method's settings, or a list whose loss terms are summed.
+        pruning_config: If given, `train` first measures saliency on the training data and removes heads and neurons.
+        quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
+            `train` first calibrates the ranges of their inputs on the training data.
+        **kwargs: As `transformers.Trainer`.
+
+    Raises:
+        ValueError: If student, teacher and settings do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher_model: PreTrainedModel | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        distillation_config: DistillationConfig | Sequence[DistillationConfig],
+        pruning_config: PruningConfig | None = None,
+        quantization_config: QuantizationConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
+        student = Encoder(model)
+        teacher = None if teacher_model is None else Encoder(teacher_model)
+        if teacher is not None and teacher.config.vocab_size != student.config.vocab_size:
+            raise ValueError(
+                f"model: a vocabulary of {student.config.vocab_size}; "
+                f"allowed: the teacher's, of {teacher.config.vocab_size}"
+            )
+        self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
+        if pruning_config is not None and pruning_config.head_sparsity:
+            check_prunable(model.config)
+        if quantization_config is not None:
+            prepare_qat(model, quantization_config)
+        self.pruning_config = pruning_config
+        self.quantization_config = quantization_config
+        self._prepared = False
+        self._terms: dict[bool, dict[str, list[Tensor]]] = {True: defaultdict(list), False: defaultdict(list)}
+        super().__init__(model=model, args=args, **kwargs)
+        # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
+        # where a model's forward takes **kwargs and so seems to scale its loss by itself.
+        self.model_accepts_loss_kwargs = False
+        self.teacher_model = teacher_model
+        if teacher_model is not None:
+            teacher_model.requires_grad_(False).eval().to(self.args.device)
+        if quantization_config is not None:
+            self.add_callback(RangeFreezer(quantization_config))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Prepares the student, then trains as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+        if isinstance(resume_from_checkpoint, str | os.PathLike):
+            resize_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
+        else:
+            self.prepare()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def prepare(self) -> None:
+        """Prunes the student and calibrates its input ranges, where that is asked for and was not done before.
+
+        `train` does it; call it to evaluate the student as it is before the first step.
+        """
+        if self._prepared:
+            return
+        if self.pruning_config is not None:
+            self.prune(self.pruning_config)
+        if self.quantization_config is not None:
+            batches = self._batches(self.quantization_config.calibration_examples)
+            calibrate(self.model, batches, lambda batch: self.model(**accepted(self.model, batch)))
+        self._prepared = True
+
+    def prune(self, config: PruningConfig) -> None:
+        """Measures saliency on training examples and removes the least salient heads and neurons of the student.
+
+        Args:
+            config: What to remove, and by which saliency.
+        """
+        if config.saliency == "random":
+            saliency = random_saliency(self.model, config.pruning_seed)
+        else:
+            batches = self._batches(config.saliency_examples)
+            saliency = taylor_saliency(self.model, batches, lambda batch: self._losses(self.model, batch)[0])
+            for scores in saliency:
+                for score in scores:
+                    score.copy_(self.accelerator.reduce(score.to(self.args.device), "sum"))
+        remove(self.model, select(self.model, saliency, config))
+
+    def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
+        """Yields training batches, on the device, that hold at least `examples` over all processes."""
+        loader = self.get_train_dataloader()
+        count = ceil(examples / (self.args.train_batch_size * self.args.world_size))
+        return (self._prepare_inputs(batch) for batch in islice(iter(loader), count))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Sums the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
+        loss, terms, logits = self._losses(model, inputs)
+        for name, term in terms.items():
+            self._terms[self.model.training][name].append(term.detach())
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _losses(
+        self, model: nn.Module, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        taps = {tap for objective in self.objectives for tap in objective.student_taps}
+        logits = any(objective.needs_student_logits for objective in self.objectives)
+        student = record(model, self.model, taps, logits, accepted(self.model, inputs))
+        teacher = self._record_teacher(inputs)
+        terms: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            terms.update(objective(student, teacher, inputs))
+        return torch.stack(list(terms.values())).sum(), terms, student.logits
+
+    def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
+        if self.teacher_model is None:
+            return Recording()
+        taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
+        logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
+        with torch.no_grad(), self.accelerator.autocast():
+            return record(
+                self.teacher_model, self.teacher_model, taps, logits, accepted(self.teacher_model, inputs)
+            )
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Evaluates one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only or outputs["logits"] is None:
+            return loss.detach(), None, None
+        return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluates as `Trainer` does, and adds the mean of every loss term to the metrics."""
+        self._terms[False].clear()
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics.update({f"{prefix}_{name}": value for name, value in self._mean_terms(training=False).items()})
+        return output
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Logs the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
+        if "loss" in logs:
+            logs = {**logs, **self._mean_terms(training=True)}
+        super().log(logs, *args, **kwargs)
+
+    def _mean_terms(self, training: bool) -> dict[str, float]:
+        terms = self._terms[training]
+        means = {name: self._nested_gather(torch.stack(values)).mean().item() for name, values in terms.items()}
+        terms.clear()
+        return means
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if TEACHER_LOGITS not in self._signature_columns:
+            self._signature_columns.append(TEACHER_LOGITS)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.args.group_by_length or dataset is None:
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
