@@ -20,8 +20,17 @@ from edgemin_hf import __version__
 from edgemin_hf.benchmark.report import summary_table
 from edgemin_hf.estimate import Estimate, estimate_stages
 from edgemin_hf.export.folder import write_whole
-from edgemin_hf.recipe import Recipe, RecipeError, Stage, check_recipe, settings_of, student_shape
-from edgemin_hf.stages import TRAINING_STAGES, Run, run_stage
+from edgemin_hf.recipe import (
+    Recipe,
+    RecipeError,
+    Stage,
+    TrainingStage,
+    check_recipe,
+    settings_of,
+    student_shape,
+)
+from edgemin_hf.run import Run
+from edgemin_hf.stages import run_stage
 from edgemin_hf.student import student_config
 
 logger = logging.getLogger(__name__)
@@ -62,13 +71,14 @@ def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]
     """
     teacher = check_recipe(recipe, root)
     student = student_config(teacher, **student_shape(recipe.student))
-    estimates = estimate_stages(recipe, root, teacher, student)
     output = Path(recipe.output_dir)
+    run = Run(recipe, {}, root, output)
+    estimates = estimate_stages(recipe, root, teacher, student, run.bf16)
     steps, fingerprint = [], _fingerprint_inputs(recipe, root)
     for stage, estimate in zip(recipe.stages, estimates, strict=True):
         fingerprint = _hash([fingerprint, settings_of(stage)])
         folder = output / stage.folder
-        record = read_record(output, stage)
+        record = run.record(stage)
         if record is None or not folder.is_dir():
             resumable = any(_work_folder(output, stage, fingerprint).glob("checkpoint-*"))
             state = "to resume" if resumable else "to do"
@@ -120,14 +130,14 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
         print(f"\n== {step.stage.stage} -> {step.folder}", flush=True)
     work = _work_folder(run.output, step.stage, step.fingerprint)
     start = time.perf_counter()
-    if state.is_main_process or isinstance(step.stage, TRAINING_STAGES):
+    if state.is_main_process or isinstance(step.stage, TrainingStage):
         result = run_stage(run, step.stage, step.folder, work)
     state.wait_for_everyone()
     if state.is_main_process:
         seconds = round(time.perf_counter() - start, 1)
-        record = {"stage": step.stage.stage, "fingerprint": step.fingerprint, "settings": settings_of(step.stage)}
-        record |= {"seconds": seconds, "version": __version__, **result}
-        write_whole(_record_file(run.output, step.stage), json.dumps(record, indent=2))
+        record: dict[str, Any] = {"stage": step.stage.stage, "seconds": seconds, **result}
+        record |= {"fingerprint": step.fingerprint, "settings": settings_of(step.stage), "version": __version__}
+        write_whole(run.record_file(step.stage), json.dumps(record, indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
         print(describe_result(record), flush=True)
 
@@ -160,16 +170,6 @@ def _print_summary(run: Run, steps: list[Step]) -> None:
     print(f"\nAll stages done; {steps[-1].stage.stage} lies in {steps[-1].folder}", flush=True)
 
 
-def read_record(output: Path, stage: Stage) -> dict[str, Any] | None:
-    """Reads what a finished stage wrote down about itself; None where it did not finish."""
-    file = _record_file(output, stage)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def _record_file(output: Path, stage: Stage) -> Path:
-    return output / "stages" / f"{stage.stage}.json"
-
-
 def _work_folder(output: Path, stage: Stage, fingerprint: str) -> Path:
     # By fingerprint: checkpoints of other settings are never taken up.
     return output / "work" / stage.stage / fingerprint[:16]
@@ -186,8 +186,9 @@ def _difference(record: Mapping[str, Any], stage: Stage) -> str:
 def _fingerprint_inputs(recipe: Recipe, root: Path) -> str:
     files = [recipe.task.train_file, recipe.task.test_file, *(recipe.raw_text.files if recipe.raw_text else ())]
     contents = [hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files]
-    parts = [recipe.teacher, recipe.student, recipe.task, recipe.raw_text]
-    return _hash([contents, [part and asdict(part) for part in parts], recipe.seed, recipe.precision, recipe.threads])
+    raw_text = asdict(recipe.raw_text) if recipe.raw_text else None
+    parts = [asdict(recipe.teacher), asdict(recipe.student), asdict(recipe.task), raw_text]
+    return _hash([contents, parts, recipe.seed, recipe.precision, recipe.threads])
 
 
 def _hash(parts: list[Any]) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from transformers import AutoConfig, PretrainedConfig
 
@@ -203,6 +200,8 @@ class Report:
         license: Licence of the student's weights, a Hub identifier such as apache-2.0.
         datasets: Hub ids of the datasets that it was made from.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
+        test_set: What the accuracy is measured on, in words.
+        repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
     """
 
     stage: Literal["report"] = "report"
@@ -211,6 +210,8 @@ class Report:
     license: str = "apache-2.0"
     datasets: list[str] = field(default_factory=list)
     attribution: str = ""
+    test_set: str = "the test set"
+    repo_id: str = ""
     folder: ClassVar[str] = "artefact"
 
 
@@ -282,97 +283,6 @@ def _check_order(stages: Sequence[str]) -> None:
         too_late = [other for other in _NO_TRAINING_AFTER if other in before]
         if stage in TRAINS_STUDENT and too_late:
             raise ValueError(f"stages: {stage} in place {index + 1}; allowed: before {too_late[0]}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a number: 2e-4 is one."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
-    """Reads a recipe and checks it alone: keys, types, values, the order of the stages.
-
-    Args:
-        path: A YAML file.
-        overrides: Settings "key=value", the key dotted: "seed", "task.max_length", or a stage's name and its key as in
-            "distill.max_steps".
-
-    Returns:
-        The recipe, and the plain settings that it was made from.
-
-    Raises:
-        RecipeError: If it can't be read or is not possible.
-    """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(Recipe)}")
-    for override in overrides:
-        _override(settings, override)
-    try:
-        # As JSON, where strict types still let a list be a tuple.
-        return TypeAdapter(Recipe).validate_json(json.dumps(settings)), settings
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {_explain(error)}") from None
-    except TypeError as error:
-        raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
-
-
-def _override(settings: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
-    if not found or not key:
-        raise RecipeError(f"--set {override}; allowed: key=value")
-    *parents, name = key.split(".")
-    target: Any = settings
-    for depth, parent in enumerate(parents):
-        stages = settings.get("stages") if depth == 0 else None
-        stage = [s for s in stages or () if isinstance(s, dict) and s.get("stage") == parent]
-        target = stage[0] if stage else target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {override}: {parent} has no settings of its own")
-    try:
-        target[name] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not YAML") from None
-
-
-def _names(settings: type) -> str:
-    return ", ".join(f.name for f in fields(settings))
-
-
-_SETTINGS: dict[str, type] = {
-    "teacher": Teacher, "task": Task, "student": Student, "raw_text": RawText, "finetune": Finetune,
-    "distill": Distill, "task_distill": TaskDistill, "prune": Prune, "quantize": Quantize, "export": Export,
-    "evaluate": Evaluate, "benchmark": Benchmark, "report": Report,
-}  # fmt: skip
-
-
-def _explain(error: ValidationError) -> str:
-    """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
-    first = error.errors()[0]
-    # ("stages", 3, "prune", "head_sparsity") is written prune.head_sparsity, as `--set` would have it.
-    path = [str(part) for part in first["loc"]]
-    if len(path) > 2 and path[0] == "stages":
-        path = path[2:]
-    name, value = ".".join(path), json.dumps(first["input"])[:80]
-    if first["type"] == "value_error":
-        return ".".join([*path, str(first["ctx"]["error"])])
-    if first["type"] == "unexpected_keyword_argument":
-        return f"{name}: {value}; allowed: {_names(_SETTINGS[path[0]] if len(path) > 1 else Recipe)}"
-    if first["type"] == "missing":
-        return f"{name}: missing; allowed: a value, it has no default"
-    if first["type"].startswith("union_tag"):
-        tag = first["ctx"].get("tag", "missing")
-        return f"{name}.stage: {tag}; allowed: {first['ctx'].get('expected_tags', 'a stage').replace(chr(39), '')}"
-    return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"
 
 
 def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:

@@ -1,63 +1,173 @@
-"""What each stage of a recipe does. A stage fills one folder, which appears when it is whole."""
+"""What each stage of a recipe makes of the trained models: graphs, measurements, the artefact."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
+import yaml
 from datasets import Dataset, load_from_disk
+from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
 
-from edgemin_hf.artefact import write_artefact
-from edgemin_hf.benchmark.measure import benchmark_rows, cpu_flags, environment, files_of, load_runner
-from edgemin_hf.benchmark.measure import measure_latency, predict
-from edgemin_hf.data import read_sentences, tokenize
-from edgemin_hf.distillation.task import TEACHER_LOGITS, TaskDistillationConfig
-from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
-from edgemin_hf.export.folder import whole_folder, write_whole
-from edgemin_hf.export.onnx import export_baseline, export_onnx
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.benchmark import figures
+from edgemin_hf.benchmark.measure import (
+    Row,
+    benchmark_rows,
+    environment,
+    files_of,
+    load_runner,
+    measure_latency,
+    predict,
+)
+from edgemin_hf.benchmark.report import render_report
+from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.export.graph import bytes_by_component
+from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
+from edgemin_hf.hub.card import render_card
 from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.recipe import (
-    TRAINS_STUDENT,
-    Benchmark,
-    Distill,
-    Evaluate,
-    Export,
-    Finetune,
-    Prune,
-    Quantize,
-    Recipe,
-    Report,
-    Stage,
-    TaskDistill,
-    TrainingStage,
-    student_shape,
-    teacher_name,
-)
-from edgemin_hf.student import create_student
-from edgemin_hf.tasks import accuracy, accuracy_with_interval
-from edgemin_hf.trainer import DistillationTrainer
+from edgemin_hf.recipe import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
+from edgemin_hf.run import Run
+from edgemin_hf.tasks import accuracy_with_interval
+from edgemin_hf.training import train_stage
 
-logger = logging.getLogger(__name__)
 
-TRAINING_STAGES = (Finetune, Distill, TaskDistill, Prune, Quantize)
+def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any]:
+    """Runs one stage.
+
+    Args:
+        run: The recipe at work.
+        stage: Which stage.
+        folder: Where its result is to stand.
+        work: Where its checkpoints are kept meanwhile.
+
+    Returns:
+        What is worth remembering: "examples", "metric", "before", "after", "notes", as far as they apply.
+    """
+    if isinstance(stage, TrainingStage):
+        return train_stage(run, stage, folder, work)
+    with whole_folder(folder) as partial:
+        if isinstance(stage, Export):
+            return _export(run, stage, partial)
+        if isinstance(stage, Evaluate):
+            return _evaluate(run, partial)
+        if isinstance(stage, Benchmark):
+            return _benchmark(run, stage, partial)
+        return _report(run, stage, partial)
+
+
+def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
+    last = [s for s in run.recipe.stages if isinstance(s, Quantize)][-1]
+    student = run.load(run.output / last.folder)
+    prepare_qat(student, last)
+    load_model(student, run.output / last.folder / "model.safetensors")
+    texts = run.recipe.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
+    made = export_onnx(student, run.tokenizer, folder / "student", texts=texts)
+    export_baseline(run.teacher_folder, folder / "teacher")
+    assert made.int8 is not None  # noqa: S101 - the student has been quantised
+    note = f"INT8 graph differs from PyTorch by {made.int8.error:.1e}, rounding alone by {made.int8.floor:.1e}"
+    return {"notes": [note], "fidelity": {"fp32": asdict(made.fp32), "int8": asdict(made.int8)}}
+
+
+def _files(run: Run) -> dict[Row, Path]:
+    export = run.output / Export.folder
+    teacher = files_of("teacher", Path(run.teacher_folder), export / "teacher")
+    return teacher | files_of("student", export / "student", export / "student")
+
+
+def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
+    test = run.recipe.task.test(run.root, run.tokenizer, run.label_ids)
+    labels = np.array(test["labels"])
+    inputs = test.remove_columns("labels")
+    arrays, predictions = _arrays(inputs), {}
+    for row, file in _files(run).items():
+        logits = predict(load_runner(file, run.threads), arrays, f"Accuracy of {' / '.join(row)}")
+        predictions["_".join(row)] = logits.argmax(axis=-1).astype(np.int64)
+    results = {name: accuracy_with_interval(predicted == labels) for name, predicted in predictions.items()}
+    _write_json(folder / "accuracy.json", results)
+    save_file(predictions, folder / "predictions.safetensors")
+    inputs.save_to_disk(folder / "inputs")
+    return {"notes": [f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items()]}
+
+
+def _arrays(inputs: Dataset) -> list[dict[str, np.ndarray]]:
+    return [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]
+
+
+def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
+    evaluated = run.output / Evaluate.folder
+    inputs = load_from_disk(str(evaluated / "inputs"))
+    chosen = np.linspace(0, len(inputs) - 1, min(stage.sentences, len(inputs))).round().astype(int)
+    files = _files(run)
+    runners = {row: load_runner(file, run.threads) for row, file in files.items()}
+    times = measure_latency(runners, _arrays(inputs.select(chosen)), stage.rounds)
+    accuracies = _read_json(evaluated / "accuracy.json")
+    rows = benchmark_rows(files, times, run.threads, {row: accuracies["_".join(row)] for row in files})
+    _write_json(folder / "benchmark.json", {"rows": rows, "environment": environment(run.threads)})
+    save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
+    return {}
+
+
+def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
+    shutil.copytree(run.output / Export.folder / "student", folder, dirs_exist_ok=True)
+    shutil.copy(run.output / Benchmark.folder / "benchmark.json", folder)
+    benchmark = _read_json(folder / "benchmark.json")
+    stages = [record for record in map(run.record, run.recipe.stages) if record]
+    recipe_yaml = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=100)
+    (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+    _write_json(folder / "environment.json", benchmark["environment"])
+    pictures = _draw(run, benchmark)
+    (folder / "figures").mkdir()
+    for name, (_, svg) in pictures.items():
+        (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+    page = render_report(stage.title, benchmark, stages, dict(pictures.values()))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    card = render_card(
+        name=stage.title,
+        repo_id=stage.repo_id or f"your-name/{run.recipe.name}",
+        task="text-classification",
+        languages=[stage.language],
+        licence=stage.license,
+        base_model=run.recipe.teacher.model,
+        datasets=stage.datasets,
+        test_set=stage.test_set,
+        attribution=stage.attribution,
+        example=run.recipe.task.texts(run.root, 1, run.recipe.seed)[0],
+        max_length=run.recipe.task.max_length,
+        benchmark=benchmark,
+        stages=stages,
+        recipe_yaml=recipe_yaml,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return {}
+
+
+def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns, by file name, the caption and the SVG of each figure."""
+    times = load_file(run.output / Benchmark.folder / "latencies.safetensors")
+    latencies = {figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
+                 for row in benchmark["rows"]}  # fmt: skip
+    export = run.output / Export.folder
+    graphs = {
+        "teacher fp32": export / "teacher" / FP32_GRAPH,
+        "student fp32": export / "student" / FP32_GRAPH,
+        "student int8": export / "student" / INT8_GRAPH,
+    }
+    components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
+    return {
+        "size_accuracy": ("Size against accuracy", figures.size_against_accuracy(benchmark["rows"])),
+        "latency": ("Latency of one sentence", figures.latency_distributions(latencies)),
+        "bytes": ("Where the bytes are", figures.bytes_by_component(components)),
+    }
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import (
@@ -135,11 +136,13 @@ def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) ->
     return [layer - 1 for layer in layers]
 
 
-def _auto_class(model: PreTrainedModel) -> type:
+def _auto_class(model: PreTrainedModel) -> Any:
     for auto in _AUTO_CLASSES:
         if auto._model_mapping.get(type(model.config), None) is type(model):
             return auto
-    raise ValueError(f"{type(model).__name__} is not supported; allowed: {', '.join(a.__name__ for a in _AUTO_CLASSES)}")
+    raise ValueError(
+        f"{type(model).__name__} is not supported; allowed: {', '.join(a.__name__ for a in _AUTO_CLASSES)}"
+    )
 
 
 @torch.no_grad()

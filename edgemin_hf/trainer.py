@@ -170,9 +170,7 @@ class DistillationTrainer(Trainer):
         taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
         logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
         with torch.no_grad(), self.accelerator.autocast():
-            return record(
-                self.teacher_model, self.teacher_model, taps, logits, accepted(self.teacher_model, inputs)
-            )
+            return record(self.teacher_model, self.teacher_model, taps, logits, accepted(self.teacher_model, inputs))
 
     def prediction_step(
         self,

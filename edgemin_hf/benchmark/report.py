@@ -45,7 +45,7 @@ def render_report(
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
-    rows = benchmark["rows"]
+    rows, described = benchmark["rows"], benchmark.get("environment", {})
     return template.render(
         title=title,
         headline=headline(benchmark),
@@ -54,7 +54,7 @@ def render_report(
         conditions=conditions(benchmark),
         stages=stage_table(stages),
         figures={caption: Markup(svg) for caption, svg in figures.items()},  # noqa: S704
-        environment={key: _environment_text(value) for key, value in benchmark.get("environment", {}).items()},
+        environment={key.replace("_", " "): _environment_text(value) for key, value in described.items()},
         text_columns=TEXT_COLUMNS,
     )
 
@@ -139,7 +139,7 @@ def conditions(benchmark: Mapping[str, Any]) -> str:
     rows = benchmark["rows"]
     parts = [f"{name} {_distinct(rows, key)}" for name, key in (("batch size", "batch_size"), ("threads", "threads"))]
     if any(row.get("value") is not None and row.get("n") for row in rows):
-        parts.append(f"test examples {_distinct(rows, 'n')}")
+        parts.append(f"test examples {_distinct(rows, 'n')} (95% intervals in brackets)")
     text = f"Latency of one call; {', '.join(parts)}."
     if any(_reference(rows, row) for row in rows):
         text += " Smaller, faster: factors against the teacher in PyTorch, by size and p50."
@@ -208,6 +208,8 @@ def _distinct(rows: Sequence[Row], key: str) -> str:
 
 
 def _environment_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {version}" for name, version in value.items())
     return str(value)

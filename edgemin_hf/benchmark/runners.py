@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ Inputs = Mapping[str, np.ndarray]
 
 
 class PyTorchRunner:
-    """Runs a checkpoint in PyTorch: fp32, SDPA attention, inference mode.
+    """Runs a checkpoint in PyTorch: fp32, inference mode, and SDPA attention where the family has it (the default).
 
     Args:
         folder: The checkpoint.
@@ -27,7 +27,7 @@ class PyTorchRunner:
 
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation=_attention(folder))
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
         self.model.eval()
 
     def prepare(self, inputs: Inputs) -> Any:

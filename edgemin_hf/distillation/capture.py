@@ -41,7 +41,7 @@ class Objective(Protocol):
         ...
 
 
-class _Recorded(Exception):
+class _Recorded(Exception):  # noqa: N818 - no error: everything wanted is there
     """Ends a forward pass whose remaining layers nobody reads."""
 
 
@@ -119,11 +119,10 @@ def record(
 
 def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns those inputs that a model's forward names, labels left out: losses are the objectives' business."""
-    names = _forward_names(type(model))
+    names = _forward_names(type(model))  # type: ignore[arg-type]
     return {name: value for name, value in inputs.items() if name in names and name != "labels"}
 
 
 @functools.cache
 def _forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:
     return frozenset(inspect.signature(model_class.forward).parameters)
-

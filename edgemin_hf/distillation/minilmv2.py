@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.encoder import Encoder, Shape, Tap, shape_of
-
-_PROJECTIONS = ("q", "k", "v")
+from edgemin_hf.encoder import PROJECTIONS, Encoder, Shape, Tap, shape_of
 
 # Elements of relation maps held at once on a CPU: small enough to stay in its cache, where the loss is fastest.
 _CPU_CHUNK = 2**18
@@ -81,15 +79,15 @@ class MiniLMv2Objective:
 
     def __init__(self, config: MiniLMv2Config, student: Encoder, teacher: Encoder) -> None:
         self.config = config
-        used = sorted(set("".join(config.relations)))
+        used = [name for name in PROJECTIONS if name in "".join(config.relations)]
         teacher_layer = (config.teacher_layer or len(teacher.layers)) - 1
         self.student_taps = [Tap(len(student.layers) - 1, name) for name in used]
         self.teacher_taps = [Tap(teacher_layer, name) for name in used]
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns one term a relation, named `minilmv2_qq` and so on."""
-        ours = {tap.name: student.taps[tap] for tap in self.student_taps}
-        theirs = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
+        ours: dict[str, Tensor] = {tap.name: student.taps[tap] for tap in self.student_taps}
+        theirs: dict[str, Tensor] = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
         mask = inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["input_ids"])
@@ -135,7 +133,7 @@ def minilmv2_loss(
         raise ValueError("attention_mask: an example has no real token; allowed: at least one in each")
     total: Tensor | None = None
     for relation, weight in zip(relations, weights or (1.0,) * len(relations), strict=True):
-        row, column = relation
+        row, column = relation[0], relation[1]
         ours, theirs = (student[row], student[column]), (teacher[row], teacher[column])
         _check_shapes((*ours, *theirs), mask, relation_heads)
         loss = weight * _RelationKL.apply(*ours, *theirs, mask, relation_heads)
@@ -145,7 +143,7 @@ def minilmv2_loss(
 
 
 def _check_relations(relations: Sequence[str], weights: Sequence[float] | None) -> None:
-    allowed = [a + b for a in _PROJECTIONS for b in _PROJECTIONS]
+    allowed = [a + b for a in PROJECTIONS for b in PROJECTIONS]
     if not relations or len(set(relations)) < len(relations) or not set(relations) <= set(allowed):
         raise ValueError(f"relations: {list(relations)}; allowed: different pairs out of {', '.join(allowed)}")
     if weights is not None and (len(weights) != len(relations) or min(weights) < 0):
@@ -185,12 +183,8 @@ class _RelationKL(torch.autograd.Function):
             bias = bias.repeat_interleave(heads, 0)
         needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         with torch.autocast(s_row.device.type, enabled=False):
-            loss, *grads = _chunked_kl(
-                *(_split_heads(tensor, heads, dtype) for tensor in (s_row, s_col, t_row, t_col)),
-                row_weight,
-                bias,
-                needs_grad,
-            )
+            projections = [_split_heads(tensor, heads, dtype) for tensor in (s_row, s_col, t_row, t_col)]
+            loss, *grads = _chunked_kl(projections, row_weight, bias, needs_grad)
         if needs_grad:
             ctx.save_for_backward(
                 *(_merge_heads(g, heads).to(s.dtype) for g, s in zip(grads, (s_row, s_col), strict=True))
@@ -216,9 +210,13 @@ def _merge_heads(tensor: Tensor, heads: int) -> Tensor:
 
 
 def _chunked_kl(
-    s_row: Tensor, s_col: Tensor, t_row: Tensor, t_col: Tensor, row_weight: Tensor, bias: Tensor | None, grad: bool
+    projections: Sequence[Tensor], row_weight: Tensor, bias: Tensor | None, grad: bool
 ) -> tuple[Tensor, ...]:
-    """Returns the loss and, where `grad`, its gradients for `s_row` and `s_col`; tensors as by `_split_heads`."""
+    """Returns the loss and, where `grad`, its gradients for the student's two projections.
+
+    `projections` are the student's rows and columns and the teacher's, all as by `_split_heads`.
+    """
+    s_row, s_col, t_row, t_col = projections
     length = s_row.shape[1]
     chunk = max(1, (_GPU_CHUNK if s_row.is_cuda else _CPU_CHUNK) // length**2)
     s_scale, t_scale = s_row.shape[-1] ** -0.5, t_row.shape[-1] ** -0.5

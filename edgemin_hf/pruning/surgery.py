@@ -1,4 +1,4 @@
-"""Removing heads and feed-forward neurons in place: smaller matrices, no masks, the logits those of the masked model."""
+"""Removing heads and feed-forward neurons in place: smaller matrices, no masks, the masked model's logits."""
 
 from __future__ import annotations
 

@@ -157,6 +157,7 @@ def calibrate(
         batches: Batches of its inputs.
         run: Runs the model on a batch.
     """
+
     def widen(module: FakeQuantLinear, args: tuple[Tensor, ...]) -> None:
         module.widen_range(args[0])
 

@@ -1,0 +1,61 @@
+"""Measuring a finished artefact again, on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from edgemin_hf.benchmark.measure import benchmark_rows, environment, files_of, load_runner, measure_latency, tokenized
+from edgemin_hf.export.fidelity import SAMPLE_TEXTS
+from edgemin_hf.export.onnx import export_baseline
+
+
+def benchmark_artefact(
+    artefact: Path, teacher: Path | None, texts: Path | None, *, threads: int, rounds: int
+) -> dict[str, Any]:
+    """Measures latency and size of an artefact, and of its teacher where one is given.
+
+    Args:
+        artefact: Folder with `model.safetensors`, the tokenizer and both graphs.
+        teacher: Folder of the teacher's checkpoint; its graphs are exported for the occasion.
+        texts: File with a sentence a line; None takes built-in ones.
+        threads: Threads of a pass.
+        rounds: Number of counted rounds over the sentences.
+
+    Returns:
+        The contents of a `benchmark.json`, without accuracies.
+
+    Raises:
+        ValueError: If a file is missing, or a number is below 1.
+    """
+    for name, value in (("threads", threads), ("rounds", rounds)):
+        if value < 1:
+            raise ValueError(f"--{name} {value}; allowed: 1 or more")
+    files = files_of("student", artefact, artefact)
+    required = [*files.values(), artefact / "config.json"]
+    required += [] if teacher is None else [teacher / "config.json", teacher / "model.safetensors"]
+    for file in required:
+        if not file.is_file():
+            raise ValueError(f"{file}, which is missing; allowed: a folder that `edgemin run` made")
+    sentences = SAMPLE_TEXTS if texts is None else _read_lines(texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        if teacher is not None:
+            export_baseline(teacher, Path(scratch) / "teacher")
+            files = files_of("teacher", teacher, Path(scratch) / "teacher") | files
+        runners = {row: load_runner(file, threads) for row, file in files.items()}
+        inputs = tokenized(AutoTokenizer.from_pretrained(artefact), sentences)
+        times = measure_latency(runners, inputs, rounds)
+        rows = benchmark_rows(files, times, threads)
+    return {"rows": rows, "environment": environment(threads)}
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise ValueError(f"--texts {path}, which is no file; allowed: a text file with a sentence a line")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"--texts {path}, which is empty; allowed: a text file with a sentence a line")
+    return lines

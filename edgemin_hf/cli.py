@@ -1,0 +1,119 @@
+"""`edgemin`: parses, calls, prints. Bad input ends with one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgemin_hf import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: The arguments; None takes the process's own.
+
+    Returns:
+        The exit code: 0, 1 where the Hub refused or an export was not faithful, 2 for bad input, 130 for Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Tokenizers warn about forks of DataLoader workers, of which we start none.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from edgemin_hf.export.fidelity import FidelityError
+    from edgemin_hf.hub.push import PushError
+
+    try:
+        options.command(options)
+    except ValueError as error:
+        if options.traceback:
+            raise
+        return _fail(str(error), 2)
+    except (FidelityError, PushError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"edgemin: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgemin",
+        description="Make a BERT-class encoder small and fast: distil, prune, quantise, export, measure, publish.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgemin {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error in the input was found")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a recipe, from a teacher to a measured artefact")
+    run.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe in YAML, such as recipes/quickstart.yaml")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting: seed=1, task.max_length=64, or a stage's as in distill.max_steps=100; repeatable",
+    )
+    run.add_argument("--dry-run", action="store_true", help="check the recipe and print the plan, nothing more")
+    run.add_argument("--overwrite", action="store_true", help="make stages anew that were made with other settings")
+    run.set_defaults(command=_run)
+
+    benchmark = commands.add_parser("benchmark", help="measure an artefact's latency and size on this machine")
+    benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
+    benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
+    benchmark.add_argument("--texts", type=Path, metavar="FILE", help="sentences, one a line; else built-in ones")
+    benchmark.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a pass (%(default)s)")
+    benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
+    benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
+    benchmark.set_defaults(command=_benchmark)
+
+    push = commands.add_parser("push", help="push an artefact to the Hub in one commit")
+    push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
+    push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
+    push.add_argument("--private", action="store_true", help="make the repository private")
+    push.set_defaults(command=_push)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from edgemin_hf.pipeline import describe_plan, make_plan, run_recipe
+    from edgemin_hf.recipe_file import load_recipe
+
+    recipe, settings = load_recipe(options.recipe, options.overrides)
+    root = options.recipe.resolve().parent
+    if options.dry_run:
+        print(describe_plan(make_plan(recipe, root, options.overwrite)))
+    else:
+        run_recipe(recipe, settings, root, options.overwrite)
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from edgemin_hf.benchmark.artefact import benchmark_artefact
+    from edgemin_hf.benchmark.report import summary_table
+
+    benchmark = benchmark_artefact(
+        options.artefact, options.teacher, options.texts, threads=options.threads, rounds=options.rounds
+    )
+    print(summary_table(benchmark))
+    if options.output:
+        from edgemin_hf.export.folder import write_whole
+
+        write_whole(options.output, json.dumps(benchmark, indent=2) + "\n")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from edgemin_hf.hub.push import push_artefact
+
+    print(push_artefact(options.artefact, options.repo_id, private=options.private))

@@ -1,0 +1,104 @@
+"""Reading a recipe from YAML: overrides from the command line, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from edgemin_hf.recipe import RawText, Recipe, RecipeError, Stage, Student, Task, Teacher
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a number: 2e-4 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+    """Reads a recipe and checks it alone: keys, types, values, the order of the stages.
+
+    Args:
+        path: A YAML file.
+        overrides: Settings "key=value", the key dotted: "seed", "task.max_length", or a stage's name and its key as in
+            "distill.max_steps".
+
+    Returns:
+        The recipe, and the plain settings that it was made from.
+
+    Raises:
+        RecipeError: If it can't be read or is not possible.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(Recipe)}")
+    for override in overrides:
+        _override(settings, override)
+    try:
+        # As JSON, where strict types still let a list be a tuple.
+        return TypeAdapter(Recipe).validate_json(json.dumps(settings)), settings
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from None
+    except TypeError as error:
+        raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise RecipeError(f"--set {override}; allowed: key=value")
+    *parents, name = key.split(".")
+    target: Any = settings
+    for depth, parent in enumerate(parents):
+        stages = settings.get("stages") if depth == 0 else None
+        stage = [s for s in stages or () if isinstance(s, dict) and s.get("stage") == parent]
+        target = stage[0] if stage else target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override}: {parent} has no settings of its own")
+    try:
+        target[name] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not YAML") from None
+
+
+def _names(settings: type) -> str:
+    return ", ".join(f.name for f in fields(settings))
+
+
+_SETTINGS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "raw_text": RawText} | {
+    kind.stage: kind for kind in get_args(Stage)
+}
+
+
+def _explain(error: ValidationError) -> str:
+    """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
+    first = error.errors()[0]
+    # ("stages", 3, "prune", "head_sparsity") is written prune.head_sparsity, as `--set` would have it.
+    path = [str(part) for part in first["loc"]]
+    if len(path) > 2 and path[0] == "stages":
+        path = path[2:]
+    name, value = ".".join(path), json.dumps(first["input"])[:80]
+    if first["type"] == "value_error":
+        return ".".join([*path, str(first["ctx"]["error"])])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"{name}: {value}; allowed: {_names(_SETTINGS[path[0]] if len(path) > 1 else Recipe)}"
+    if first["type"] == "missing":
+        return f"{name}: missing; allowed: a value, it has no default"
+    if first["type"].startswith("union_tag"):
+        tag = first["ctx"].get("tag", "missing")
+        return f"{name}.stage: {tag}; allowed: {first['ctx'].get('expected_tags', 'a stage').replace(chr(39), '')}"
+    return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"

@@ -1,0 +1,137 @@
+"""A recipe at work: its data, tokenizer and models, and what its finished stages wrote down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from edgemin_hf.benchmark.measure import cpu_flags
+from edgemin_hf.data import read_sentences, tokenize
+from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.recipe import TRAINS_STUDENT, Finetune, Recipe, Stage, student_shape, teacher_name
+from edgemin_hf.student import create_student
+
+
+class Run:
+    """A recipe at work: its data, tokenizer and models, each loaded when a stage first asks for it.
+
+    Args:
+        recipe: The recipe.
+        settings: The plain settings that it was made from.
+        root: The folder that its paths are relative to.
+        output: The folder of the run.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Mapping[str, Any], root: Path, output: Path) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.root = root
+        self.output = output
+        self.threads = recipe.threads or os.cpu_count() or 1
+        torch.set_num_threads(self.threads)
+
+    @cached_property
+    def teacher_folder(self) -> str:
+        """Folder of the teacher of all student stages: the fine-tuned one, where the recipe makes one."""
+        finetuned = any(isinstance(stage, Finetune) for stage in self.recipe.stages)
+        return str(self.output / Finetune.folder) if finetuned else self.base_folder
+
+    @cached_property
+    def base_folder(self) -> str:
+        """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
+        found = resolve_checkpoint(teacher_name(self.recipe, self.root))
+        if PartialState().is_main_process:
+            print(f"teacher {self.recipe.teacher.model}: weights from {found.source}", flush=True)
+        return found.path
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer, which is the student's too; it neither pads nor cuts unless asked."""
+        tokenizer = AutoTokenizer.from_pretrained(self.base_folder)
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.no_padding()
+            tokenizer.backend_tokenizer.no_truncation()
+        return tokenizer
+
+    @cached_property
+    def label_ids(self) -> dict[str, int]:
+        """Number of each label: the teacher's own where it is not fine-tuned here."""
+        if any(isinstance(stage, Finetune) for stage in self.recipe.stages):
+            return {label: index for index, label in enumerate(self.recipe.task.labels(self.root))}
+        return self.load(self.teacher_folder).config.label2id
+
+    @cached_property
+    def data(self) -> tuple[Dataset, Dataset]:
+        """Training and validation rows of the task."""
+        return self.recipe.task.train_and_validation(self.root, self.tokenizer, self.label_ids, self.recipe.seed)
+
+    @cached_property
+    def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
+        """The same rows with the teacher's logits, which are computed once for all stages."""
+        with PartialState().main_process_first():
+            train, validation = self.data
+            return self._with_logits(train, "train"), self._with_logits(validation, "validation")
+
+    def _with_logits(self, dataset: Dataset, part: str) -> Dataset:
+        weights = Path(self.teacher_folder) / "model.safetensors"
+        key = f"{hashlib.sha256(weights.read_bytes()).hexdigest()} {dataset._fingerprint}"
+        file = self.output / "cache" / f"{part}_logits.safetensors"
+        logits = cached_teacher_logits(self.load(self.teacher_folder), dataset, self.tokenizer, file, key)
+        return dataset.add_column(TEACHER_LOGITS, list(logits.numpy()))
+
+    @cached_property
+    def sentences(self) -> Dataset:
+        """The raw text of stage 1, tokenised."""
+        raw = self.recipe.raw_text
+        assert raw is not None  # noqa: S101 - the recipe's check
+        table = read_sentences([self.root / file for file in raw.files], raw.text_column)
+        return tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether training computes in bf16: as the recipe says, or where the processor does so natively."""
+        if self.recipe.precision != "auto":
+            return self.recipe.precision == "bf16"
+        if torch.cuda.is_available():
+            return torch.cuda.is_bf16_supported()
+        return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+    def load(self, folder: str | Path) -> PreTrainedModel:
+        """Loads a classifier from safetensors."""
+        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+
+    def student(self, stage: Stage) -> PreTrainedModel:
+        """Loads what the stage before left of the student, or makes it from the teacher."""
+        names = [other.stage for other in self.recipe.stages]
+        before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in TRAINS_STUDENT]
+        if before:
+            return self.load(self.output / before[-1].folder)
+        set_seed(self.recipe.seed)
+        return create_student(self.load(self.teacher_folder), **student_shape(self.recipe.student))
+
+    def record_file(self, stage: Stage) -> Path:
+        """File in which a finished stage writes down what it did."""
+        return self.output / "stages" / f"{stage.stage}.json"
+
+    def record(self, stage: Stage) -> dict[str, Any] | None:
+        """Reads what a finished stage wrote down; None where it did not finish."""
+        file = self.record_file(stage)
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -1,0 +1,128 @@
+"""The training stages of a recipe: fine-tuning, distillation, pruning and quantisation-aware training."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.recipe import Distill, Finetune, Prune, Quantize, Training, TrainingStage
+from edgemin_hf.run import Run
+from edgemin_hf.tasks import accuracy
+from edgemin_hf.trainer import DistillationTrainer
+
+
+class _CheckpointMark(TrainerCallback):
+    """Marks a checkpoint as whole once all of it is written: a killed run goes on from the last one so marked."""
+
+    name = "complete"
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.name).touch()
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """Returns the newest whole checkpoint, after deleting those that a kill left unfinished."""
+    found = {}
+    for checkpoint in work.glob("checkpoint-*"):
+        if (checkpoint / _CheckpointMark.name).exists():
+            found[int(checkpoint.name.split("-")[1])] = str(checkpoint)
+        elif PartialState().is_main_process:
+            shutil.rmtree(checkpoint)
+    PartialState().wait_for_everyone()
+    return found[max(found)] if found else None
+
+
+def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dict[str, Any]:
+    """Runs a training stage, from its last whole checkpoint if there is one.
+
+    Args:
+        run: The recipe at work.
+        stage: The stage.
+        folder: Where the trained model is to stand.
+        work: Where its checkpoints are kept meanwhile.
+
+    Returns:
+        "examples" seen and the validation "metric" "before" and "after".
+    """
+    trainer = _trainer(run, stage, work)
+    checkpoint = _last_checkpoint(work)
+    if isinstance(stage, Quantize):
+        # Before training, calibrated: what post-training quantisation alone would give.
+        trainer.prepare()
+    metric = "loss" if isinstance(stage, Distill) else "accuracy"
+    before = trainer.evaluate()[f"eval_{metric}"]
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = trainer.evaluate()[f"eval_{metric}"]
+    if PartialState().is_main_process:
+        with whole_folder(folder) as partial:
+            trainer.save_model(str(partial))
+    examples = round(len(trainer.train_dataset) * (trainer.state.epoch or 0))
+    return {"examples": examples, "metric": metric, "before": before, "after": after}
+
+
+def _trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:
+    teacher, pruning, quantization = None, None, None
+    train, validation = run.data if isinstance(stage, Finetune | Distill) else run.data_with_teacher_logits
+    distillation: Any = stage
+    if isinstance(stage, Finetune):
+        set_seed(run.recipe.seed)
+        ids = run.label_ids
+        labels = {"num_labels": len(ids), "label2id": ids, "id2label": {index: label for label, index in ids.items()}}
+        model = AutoModelForSequenceClassification.from_pretrained(run.base_folder, use_safetensors=True, **labels)
+        distillation = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+    else:
+        model = run.student(stage)
+    if isinstance(stage, Distill):
+        teacher, train = run.load(run.teacher_folder), run.sentences
+    elif isinstance(stage, Prune):
+        pruning = stage.pruning(run.recipe.seed)
+    elif isinstance(stage, Quantize):
+        quantization = stage
+    return DistillationTrainer(
+        model,
+        teacher,
+        _training_arguments(run, stage, work),
+        distillation_config=distillation,
+        pruning_config=pruning,
+        quantization_config=quantization,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=run.tokenizer,
+        data_collator=DataCollatorWithPadding(run.tokenizer),
+        compute_metrics=accuracy,
+        callbacks=[_CheckpointMark()],
+    )
+
+
+def _training_arguments(run: Run, stage: TrainingStage, work: Path) -> TrainingArguments:
+    names = [field.name for field in fields(Training)]
+    return TrainingArguments(
+        output_dir=str(work),
+        **{name: getattr(stage, name) for name in names},
+        per_device_eval_batch_size=64,
+        group_by_length=True,
+        bf16=run.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=run.recipe.seed,
+        save_strategy="steps",
+        # Two, so that the older is still whole while the newer is being written.
+        save_total_limit=2,
+        logging_steps=100,
+        report_to=[],
+        remove_unused_columns=True,
+    )

@@ -1,0 +1,1 @@
+"""The template of the model card, as package data."""
