@@ -115,15 +115,20 @@ def student_config(
 
 def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfig:
     config = AutoConfig.for_model(model_type, vocab_size=teacher.vocab_size, pad_token_id=teacher.pad_token_id)
-    # These families count positions from pad_token_id + 1.
-    offset = teacher.pad_token_id + 1 if model_type in ("roberta", "xlm-roberta", "mpnet") else 0
-    teacher_offset = teacher.pad_token_id + 1 if teacher.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
-    config.max_position_embeddings = teacher.max_position_embeddings - teacher_offset + offset
+    usable = teacher.max_position_embeddings - _first_position(teacher)
+    config.max_position_embeddings = usable + _first_position(config)
     if hasattr(config, "type_vocab_size"):
         config.type_vocab_size = getattr(teacher, "type_vocab_size", 1)
     config.id2label, config.label2id = teacher.id2label, teacher.label2id
     config.problem_type = teacher.problem_type
     return config
+
+
+def _first_position(config: PretrainedConfig) -> int:
+    """Returns the position of a text's first token: these families count from behind their padding."""
+    if config.model_type == "mpnet":
+        return 2  # whatever its configuration says
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) -> list[int]:

@@ -129,7 +129,8 @@ def integer_graph(path: Path) -> Path:
     tensors = {
         "table": np.ones((50, 8), np.int8), "table_factor": np.ones((50, 1), np.float32),
         "weight": np.ones((8, 4), np.int8), "weight_factor": np.ones(4, np.float32),
-        "weight_zero": np.zeros(4, np.int8), "bias": np.ones(4, np.int32), "bias_factor": np.ones(4, np.float32), "bias_zero": np.zeros(4, np.int32),
+        "weight_zero": np.zeros(4, np.int8), "bias": np.ones(4, np.int32),
+        "bias_factor": np.ones(4, np.float32), "bias_zero": np.zeros(4, np.int32),
         "input_factor": np.float32(0.1), "input_zero": np.uint8(128), "shape": np.array([-1, 8]),
     }  # fmt: skip
     nodes = [
@@ -140,10 +141,13 @@ def integer_graph(path: Path) -> Path:
         helper.make_node("Reshape", ["embedded", "shape"], ["flat"], scope + "Reshape"),
         helper.make_node("QuantizeLinear", ["flat", "input_factor", "input_zero"], ["q"], scope + "QuantizeLinear"),
         helper.make_node("DequantizeLinear", ["q", "input_factor", "input_zero"], ["x"], scope + "DequantizeLinear"),
+        # The exporter shares equal tensors like this.
+        helper.make_node("Identity", ["weight_factor"], ["shared_factor"], "Identity_1"),
         # Nodes that come out of a fusion may have no name: then the scope is that of the node after them.
-        helper.make_node("DequantizeLinear", ["weight", "weight_factor", "weight_zero"], ["w"], axis=1),
+        helper.make_node("DequantizeLinear", ["weight", "shared_factor", "weight_zero"], ["w"], axis=1),
         helper.make_node("DequantizeLinear", ["bias", "bias_factor", "bias_zero"], ["b"], axis=0),
-        helper.make_node("Gemm", ["x", "w", "b"], ["y"], scope + "Gemm"),
+        helper.make_node("Gemm", ["x", "w", "b"], ["product"]),
+        helper.make_node("Erf", ["product"], ["y"], scope + "Erf"),
     ]
     graph = helper.make_graph(
         nodes,

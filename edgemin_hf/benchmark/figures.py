@@ -106,11 +106,12 @@ def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
     with matplotlib.rc_context(_STYLE):
         figure, axes = _row_figure(len(spreads), footer=0.75)
         _log_axis(axes, [value for spread in spreads.values() for value in (spread[0], spread[-1])], room=0.17)
-        axes.set_xlabel(
-            "milliseconds a call (log scale)\nbox: middle half · number: median (p50) · whiskers: p1 to p99"
+        axes.set_xlabel("milliseconds a call (log scale)")
+        figure.text(
+            0.5, 0.02, "box: middle half · number: median (p50) · whiskers: p1 to p99", ha="center", va="bottom"
         )
         for y, (label, spread) in enumerate(spreads.items()):
-            _draw_spread(axes, y, spread, GREEN if y == 0 else SKY)
+            _draw_spread(axes, y, spread, fastest=y == 0)
             _row_name(axes, y, label, bold=y == 0)
         return _svg(figure, "Latency distributions")
 
@@ -172,10 +173,11 @@ def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None
     for mark, lines in groups:
         size = np.array([max(map(len, lines)) * 9 * _CHARACTER, len(lines) * 9 * 1.4])
         places = list(_places(mark, size, axes.bbox))
-        box, line = next((place for place in places if not any(b.count_overlaps(taken) for b in place)), places[0])
+        box, line = next((place for place in places if not any(b.count_overlaps(taken) for b in place)), places[-1])
         taken += [box, line]
-        centre, middle = (box.p0 + box.p1) / 2
-        axes.text(centre, middle, "\n".join(lines), size=9, ha="center", va="center", transform=None)
+        for index, line_text in enumerate(lines):
+            middle = box.y1 - (index + 0.5) * box.height / len(lines)
+            axes.text((box.x0 + box.x1) / 2, middle, line_text, size=9, ha="center", va="center", transform=None)
         axes.plot((mark[0][0],) * 2, line.intervaly, color=GREY, lw=0.6, transform=None)
 
 
@@ -195,6 +197,9 @@ def _places(mark: Sequence[np.ndarray], size: np.ndarray, frame: Bbox) -> Iterat
             if low - reach - height > frame.y0:
                 below = Bbox.from_bounds(left, low - reach - height, width, height)
                 yield below, Bbox.from_extents(x - 1, below.y1, x + 1, low - 1)
+    # Where nothing is free, rather on top of its mark than nowhere.
+    left = min(max(x - width / 2, frame.x0 + 3), frame.x1 - 3 - width)
+    yield Bbox.from_bounds(left, y - height / 2, width, height), Bbox.from_bounds(x, y, 0, 0)
 
 
 def _row_figure(rows: int, footer: float) -> tuple[Figure, Axes]:
@@ -220,12 +225,13 @@ def _number(axes: Axes, x: float, y: float, text: str, bold: bool = False) -> No
     axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", weight=weight)
 
 
-def _draw_spread(axes: Axes, y: float, spread: np.ndarray, colour: str) -> None:
+def _draw_spread(axes: Axes, y: float, spread: np.ndarray, fastest: bool) -> None:
     low, first, median, third, high = spread
+    colour = GREEN if fastest else SKY
     axes.plot((low, high), (y, y), color=colour, lw=1.5, solid_capstyle="butt")
     axes.barh(y, third - first, left=first, height=0.32, color=colour)
     axes.plot((median, median), (y - 0.22, y + 0.22), color=INK, lw=2)
-    _number(axes, high, y, f"{three_digits(median)} ms", bold=colour == GREEN)
+    _number(axes, high, y, f"{three_digits(median)} ms", bold=fastest)
 
 
 def _draw_bar(axes: Axes, y: float, sizes: Mapping[str, int], colours: Mapping[str, str], named: set[str]) -> None:
@@ -275,5 +281,6 @@ def _svg(figure: Figure, title: str) -> str:
     svg = buffer.getvalue()
     svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    style = "stroke-linejoin: round; stroke-linecap: butt"
+    svg = re.sub(r'font-family: [^;"]*; ', "", svg)
+    style = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, sans-serif"
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" style="{style}" ', 1)

@@ -1,0 +1,109 @@
+import string
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+    set_seed,
+)
+
+WORDS = ["card", "money", "lost", "send", "where", "is", "my", "the", "to", "late", "new", "old", "please", "now"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *WORDS]
+VOCABULARY += [f"##{letter}" for letter in string.ascii_lowercase]
+LABELS = ("card_problem", "transfer")
+
+SHAPE = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+SHAPE |= {"intermediate_size": 64, "max_position_embeddings": 66, "num_labels": 3}
+FAMILIES = {
+    "bert": (BertForSequenceClassification, BertConfig(**SHAPE)),
+    "roberta": (RobertaForSequenceClassification, RobertaConfig(**SHAPE, pad_token_id=0)),
+    "xlm-roberta": (XLMRobertaForSequenceClassification, XLMRobertaConfig(**SHAPE, pad_token_id=0)),
+    "electra": (ElectraForSequenceClassification, ElectraConfig(**SHAPE, embedding_size=16)),
+    "mpnet": (MPNetForSequenceClassification, MPNetConfig(**SHAPE, pad_token_id=0)),
+    "distilbert": (
+        DistilBertForSequenceClassification,
+        DistilBertConfig(
+            vocab_size=len(VOCABULARY), dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=66,
+            num_labels=3,
+        ),
+    ),
+}  # fmt: skip
+
+
+def tiny(family="bert", seed=0, **changes):
+    """A random model of a real class, with weights large enough that layers matter; in evaluation mode."""
+    model_class, config = FAMILIES[family]
+    set_seed(seed)
+    model = model_class(type(config)(**{**config.to_dict(), **changes})).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embeddings" not in name:
+                parameter.mul_(8)
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    return model
+
+
+def batch(lengths=(7, 4, 9), seed=0, pad_to=None, side="right"):
+    """Random token ids with padding, and their mask."""
+    generator = torch.Generator().manual_seed(seed)
+    width = pad_to or max(lengths)
+    ids = torch.zeros(len(lengths), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        place = slice(0, length) if side == "right" else slice(width - length, width)
+        ids[row, place] = torch.randint(5, len(VOCABULARY), (length,), generator=generator)
+        mask[row, place] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    return BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+
+
+def sentences(count, seed=0):
+    """Sentences of two classes that a tiny model can tell apart, with their labels."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(words):
+        return words[int(torch.randint(len(words), (1,), generator=generator))]
+
+    rows = []
+    for index in range(count):
+        label = index % 2
+        filler = [pick(WORDS[4:]) for _ in range(int(torch.randint(2, 7, (1,), generator=generator)))]
+        filler.insert(len(filler) // 2, pick(["card", "lost"] if label == 0 else ["money", "send"]))
+        rows.append((" ".join(filler), LABELS[label]))
+    return rows
+
+
+def write_tsv(path, rows):
+    path.write_text("\n".join(["text\tlabel", *("\t".join(row) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory, tokenizer):
+    """A folder with a tiny teacher, its tokenizer and data, as a recipe names them."""
+    root = tmp_path_factory.mktemp("workplace")
+    model = BertForSequenceClassification(BertConfig(**{**SHAPE, "num_labels": 2}))
+    model.save_pretrained(root / "teacher")
+    tokenizer.save_pretrained(root / "teacher")
+    write_tsv(root / "train.tsv", sentences(160))
+    write_tsv(root / "test.tsv", sentences(40, seed=1))
+    return root
