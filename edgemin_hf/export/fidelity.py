@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.distillation.capture import accepted
 
 _BATCH = 16
-_MARGIN = 10.0
+_MARGIN = 5.0
+_NOISE = 2.0**-20
 _EPSILON = 1e-5
 
 SAMPLE_TEXTS = (
@@ -49,9 +51,11 @@ class Fidelity:
 
     Attributes:
         error: Mean absolute difference between ONNX Runtime and PyTorch in float32.
-        floor: Mean absolute difference between PyTorch in float32 and in float64: what rounding alone can do, since
-            a value on the edge between two grid points may fall either way.
-        limit: The largest error that is accepted: ten times the floor, and 1e-5 of the output's size.
+        floor: Mean absolute difference that appears in PyTorch alone when the input of every linear layer is disturbed
+            by noise of 2^-20 of its largest value, eight units in the last place of float32. Kernels that add in
+            another order or approximate erf and exp otherwise differ by as much, and where a value lies on the edge
+            between two points of a grid, that decides to which it is rounded.
+        limit: The largest error that is accepted: five times the floor, and 1e-5 of the output's size.
         examples: Number of texts compared.
     """
 
@@ -79,20 +83,20 @@ def check_fidelity(
         FidelityError: If the outputs differ by more than rounding explains.
     """
     model = copy.deepcopy(model).cpu().float().eval()
-    exact = copy.deepcopy(model).double()
+    disturbed = _disturbed(copy.deepcopy(model))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     errors, floors, sizes = [], [], []
     for batch in _batches(tokenizer, texts):
         with torch.inference_mode():
             inputs = accepted(model, {name: torch.from_numpy(array) for name, array in batch.items()})
             ours = model(**inputs)[0].numpy()
-            reference = exact(**inputs)[0].numpy()
+            noisy = disturbed(**inputs)[0].numpy()
         names = [node.name for node in session.get_inputs()]
         theirs = session.run(None, {name: batch[name] for name in names})[0]
         real = batch["attention_mask"].astype(bool) if ours.shape[:2] == batch["attention_mask"].shape else ...
         errors.append(np.abs(theirs - ours)[real].ravel())
-        floors.append(np.abs(reference - ours)[real].ravel())
-        sizes.append(np.abs(reference)[real].ravel())
+        floors.append(np.abs(noisy - ours)[real].ravel())
+        sizes.append(np.abs(ours)[real].ravel())
     error, floor, size = (float(np.concatenate(parts).mean()) for parts in (errors, floors, sizes))
     limit = max(_MARGIN * floor, _EPSILON * size)
     if not error <= limit:
@@ -101,6 +105,20 @@ def check_fidelity(
             f"rounding explains at most {limit:.2e}"
         )
     return Fidelity(error, floor, limit, len(texts))
+
+
+def _disturbed(model: nn.Module) -> nn.Module:
+    """Adds noise to the input of every linear layer, the same at every call of the check."""
+    generator = torch.Generator().manual_seed(0)
+
+    def disturb(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        noise = torch.randn(args[0].shape, generator=generator)
+        return (args[0] + _NOISE * args[0].abs().max() * noise, *args[1:])
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(disturb)
+    return model
 
 
 def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:

@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import FAMILIES, batch, sentences, tiny
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from optimum.pipelines import pipeline
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification, BertModel
+
+from edgemin_hf import QuantizationConfig, export_onnx
+from edgemin_hf.export.fidelity import FidelityError, check_fidelity
+from edgemin_hf.export.folder import whole_folder, write_whole
+from edgemin_hf.export.graph import optimized_graph, quantized_nodes
+from edgemin_hf.pruning.surgery import Selection, remove
+from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+
+TEXTS = [text for text, _ in sentences(24, seed=7)]
+
+
+def trained(family="bert", tokenizer=None):
+    """A pruned and calibrated model, as quantisation-aware training leaves it."""
+    model = tiny(family)
+    if family != "mpnet":
+        remove(model, Selection([[0, 1]] * 3, [range(32)] * 3))
+    prepare_qat(model, QuantizationConfig())
+    batches = [batch(seed=seed) for seed in range(4)]
+    if tokenizer is not None:
+        batches.append(dict(tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)))
+    calibrate(model, batches, lambda inputs: model(**inputs))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("export") / "out"
+    model = trained(tokenizer=tokenizer)
+    return model, export_onnx(model, tokenizer, folder, texts=TEXTS)
+
+
+def reference(model, tokenizer):
+    with torch.no_grad():
+        encoded = [tokenizer(text, return_tensors="pt") for text in TEXTS]
+        return torch.cat([model(**inputs).logits for inputs in encoded]).numpy()
+
+
+def test_the_int8_graph_computes_what_was_trained(exported, tokenizer):
+    model, made = exported
+    assert made.int8.error <= made.int8.limit
+    session = onnxruntime.InferenceSession(made.folder / "onnx/model_quantized.onnx")
+    names = [node.name for node in session.get_inputs()]
+    logits = [session.run(None, {n: dict(tokenizer(t, return_tensors="np"))[n] for n in names})[0] for t in TEXTS]
+    expected = reference(model, tokenizer)
+    assert np.abs(np.concatenate(logits) - expected).mean() < 0.01 * expected.std()
+
+
+def test_it_loads_with_an_optimum_pipeline(exported, tokenizer):
+    model, made = exported
+    int8 = ORTModelForSequenceClassification.from_pretrained(
+        made.folder, subfolder="onnx", file_name="model_quantized.onnx"
+    )
+    answers = pipeline("text-classification", model=int8, tokenizer=tokenizer, accelerator="ort")(TEXTS)
+    expected = reference(model, tokenizer).argmax(axis=-1)
+    labels = [model.config.id2label[int(index)] for index in expected]
+    assert np.mean([answer["label"] == label for answer, label in zip(answers, labels, strict=True)]) > 0.9
+    plain = pipeline("text-classification", model=str(made.folder), accelerator="ort")
+    assert plain(TEXTS[0])[0]["label"] in labels
+
+
+def test_it_loads_with_plain_onnxruntime_and_tokenizers(exported, tokenizer):
+    _, made = exported
+    plain = Tokenizer.from_file(str(made.folder / "tokenizer.json"))
+    session = onnxruntime.InferenceSession(made.folder / "onnx/model_quantized.onnx")
+    encoded = plain.encode(TEXTS[0])
+    assert encoded.ids == tokenizer(TEXTS[0])["input_ids"]
+    feeds = {"input_ids": encoded.ids, "attention_mask": encoded.attention_mask, "token_type_ids": encoded.type_ids}
+    feeds = {node.name: np.array([feeds[node.name]], dtype=np.int64) for node in session.get_inputs()}
+    assert session.run(None, feeds)[0].shape == (1, 3)
+    assert json.loads((made.folder / "config.json").read_text())["id2label"]["0"]
+
+
+def test_the_checkpoint_loads_with_plain_transformers(exported, tokenizer):
+    model, made = exported
+    plain = AutoModelForSequenceClassification.from_pretrained(made.folder).eval()
+    assert type(plain.bert.encoder.layer[0].attention.self.query) is torch.nn.Linear
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(weight, model.state_dict()[name])
+    fp32 = ORTModelForSequenceClassification.from_pretrained(made.folder, subfolder="onnx", file_name="model.onnx")
+    inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(fp32(**inputs).logits, plain(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_runtime_runs_integer_products_for_every_layer(exported, tmp_path):
+    _, made = exported
+    graph = optimized_graph(made.folder / "onnx/model_quantized.onnx", tmp_path / "optimized.onnx")
+    kernels = quantized_nodes(graph)
+    assert sum(kernels.values()) == 3 * 6 + 2, kernels
+    optimized = onnx.load(graph).graph
+    # What is left in float are the products of attention: two a layer, of activations alone.
+    floats = [node for node in optimized.node if node.op_type in ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")]
+    weights = {tensor.name for tensor in optimized.initializer}
+    assert len(floats) == 6
+    assert not any(name in weights for node in floats for name in node.input)
+
+
+def test_embeddings_are_read_as_int8_and_dequantised_after(exported):
+    _, made = exported
+    graph = onnx.load(made.folder / "onnx/model_quantized.onnx").graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    tables = [
+        stored[node.input[0]] for node in graph.node if node.op_type == "Gather" and node.input[0] in stored
+        and list(stored[node.input[0]].dims)[1:] == [32]
+    ]  # fmt: skip
+    assert len(tables) == 3
+    assert {table.data_type for table in tables} == {onnx.TensorProto.INT8}
+
+
+def test_batch_and_length_are_dynamic_and_padding_changes_little(exported, tokenizer):
+    model, made = exported
+    session = onnxruntime.InferenceSession(made.folder / "onnx/model_quantized.onnx")
+    names = [node.name for node in session.get_inputs()]
+    together = dict(tokenizer(TEXTS, padding="max_length", max_length=40, return_tensors="np"))
+    logits = session.run(None, {name: together[name] for name in names})[0]
+    expected = reference(model, tokenizer)
+    assert np.abs(logits - expected).mean() < 0.01 * expected.std()
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
+def test_every_family_exports(family, tmp_path, tokenizer):
+    made = export_onnx(trained(family, tokenizer), tokenizer, tmp_path / "out", texts=TEXTS)
+    kernels = quantized_nodes(optimized_graph(tmp_path / "out/onnx/model_quantized.onnx", tmp_path / "o.onnx"))
+    assert made.int8.error <= made.int8.limit
+    assert sum(kernels.values()) == len(fake_quantized_linears(trained(family)))
+
+
+def test_a_model_without_head_or_quantisation_exports_in_full_precision(tmp_path, tokenizer):
+    made = export_onnx(BertModel(tiny().config), tokenizer, tmp_path / "out")
+    assert made.int8 is None
+    assert made.fp32.error < 1e-5
+    assert sorted(file.name for file in (tmp_path / "out/onnx").iterdir()) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("tensor", ["scale", "weight"])
+def test_a_wrong_scale_or_weight_fails_the_check(exported, tokenizer, tmp_path, tensor):
+    model, made = exported
+    graph = onnx.load(made.folder / "onnx/model_quantized.onnx")
+    name = "encoder.layer.1.intermediate.dense." + {"scale": "input_scale", "weight": "weight_scale"}[tensor]
+    for stored in graph.graph.initializer:
+        if stored.name.endswith(name):
+            wrong = onnx.numpy_helper.to_array(stored) * np.float32(1.05)
+            stored.CopyFrom(onnx.numpy_helper.from_array(np.asarray(wrong, np.float32), stored.name))
+            break
+    else:
+        pytest.fail(f"no {name} in the graph")
+    onnx.save(graph, tmp_path / "wrong.onnx")
+    with pytest.raises(FidelityError, match="wrong.onnx differs from the PyTorch model"):
+        check_fidelity(model, tmp_path / "wrong.onnx", tokenizer, TEXTS)
+
+
+def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious").write_text("kept")
+
+    def fail(*_):
+        raise FidelityError("no")
+
+    monkeypatch.setattr("edgemin_hf.export.onnx.check_fidelity", fail)
+    with pytest.raises(FidelityError):
+        export_onnx(tiny(), tokenizer, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/precious").read_text() == "kept"
+
+
+def test_whole_folder_replaces_when_it_ends_well(tmp_path):
+    with whole_folder(tmp_path / "a" / "b") as folder:
+        (folder / "old").touch()
+    with whole_folder(tmp_path / "a" / "b") as folder:
+        (folder / "new").touch()
+        assert (tmp_path / "a/b/old").exists()
+    assert [file.name for file in (tmp_path / "a/b").iterdir()] == ["new"]
+    write_whole(tmp_path / "a/text", "ä")
+    assert (tmp_path / "a/text").read_text(encoding="utf-8") == "ä"
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "text"]

@@ -1,0 +1,269 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import batch, tiny
+from datasets import Dataset
+from transformers import BertModel, TrainingArguments
+
+from edgemin_hf import (
+    DistillationTrainer,
+    MiniLMv2Config,
+    PruningConfig,
+    QuantizationConfig,
+    TaskDistillationConfig,
+    create_student,
+)
+from edgemin_hf.data import LengthGroupedBatches
+from edgemin_hf.distillation.task import soft_label_loss
+from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.quantization.native import fake_quantized_linears
+
+RELATIONS = MiniLMv2Config(teacher_layer=2, relation_heads=8)
+
+
+def dataset(rows=16, labels=True):
+    lengths = [3 + (5 * row) % 7 for row in range(rows)]
+    inputs = batch(lengths, seed=4)
+    ids = [row[:length].tolist() for row, length in zip(inputs["input_ids"], lengths, strict=True)]
+    columns = {"input_ids": ids, "attention_mask": [[1] * length for length in lengths]}
+    return Dataset.from_dict({**columns, "labels": [row % 3 for row in range(rows)]} if labels else columns)
+
+
+def make(tmp_path, tokenizer, model=None, teacher=None, config=RELATIONS, data=None, eval_data=None, **arguments):
+    extra = {name: arguments.pop(name) for name in ("pruning_config", "quantization_config") if name in arguments}
+    extra |= {name: arguments.pop(name) for name in ("compute_metrics", "callbacks") if name in arguments}
+    defaults = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "logging_steps": 1, "seed": 3}
+    defaults |= {"save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True}
+    return DistillationTrainer(
+        model if model is not None else create_student(tiny(), 2),
+        teacher if teacher is not None else tiny(),
+        TrainingArguments(str(tmp_path), **{**defaults, **arguments}),
+        distillation_config=config,
+        train_dataset=data if data is not None else dataset(),
+        eval_dataset=eval_data,
+        processing_class=tokenizer,
+        **extra,
+    )
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    return model
+
+
+def test_training_lowers_the_relation_loss_and_logs_every_term(tmp_path, tokenizer):
+    trainer = make(tmp_path, tokenizer, max_steps=30, eval_data=dataset(8, labels=False), data=dataset(labels=False))
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < 0.9 * before["eval_loss"]
+    terms = [f"minilmv2_{pair}" for pair in ("qq", "kk", "vv")]
+    assert sum(after[f"eval_{term}"] for term in terms) == pytest.approx(after["eval_loss"], rel=1e-5)
+    steps = [logs for logs in trainer.state.log_history if "loss" in logs]
+    assert len(steps) == 30
+    for logs in steps:
+        assert sum(logs[term] for term in terms) == pytest.approx(logs["loss"], abs=1e-3)
+
+
+def test_the_teacher_is_frozen_unsaved_and_unchanged(tmp_path, tokenizer):
+    teacher = tiny()
+    before = copy.deepcopy(teacher.state_dict())
+    trainer = make(tmp_path, tokenizer, teacher=teacher.train(), save_strategy="steps", save_steps=4)
+    trainer.train()
+    assert_same(teacher.state_dict(), before)
+    assert not teacher.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    sizes = [file.stat().st_size for file in (tmp_path / "checkpoint-4").glob("*.safetensors")]
+    assert len(sizes) == 1
+    assert sizes[0] < 1.2 * sum(4 * p.numel() for p in trainer.model.parameters())
+
+
+def test_accumulation_changes_nothing(tmp_path, tokenizer):
+    results = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        model = without_dropout(create_student(tiny(), 2))
+        trainer = make(
+            tmp_path, tokenizer, model, config=[RELATIONS, TaskDistillationConfig()], optim="sgd",
+            per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        trainer.train()
+        results.append(weights(trainer))
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_changes_nothing_for_models_that_take_any_argument(tmp_path, tokenizer):
+    results = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        model = without_dropout(create_student(tiny("mpnet"), 2))
+        trainer = make(
+            tmp_path, tokenizer, model.mpnet, teacher=tiny("mpnet"), optim="sgd", max_grad_norm=0.0,
+            per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+        )  # fmt: skip
+        trainer.train()
+        results.append(weights(trainer))
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_side_changes_nothing(tmp_path, tokenizer):
+    losses = []
+    for side in ("right", "left"):
+        teacher = without_dropout(tiny("bert"))
+        trainer = make(tmp_path, tokenizer, create_student(teacher, 2), teacher)
+        inputs = batch(side=side, pad_to=12)
+        # Absolute positions move with left padding; the loss must not care otherwise.
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        losses.append(trainer.compute_loss(trainer.model.eval(), inputs).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_cached_teacher_logits_equal_the_teacher_at_work(tmp_path, tokenizer):
+    teacher, data = tiny(), dataset()
+    logits = cached_teacher_logits(teacher, data, tokenizer, tmp_path / "logits.safetensors", "key")
+    for row in (0, 5, 15):
+        one = torch.tensor([data[row]["input_ids"]])
+        torch.testing.assert_close(logits[row], teacher(one).logits[0], rtol=1e-4, atol=1e-4)
+    stored = cached_teacher_logits(None, data, tokenizer, tmp_path / "logits.safetensors", "key")
+    assert torch.equal(stored, logits)
+    results = []
+    for with_cache in (True, False):
+        rows = data.add_column("teacher_logits", list(logits.numpy())) if with_cache else data
+        model = without_dropout(create_student(tiny(), 2))
+        trainer = make(
+            tmp_path, tokenizer, model, None if with_cache else teacher, TaskDistillationConfig(), rows, optim="sgd"
+        )
+        if with_cache:
+            trainer.teacher_model = None
+        trainer.train()
+        results.append(weights(trainer))
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_soft_and_hard_labels_are_the_formulas(tmp_path, tokenizer):
+    teacher, student = tiny(), create_student(tiny(), 2).eval()
+    config = TaskDistillationConfig(soft_weight=0.3, hard_weight=0.7, temperature=3.0)
+    inputs = {**batch(), "labels": torch.tensor([2, 0, 1])}
+    trainer = make(tmp_path, tokenizer, student, teacher, config)
+    loss = trainer.compute_loss(student, inputs).item()
+    ours, theirs = (model(**batch()).logits.detach().numpy().astype(np.float64) for model in (student, teacher))
+
+    def log_softmax(x):
+        return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+    p, q = log_softmax(theirs / 3), log_softmax(ours / 3)
+    soft = 9 * (np.exp(p) * (p - q)).sum(axis=-1).mean()
+    hard = -log_softmax(ours)[np.arange(3), [2, 0, 1]].mean()
+    assert loss == pytest.approx(0.3 * soft + 0.7 * hard, rel=1e-5)
+    assert soft_label_loss(torch.ones(2, 3), torch.ones(2, 3), 2.0).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_evaluation_gives_the_task_metric(tmp_path, tokenizer):
+    def metric(prediction):
+        return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+    trainer = make(tmp_path, tokenizer, config=TaskDistillationConfig(), eval_data=dataset(), compute_metrics=metric)
+    result = trainer.evaluate()
+    with torch.no_grad():
+        right = [
+            trainer.model(torch.tensor([row["input_ids"]])).logits.argmax().item() == row["labels"] for row in dataset()
+        ]
+    assert result["eval_accuracy"] == pytest.approx(np.mean(right))
+    assert {"eval_loss", "eval_soft_labels", "eval_hard_labels"} <= set(result)
+
+
+@pytest.mark.parametrize("stage", ["relations", "prune", "quantize"])
+def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage):
+    def trainer(folder, **arguments):
+        extra = {}
+        if stage == "prune":
+            extra = {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
+        if stage == "quantize":
+            extra = {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
+        config = RELATIONS if stage == "relations" else TaskDistillationConfig()
+        model = create_student(tiny(), 2)
+        return make(
+            folder, tokenizer, model, config=config, max_steps=8, save_strategy="steps", save_steps=3,
+            group_by_length=True, **extra, **arguments,
+        )  # fmt: skip
+
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    resumed = trainer(tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    assert_same(weights(resumed), weights(whole))
+    if stage == "prune":
+        assert [layer.num_heads for layer in Encoder(resumed.model).layers] == [2, 2]
+    if stage == "quantize":
+        assert not fake_quantized_linears(resumed.model)[0].observing
+
+
+def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
+    trainer = make(
+        tmp_path, tokenizer, config=[RELATIONS, TaskDistillationConfig()], pruning_config=PruningConfig(0.5, 0.5),
+        quantization_config=QuantizationConfig(), bf16=True,
+    )  # fmt: skip
+    trainer.train()
+    assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
+    assert all(module.input_high > module.input_low for module in fake_quantized_linears(trainer.model)[:12])
+    log = [entry for entry in trainer.state.log_history if "loss" in entry][0]
+    assert {"minilmv2_qq", "soft_labels", "hard_labels"} <= set(log)
+
+
+def test_a_student_without_head_and_one_of_another_family(tmp_path, tokenizer):
+    headless = BertModel(create_student(tiny(), 2).config)
+    make(tmp_path, tokenizer, headless, data=dataset(labels=False)).train()
+    other = create_student(tiny(), 2, model_type="distilbert")
+    make(tmp_path, tokenizer, other).train()
+
+
+def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="vocabulary of 99; allowed: the teacher's"):
+        make(tmp_path, tokenizer, tiny(vocab_size=99))
+    with pytest.raises(ValueError, match="labels"):
+        make(tmp_path, tokenizer, tiny(id2label={0: "b", 1: "a", 2: "c"}), config=TaskDistillationConfig())
+    with pytest.raises(ValueError, match="mpnet"):
+        make(tmp_path, tokenizer, tiny("mpnet"), tiny("mpnet"), pruning_config=PruningConfig(head_sparsity=0.5))
+    with pytest.raises(ValueError, match="without labels"):
+        make(tmp_path, tokenizer, config=TaskDistillationConfig(), data=dataset(labels=False)).train()
+
+
+def test_length_grouped_batches_cover_all_and_depend_on_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(3, 60, 1003)
+    sampler = LengthGroupedBatches(lengths, 8, seed=1)
+    order = list(sampler)
+    assert sorted(order) == list(range(1003))
+    assert order == list(LengthGroupedBatches(lengths, 8, seed=1))
+    sampler.set_epoch(1)
+    assert order != list(sampler)
+    spread = [np.ptp(lengths[order[i : i + 8]]) for i in range(0, 1000, 8)]
+    assert np.mean(spread) < 0.2 * np.ptp(lengths)
+
+
+def test_trainer_moves_to_the_order_of_each_epoch(tmp_path, tokenizer):
+    seen = []
+
+    def collate(rows):
+        seen.append(tuple(len(row["input_ids"]) for row in rows))
+        return tokenizer.pad(rows, return_tensors="pt")
+
+    trainer = make(tmp_path, tokenizer, max_steps=8, group_by_length=True)
+    trainer.data_collator = collate
+    trainer.train()
+    assert len(seen) >= 8
+    assert seen[:4] != seen[4:8]
