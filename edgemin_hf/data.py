@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets, load_dataset
+from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars, load_dataset
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
@@ -39,7 +39,12 @@ def check_table(path: Path, columns: Sequence[str]) -> None:
 
 def read_table(path: Path) -> Dataset:
     """Reads a TSV, CSV, JSON lines or Parquet file with a header; quotes in TSV are characters like any other."""
-    return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **_options(path))
+    # Reading is quick; a progress bar would stand before the one line that bad input gets.
+    disable_progress_bars()
+    try:
+        return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **_options(path))
+    finally:
+        enable_progress_bars()
 
 
 def _options(path: Path) -> dict[str, object]:

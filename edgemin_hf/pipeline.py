@@ -202,7 +202,7 @@ def _locked(output: Path, state: PartialState) -> Iterator[None]:
         yield
         return
     output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as lock:
+    with (output / ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -306,6 +306,13 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
     with _prefix("teacher.model: "):
         config = teacher_config(recipe, root)
         family_of(config)
+    if not any(isinstance(stage, Finetune) for stage in recipe.stages):
+        missing = [label for label in recipe.task.labels(root) if label not in config.label2id]
+        if missing:
+            raise RecipeError(
+                f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "
+                f"finetune: {', '.join(list(config.label2id)[:5])}..."
+            )
     with _prefix("student."):
         student = student_config(config, **student_shape(recipe.student))
     for stage in recipe.stages:

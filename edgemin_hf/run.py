@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -76,7 +77,7 @@ class Run:
         """Number of each label: the teacher's own where it is not fine-tuned here."""
         if any(isinstance(stage, Finetune) for stage in self.recipe.stages):
             return {label: index for index, label in enumerate(self.recipe.task.labels(self.root))}
-        return self.load(self.teacher_folder).config.label2id
+        return AutoConfig.from_pretrained(self.teacher_folder).label2id
 
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:

@@ -159,9 +159,18 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
     components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
     return {
-        "size_accuracy": ("Size against accuracy", figures.size_against_accuracy(benchmark["rows"])),
-        "latency": ("Latency of one sentence", figures.latency_distributions(latencies)),
-        "bytes": ("Where the bytes are", figures.bytes_by_component(components)),
+        "size_accuracy": (
+            "Size on disk against accuracy: up and to the left is better. The accuracy axis does not start at zero.",
+            figures.size_against_accuracy(benchmark["rows"]),
+        ),
+        "latency": (
+            "Latency of one sentence without padding: further left is better.",
+            figures.latency_distributions(latencies),
+        ),
+        "bytes": (
+            "Where the bytes are, by the part of the model that they belong to.",
+            figures.bytes_by_component(components),
+        ),
     }
 
 

@@ -16,6 +16,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.export.folder import whole_folder
@@ -71,6 +72,8 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     if PartialState().is_main_process:
         with whole_folder(folder) as partial:
             trainer.save_model(str(partial))
+            # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
+            (partial / TRAINING_ARGS_NAME).unlink()
     examples = round(len(trainer.train_dataset) * (trainer.state.epoch or 0))
     return {"examples": examples, "metric": metric, "before": before, "after": after}
 

@@ -1,7 +1,9 @@
+import os
 import string
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -69,6 +71,14 @@ def batch(lengths=(7, 4, 9), seed=0, pad_to=None, side="right"):
     return {"input_ids": ids, "attention_mask": mask}
 
 
+@pytest.fixture(autouse=True)
+def no_precision_left_over():
+    """TrainingArguments leaves its mixed precision in the environment, where the next one in the process finds it."""
+    yield
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    AcceleratorState._reset_state()
+
+
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
@@ -101,7 +111,7 @@ def write_tsv(path, rows):
 def workplace(tmp_path_factory, tokenizer):
     """A folder with a tiny teacher, its tokenizer and data, as a recipe names them."""
     root = tmp_path_factory.mktemp("workplace")
-    model = BertForSequenceClassification(BertConfig(**{**SHAPE, "num_labels": 2}))
+    model = tiny(num_labels=2)
     model.save_pretrained(root / "teacher")
     tokenizer.save_pretrained(root / "teacher")
     write_tsv(root / "train.tsv", sentences(160))

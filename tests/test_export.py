@@ -140,7 +140,7 @@ def test_every_family_exports(family, tmp_path, tokenizer):
 def test_a_model_without_head_or_quantisation_exports_in_full_precision(tmp_path, tokenizer):
     made = export_onnx(BertModel(tiny().config), tokenizer, tmp_path / "out")
     assert made.int8 is None
-    assert made.fp32.error < 1e-5
+    assert made.fp32.error <= made.fp32.limit
     assert sorted(file.name for file in (tmp_path / "out/onnx").iterdir()) == ["model.onnx"]
 
 
@@ -157,7 +157,7 @@ def test_a_wrong_scale_or_weight_fails_the_check(exported, tokenizer, tmp_path, 
     else:
         pytest.fail(f"no {name} in the graph")
     onnx.save(graph, tmp_path / "wrong.onnx")
-    with pytest.raises(FidelityError, match="wrong.onnx differs from the PyTorch model"):
+    with pytest.raises(FidelityError, match=r"wrong\.onnx differs from the PyTorch model"):
         check_fidelity(model, tmp_path / "wrong.onnx", tokenizer, TEXTS)
 
 

@@ -17,8 +17,8 @@ from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 
 ROOT = Path(__file__).parents[1]
-TOKEN = "hf_RightTokenOfTheTest"  # noqa: S105 - known to the local server alone
-WRONG_TOKEN = "hf_WrongTokenOfTheTest"  # noqa: S105
+TOKEN = "hf_RightTokenOfTheTest"
+WRONG_TOKEN = "hf_WrongTokenOfTheTest"
 NOWHERE = "http://127.0.0.1:9"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -39,7 +39,7 @@ def client(tmp_path: Path, hub: HubServer) -> Client:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
         path = os.pathsep.join([env.pop("first_path", str(ROOT)), str(ROOT)])
-        return subprocess.run(  # noqa: S603 - our own interpreter and scripts
+        return subprocess.run(
             [sys.executable, "-c", script, *map(str, arguments)],
             env={**inherited, **settings, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **env},
             capture_output=True,

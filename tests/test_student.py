@@ -40,7 +40,9 @@ def test_layers_are_not_copied_into_another_head_split():
     student = create_student(teacher, num_attention_heads=2)
     ours, theirs = (Encoder(model).layers[0].q.weight for model in (student, teacher))
     assert not torch.equal(ours, theirs)
-    torch.testing.assert_close(student.bert.embeddings.word_embeddings.weight, teacher.bert.embeddings.word_embeddings.weight)
+    torch.testing.assert_close(
+        student.bert.embeddings.word_embeddings.weight, teacher.bert.embeddings.word_embeddings.weight
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -221,7 +221,7 @@ def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
     trainer.train()
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
     assert all(module.input_high > module.input_low for module in fake_quantized_linears(trainer.model)[:12])
-    log = [entry for entry in trainer.state.log_history if "loss" in entry][0]
+    log = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert {"minilmv2_qq", "soft_labels", "hard_labels"} <= set(log)
 
 

@@ -27,9 +27,10 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], max_length: int = 128) -> list[Inputs]:
-    """Tokenises texts one by one, without padding."""
-    encoded = (tokenizer(text, truncation=True, max_length=max_length, return_tensors="np") for text in texts)
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[Inputs]:
+    """Tokenises texts one by one, without padding, cut after 128 tokens."""
+    longest = min(128, tokenizer.model_max_length)
+    encoded = (tokenizer(text, truncation=True, max_length=longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 

@@ -29,20 +29,13 @@ class _QuantizedProduct(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, x: Any, weight: Any, weight_scale: Any, scale: Any, zero_point: Any, bias: Any) -> Any:
-        outputs = weight_scale.type().sizes()[0]
-
-        def zeros(dtype: torch.dtype) -> Any:
-            return g.op("Constant", value_t=torch.zeros(outputs, dtype=dtype))
-
+        zeros = g.op("Constant", value_t=torch.zeros(weight_scale.type().sizes(), dtype=torch.int8))
         x = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero_point), scale, zero_point)
-        weight = g.op("DequantizeLinear", weight, weight_scale, zeros(torch.int8), axis_i=1)
-        if x.type().dim() != 2:
-            return g.op("Add", g.op("MatMul", x, weight), bias)
-        # A product of two matrices and a bias would be fused into a float Gemm, and its weight dequantised on every
-        # call, unless it is a quantised Gemm whole: with an int32 bias on the grid of the products.
-        bias_scale = g.op("Mul", weight_scale, scale)
-        bias = g.op("Cast", g.op("Round", g.op("Div", bias, bias_scale)), to_i=torch.onnx.TensorProtoDataType.INT32)
-        return g.op("Gemm", x, weight, g.op("DequantizeLinear", bias, bias_scale, zeros(torch.int32), axis_i=0))
+        weight = g.op("DequantizeLinear", weight, weight_scale, zeros, axis_i=1)
+        # For two matrices Gemm, not MatMul: ONNX Runtime fuses a MatMul and its bias into a Gemm, takes that for a
+        # float one, and dequantises the weight on every call.
+        product = "Gemm" if x.type().dim() == 2 else "MatMul"
+        return g.op("Add", g.op(product, x, weight), bias)
 
 
 class IntegerLinear(nn.Module):

@@ -1,0 +1,221 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_recipe import place, put, write_recipe  # noqa: F401 - a fixture
+from transformers import AutoModelForSequenceClassification
+
+from edgemin_hf.cli import main
+
+FILES = {
+    "README.md", "benchmark.json", "config.json", "environment.json", "model.safetensors", "onnx/model.onnx",
+    "onnx/model_quantized.onnx", "recipe.yaml", "report.html", "tokenizer.json",
+}  # fmt: skip
+ROWS = [
+    ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),
+    ("student", "pytorch", "fp32"), ("student", "onnxruntime", "fp32"), ("student", "onnxruntime", "int8"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(workplace, tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    for path in workplace.iterdir():
+        (root / path.name).symlink_to(path)
+
+    def longer(recipe):
+        put("distill.max_steps", 20)(recipe)
+        put("task_distill.max_steps", 40)(recipe)
+
+    recipe = write_recipe(root, longer)
+    assert main(["run", str(recipe)]) == 0
+    return root
+
+
+def files_below(folder):
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_artefact_is_whole(finished):
+    run = finished / "run"
+    assert set(files_below(run / "artefact")) >= FILES
+    assert {path.name for path in run.iterdir()} >= {"teacher", "artefact", "stages"}
+    assert not list(run.rglob("*.partial"))
+    assert not list(run.rglob("*.bin"))
+    student = AutoModelForSequenceClassification.from_pretrained(run / "artefact")
+    assert student.config.num_hidden_layers == 2
+    assert student.config.intermediate_size == 32
+    assert student.config.id2label == {0: "card_problem", 1: "transfer"}
+
+
+def test_benchmark_json_has_a_row_a_triple(finished):
+    benchmark = json.loads((finished / "run/artefact/benchmark.json").read_text())
+    rows = benchmark["rows"]
+    assert [(row["model"], row["runtime"], row["precision"]) for row in rows] == ROWS
+    for row in rows:
+        assert row["metric"] == "accuracy"
+        assert row["n"] == 40
+        assert 0 <= row["ci95"][0] <= row["value"] <= row["ci95"][1] <= 1
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p90"] <= row["latency_ms"]["p99"]
+        assert (row["batch_size"], row["threads"]) == (1, 1)
+    by_row = dict(zip(ROWS, rows, strict=True))
+    teacher = finished / "run/teacher"
+    assert by_row["teacher", "pytorch", "fp32"]["size_bytes"] == (teacher / "model.safetensors").stat().st_size
+    int8 = finished / "run/artefact/onnx/model_quantized.onnx"
+    assert by_row["student", "onnxruntime", "int8"]["size_bytes"] == int8.stat().st_size
+    loaded = AutoModelForSequenceClassification.from_pretrained(teacher)
+    assert by_row["teacher", "pytorch", "fp32"]["parameters"] == loaded.num_parameters()
+    assert benchmark["environment"]["packages"]["onnxruntime"]
+
+
+def test_accuracy_is_that_of_the_predictions(finished):
+    run = finished / "run"
+    predictions = load_file(run / "evaluate/predictions.safetensors")
+    lines = (finished / "test.tsv").read_text().splitlines()[1:]
+    labels = np.array([["card_problem", "transfer"].index(line.split("\t")[1]) for line in lines])
+    measured = json.loads((run / "evaluate/accuracy.json").read_text())
+    for name, predicted in predictions.items():
+        assert measured[name]["value"] == np.mean(predicted == labels)
+
+
+def test_stages_say_what_they_did(finished, capsys):
+    records = [json.loads(file.read_text()) for file in (finished / "run/stages").glob("*.json")]
+    trained = {record["stage"]: record for record in records if record.get("metric")}
+    assert set(trained) == {"finetune", "distill", "task_distill", "prune", "quantize"}
+    assert trained["task_distill"]["examples"] == 8 * 144
+    assert trained["distill"]["after"] < trained["distill"]["before"]
+    assert trained["task_distill"]["after"] >= trained["task_distill"]["before"]
+
+
+def test_what_is_done_is_not_done_again(finished, capsys):
+    before = files_below(finished / "run")
+    assert main(["run", str(finished / "recipe.yaml")]) == 0
+    assert files_below(finished / "run") == before
+    assert "student  onnxruntime  int8" in capsys.readouterr().out
+
+
+def test_another_recipe_does_not_overwrite(finished, capsys):
+    before = files_below(finished / "run")
+    arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: a folder of its own, or --overwrite" in error
+    assert files_below(finished / "run") == before
+    assert main([*arguments, "--overwrite", "--dry-run"]) == 0
+    plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["task_distill", "done", "1,280"] in plan
+    assert ["prune", "to", "do"] in plan
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):  # noqa: F811
+    recipe = write_recipe(place)
+    assert main(["run", str(recipe), "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert [line.split()[0] for line in plan.splitlines()[1:10]] == [
+        "finetune", "distill", "task_distill", "prune", "quantize", "export", "evaluate", "benchmark", "report",
+    ]  # fmt: skip
+    assert "minutes to go" in plan
+    assert not (place / "run").exists()
+
+
+def command(recipe):
+    return [sys.executable, "-m", "edgemin_hf", "run", str(recipe), "--set", "report.title=Resumed"]
+
+
+def kill_at(recipe, pattern):
+    """Runs a recipe in a process of its own and kills it without warning once a file appears."""
+    process = subprocess.Popen(command(recipe), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run, deadline = Path(recipe).parent / "run", time.monotonic() + 120
+    while not list(run.glob(pattern)):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path):
+    recipes = []
+    for name in ("whole", "killed"):
+        root = tmp_path / name
+        root.mkdir()
+        for path in workplace.iterdir():
+            (root / path.name).symlink_to(path)
+
+        def longer(recipe):
+            for stage in recipe["stages"]:
+                if "max_steps" in stage:
+                    stage |= {"max_steps": 60, "save_steps": 20}
+
+        recipes.append(write_recipe(root, longer))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
+    for pattern in ("work/finetune/*/checkpoint-40", "work/distill/*/checkpoint-20/complete",
+                    "work/prune/*/checkpoint-20/complete", "work/quantize/*/checkpoint-40/complete",
+                    "evaluate.partial/accuracy.json"):  # fmt: skip
+        kill_at(recipes[1], pattern)
+    done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
+    assert "finetune      done" in done.stdout
+    whole, killed = (path.parent / "run" for path in recipes)
+    for file in ("teacher/model.safetensors", "distill/model.safetensors", "task_distill/model.safetensors",
+                 "prune/model.safetensors", "quantize/model.safetensors", "evaluate/predictions.safetensors",
+                 "artefact/onnx/model_quantized.onnx"):  # fmt: skip
+        assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
+    assert not list(killed.rglob("*.partial"))
+
+
+def test_two_runs_in_one_folder(place, capsys):  # noqa: F811
+    import fcntl
+
+    recipe = write_recipe(place)
+    (place / "run").mkdir()
+    with (place / "run/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["run", str(recipe)]) == 2
+    assert "where another run is at work" in capsys.readouterr().err
+
+
+def test_benchmark_command(finished, capsys, tmp_path):
+    artefact = str(finished / "run/artefact")
+    output = tmp_path / "rows.json"
+    arguments = ["benchmark", artefact, "--rounds", "2", "--threads", "1", "--output", str(output)]
+    assert main([*arguments, "--teacher", str(finished / "run/teacher")]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["model"], row["runtime"], row["precision"]) for row in rows] == ROWS
+    assert "int8" in capsys.readouterr().out
+    for wrong, message in (
+        (["benchmark", str(tmp_path)], "model.safetensors, which is missing"),
+        ([*arguments[:3], "0"], "--rounds 0; allowed: 1 or more"),
+        (["benchmark", artefact, "--texts", str(tmp_path / "no")], "which is no file"),
+        (["push", str(tmp_path), "--repo-id", "me/x"], "README.md"),
+        (["push", artefact, "--repo-id", "a/b/c"], "a/b/c"),
+    ):
+        assert main(wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["push"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    assert "usage: edgemin" in capsys.readouterr().out
+
+
+def test_accelerate_launch(place):  # noqa: F811
+    def short(recipe):
+        recipe["stages"] = recipe["stages"][:3]
+
+    recipe = write_recipe(place, short)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "edgemin_hf", "run", str(recipe)]
+    subprocess.run(launcher, check=True, capture_output=True)
+    assert (place / "run/task_distill/model.safetensors").is_file()

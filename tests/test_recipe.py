@@ -1,0 +1,223 @@
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import write_tsv
+from transformers import MPNetConfig, PreTrainedModel
+
+from edgemin_hf.cli import main
+from edgemin_hf.recipe import Distill, RecipeError
+from edgemin_hf.recipe_file import load_recipe
+
+RECIPE = {
+    "name": "tiny",
+    "output_dir": "run",
+    "teacher": {"model": "teacher"},
+    "task": {"train_file": "train.tsv", "test_file": "test.tsv", "max_length": 24},
+    "raw_text": {"files": ["train.tsv"]},
+    "student": {"num_hidden_layers": 2},
+    "threads": 1,
+    "stages": [
+        {"stage": "finetune", "max_steps": 4},
+        {"stage": "distill", "relation_heads": 8, "max_steps": 4},
+        {"stage": "task_distill", "max_steps": 4},
+        {"stage": "prune", "head_sparsity": 0.5, "ffn_sparsity": 0.5, "max_steps": 4},
+        {"stage": "quantize", "max_steps": 4},
+        {"stage": "export", "fidelity_texts": 16},
+        {"stage": "evaluate"},
+        {"stage": "benchmark", "sentences": 8, "rounds": 2},
+        {"stage": "report"},
+    ],
+}
+NAMES = [stage["stage"] for stage in RECIPE["stages"]]
+
+
+def write_recipe(root, change=lambda recipe: None, name="recipe.yaml"):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["output_dir"] = str(root / "run")
+    change(recipe)
+    (root / name).write_text(yaml.safe_dump(recipe))
+    return root / name
+
+
+@pytest.fixture
+def place(workplace, tmp_path):
+    """A folder of its own that sees the shared teacher and data."""
+    for path in workplace.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def only(*names):
+    def change(recipe):
+        recipe["stages"] = [stage for name in names for stage in RECIPE["stages"] if stage["stage"] == name]
+
+    return change
+
+
+def put(path, value):
+    def change(recipe):
+        *parents, last = path.split(".")
+        target = recipe
+        for parent in parents:
+            target = target["stages"][NAMES.index(parent)] if parent in NAMES else target[parent]
+        target[last] = value
+
+    return change
+
+
+def drop(path):
+    return lambda recipe: recipe.pop(path)
+
+
+WRONG = {
+    "unknown key": (put("colour", "blue"), "colour: .*blue.*; allowed: name, output_dir, teacher"),
+    "unknown key of a stage": (put("distill.relation_head", 8), "distill.relation_head: 8; allowed: .*relation_heads"),
+    "wrong type": (put("task.max_length", "long"), "task.max_length: .long.; allowed: a valid integer"),
+    "a truth for a number": (put("seed", True), "seed: true; allowed: a valid integer"),
+    "wrong type of a stage": (
+        put("prune.head_sparsity", "half"),
+        "prune.head_sparsity: .half.; allowed: a valid num",
+    ),
+    "no mapping": (put("teacher", 3), "teacher: 3; allowed: an object"),
+    "missing key": (drop("task"), "task: missing"),
+    "out of range": (put("prune.head_sparsity", 1.5), "prune.head_sparsity: 1.5; allowed: 0 to below 1"),
+    "not positive": (put("distill.learning_rate", 0), "distill.learning_rate: 0.0; allowed: above 0"),
+    "no batch": (put("quantize.per_device_train_batch_size", 0), "quantize.per_device_train_batch_size: 0; allowed: 1"),
+    "a range's end": (put("quantize.frozen_share", 1.5), "quantize.frozen_share: 1.5; allowed: 0 to 1"),
+    "missing file": (put("task.train_file", "nowhere.tsv"), "task.train_file: .*nowhere.tsv, which is no file"),
+    "missing raw text": (put("raw_text.files", ["nowhere.tsv"]), "raw_text.files: .*nowhere.tsv, which is no file"),
+    "unknown ending": (put("task.test_file", "recipe.yaml"), "task.test_file: .*ends with .tsv"),
+    "relation heads": (put("distill.relation_heads", 7), "distill.relation_heads: 7; allowed: a divisor of .* 32"),
+    "teacher layer": (put("distill.teacher_layer", 4), "distill.teacher_layer: 4; allowed: 1 to 3"),
+    "relations": (put("distill.relations", ["qz"]), "distill.relations: .*qz.*; allowed: .*qq"),
+    "label column": (
+        put("task.label_column", "intent"),
+        "task.train_file: column 'intent' of .*; allowed: text, l",
+    ),
+    "text column": (put("raw_text.text_column", "body"), "raw_text.files: column 'body' of .*; allowed: text, label"),
+    "empty dataset": (put("task.train_file", "empty.tsv"), "task.train_file: .*empty.tsv, which is empty"),
+    "no rows": (put("task.test_file", "header.tsv"), "task.test_file: .*header.tsv, which is empty"),
+    "too deep a student": (put("student.num_hidden_layers", 4), "student.num_hidden_layers: 4; allowed: 1 to 3"),
+    "too wide a student": (put("student.hidden_size", 64), "student.hidden_size: 64; allowed: 1 to 32"),
+    "an odd student": (put("student.num_attention_heads", 3), "student.num_attention_heads: 3; allowed: a divisor"),
+    "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
+    "no stage": (only(), "stages: none"),
+    "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, distill"),
+    "prune first": (only("prune", "distill"), "stages: prune in place 1; allowed: after distill or task_distill"),
+    "export too early": (only("distill", "export"), "stages: export in place 2; allowed: after quantize"),
+    "quantize too early": (only("distill", "quantize", "prune"), "stages: prune in place 3; allowed: before quantize"),
+    "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: first"),
+    "twice": (only("distill", "distill"), "stages: distill twice"),
+    "no raw text": (drop("raw_text"), "raw_text: missing; allowed: files"),
+    "no folder": (put("teacher.model", "no such teacher"), "teacher.model: .*no such teacher"),
+    "no family": (put("teacher.model", "gpt2"), "teacher.model: .*gpt2. is not supported; allowed: bert"),
+    "no heads to prune": (put("teacher.model", "mpnet"), "prune.head_sparsity: above 0 for model type 'mpnet'"),
+    "labels of another": (only("task_distill"), "task.label_column: label 'card_problem', which the teacher"),
+    "validation": (put("task.validation_share", 1.0), "task.validation_share: 1.0; allowed: above 0 and below 1"),
+}
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, capsys, no_weights):
+    change, message = WRONG[case]
+    (place / "empty.tsv").touch()
+    (place / "header.tsv").write_text("text\tlabel\n")
+    (place / "gpt2").mkdir()
+    (place / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
+    MPNetConfig(vocab_size=45, hidden_size=32, num_hidden_layers=3, num_attention_heads=4).save_pretrained(
+        place / "mpnet"
+    )
+    (place / "run").mkdir()
+    (place / "run/precious").write_text("kept")
+    recipe = write_recipe(place, change)
+    assert main(["run", str(recipe)]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("Generating")]
+    assert len(lines) == 1, captured.err
+    assert re.match(f"edgemin: .*{message}", lines[0]), lines[0]
+    assert "Traceback" not in captured.err
+    assert [path.name for path in (place / "run").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "allowed: a mapping"),
+        ("a: [", "not YAML"),
+        ("", "allowed: a mapping"),
+        ("name: 2020-01-01", "JSON"),
+    ],
+)
+def test_what_is_no_recipe(tmp_path, text, message):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="no such file"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+def test_overrides_reach_the_recipe_and_its_stages(place):
+    path = write_recipe(place)
+    overrides = ["seed=7", "task.max_length=48", "distill.learning_rate=6e-4", "distill.relations=[qq, vv]"]
+    recipe, settings = load_recipe(path, [*overrides, "student.hidden_size=16", "name=another"])
+    distill = recipe.stages[1]
+    assert isinstance(distill, Distill)
+    assert (recipe.seed, recipe.task.max_length, recipe.student.hidden_size, recipe.name) == (7, 48, 16, "another")
+    assert (distill.learning_rate, distill.relations) == (6e-4, ("qq", "vv"))
+    assert settings["stages"][1]["learning_rate"] == 6e-4
+    for wrong, message in (
+        ("seed", "key=value"),
+        ("=3", "key=value"),
+        ("name.first=x", "no settings"),
+        ("a.b=c", "a: "),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(path, [wrong])
+    with pytest.raises(RecipeError, match=r"distill\.max_step: 3; allowed: .*max_steps"):
+        load_recipe(path, ["distill.max_step=3"])
+
+
+def test_every_recipe_of_the_repository_is_valid():
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        recipe, _ = load_recipe(path)
+        recipe.task.check(path.parent)
+
+
+def test_every_setting_is_in_the_reference():
+    reference = (Path(__file__).parents[1] / "docs/recipes.md").read_text()
+    from dataclasses import fields
+    from typing import get_args
+
+    from edgemin_hf.recipe import RawText, Recipe, Stage, Student, Task, Teacher
+
+    for kind in (Recipe, Teacher, Task, Student, RawText, *get_args(Stage)):
+        for field in fields(kind):
+            assert f"`{field.name}`" in reference, f"{kind.__name__}.{field.name}"
+
+
+def test_tables_of_all_kinds_are_read_as_they_are(tmp_path):
+    from edgemin_hf.data import read_table
+
+    rows = [('say "hi', "NA"), ("it's", "null"), ("1", "2")]
+    write_tsv(tmp_path / "a.tsv", rows)
+    table = read_table(tmp_path / "a.tsv")
+    assert table["text"] == ['say "hi', "it's", "1"]
+    assert table["label"] == ["NA", "null", "2"]
+    table.to_json(tmp_path / "b.jsonl")
+    table.to_parquet(tmp_path / "c.parquet")
+    table.to_csv(tmp_path / "d.csv")
+    for name in ("b.jsonl", "c.parquet", "d.csv"):
+        assert read_table(tmp_path / name)["label"] == ["NA", "null", "2"]
