@@ -86,7 +86,10 @@ def _trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:
         set_seed(run.recipe.seed)
         ids = run.label_ids
         labels = {"num_labels": len(ids), "label2id": ids, "id2label": {index: label for label, index in ids.items()}}
-        model = AutoModelForSequenceClassification.from_pretrained(run.base_folder, use_safetensors=True, **labels)
+        # A head that the checkpoint brings for other labels is replaced.
+        model = AutoModelForSequenceClassification.from_pretrained(
+            run.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **labels
+        )
         distillation = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
     else:
         model = run.student(stage)
