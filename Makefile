@@ -45,7 +45,7 @@ format: $(VENV)/.installed-test  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## Measure the finished quickstart's artefact again, and the cost of the relation loss
+bench: install  ## Measure the quickstart's artefact again, and what the relation loss costs
 	$(BIN)/edgemin benchmark runs/quickstart/artefact --teacher runs/quickstart/teacher
 	$(BIN)/python benchmarks/relation_loss.py
 

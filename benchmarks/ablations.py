@@ -1,0 +1,103 @@
+"""Is each stage worth its place? The quickstart without stage 1, with random pruning, and with other seeds.
+
+    python benchmarks/ablations.py [--recipe recipes/quickstart.yaml] [--write docs/ablations.md]
+
+Stages that a variant shares with the finished quickstart are taken over from it, not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgemin_hf.pipeline import run_recipe
+from edgemin_hf.recipe import Recipe, settings_of
+from edgemin_hf.recipe_file import load_recipe
+
+# Name of a variant -> settings that it changes, and stages that it leaves out.
+VARIANTS: dict[str, tuple[list[str], list[str]]] = {
+    "quickstart": ([], []),
+    "without stage 1": ([], ["distill"]),
+    "random heads and neurons": (["prune.saliency=random"], []),
+    "without stage 1, random heads and neurons": (["prune.saliency=random"], ["distill"]),
+    "seed 1": (["seed=1"], []),
+    "seed 2": (["seed=2"], []),
+}
+STUDENT_STAGES = ("distill", "task_distill", "prune", "quantize")
+
+
+def main() -> None:
+    """Runs every variant and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/quickstart.yaml"))
+    parser.add_argument("--write", type=Path, help="write the table into this Markdown file")
+    options = parser.parse_args()
+    base, _ = load_recipe(options.recipe)
+    rows = []
+    for name, (overrides, left_out) in VARIANTS.items():
+        output = Path(base.output_dir) if name == "quickstart" else Path("runs/ablations") / name.replace(" ", "-")
+        recipe, settings = load_recipe(options.recipe, [*overrides, f"output_dir={output}"])
+        # Nobody reads a variant's report; its accuracy is measured with everything else.
+        recipe.stages = [stage for stage in recipe.stages if stage.stage not in (*left_out, "benchmark", "report")]
+        if name != "quickstart":
+            take_over(base, recipe)
+        run_recipe(recipe, settings, options.recipe.resolve().parent)
+        rows.append(table_row(name, output))
+    table = "\n".join([HEADER, *rows])
+    print(table)
+    if options.write:
+        before, marker, _ = options.write.read_text(encoding="utf-8").partition(MARKER)
+        options.write.write_text(f"{before}{marker}\n\n{table}\n", encoding="utf-8")
+
+
+MARKER = "<!-- table: written by benchmarks/ablations.py -->"
+HEADER = (
+    "| run | teacher, test | "
+    + " | ".join(f"{stage}, validation before → after" for stage in STUDENT_STAGES)
+    + " | INT8 student, test [95%] | of the teacher |\n| --- | ---: |"
+    + " ---: |" * (len(STUDENT_STAGES) + 2)
+)
+
+
+def take_over(base: Recipe, recipe: Recipe) -> None:
+    """Copies the leading stages that two recipes share, and the teacher's logits."""
+    source, target = Path(base.output_dir), Path(recipe.output_dir)
+    if target.exists() or base.seed != recipe.seed:
+        return
+    (target / "stages").mkdir(parents=True)
+    shutil.copytree(source / "cache", target / "cache")
+    for ours, theirs in zip(base.stages, recipe.stages, strict=False):
+        if settings_of(ours) != settings_of(theirs) or ours.stage == "export":
+            break
+        shutil.copytree(source / ours.folder, target / ours.folder)
+        shutil.copy(source / "stages" / f"{ours.stage}.json", target / "stages")
+
+
+def table_row(name: str, output: Path) -> str:
+    """Formats one variant's results."""
+    accuracy = read(output / "evaluate" / "accuracy.json")
+    teacher, student = accuracy["teacher_pytorch_fp32"]["value"], accuracy["student_onnxruntime_int8"]
+    cells = [name, f"{100 * teacher:.2f}"]
+    for stage in STUDENT_STAGES:
+        record = output / "stages" / f"{stage}.json"
+        if not record.is_file():
+            cells.append("—")
+            continue
+        values = read(record)
+        scale = 100 if values["metric"] == "accuracy" else 1
+        cells.append(f"{scale * values['before']:.2f} → {scale * values['after']:.2f}")
+    low, high = student["ci95"]
+    cells += [f"{100 * student['value']:.2f} [{100 * low:.1f}, {100 * high:.1f}]", f"{student['value'] / teacher:.1%}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def read(path: Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
