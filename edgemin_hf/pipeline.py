@@ -128,6 +128,8 @@ def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrit
 def _run_step(run: Run, step: Step, state: PartialState) -> None:
     if state.is_main_process:
         print(f"\n== {step.stage.stage} -> {step.folder}", flush=True)
+        # Away before the folder is replaced: a record never stands beside a folder that it does not describe.
+        run.record_file(step.stage).unlink(missing_ok=True)
     work = _work_folder(run.output, step.stage, step.fingerprint)
     start = time.perf_counter()
     if state.is_main_process or isinstance(step.stage, TrainingStage):

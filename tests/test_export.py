@@ -175,6 +175,14 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
     assert (tmp_path / "out/precious").read_text() == "kept"
 
 
+def test_whole_folder_recovers_from_a_kill_between_its_renames(tmp_path):
+    (tmp_path / "a.old").mkdir()
+    (tmp_path / "a.old/precious").touch()
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "a"):
+        raise RuntimeError
+    assert (tmp_path / "a/precious").exists()
+
+
 def test_whole_folder_replaces_when_it_ends_well(tmp_path):
     with whole_folder(tmp_path / "a" / "b") as folder:
         (folder / "old").touch()

@@ -24,6 +24,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     old = path.with_name(f"{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)  # an earlier replacement was killed between its two renames
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
