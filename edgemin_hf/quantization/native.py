@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from edgemin_hf.encoder import Encoder
 
 _RANGE_NAMES = ("input_low", "input_high")
+_SMALL_TABLE = 16
+"""Tables of no more rows (token types) stay in full precision: dequantising costs time and they hold no bytes."""
 
 
 @dataclass
@@ -26,7 +28,7 @@ class QuantizationConfig:
 
     Attributes:
         weights: Precision of every linear layer: weights int8 by output row, inputs uint8 by tensor.
-        embeddings: Precision of the embedding tables: "int8" by row, or "fp32".
+        embeddings: Precision of the tables of words and positions: "int8" by row, or "fp32".
         calibration_examples: Number of training examples that the first input ranges are taken from.
         range_momentum: Share of a training batch's range in the running range of a layer's input.
         frozen_share: Last share of the training steps, in which the ranges stay as they are and the weights settle.
@@ -138,7 +140,8 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
         setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
     if config.embeddings == "int8":
         for parent, name, embedding in list(encoder.embeddings()):
-            setattr(parent, name, FakeQuantEmbedding(embedding))
+            if embedding.num_embeddings > _SMALL_TABLE:
+                setattr(parent, name, FakeQuantEmbedding(embedding))
 
 
 def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
