@@ -22,7 +22,6 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "quickstart": ([], []),
     "without stage 1": ([], ["distill"]),
     "random heads and neurons": (["prune.saliency=random"], []),
-    "without stage 1, random heads and neurons": (["prune.saliency=random"], ["distill"]),
     "seed 1": (["seed=1"], []),
     "seed 2": (["seed=2"], []),
 }
