@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    # Its warnings (a new head, unused weights) are of what a recipe does on purpose.
+    transformers_logging.set_verbosity_error()
     from edgemin_hf.export.fidelity import FidelityError
     from edgemin_hf.hub.push import PushError
 
