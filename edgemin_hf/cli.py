@@ -31,18 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Its warnings (a new head, unused weights) are of what a recipe does on purpose.
     transformers_logging.set_verbosity_error()
     from edgemin_hf.export.fidelity import FidelityError
+    from edgemin_hf.hub.checkpoints import CheckpointError
     from edgemin_hf.hub.push import PushError
+    from edgemin_hf.recipe import RecipeError
 
+    # A run's bad input has errors of its own: any other ValueError of so much code would be a fault, not the input's.
+    bad_input = (RecipeError, CheckpointError) if options.command is _run else (ValueError,)
     try:
         options.command(options)
-    except ValueError as error:
-        if options.traceback:
-            raise
+    except bad_input as error:
         return _fail(str(error), 2)
-    except (FidelityError, PushError) as error:
+    except (FidelityError, PushError, OSError) as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        hint = "; the same command goes on from the last checkpoint" if options.command is _run else ""
+        return _fail(f"interrupted{hint}", 130)
     return 0
 
 
@@ -57,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Make a BERT-class encoder small and fast: distil, prune, quantise, export, measure, publish.",
     )
     parser.add_argument("--version", action="version", version=f"edgemin {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error in the input was found")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a recipe, from a teacher to a measured artefact")

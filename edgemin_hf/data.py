@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
-from datasets import Dataset, concatenate_datasets, disable_progress_bars, enable_progress_bars, load_dataset
+from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from pyarrow import ArrowInvalid
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
@@ -14,12 +20,14 @@ READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".pa
 """File endings that can be read, and the `datasets` builder of each."""
 
 
-def check_table(path: Path, columns: Sequence[str]) -> None:
-    """Checks that a table exists, has rows and has the columns, without reading it whole.
+def check_table(path: Path, text_column: str, label_column: str | None = None, *, whole: bool = True) -> None:
+    """Checks that a table can be read, has rows, and has text and labels in each.
 
     Args:
         path: A file with one of the endings of `READERS`.
-        columns: Names that must be there.
+        text_column: Name of the column that must hold text.
+        label_column: Name of the column that must hold labels, text or numbers; None where none are needed.
+        whole: Whether to look at every row; else only at the first.
 
     Raises:
         ValueError: If not; the message names value and what is allowed.
@@ -28,29 +36,59 @@ def check_table(path: Path, columns: Sequence[str]) -> None:
         raise ValueError(f"{path}; allowed: a file that ends with {', '.join(READERS)}")
     if not path.is_file():
         raise ValueError(f"{path}, which is no file; allowed: an existing file")
-    rows = load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=True, **_options(path))
-    first = next(iter(rows), None) if path.stat().st_size else None
+    with _reading(path):
+        first = next(iter(_load(path, streaming=True)), None) if path.stat().st_size else None
     if first is None:
         raise ValueError(f"{path}, which is empty; allowed: a file with rows")
+    columns = [text_column, *([] if label_column is None else [label_column])]
     for column in columns:
         if column not in first:
             raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(first)}")
+    table = read_table(path) if whole else Dataset.from_list([first])
+    for column in columns:
+        for row, value in enumerate(table[column], start=1):
+            if value is None or (column == text_column and not isinstance(value, str)):
+                raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: text")
 
 
 def read_table(path: Path) -> Dataset:
-    """Reads a TSV, CSV, JSON lines or Parquet file with a header; quotes in TSV are characters like any other."""
-    # Reading is quick; a progress bar would stand before the one line that bad input gets.
-    disable_progress_bars()
+    """Reads a TSV, CSV, JSON lines or Parquet file with a header.
+
+    All of TSV and CSV is text, as it stands there; quotes in TSV are characters like any other.
+
+    Raises:
+        ValueError: If the file is broken.
+    """
+    with _reading(path):
+        return _load(path, streaming=False)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns the many errors of a broken file into one, without a progress bar or a log before its one line."""
+    verbosity = datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
-        return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **_options(path))
+        yield
+    except (DatasetGenerationError, ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}, which can't be read ({error.__cause__ or error}); allowed: a whole table") from None
     finally:
-        enable_progress_bars()
+        datasets.enable_progress_bars()
+        datasets.logging.set_verbosity(verbosity)
 
 
-def _options(path: Path) -> dict[str, object]:
-    if path.suffix == ".tsv":
-        return {"sep": "\t", "quoting": 3, "keep_default_na": False}
-    return {"keep_default_na": False} if path.suffix == ".csv" else {}
+def _load(path: Path, streaming: bool) -> Any:
+    options: dict[str, Any] = {}
+    if path.suffix in (".csv", ".tsv"):
+        dialect: dict[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
+        if path.suffix == ".tsv":
+            dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+        options = {"sep": dialect["delimiter"], "quoting": int(dialect["quoting"]), "keep_default_na": False}
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file, **dialect), [])
+        options["features"] = Features({name: Value("string") for name in header})
+    return load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=streaming, **options)
 
 
 def tokenize(table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:

@@ -127,6 +127,13 @@ def shape_of(config: PretrainedConfig) -> Shape:
     )
 
 
+def first_position(config: PretrainedConfig) -> int:
+    """Returns the position number of a text's first token; some families count from behind their padding."""
+    if config.model_type == "mpnet":
+        return 2  # whatever its pad_token_id
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+
+
 class Layer:
     """One transformer layer: its six matrices, whatever their family calls them."""
 

@@ -41,7 +41,7 @@ def flops_per_token(shape: Shape) -> float:
 
 
 def estimate_stages(
-    recipe: Recipe, root: Path, teacher: PretrainedConfig, student: PretrainedConfig, bf16: bool
+    recipe: Recipe, root: Path, teacher: PretrainedConfig, student: PretrainedConfig, bf16: bool, processes: int
 ) -> list[Estimate]:
     """Estimates every stage of a recipe.
 
@@ -51,6 +51,7 @@ def estimate_stages(
         teacher: The teacher's configuration.
         student: The student's configuration.
         bf16: Whether training computes in bf16.
+        processes: Number of processes that train together, on this machine's cores.
 
     Returns:
         An estimate a stage, in their order.
@@ -72,7 +73,7 @@ def estimate_stages(
             # Heads count as a share of the attention's operations only, which the width of the FFN stands in for here.
             current = current._replace(intermediate_size=pruning.kept_neurons(current.intermediate_size))
         trained = shape_of(teacher) if isinstance(stage, Finetune) else current
-        batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps
+        batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * processes
         steps = stage.max_steps if stage.max_steps > 0 else stage.num_train_epochs * rows / batch
         parameters = trained.hidden_size * teacher.vocab_size + flops_per_token(trained) / 2
         rounding = 1.3 if isinstance(stage, Quantize) else 1.0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from edgemin_hf.data import check_table
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
 from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.encoder import family_of, shape_of
+from edgemin_hf.encoder import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.structured import PruningConfig
 from edgemin_hf.pruning.surgery import check_prunable
@@ -23,6 +24,8 @@ from edgemin_hf.student import student_config
 from edgemin_hf.tasks import TextClassification
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
@@ -56,9 +59,9 @@ class Student:
 class RawText:
     """Raw text for task-agnostic distillation: one column of several tables, labels and duplicates dropped."""
 
-    files: list[str]
+    files: Annotated[list[str], Field(min_length=1)]
     text_column: str = "text"
-    max_length: int = 128
+    max_length: Annotated[int, Field(ge=3)] = 128
 
 
 @dataclass(config=_STRICT)
@@ -70,22 +73,18 @@ class Task(TextClassification):
 class Training:
     """Settings that all training stages share, by their names in `transformers.TrainingArguments`."""
 
-    num_train_epochs: float = 3.0
+    num_train_epochs: _Positive = 3.0
     max_steps: int = -1
-    per_device_train_batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 2e-4
-    warmup_ratio: float = 0.06
-    weight_decay: float = 0.01
-    save_steps: int = 250
+    per_device_train_batch_size: _Count = 32
+    gradient_accumulation_steps: _Count = 1
+    learning_rate: _Positive = 2e-4
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    save_steps: _Count = 250
 
     def __post_init__(self) -> None:
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "save_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
-        for name in ("num_train_epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: above 0")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps: {self.max_steps}; allowed: 1 or more, or -1 to go by num_train_epochs")
         # The other half of a stage's settings checks itself: dataclasses call only one __post_init__.
         check_rest = getattr(super(), "__post_init__", None)
         if check_rest is not None:
@@ -158,7 +157,7 @@ class Export:
     """
 
     stage: Literal["export"] = "export"
-    fidelity_texts: int = 256
+    fidelity_texts: _Count = 256
     folder: ClassVar[str] = "export"
 
 
@@ -180,14 +179,9 @@ class Benchmark:
     """
 
     stage: Literal["benchmark"] = "benchmark"
-    sentences: int = 500
-    rounds: int = 5
+    sentences: _Count = 500
+    rounds: _Count = 5
     folder: ClassVar[str] = "benchmark"
-
-    def __post_init__(self) -> None:
-        for name in ("sentences", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
 
 
 @dataclass(config=_STRICT)
@@ -236,23 +230,21 @@ class Recipe:
         threads: Threads for PyTorch and ONNX Runtime; None takes every core.
     """
 
-    name: str
-    output_dir: str
+    name: Annotated[str, Field(min_length=1)]
+    output_dir: Annotated[str, Field(min_length=1)]
     teacher: Teacher
     task: Task
     stages: list[Annotated[Stage, Field(discriminator="stage")]]
     student: Student = field(default_factory=Student)
     raw_text: RawText | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
     def __post_init__(self) -> None:
         _check_order([stage.stage for stage in self.stages])
         if any(stage.stage == "distill" for stage in self.stages) and self.raw_text is None:
             raise ValueError("raw_text: missing; allowed: files and text_column, since stage distill learns from them")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads: {self.threads}; allowed: 1 or more")
 
 
 _MAKES_STUDENT = ("distill", "task_distill")
@@ -302,17 +294,10 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
         recipe.task.check(root)
     for name in recipe.raw_text.files if recipe.raw_text else ():
         with _prefix("raw_text.files: "):
-            check_table(root / name, [recipe.raw_text.text_column])  # type: ignore[union-attr]
+            check_table(root / name, recipe.raw_text.text_column)  # type: ignore[union-attr]
     with _prefix("teacher.model: "):
-        config = teacher_config(recipe, root)
-        family_of(config)
-    if not any(isinstance(stage, Finetune) for stage in recipe.stages):
-        missing = [label for label in recipe.task.labels(root) if label not in config.label2id]
-        if missing:
-            raise RecipeError(
-                f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "
-                f"finetune: {', '.join(list(config.label2id)[:5])}..."
-            )
+        config = _load_teacher_config(recipe, root)
+    _check_teacher(recipe, root, config)
     with _prefix("student."):
         student = student_config(config, **student_shape(recipe.student))
     for stage in recipe.stages:
@@ -324,10 +309,40 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
     return config
 
 
-def teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
-    """Loads the teacher's configuration alone."""
-    found = resolve_checkpoint(teacher_name(recipe, root), weights=False)
-    return AutoConfig.from_pretrained(found.path)
+def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
+    name = teacher_name(recipe, root)
+    if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(recipe.output_dir).absolute()):
+        raise ValueError(f"{recipe.teacher.model}, which lies in output_dir; allowed: a folder outside, or a Hub id")
+    found = resolve_checkpoint(name, weights=False)
+    try:
+        config = AutoConfig.from_pretrained(found.path)
+        AutoTokenizer.from_pretrained(found.path)
+    except (OSError, TypeError, KeyError) as error:
+        raise ValueError(f"{name}: its configuration or tokenizer can't be loaded ({error})") from None
+    family_of(config)
+    return config
+
+
+def _check_teacher(recipe: Recipe, root: Path, config: PretrainedConfig) -> None:
+    lengths = {"task": recipe.task.max_length} | ({"raw_text": recipe.raw_text.max_length} if recipe.raw_text else {})
+    longest = config.max_position_embeddings - first_position(config)
+    for name, length in lengths.items():
+        if length > longest:
+            raise RecipeError(f"{name}.max_length: {length}; allowed: 3 to {longest}, the teacher's positions")
+    names = {stage.stage for stage in recipe.stages}
+    if "finetune" in names or not names & {"task_distill", "prune", "quantize"}:
+        return
+    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        raise RecipeError(
+            f"teacher.model: {recipe.teacher.model}, which has no classification head; allowed without the stage "
+            "finetune: a fine-tuned classifier"
+        )
+    missing = [label for label in recipe.task.labels(root) if label not in config.label2id]
+    if missing:
+        raise RecipeError(
+            f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "
+            f"finetune: {', '.join(list(config.label2id)[:5])}..."
+        )
 
 
 def teacher_name(recipe: Recipe, root: Path) -> str:
@@ -341,18 +356,15 @@ def student_shape(student: Student) -> dict[str, Any]:
     return {f.name: getattr(student, f.name) for f in fields(Student)}
 
 
-class _prefix:  # noqa: N801 - a context manager
+@contextmanager
+def _prefix(prefix: str) -> Iterator[None]:
     """Turns a ValueError into a RecipeError with the field's path before it."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not isinstance(error, RecipeError):
-            raise RecipeError(f"{self.prefix}{error}") from None
+    try:
+        yield
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{prefix}{error}") from None
 
 
 def settings_of(stage: Any) -> Mapping[str, Any]:

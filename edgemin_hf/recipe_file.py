@@ -65,7 +65,8 @@ def _override(settings: dict[str, Any], override: str) -> None:
     target: Any = settings
     for depth, parent in enumerate(parents):
         stages = settings.get("stages") if depth == 0 else None
-        stage = [s for s in stages or () if isinstance(s, dict) and s.get("stage") == parent]
+        listed = stages if isinstance(stages, list) else []
+        stage = [item for item in listed if isinstance(item, dict) and item.get("stage") == parent]
         target = stage[0] if stage else target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override}: {parent} has no settings of its own")

@@ -46,7 +46,8 @@ class Run:
         self.settings = settings
         self.root = root
         self.output = output
-        self.threads = recipe.threads or os.cpu_count() or 1
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
+        self.threads = recipe.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
         torch.set_num_threads(self.threads)
 
     @cached_property
@@ -66,7 +67,8 @@ class Run:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The teacher's tokenizer, which is the student's too; it neither pads nor cuts unless asked."""
-        tokenizer = AutoTokenizer.from_pretrained(self.base_folder)
+        finetuned = Path(self.teacher_folder)
+        tokenizer = AutoTokenizer.from_pretrained(finetuned if finetuned.is_dir() else self.base_folder)
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.no_padding()
             tokenizer.backend_tokenizer.no_truncation()
@@ -92,11 +94,18 @@ class Run:
             return self._with_logits(train, "train"), self._with_logits(validation, "validation")
 
     def _with_logits(self, dataset: Dataset, part: str) -> Dataset:
-        weights = Path(self.teacher_folder) / "model.safetensors"
-        key = f"{hashlib.sha256(weights.read_bytes()).hexdigest()} {dataset._fingerprint}"
         file = self.output / "cache" / f"{part}_logits.safetensors"
-        logits = cached_teacher_logits(self.load(self.teacher_folder), dataset, self.tokenizer, file, key)
+        teacher = self.load(self.teacher_folder).to(PartialState().device)
+        logits = cached_teacher_logits(teacher, dataset, self.tokenizer, file, self._logits_key(dataset))
         return dataset.add_column(TEACHER_LOGITS, list(logits.numpy()))
+
+    def _logits_key(self, dataset: Dataset) -> str:
+        """Hashes what the logits are computed from: the teacher's weights and the token ids."""
+        key = hashlib.sha256(json.dumps(dataset["input_ids"][:]).encode())
+        for weights in sorted(Path(self.teacher_folder).glob("*.safetensors")):
+            with weights.open("rb") as stream:
+                key.update(hashlib.file_digest(stream, "sha256").digest())
+        return key.hexdigest()
 
     @cached_property
     def sentences(self) -> Dataset:
@@ -129,10 +138,10 @@ class Run:
         return create_student(self.load(self.teacher_folder), **student_shape(self.recipe.student))
 
     def record_file(self, stage: Stage) -> Path:
-        """File in which a finished stage writes down what it did."""
+        """File in which a stage writes down what it is made of, and when it has finished, what it did."""
         return self.output / "stages" / f"{stage.stage}.json"
 
     def record(self, stage: Stage) -> dict[str, Any] | None:
-        """Reads what a finished stage wrote down; None where it did not finish."""
+        """Reads what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

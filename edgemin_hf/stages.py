@@ -117,7 +117,7 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
     shutil.copytree(run.output / Export.folder / "student", folder, dirs_exist_ok=True)
     shutil.copy(run.output / Benchmark.folder / "benchmark.json", folder)
     benchmark = _read_json(folder / "benchmark.json")
-    stages = [record for record in map(run.record, run.recipe.stages) if record]
+    stages = [record for record in map(run.record, run.recipe.stages) if record and record["finished"]]
     recipe_yaml = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=100)
     (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
     _write_json(folder / "environment.json", benchmark["environment"])

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from edgemin_hf.encoder import FAMILIES, Shape, family_of, shape_of
+from edgemin_hf.encoder import FAMILIES, Shape, family_of, first_position, shape_of
 
 _AUTO_CLASSES = (
     AutoModelForSequenceClassification,
@@ -41,8 +41,8 @@ def create_student(
 ) -> PreTrainedModel:
     """Builds a student with the teacher's vocabulary and head; None takes the teacher's value.
 
-    What has the teacher's shape is copied from it: embeddings, head, and, where all widths are the teacher's, the
-    transformer layers named by `layers`. The rest is initialised at random, under PyTorch's seed.
+    Within a family, what has the teacher's shape is copied from it: embeddings, head, and, where all widths are the
+    teacher's, the transformer layers named by `layers`. The rest is initialised at random, under PyTorch's seed.
 
     Args:
         teacher: The model to take after.
@@ -85,13 +85,13 @@ def student_config(
         ValueError: As `create_student`. The message begins with the argument's name.
     """
     limit = shape_of(teacher)
-    width = hidden_size or limit.hidden_size
+    width = limit.hidden_size if hidden_size is None else hidden_size
     ratio = limit.intermediate_size / limit.hidden_size
     shape = Shape(
-        num_hidden_layers or limit.num_hidden_layers,
+        limit.num_hidden_layers if num_hidden_layers is None else num_hidden_layers,
         width,
-        num_attention_heads or limit.num_attention_heads,
-        intermediate_size or round(ratio * width),
+        limit.num_attention_heads if num_attention_heads is None else num_attention_heads,
+        round(ratio * width) if intermediate_size is None else intermediate_size,
     )
     for name, value in shape._asdict().items():
         if not 1 <= value <= getattr(limit, name):
@@ -115,20 +115,13 @@ def student_config(
 
 def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfig:
     config = AutoConfig.for_model(model_type, vocab_size=teacher.vocab_size, pad_token_id=teacher.pad_token_id)
-    usable = teacher.max_position_embeddings - _first_position(teacher)
-    config.max_position_embeddings = usable + _first_position(config)
+    usable = teacher.max_position_embeddings - first_position(teacher)
+    config.max_position_embeddings = usable + first_position(config)
     if hasattr(config, "type_vocab_size"):
         config.type_vocab_size = getattr(teacher, "type_vocab_size", 1)
     config.id2label, config.label2id = teacher.id2label, teacher.label2id
     config.problem_type = teacher.problem_type
     return config
-
-
-def _first_position(config: PretrainedConfig) -> int:
-    """Returns the position of a text's first token: these families count from behind their padding."""
-    if config.model_type == "mpnet":
-        return 2  # whatever its configuration says
-    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
 def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) -> list[int]:

@@ -43,14 +43,15 @@ class TextClassification:
             raise ValueError(f"max_length: {self.max_length}; allowed: 3 or more")
 
     def check(self, root: Path) -> None:
-        """Checks both files' columns by their first row; reads nothing more of them.
+        """Checks both tables; of the test table only the first row is read.
 
         Raises:
-            ValueError: If a file or a column is missing or a file is empty; the message begins with the field's name.
+            ValueError: If one is missing, empty or broken, or lacks a column; the message begins with the field's name.
         """
         for name in ("train_file", "test_file"):
             try:
-                check_table(root / getattr(self, name), [self.text_column, self.label_column])
+                path = root / getattr(self, name)
+                check_table(path, self.text_column, self.label_column, whole=name == "train_file")
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from math import ceil
@@ -11,17 +10,23 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from edgemin_hf.data import LengthGroupedBatches
-from edgemin_hf.distillation.capture import Objective, Recording, accepted, record
+from edgemin_hf.distillation.capture import Objective, Recording, accepted, forward_names, record
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
 from edgemin_hf.pruning.surgery import check_prunable, remove, resize_like
-from edgemin_hf.quantization.native import QuantizationConfig, RangeFreezer, calibrate, prepare_qat
+from edgemin_hf.quantization.native import (
+    QuantizationConfig,
+    RangeFreezer,
+    calibrate,
+    fake_quantized_linears,
+    prepare_qat,
+)
 
 
 class DistillationConfig(Protocol):
@@ -67,13 +72,10 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
+        args = TrainingArguments("tmp_trainer") if args is None else args
+        _check_arguments(model, teacher_model, args, kwargs, pruning_config)
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
-        if teacher is not None and teacher.config.vocab_size != student.config.vocab_size:
-            raise ValueError(
-                f"model: a vocabulary of {student.config.vocab_size}; "
-                f"allowed: the teacher's, of {teacher.config.vocab_size}"
-            )
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if pruning_config is not None and pruning_config.head_sparsity:
             check_prunable(model.config)
@@ -81,8 +83,10 @@ class DistillationTrainer(Trainer):
             prepare_qat(model, quantization_config)
         self.pruning_config = pruning_config
         self.quantization_config = quantization_config
-        self._prepared = False
-        self._terms: dict[bool, dict[str, list[Tensor]]] = {True: defaultdict(list), False: defaultdict(list)}
+        self._pruned = pruning_config is None
+        self._calibrated = quantization_config is None
+        # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
+        self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
         super().__init__(model=model, args=args, **kwargs)
         # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
         # where a model's forward takes **kwargs and so seems to scale its loss by itself.
@@ -99,6 +103,7 @@ class DistillationTrainer(Trainer):
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
         if isinstance(resume_from_checkpoint, str | os.PathLike):
             resize_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
+            self._pruned = self._calibrated = True
         else:
             self.prepare()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -106,16 +111,22 @@ class DistillationTrainer(Trainer):
     def prepare(self) -> None:
         """Prunes the student and calibrates its input ranges, where that is asked for and was not done before.
 
-        `train` does it; call it to evaluate the student as it is before the first step.
+        `train` does it; call it to look at the student as it is before the first step.
         """
-        if self._prepared:
-            return
-        if self.pruning_config is not None:
+        # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
+        self._calibrate_once()
+        if not self._pruned and self.pruning_config is not None:
             self.prune(self.pruning_config)
-        if self.quantization_config is not None:
+        self._pruned = True
+
+    def _calibrate_once(self) -> None:
+        if not self._calibrated and self.quantization_config is not None:
             batches = self._batches(self.quantization_config.calibration_examples)
             calibrate(self.model, batches, lambda batch: self.model(**accepted(self.model, batch)))
-        self._prepared = True
+            for module in fake_quantized_linears(self.model):
+                module.input_low.copy_(self.accelerator.gather(module.input_low).min())
+                module.input_high.copy_(self.accelerator.gather(module.input_high).max())
+        self._calibrated = True
 
     def prune(self, config: PruningConfig) -> None:
         """Measures saliency on training examples and removes the least salient heads and neurons of the student.
@@ -147,22 +158,28 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """Sums the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
-        loss, terms, logits = self._losses(model, inputs)
+        loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
+        examples = len(next(iter(inputs.values())))
         for name, term in terms.items():
-            self._terms[self.model.training][name].append(term.detach())
+            total = self._terms[self.model.training].setdefault(name, [torch.zeros_like(term), torch.zeros_like(term)])
+            total[0] += examples * term.detach()
+            total[1] += examples
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _losses(
-        self, model: nn.Module, inputs: Mapping[str, Tensor]
+        self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Returns the loss, its terms by name, and the student's logits where they are asked for or needed."""
         taps = {tap for objective in self.objectives for tap in objective.student_taps}
-        logits = any(objective.needs_student_logits for objective in self.objectives)
+        logits = logits or any(objective.needs_student_logits for objective in self.objectives)
         student = record(model, self.model, taps, logits, accepted(self.model, inputs))
         teacher = self._record_teacher(inputs)
         terms: dict[str, Tensor] = {}
-        for objective in self.objectives:
-            terms.update(objective(student, teacher, inputs))
-        return torch.stack(list(terms.values())).sum(), terms, student.logits
+        for index, objective in enumerate(self.objectives):
+            for name, term in objective(student, teacher, inputs).items():
+                terms[f"{name}_{index}" if name in terms else name] = term
+        loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
+        return loss, terms, student.logits
 
     def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
         if self.teacher_model is None:
@@ -189,6 +206,7 @@ class DistillationTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluates as `Trainer` does, and adds the mean of every loss term to the metrics."""
+        self._calibrate_once()
         self._terms[False].clear()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
@@ -203,18 +221,56 @@ class DistillationTrainer(Trainer):
 
     def _mean_terms(self, training: bool) -> dict[str, float]:
         terms = self._terms[training]
-        means = {name: self._nested_gather(torch.stack(values)).mean().item() for name, values in terms.items()}
+        totals = {name: self._nested_gather(torch.stack(total)).view(-1, 2).sum(0) for name, total in terms.items()}
+        means = {name: (total / count).item() for name, (total, count) in totals.items()}
         terms.clear()
         return means
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if TEACHER_LOGITS not in self._signature_columns:
-            self._signature_columns.append(TEACHER_LOGITS)
+        # The teacher may read what the student does not, such as token types.
+        teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
+        columns: list[str] = self._signature_columns  # type: ignore[has-type]
+        self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.group_by_length or dataset is None:
+        if not self.args.group_by_length or dataset is None or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in dataset["input_ids"]]
-        return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
+        if self.args.length_column_name in getattr(dataset, "column_names", ()):
+            lengths = dataset[self.args.length_column_name]
+        else:
+            lengths = [len(row["input_ids"]) for row in dataset]
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedBatches(lengths, self.args.train_batch_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
+        return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
+
+
+def _check_arguments(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    args: TrainingArguments,
+    others: Mapping[str, Any],
+    pruning: PruningConfig | None,
+) -> None:
+    """Refuses what would silently train something else than was asked for."""
+    if model is None or others.get("model_init") is not None:
+        raise ValueError("model_init: given; allowed: model, whose layers are compared with the teacher's")
+    if teacher is model:
+        raise ValueError("teacher_model: the student itself; allowed: another model, since a teacher is frozen")
+    if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"model: a vocabulary of {model.config.vocab_size}; allowed: the teacher's, of {teacher.config.vocab_size}"
+        )
+    if pruning is not None and others.get("optimizers", (None, None))[0] is not None:
+        raise ValueError("optimizers: given beside pruning_config; allowed: none, since pruning replaces parameters")
+    if args.label_smoothing_factor or others.get("compute_loss_func") is not None:
+        raise ValueError("label_smoothing_factor, compute_loss_func: given; allowed: the loss of distillation_config")
+    if args.n_gpu > 1:
+        raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
+    if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs:
+        # The other kind gives no gradient where the forward pass ends inside the model.
+        args.gradient_checkpointing_kwargs = {"use_reentrant": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import fields
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,22 @@ class _CheckpointMark(TrainerCallback):
     name = "complete"
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes the state of its random numbers
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.name).touch()
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """Returns the newest whole checkpoint, after deleting those that a kill left unfinished."""
-    found = {}
-    for checkpoint in work.glob("checkpoint-*"):
-        if (checkpoint / _CheckpointMark.name).exists():
-            found[int(checkpoint.name.split("-")[1])] = str(checkpoint)
-        elif PartialState().is_main_process:
+    """Returns the newest whole checkpoint, after deleting all others: a kill may have left half of them."""
+    steps = {checkpoint: int(checkpoint.name.split("-")[1]) for checkpoint in work.glob("checkpoint-*")}
+    whole = [checkpoint for checkpoint in steps if (checkpoint / _CheckpointMark.name).exists()]
+    newest = max(whole, key=lambda checkpoint: steps[checkpoint], default=None)
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        for checkpoint in steps.keys() - {newest}:
             shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
-    return found[max(found)] if found else None
+    return None if newest is None else str(newest)
 
 
 def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dict[str, Any]:
@@ -62,10 +65,8 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     """
     trainer = _trainer(run, stage, work)
     checkpoint = _last_checkpoint(work)
-    if isinstance(stage, Quantize):
-        # Before training, calibrated: what post-training quantisation alone would give.
-        trainer.prepare()
     metric = "loss" if isinstance(stage, Distill) else "accuracy"
+    # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
     trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate()[f"eval_{metric}"]
@@ -74,8 +75,13 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
             trainer.save_model(str(partial))
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
-    examples = round(len(trainer.train_dataset) * (trainer.state.epoch or 0))
-    return {"examples": examples, "metric": metric, "before": before, "after": after}
+    return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after}
+
+
+def _examples_seen(trainer: DistillationTrainer) -> int:
+    rows, of_step = len(trainer.train_dataset), trainer.get_total_train_batch_size(trainer.args)
+    epochs, steps = divmod(trainer.state.global_step, ceil(rows / of_step))
+    return epochs * rows + min(steps * of_step, rows)
 
 
 def _trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:

@@ -164,7 +164,8 @@ def test_a_wrong_scale_or_weight_fails_the_check(exported, tokenizer, tmp_path, 
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch):
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out/onnx").mkdir(parents=True)
+    (tmp_path / "out/onnx/model.onnx").touch()
     (tmp_path / "out/precious").write_text("kept")
 
     def fail(*_):
@@ -178,8 +179,8 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
 
 
 def test_whole_folder_recovers_from_a_kill_between_its_renames(tmp_path):
-    (tmp_path / "a.old").mkdir()
-    (tmp_path / "a.old/precious").touch()
+    (tmp_path / ".a.old").mkdir()
+    (tmp_path / ".a.old/precious").touch()
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "a"):
         raise RuntimeError
     assert (tmp_path / "a/precious").exists()

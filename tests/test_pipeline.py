@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
     subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
     for pattern in ("work/finetune/*/checkpoint-40", "work/distill/*/checkpoint-20/complete",
                     "work/prune/*/checkpoint-20/complete", "work/quantize/*/checkpoint-40/complete",
-                    "evaluate.partial/accuracy.json"):  # fmt: skip
+                    ".evaluate.partial/accuracy.json"):  # fmt: skip
         kill_at(recipes[1], pattern)
     done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
     assert "finetune      done" in done.stdout
@@ -169,6 +169,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
                  "artefact/onnx/model_quantized.onnx"):  # fmt: skip
         assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
     assert not list(killed.rglob("*.partial"))
+
+
+def test_what_no_recipe_made_is_not_replaced(place, capsys):  # noqa: F811
+    recipe = write_recipe(place)
+    (place / "run/teacher").mkdir(parents=True)
+    (place / "run/teacher/thesis.txt").write_text("mine")
+    assert main(["run", str(recipe)]) == 2
+    assert "whose teacher no run of a recipe made; allowed: a folder of its own" in capsys.readouterr().err
+    assert (place / "run/teacher/thesis.txt").read_text() == "mine"
+    assert main(["run", str(write_recipe(place, put("output_dir", str(place)))), "--overwrite"]) == 2
+    assert "teacher, which lies in output_dir" in capsys.readouterr().err
 
 
 def test_two_runs_in_one_folder(place, capsys):  # noqa: F811
@@ -211,11 +222,22 @@ def test_help(arguments, capsys):
     assert "usage: edgemin" in capsys.readouterr().out
 
 
-def test_accelerate_launch(place):  # noqa: F811
+@pytest.mark.parametrize("processes", [1, 2])
+def test_accelerate_launch(place, processes):  # noqa: F811
     def short(recipe):
-        recipe["stages"] = recipe["stages"][:3]
+        recipe["stages"] = [
+            stage for stage in recipe["stages"] if stage["stage"] not in ("distill", "benchmark", "report")
+        ]
 
     recipe = write_recipe(place, short)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "edgemin_hf", "run", str(recipe)]
-    subprocess.run(launcher, check=True, capture_output=True)
-    assert (place / "run/task_distill/model.safetensors").is_file()
+    several = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if processes == 2 else ["--cpu"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *several, "-m", "edgemin_hf", "run", str(recipe)]
+    done = subprocess.run(
+        launcher, check=False, capture_output=True, text=True, env={**os.environ, "ACCELERATE_USE_CPU": "true"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("quantize: done") == 1
+    assert (place / "run/evaluate/accuracy.json").is_file()
+    record = json.loads((place / "run/stages/task_distill.json").read_text())
+    assert record["examples"] == (4 * 32 if processes == 1 else 144 + 64)
+    assert record["inputs"] == {"student": record["inputs"]["student"]}

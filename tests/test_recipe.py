@@ -1,11 +1,12 @@
 import copy
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import write_tsv
-from transformers import MPNetConfig, PreTrainedModel
+from transformers import GPT2Config, MPNetConfig, PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe import Distill, RecipeError
@@ -16,7 +17,7 @@ RECIPE = {
     "output_dir": "run",
     "teacher": {"model": "teacher"},
     "task": {"train_file": "train.tsv", "test_file": "test.tsv", "max_length": 24},
-    "raw_text": {"files": ["train.tsv"]},
+    "raw_text": {"files": ["train.tsv"], "max_length": 24},
     "student": {"num_hidden_layers": 2},
     "threads": 1,
     "stages": [
@@ -84,8 +85,8 @@ WRONG = {
     "no mapping": (put("teacher", 3), "teacher: 3; allowed: an object"),
     "missing key": (drop("task"), "task: missing"),
     "out of range": (put("prune.head_sparsity", 1.5), "prune.head_sparsity: 1.5; allowed: 0 to below 1"),
-    "not positive": (put("distill.learning_rate", 0), "distill.learning_rate: 0.0; allowed: above 0"),
-    "no batch": (put("quantize.per_device_train_batch_size", 0), "quantize.per_device_train_batch_size: 0; allowed: 1"),
+    "not positive": (put("distill.learning_rate", 0), "distill.learning_rate: 0; allowed: greater than 0"),
+    "no batch": (put("quantize.per_device_train_batch_size", 0), "quantize.per_device_train_batch_size: 0; allowed: "),
     "a range's end": (put("quantize.frozen_share", 1.5), "quantize.frozen_share: 1.5; allowed: 0 to 1"),
     "missing file": (put("task.train_file", "nowhere.tsv"), "task.train_file: .*nowhere.tsv, which is no file"),
     "missing raw text": (put("raw_text.files", ["nowhere.tsv"]), "raw_text.files: .*nowhere.tsv, which is no file"),
@@ -116,6 +117,25 @@ WRONG = {
     "no family": (put("teacher.model", "gpt2"), "teacher.model: .*gpt2. is not supported; allowed: bert"),
     "no heads to prune": (put("teacher.model", "mpnet"), "prune.head_sparsity: above 0 for model type 'mpnet'"),
     "labels of another": (only("task_distill"), "task.label_column: label 'card_problem', which the teacher"),
+    "negative seed": (put("seed", -1), "seed: -1; allowed: greater than or equal to 0"),
+    "no steps": (put("distill.max_steps", 0), "distill.max_steps: 0; allowed: 1 or more, or -1"),
+    "a share above 1": (put("prune.warmup_ratio", 2), "prune.warmup_ratio: 2; allowed: less than or equal to 1"),
+    "not a number": (put("distill.learning_rate", float("nan")), "distill.learning_rate: NaN; allowed: "),
+    "endless": (put("distill.num_train_epochs", float("inf")), "distill.num_train_epochs: Infinity; allowed: "),
+    "no temperature": (put("prune.temperature", float("nan")), "prune.temperature: nan; allowed: above 0"),
+    "nothing to compare": (put("export.fidelity_texts", 0), "export.fidelity_texts: 0; allowed: "),
+    "no files": (put("raw_text.files", []), "raw_text.files: .*; allowed: "),
+    "too long": (put("task.max_length", 100), "task.max_length: 100; allowed: 3 to 66, the teacher's positions"),
+    "no depth": (put("student.num_hidden_layers", 0), "student.num_hidden_layers: 0; allowed: 1 to 3"),
+    "too many threads": (put("threads", 10**6), "threads: 1000000; allowed: less than or equal to 1024"),
+    "a file for a folder": (put("output_dir", "recipe.yaml"), "output_dir: recipe.yaml, which is a file"),
+    "no name for a folder": (put("output_dir", ""), "output_dir: .*; allowed: "),
+    "a number for a text": (put("task.train_file", "numbers.jsonl"), "task.train_file: 3 in column 'text', row 1 of "),
+    "a missing text": (put("raw_text.files", ["nulls.jsonl"]), "raw_text.files: None in column 'text', row 2 of "),
+    "a broken file": (put("raw_text.files", ["broken.jsonl"]), "raw_text.files: .*broken.jsonl, which can't be read"),
+    "no weights": (put("teacher.model", "weightless"), "teacher.model: .*weightless' holds no model.safetensors"),
+    "no tokenizer": (put("teacher.model", "bare"), "teacher.model: .*bare: its configuration or tokenizer can't be"),
+    "no configuration": (put("teacher.model", "broken"), "teacher.model: .*broken: its configuration or tokenizer"),
     "validation": (put("task.validation_share", 1.0), "task.validation_share: 1.0; allowed: above 0 and below 1"),
 }
 
@@ -129,21 +149,31 @@ def no_weights(monkeypatch):
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, capsys, no_weights):
+def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, capsys, no_weights, monkeypatch):
     change, message = WRONG[case]
     (place / "empty.tsv").touch()
+    (place / "numbers.jsonl").write_text('{"text": 3, "label": "a"}\n')
+    (place / "nulls.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    (place / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (place / "header.tsv").write_text("text\tlabel\n")
-    (place / "gpt2").mkdir()
-    (place / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
+    for name in ("gpt2", "mpnet", "bare", "broken"):
+        shutil.copytree(place / "teacher", place / name)
+    (place / "gpt2/config.json").write_text(GPT2Config(n_positions=66).to_json_string())
+    (place / "bare/tokenizer.json").unlink()
+    (place / "bare/vocab.txt").unlink()
+    (place / "broken/config.json").write_text("[1]")
+    (place / "weightless").mkdir()
+    (place / "weightless/config.json").write_text("{}")
     MPNetConfig(vocab_size=45, hidden_size=32, num_hidden_layers=3, num_attention_heads=4).save_pretrained(
         place / "mpnet"
     )
     (place / "run").mkdir()
     (place / "run/precious").write_text("kept")
+    monkeypatch.chdir(place)
     recipe = write_recipe(place, change)
     assert main(["run", str(recipe)]) == 2
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith("Generating")]
+    lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err
     assert re.match(f"edgemin: .*{message}", lines[0]), lines[0]
     assert "Traceback" not in captured.err

@@ -14,6 +14,7 @@ from edgemin_hf import (
     QuantizationConfig,
     TaskDistillationConfig,
     create_student,
+    export_onnx,
 )
 from edgemin_hf.data import LengthGroupedBatches
 from edgemin_hf.distillation.task import soft_label_loss
@@ -34,7 +35,7 @@ def dataset(rows=16, labels=True):
 
 def make(tmp_path, tokenizer, model=None, teacher=None, config=RELATIONS, data=None, eval_data=None, **arguments):
     extra = {name: arguments.pop(name) for name in ("pruning_config", "quantization_config") if name in arguments}
-    extra |= {name: arguments.pop(name) for name in ("compute_metrics", "callbacks") if name in arguments}
+    extra |= {name: arguments.pop(name) for name in ("compute_metrics", "optimizers") if name in arguments}
     defaults = {"per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-3, "logging_steps": 1, "seed": 3}
     defaults |= {"save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True}
     return DistillationTrainer(
@@ -241,6 +242,118 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
         make(tmp_path, tokenizer, tiny("mpnet"), tiny("mpnet"), pruning_config=PruningConfig(head_sparsity=0.5))
     with pytest.raises(ValueError, match="without labels"):
         make(tmp_path, tokenizer, config=TaskDistillationConfig(), data=dataset(labels=False)).train()
+
+
+def test_what_would_train_something_else_is_refused(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="model_init"):
+        DistillationTrainer(None, tiny(), distillation_config=RELATIONS, model_init=tiny)
+    student = create_student(tiny(), 2)
+    with pytest.raises(ValueError, match="the student itself"):
+        make(tmp_path, tokenizer, student, student)
+    with pytest.raises(ValueError, match="label_smoothing_factor"):
+        make(tmp_path, tokenizer, label_smoothing_factor=0.1)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="optimizers"):
+        make(tmp_path, tokenizer, student, pruning_config=PruningConfig(0.5), optimizers=(optimizer, None))
+    with pytest.raises(ValueError, match="without a head"):
+        make(tmp_path, tokenizer, BertModel(student.config), config=TaskDistillationConfig())
+    with pytest.raises(ValueError, match="multi_label_classification"):
+        make(tmp_path, tokenizer, tiny(problem_type="multi_label_classification"), config=TaskDistillationConfig())
+    with pytest.raises(ValueError, match="does not reach layer 2"):
+        make(tmp_path, tokenizer, pruning_config=PruningConfig(0.5)).train()
+
+
+def test_two_configs_of_one_method_are_summed(tmp_path, tokenizer):
+    configs = [MiniLMv2Config(teacher_layer=layer, relation_heads=8) for layer in (1, 3)]
+    inputs = batch()
+    losses = []
+    for config in (*configs, configs):
+        trainer = make(tmp_path, tokenizer, create_student(tiny(), 2).eval(), config=config)
+        losses.append(trainer.compute_loss(trainer.model, inputs).item())
+    assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
+
+
+def test_training_again_does_not_prune_again(tmp_path, tokenizer):
+    def trainer():
+        return make(
+            tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=PruningConfig(0.5, 0.5),
+            save_strategy="steps", save_steps=2,
+        )  # fmt: skip
+
+    first = trainer()
+    first.train()
+    first.train()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    resumed.prepare()
+    for done in (first, resumed):
+        assert [layer.num_heads for layer in Encoder(done.model).layers] == [2, 2]
+
+
+def test_terms_of_an_evaluation_are_means_over_examples(tmp_path, tokenizer):
+    config = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+    trainer = make(tmp_path, tokenizer, config=config, eval_data=dataset(9), per_device_eval_batch_size=8)
+    result = trainer.evaluate()
+    assert result["eval_hard_labels"] == pytest.approx(result["eval_loss"], rel=1e-4)
+
+
+def test_predictions_stand_in_the_datasets_order_and_need_no_labels(tmp_path, tokenizer):
+    trainer = make(
+        tmp_path, tokenizer, config=TaskDistillationConfig(), group_by_length=True, compute_metrics=lambda _: {}
+    )
+    rows = dataset(labels=False)
+    predicted = trainer.predict(rows).predictions
+    for row in (0, 7, 15):
+        one = trainer.model(torch.tensor([rows[row]["input_ids"]])).logits[0]
+        torch.testing.assert_close(torch.tensor(predicted[row]), one, rtol=1e-3, atol=1e-4)
+
+
+def test_evaluation_of_relations_gives_the_task_metric_too(tmp_path, tokenizer):
+    trainer = make(tmp_path, tokenizer, eval_data=dataset(), compute_metrics=lambda p: {"rows": len(p.predictions)})
+    result = trainer.evaluate()
+    assert result["eval_rows"] == 16
+    assert result["eval_minilmv2_qq"] > 0
+
+
+def test_evaluation_before_training_is_that_of_the_calibrated_model(tmp_path, tokenizer):
+    def loss(**extra):
+        return make(tmp_path, tokenizer, config=TaskDistillationConfig(), eval_data=dataset(), **extra).evaluate()
+
+    quantized = loss(quantization_config=QuantizationConfig())["eval_loss"]
+    assert quantized == pytest.approx(loss()["eval_loss"], rel=0.1)
+
+
+def test_the_teacher_gets_inputs_that_the_student_does_not_read(tmp_path, tokenizer):
+    student = create_student(tiny(), 2, model_type="distilbert")
+    rows = dataset().map(lambda row: {"token_type_ids": [1] * len(row["input_ids"])})
+    trainer = make(tmp_path, tokenizer, student, data=rows)
+    assert "token_type_ids" in next(iter(trainer.get_train_dataloader()))
+    trainer.train()
+
+
+def test_what_a_bf16_run_trained_exports_faithfully(tmp_path, tokenizer):
+    trainer = make(
+        tmp_path / "run",
+        tokenizer,
+        config=TaskDistillationConfig(),
+        quantization_config=QuantizationConfig(),
+        bf16=True,
+    )
+    trainer.train()
+    made = export_onnx(trainer.model, tokenizer, tmp_path / "out", texts=["where is my card", "send the money now"])
+    assert made.int8.error <= made.int8.limit
+    with pytest.raises(ValueError, match="holds other things"):
+        export_onnx(trainer.model, tokenizer, tmp_path)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path, tokenizer):
+    results = []
+    for checkpointing in (True, False):
+        model = without_dropout(create_student(tiny(), 2))
+        trainer = make(tmp_path, tokenizer, model, gradient_checkpointing=checkpointing, optim="sgd")
+        trainer.train()
+        results.append(weights(trainer))
+    assert_same(*results, rtol=1e-5, atol=1e-6)
 
 
 def test_length_grouped_batches_cover_all_and_depend_on_seed_and_epoch_alone():

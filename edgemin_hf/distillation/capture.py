@@ -107,7 +107,7 @@ def record(
     handles = [encoder.module(tap).register_forward_hook(hook(tap)) for tap in wanted]
     try:
         if logits:
-            recording.logits = run(**inputs).logits
+            recording.logits = getattr(run(**inputs), "logits", None)
         else:
             with _stopping_forward(model, recording.taps):
                 run(**inputs)
@@ -119,10 +119,10 @@ def record(
 
 def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns those inputs that a model's forward names, labels left out: losses are the objectives' business."""
-    names = _forward_names(type(model))  # type: ignore[arg-type]
+    names = forward_names(type(model))
     return {name: value for name, value in inputs.items() if name in names and name != "labels"}
 
 
-@functools.cache
-def _forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:
+def forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:
+    """Returns the names of the arguments of a model's forward."""
     return frozenset(inspect.signature(model_class.forward).parameters)

@@ -56,7 +56,7 @@ class MiniLMv2Config:
         for whose, width in (("student", student.hidden_size), ("teacher", teacher.hidden_size)):
             if width % self.relation_heads:
                 raise ValueError(
-                    f"relation_heads: {self.relation_heads}; allowed: a divisor of the {whose}'s hidden size {width}"
+                    f"relation_heads: {self.relation_heads}; allowed: a divisor of the {whose}'s width {width}"
                 )
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> MiniLMv2Objective:
@@ -67,7 +67,11 @@ class MiniLMv2Config:
         """
         if teacher is None:
             raise ValueError("teacher_model: None; allowed: a model, since MiniLMv2 compares the student with one")
-        self.check(shape_of(student.config), shape_of(teacher.config))
+        # The projections' own widths: heads may have been removed.
+        last, compared = student.layers[-1].q.out_features, teacher.layers[(self.teacher_layer or 0) - 1].q.out_features
+        self.check(
+            shape_of(student.config)._replace(hidden_size=last), shape_of(teacher.config)._replace(hidden_size=compared)
+        )
         return MiniLMv2Objective(self, student, teacher)
 
 
@@ -91,7 +95,7 @@ class MiniLMv2Objective:
         mask = inputs.get("attention_mask")
         if mask is None:
             mask = torch.ones_like(inputs["input_ids"])
-        weights = self.config.weights or (1.0,) * len(self.config.relations)
+        weights = (1.0,) * len(self.config.relations) if self.config.weights is None else self.config.weights
         heads = self.config.relation_heads
         return {
             f"minilmv2_{relation}": minilmv2_loss(ours, theirs, mask, heads, (relation,), (weight,))
@@ -132,7 +136,8 @@ def minilmv2_loss(
     if not bool(mask.any(dim=1).all()):
         raise ValueError("attention_mask: an example has no real token; allowed: at least one in each")
     total: Tensor | None = None
-    for relation, weight in zip(relations, weights or (1.0,) * len(relations), strict=True):
+    weights = (1.0,) * len(relations) if weights is None else weights
+    for relation, weight in zip(relations, weights, strict=True):
         row, column = relation[0], relation[1]
         ours, theirs = (student[row], student[column]), (teacher[row], teacher[column])
         _check_shapes((*ours, *theirs), mask, relation_heads)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,19 +34,26 @@ class TaskDistillationConfig:
 
     def __post_init__(self) -> None:
         for name in ("soft_weight", "hard_weight"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
         if self.soft_weight + self.hard_weight == 0:
             raise ValueError("soft_weight: 0 beside hard_weight: 0; allowed: at least one above 0")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> TaskDistillationObjective:
         """Builds the objective for two models; the teacher may be None where its logits come with the inputs.
 
         Raises:
-            ValueError: If the two models' labels differ, in names or in order.
+            ValueError: If the student is no single-label classifier, or the models' labels differ in names or order.
         """
+        if student.model is student.base:
+            raise ValueError(f"model: {type(student.model).__name__} without a head; allowed: a classifier")
+        if student.config.problem_type not in (None, "single_label_classification") or student.config.num_labels < 2:
+            raise ValueError(
+                f"model: problem_type {student.config.problem_type} with {student.config.num_labels} label(s); "
+                "allowed: single_label_classification with two or more"
+            )
         labels = student.config.id2label
         if teacher is not None and self.soft_weight and teacher.config.id2label != labels:
             raise ValueError(
@@ -66,10 +75,10 @@ class TaskDistillationObjective:
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `soft_labels` and `hard_labels`, those of weight 0 left out.
+        """Returns the terms `soft_labels` and `hard_labels`; not those of weight 0, nor hard ones without labels.
 
         Raises:
-            ValueError: If the labels or the teacher's logits are missing.
+            ValueError: If the teacher's logits are missing, or the labels in training.
         """
         config, terms = self.config, {}
         assert student.logits is not None  # noqa: S101 - needs_student_logits
@@ -79,9 +88,9 @@ class TaskDistillationObjective:
             if target is None:
                 raise ValueError(f"soft_weight: {config.soft_weight} without a teacher; allowed: 0 then")
             terms["soft_labels"] = config.soft_weight * soft_label_loss(logits, target, config.temperature)
-        if config.hard_weight:
-            if inputs.get("labels") is None:
-                raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
+        if config.hard_weight and inputs.get("labels") is None and torch.is_grad_enabled():
+            raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
+        if config.hard_weight and inputs.get("labels") is not None:
             terms["hard_labels"] = config.hard_weight * F.cross_entropy(logits, inputs["labels"])
         return terms
 

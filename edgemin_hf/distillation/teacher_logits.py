@@ -39,7 +39,7 @@ def cached_teacher_logits(
                 return stored.get_tensor("logits")
     logits = compute_logits(teacher, dataset, tokenizer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     save_file({"logits": logits}, partial, {"key": key})
     partial.replace(path)
     return logits

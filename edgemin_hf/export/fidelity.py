@@ -85,8 +85,8 @@ def check_fidelity(
     Raises:
         FidelityError: If the outputs differ by more than rounding explains.
     """
-    model = copy.deepcopy(model).cpu().float().eval()
-    disturbed = _disturbed(copy.deepcopy(model))
+    model = _float_copy(model)
+    disturbed = _disturbed(_float_copy(model))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     errors: list[float] = []
     floors: list[float] = []
@@ -108,6 +108,13 @@ def check_fidelity(
             f"rounding explains at most {limit:.2e}"
         )
     return Fidelity(error, floor, limit, len(texts))
+
+
+def _float_copy(model: PreTrainedModel) -> PreTrainedModel:
+    copied = copy.deepcopy(model)
+    # Trainer leaves a forward on the instance that autocasts to its precision; the class's own is meant here.
+    copied.__dict__.pop("forward", None)
+    return copied.cpu().float().eval()
 
 
 def _mean_of_each_text(values: np.ndarray, mask: np.ndarray) -> list[float]:

@@ -22,8 +22,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         The folder to fill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    old = path.with_name(f"{path.name}.old")
+    partial = path.with_name(f".{path.name}.partial")
+    old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         old.rename(path)  # an earlier replacement was killed between its two renames
     for leftover in (partial, old):
@@ -43,7 +43,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file under another name and renames it when it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import torch
 from optimum.exporters.onnx import main_export, onnx_export_from_model
 from optimum.onnxruntime import ORTQuantizer
@@ -64,10 +64,14 @@ def export_onnx(
 
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
+        ValueError: If `output` holds something else than an export.
     """
+    output = Path(output).resolve()
+    if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
+        raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
     quantized = bool(fake_quantized_linears(model))
     plain = plain_copy(model)
-    with whole_folder(Path(output)) as folder:
+    with whole_folder(output) as folder:
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _write_graph(plain, folder / FP32_GRAPH)
@@ -76,7 +80,7 @@ def export_onnx(
         if quantized:
             _write_graph(integer_copy(model), folder / INT8_GRAPH)
             int8 = check_fidelity(model, folder / INT8_GRAPH, tokenizer, texts)
-    return Export(Path(output), fp32, int8)
+    return Export(output, fp32, int8)
 
 
 def export_baseline(model: str | Path, output: str | Path, task: str = "text-classification") -> None:
@@ -98,7 +102,9 @@ def _write_graph(model: PreTrainedModel, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, _quiet_exporter():
         onnx_export_from_model(model, scratch, do_validation=False)
-        shutil.move(Path(scratch) / "model.onnx", path)
+        graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
+        large = graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+        onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
 
 
 class _quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used like the context manager that it extends

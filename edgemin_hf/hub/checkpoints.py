@@ -74,7 +74,7 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
     """
     if os.path.isdir(model):
-        if missing := _missing_file(Path(model), weights=False):
+        if missing := _missing_file(Path(model), weights=True):
             raise ValueError(f"folder {model!r} holds no {missing}")
         checkpoint = Checkpoint(model, "folder")
     else:

@@ -77,6 +77,9 @@ def taylor_saliency(
 
     Returns:
         The scores, higher where removal costs more.
+
+    Raises:
+        ValueError: If the loss does not depend on some layer's units, which would then be chosen arbitrarily.
     """
     encoder = Encoder(model)
     scores: Saliency = [
@@ -112,6 +115,12 @@ def taylor_saliency(
         for handle in handles:
             handle.remove()
         model.train(was_training)
+    for number, totals in enumerate(scores, start=1):
+        if not all(bool(total.any()) for total in totals):
+            raise ValueError(
+                f"saliency: taylor, but the loss does not reach layer {number}; allowed: a loss of the model's output "
+                "beside it, such as task distillation, or random"
+            )
     return scores
 
 

@@ -79,10 +79,9 @@ class FakeQuantLinear(nn.Linear):
         if self.training and self.observing:
             self._update_range(input.detach())
         scale, zero_point = input_grid(self.input_low, self.input_high)
-        # bf16 has too few digits to round to a grid of 256 values.
-        input = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
-        input = torch.fake_quantize_per_tensor_affine(input, scale, zero_point, 0, 255)
-        return F.linear(input, fake_quantize_rows(self.weight), self.bias)
+        # In float32: bf16 has too few digits to round to a grid of 256 values.
+        input = torch.fake_quantize_per_tensor_affine(input.float(), scale, zero_point, 0, 255)
+        return F.linear(input.to(self.weight.dtype), fake_quantize_rows(self.weight), self.bias)
 
     def _update_range(self, input: Tensor) -> None:
         low, high = (bound.float() for bound in torch.aminmax(input))
@@ -132,15 +131,17 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
     """Swaps a model's linear layers and embedding tables, in place, for fake-quantised ones with the same parameters.
 
     Args:
-        model: The model; swap before an optimizer is made only for tidiness, since the parameters stay the same.
+        model: The model; its parameters stay the same objects. What is prepared already stays as it is.
         config: What to quantise.
     """
     encoder = Encoder(model)
     for parent, name, linear in list(encoder.linears()):
+        if isinstance(linear, FakeQuantLinear):
+            continue  # prepared before: it keeps its range
         setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
     if config.embeddings == "int8":
         for parent, name, embedding in list(encoder.embeddings()):
-            if embedding.num_embeddings > _SMALL_TABLE:
+            if embedding.num_embeddings > _SMALL_TABLE and not isinstance(embedding, FakeQuantEmbedding):
                 setattr(parent, name, FakeQuantEmbedding(embedding))
 
 

@@ -1,0 +1,160 @@
+"""What running a recipe would do: its stages, what is done, what must be made, and how long that takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemin_hf.estimate import Estimate, estimate_stages
+from edgemin_hf.recipe import (
+    TRAINS_STUDENT,
+    Distill,
+    Evaluate,
+    Recipe,
+    RecipeError,
+    Stage,
+    check_recipe,
+    settings_of,
+    student_shape,
+    teacher_name,
+)
+from edgemin_hf.run import Run
+from edgemin_hf.student import student_config
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a plan.
+
+    Attributes:
+        stage: Its settings.
+        inputs: What else its result depends on and no stage before it did, by name.
+        folder: Where its result stands or will stand.
+        fingerprint: Hash of everything that the result depends on.
+        state: "done", "to do", or "to resume" from a checkpoint.
+        estimate: Examples to see and minutes to take.
+    """
+
+    stage: Stage
+    inputs: Mapping[str, Any]
+    folder: Path
+    fingerprint: str
+    state: str
+    estimate: Estimate
+
+    def work_folder(self, run: Run) -> Path:
+        """Returns where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
+        return run.output / "work" / self.stage.stage / self.fingerprint[:16]
+
+    def record(self) -> dict[str, Any]:
+        """Returns what identifies this step in its record."""
+        return {"fingerprint": self.fingerprint, "settings": settings_of(self.stage), "inputs": dict(self.inputs)}
+
+
+def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]:
+    """Checks a recipe whole and says what running it would do; loads no weights and writes nothing.
+
+    Args:
+        recipe: The recipe.
+        root: The folder that its paths are relative to.
+        overwrite: Whether what stands in the folders of its stages may be made anew.
+
+    Returns:
+        A step a stage.
+
+    Raises:
+        RecipeError: If the recipe can't be run, or its folder holds something else.
+    """
+    output = Path(recipe.output_dir)
+    if output.exists() and not output.is_dir():
+        raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
+    teacher = check_recipe(recipe, root)
+    student = student_config(teacher, **student_shape(recipe.student))
+    run = Run(recipe, {}, root, output)
+    estimates = estimate_stages(recipe, root, teacher, student, run.bf16, run.processes)
+    steps: list[Step] = []
+    for stage, estimate in zip(recipe.stages, estimates, strict=True):
+        inputs = _inputs(run, stage, first=not steps)
+        before = steps[-1].fingerprint if steps else ""
+        fingerprint = _hash([before, settings_of(stage), inputs])
+        step = Step(stage, inputs, output / stage.folder, fingerprint, "to do", estimate)
+        steps.append(Step(**{**vars(step), "state": _state(run, step, overwrite)}))
+    return steps
+
+
+def _state(run: Run, step: Step, overwrite: bool) -> str:
+    record = run.record(step.stage)
+    if step.folder.is_dir() and any(step.folder.iterdir()) and not overwrite:
+        if record is None:
+            raise RecipeError(
+                f"output_dir: {run.output}, whose {step.stage.folder} no run of a recipe made; "
+                "allowed: a folder of its own, or --overwrite to replace it"
+            )
+        if record["fingerprint"] != step.fingerprint:
+            raise RecipeError(
+                f"output_dir: {run.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
+                "allowed: a folder of its own, or --overwrite to make it anew"
+            )
+    same = record is not None and record["fingerprint"] == step.fingerprint
+    if same and record["finished"] and step.folder.is_dir():  # type: ignore[index]
+        return "done"
+    return "to resume" if any(step.work_folder(run).glob("checkpoint-*")) else "to do"
+
+
+def describe_plan(steps: list[Step]) -> str:
+    """Returns the plan as a table: stages, folders, state, examples and an estimate of the time."""
+    lines = [f"{'stage':<14}{'state':<11}{'examples':>10}{'minutes':>9}  result"]
+    for step in steps:
+        examples = f"{step.estimate.examples:,}" if step.estimate.examples else ""
+        minutes = f"{step.estimate.minutes:.1f}" if step.state != "done" else ""
+        lines.append(f"{step.stage.stage:<14}{step.state:<11}{examples:>10}{minutes:>9}  {step.folder}")
+    total = sum(step.estimate.minutes for step in steps if step.state != "done")
+    return "\n".join([*lines, f"About {total:.0f} minutes to go on this machine."])
+
+
+def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
+    """Returns what the result of a stage depends on beside its settings, at the first stage that it matters to."""
+    recipe, inputs = run.recipe, dict[str, Any]()
+    if first:
+        task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
+        inputs |= {"teacher": _teacher(run), "task": task, "train_file": _content(run.root / recipe.task.train_file)}
+        inputs |= {"seed": recipe.seed, "precision": "bf16" if run.bf16 else "fp32"}
+        inputs |= {"threads": run.threads, "processes": run.processes}
+    students = [other.stage for other in recipe.stages if other.stage in TRAINS_STUDENT]
+    if students and stage.stage == students[0]:
+        inputs["student"] = asdict(recipe.student)
+    if isinstance(stage, Distill) and recipe.raw_text is not None:
+        contents = [_content(run.root / file) for file in recipe.raw_text.files]
+        inputs["raw_text"] = {**asdict(recipe.raw_text), "contents": contents}
+    if isinstance(stage, Evaluate):
+        inputs["test_file"] = [recipe.task.test_file, _content(run.root / recipe.task.test_file)]
+    return inputs
+
+
+def _teacher(run: Run) -> list[Any]:
+    folder = Path(teacher_name(run.recipe, run.root))
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
+    return [run.recipe.teacher.model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+
+
+def _difference(record: Mapping[str, Any], step: Step) -> str:
+    """Names the first setting or input in which a record differs from a step."""
+    now: dict[str, Any] = json.loads(json.dumps(step.record()))
+    for part, prefix in (("settings", f"{step.stage.stage}."), ("inputs", "")):
+        for name, value in now[part].items():
+            if record[part].get(name) != value:
+                return f"{prefix}{name}: {record[part].get(name)} instead of {value}"
+    return "another version of what comes before it"
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
