@@ -17,11 +17,11 @@ from edgemin_hf.recipe import (
     Recipe,
     RecipeError,
     Stage,
-    check_recipe,
     settings_of,
     student_shape,
     teacher_name,
 )
+from edgemin_hf.recipe_check import check_recipe
 from edgemin_hf.run import Run
 from edgemin_hf.student import student_config
 
