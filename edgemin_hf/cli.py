@@ -123,3 +123,6 @@ def _push(options: argparse.Namespace) -> None:
     from edgemin_hf.hub.push import push_artefact
 
     print(push_artefact(options.artefact, options.repo_id, private=options.private))
+    if options.repo_id not in (options.artefact / "README.md").read_text(encoding="utf-8"):
+        hint = f"`edgemin run RECIPE --set report.repo_id={options.repo_id} --overwrite` writes the card anew"
+        print(f"edgemin: note: the snippets of the card do not load {options.repo_id}; {hint}", file=sys.stderr)

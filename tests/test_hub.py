@@ -116,6 +116,23 @@ def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubSe
     assert len(hub.lfs) == 3
 
 
+def test_the_command_pushes_and_says_when_the_card_names_another_repository(
+    client: Client, hub: HubServer, artefact: Path
+) -> None:
+    command = "import sys; from edgemin_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}"
+    assert "snippets of the card do not load edge/mini" in process.stderr
+    (artefact / "README.md").write_text("load edge/mini")
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
+    assert "snippets" not in process.stderr
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", HF_TOKEN=WRONG_TOKEN)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert WRONG_TOKEN not in process.stderr
+
+
 def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefact: Path) -> None:
     # A bare name belongs to the token's user.
     first = client(PUSH, artefact, "mini").stdout
