@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-slow lint type format bench clean

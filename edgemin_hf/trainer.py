@@ -101,6 +101,8 @@ class DistillationTrainer(Trainer):
         """Prepares the student, then trains as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
         if isinstance(resume_from_checkpoint, str | os.PathLike):
             resize_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
             self._pruned = self._calibrated = True

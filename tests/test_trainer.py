@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import batch, tiny
+from conftest import FAMILIES, batch, tiny
 from datasets import Dataset
 from transformers import BertModel, TrainingArguments
 
@@ -224,6 +224,25 @@ def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
     assert all(module.input_high > module.input_low for module in fake_quantized_linears(trainer.model)[:12])
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert {"minilmv2_qq", "soft_labels", "hard_labels"} <= set(log)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_distils_prunes_and_quantises(tmp_path, tokenizer, family):
+    heads = 0.0 if family == "mpnet" else 0.5
+    trainer = make(
+        tmp_path, tokenizer, create_student(tiny(family), 2), tiny(family), [RELATIONS, TaskDistillationConfig()],
+        pruning_config=PruningConfig(heads, 0.5), quantization_config=QuantizationConfig(), max_steps=2,
+    )  # fmt: skip
+    before = weights(trainer)
+    trainer.train()
+    layers = Encoder(trainer.model).layers
+    assert [(layer.num_heads, layer.ffn_in.out_features) for layer in layers] == [(4 if heads == 0 else 2, 32)] * 2
+    moved = {
+        name
+        for name, value in weights(trainer).items()
+        if value.shape != before[name].shape or not torch.equal(value, before[name])
+    }
+    assert len(moved) > 0.8 * len(list(trainer.model.parameters()))
 
 
 def test_a_student_without_head_and_one_of_another_family(tmp_path, tokenizer):
