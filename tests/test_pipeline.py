@@ -225,9 +225,7 @@ def test_help(arguments, capsys):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_launch(place, processes):  # noqa: F811
     def short(recipe):
-        recipe["stages"] = [
-            stage for stage in recipe["stages"] if stage["stage"] not in ("distill", "benchmark", "report")
-        ]
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in ("benchmark", "report")]
 
     recipe = write_recipe(place, short)
     several = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if processes == 2 else ["--cpu"]
@@ -240,4 +238,4 @@ def test_accelerate_launch(place, processes):  # noqa: F811
     assert (place / "run/evaluate/accuracy.json").is_file()
     record = json.loads((place / "run/stages/task_distill.json").read_text())
     assert record["examples"] == (4 * 32 if processes == 1 else 144 + 64)
-    assert record["inputs"] == {"student": record["inputs"]["student"]}
+    assert record["inputs"] == {}
