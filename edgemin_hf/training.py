@@ -63,7 +63,7 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     Returns:
         "examples" seen and the validation "metric" "before" and "after".
     """
-    trainer = _trainer(run, stage, work)
+    trainer = make_trainer(run, stage, work)
     checkpoint = _last_checkpoint(work)
     metric = "loss" if isinstance(stage, Distill) else "accuracy"
     # For quantisation the calibrated model: what post-training quantisation alone would give.
@@ -84,7 +84,17 @@ def _examples_seen(trainer: DistillationTrainer) -> int:
     return epochs * rows + min(steps * of_step, rows)
 
 
-def _trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:
+def make_trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:
+    """Builds the trainer of a stage: its student as the stage before left it, its data and its settings.
+
+    Args:
+        run: The recipe at work.
+        stage: The stage.
+        work: Where its checkpoints are to be kept.
+
+    Returns:
+        The trainer, nothing trained or removed yet.
+    """
     teacher, pruning, quantization = None, None, None
     train, validation = run.data if isinstance(stage, Finetune | Distill) else run.data_with_teacher_logits
     distillation: Any = stage
