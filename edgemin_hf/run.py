@@ -67,8 +67,10 @@ class Run:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The teacher's tokenizer, which is the student's too; it neither pads nor cuts unless asked."""
-        finetuned = Path(self.teacher_folder)
-        tokenizer = AutoTokenizer.from_pretrained(finetuned if finetuned.is_dir() else self.base_folder)
+        # From the fine-tuned teacher where there is one: the Hub is not needed again.
+        finetune = next((stage for stage in self.recipe.stages if isinstance(stage, Finetune)), None)
+        finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
+        tokenizer = AutoTokenizer.from_pretrained(self.teacher_folder if finetuned else self.base_folder)
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.no_padding()
             tokenizer.backend_tokenizer.no_truncation()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -88,8 +89,6 @@ def parameters_of(file: Path) -> int:
     """Counts the parameters in a graph's initialisers, or in a checkpoint's tensors."""
     if file.suffix == ".onnx":
         return count_parameters(file)
-    from safetensors import safe_open
-
     with safe_open(file, "pt") as tensors:
         return sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys())  # noqa: SIM118
 
