@@ -146,5 +146,4 @@ def _training_arguments(run: Run, stage: TrainingStage, work: Path) -> TrainingA
         save_total_limit=2,
         logging_steps=100,
         report_to=[],
-        remove_unused_columns=True,
     )

@@ -96,25 +96,16 @@ def test_the_teacher_is_frozen_unsaved_and_unchanged(tmp_path, tokenizer):
     assert sizes[0] < 1.2 * sum(4 * p.numel() for p in trainer.model.parameters())
 
 
-def test_accumulation_changes_nothing(tmp_path, tokenizer):
+@pytest.mark.parametrize("takes_any_argument", [False, True])
+def test_accumulation_changes_nothing(tmp_path, tokenizer, takes_any_argument):
     results = []
     for size, accumulation in ((8, 1), (2, 4)):
-        model = without_dropout(create_student(tiny(), 2))
+        # MPNetModel's forward takes **kwargs, from which Trainer concludes that the model scales its loss by itself.
+        teacher = tiny("mpnet" if takes_any_argument else "bert")
+        student = without_dropout(create_student(teacher, 2))
         trainer = make(
-            tmp_path, tokenizer, model, config=[RELATIONS, TaskDistillationConfig()], optim="sgd",
-            per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
-        )  # fmt: skip
-        trainer.train()
-        results.append(weights(trainer))
-    assert_same(*results, rtol=1e-4, atol=1e-5)
-
-
-def test_accumulation_changes_nothing_for_models_that_take_any_argument(tmp_path, tokenizer):
-    results = []
-    for size, accumulation in ((8, 1), (2, 4)):
-        model = without_dropout(create_student(tiny("mpnet"), 2))
-        trainer = make(
-            tmp_path, tokenizer, model.mpnet, teacher=tiny("mpnet"), optim="sgd", max_grad_norm=0.0,
+            tmp_path, tokenizer, student.mpnet if takes_any_argument else student, teacher,
+            RELATIONS if takes_any_argument else [RELATIONS, TaskDistillationConfig()], optim="sgd", max_grad_norm=0.0,
             per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
         )  # fmt: skip
         trainer.train()
