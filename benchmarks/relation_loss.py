@@ -49,8 +49,8 @@ def main() -> None:
 
     def step(inputs: dict[str, Tensor], with_loss: bool) -> None:
         with torch.no_grad():
-            theirs = record(teacher, teacher, objective.teacher_taps, logits=False, inputs=inputs)
-        ours = record(student, student, objective.student_taps, logits=False, inputs=inputs)
+            theirs = record(teacher, objective.teacher_taps, logits=False, inputs=inputs)
+        ours = record(student, objective.student_taps, logits=False, inputs=inputs)
         if with_loss:
             loss = torch.stack(list(objective(ours, theirs, inputs).values())).sum()
         else:

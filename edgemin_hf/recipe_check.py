@@ -43,8 +43,8 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
         with _prefix(f"{stage.stage}."):
             if isinstance(stage, Distill):
                 stage.check(shape_of(student), shape_of(config))
-            if isinstance(stage, Prune) and stage.head_sparsity:
-                check_prunable(student)
+            if isinstance(stage, Prune):
+                check_prunable(student, heads=stage.head_sparsity > 0, neurons=stage.ffn_sparsity > 0)
     return config
 
 

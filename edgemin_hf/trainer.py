@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from math import ceil
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,14 @@ from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from edgemin_hf.data import LengthGroupedBatches
-from edgemin_hf.distillation.capture import Objective, Recording, accepted, forward_names, record
+from edgemin_hf.distillation.capture import (
+    DistillationConfig,
+    Objective,
+    Recording,
+    accepted,
+    forward_names,
+    record,
+)
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
@@ -27,14 +35,6 @@ from edgemin_hf.quantization.native import (
     fake_quantized_linears,
     prepare_qat,
 )
-
-
-class DistillationConfig(Protocol):
-    """A method's settings, which know how to build its objective."""
-
-    def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
-        """Builds the objective for two models; ValueError where they do not fit."""
-        ...
 
 
 class DistillationTrainer(Trainer):
@@ -77,12 +77,15 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
-        if pruning_config is not None and pruning_config.head_sparsity:
-            check_prunable(model.config)
+        if pruning_config is not None:
+            heads, neurons = pruning_config.head_sparsity > 0, pruning_config.ffn_sparsity > 0
+            check_prunable(model.config, heads=heads, neurons=neurons)
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
         self.pruning_config = pruning_config
         self.quantization_config = quantization_config
+        learned = [objective.projections for objective in self.objectives if objective.projections is not None]
+        self._projections = nn.ModuleList(learned) if learned else None
         self._pruned = pruning_config is None
         self._calibrated = quantization_config is None
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
@@ -94,6 +97,8 @@ class DistillationTrainer(Trainer):
         self.teacher_model = teacher_model
         if teacher_model is not None:
             teacher_model.requires_grad_(False).eval().to(self.args.device)
+        if self._projections is not None:
+            self._projections.to(self.args.device)
         if quantization_config is not None:
             self.add_callback(RangeFreezer(quantization_config))
 
@@ -108,7 +113,20 @@ class DistillationTrainer(Trainer):
             self._pruned = self._calibrated = True
         else:
             self.prepare()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with self._projections_in_model():
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @contextmanager
+    def _projections_in_model(self) -> Iterator[None]:
+        """Makes learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
+        if self._projections is None:
+            yield
+            return
+        self.model.distillation_projections = self._projections
+        try:
+            yield
+        finally:
+            del self.model.distillation_projections
 
     def prepare(self) -> None:
         """Prunes the student and calibrates its input ranges, where that is asked for and was not done before.
@@ -173,15 +191,27 @@ class DistillationTrainer(Trainer):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Returns the loss, its terms by name, and the student's logits where they are asked for or needed."""
         taps = {tap for objective in self.objectives for tap in objective.student_taps}
-        logits = logits or any(objective.needs_student_logits for objective in self.objectives)
-        student = record(model, self.model, taps, logits, accepted(self.model, inputs))
+        needs_logits = logits or any(objective.needs_student_logits for objective in self.objectives)
         teacher = self._record_teacher(inputs)
-        terms: dict[str, Tensor] = {}
-        for index, objective in enumerate(self.objectives):
-            for name, term in objective(student, teacher, inputs).items():
-                terms[f"{name}_{index}" if name in terms else name] = term
+        student_forward = self.model.forward
+
+        def forward(**student_inputs: Tensor) -> dict[str, Tensor | None]:
+            terms: dict[str, Tensor | None] = {}
+            student = record(
+                self.model, taps, needs_logits, student_inputs, student_forward, to_the_end=self.is_fsdp_enabled
+            )
+            for index, objective in enumerate(self.objectives):
+                for name, term in objective(student, teacher, inputs).items():
+                    terms[f"{name}_{index}" if name in terms else name] = term
+            return {**terms, "logits": None if student.logits is None else student.logits.detach()}
+
+        # The loss is computed inside the model, not behind it: DistributedDataParallel around it then finds in the
+        # outputs which parameters will get a gradient, those of learned projections too.
+        with _replaced_forward(self.model, forward):
+            terms = model(**accepted(self.model, inputs))
+        student_logits = terms.pop("logits")
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
-        return loss, terms, student.logits
+        return loss, terms, student_logits
 
     def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
         if self.teacher_model is None:
@@ -189,7 +219,7 @@ class DistillationTrainer(Trainer):
         taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
         logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
         with torch.no_grad(), self.accelerator.autocast():
-            return record(self.teacher_model, self.teacher_model, taps, logits, accepted(self.teacher_model, inputs))
+            return record(self.teacher_model, taps, logits, accepted(self.teacher_model, inputs))
 
     def prediction_step(
         self,
@@ -249,6 +279,19 @@ class DistillationTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
+
+
+@contextmanager
+def _replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    before = model.__dict__.get("forward")
+    model.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del model.forward
+        else:
+            model.forward = before
 
 
 def _check_arguments(

@@ -5,13 +5,25 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    ErnieConfig,
+    ErnieForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     MPNetConfig,
     MPNetForSequenceClassification,
     RobertaConfig,
@@ -32,6 +44,8 @@ FAMILIES = {
     "bert": (BertForSequenceClassification, BertConfig(**SHAPE)),
     "roberta": (RobertaForSequenceClassification, RobertaConfig(**SHAPE, pad_token_id=0)),
     "xlm-roberta": (XLMRobertaForSequenceClassification, XLMRobertaConfig(**SHAPE, pad_token_id=0)),
+    "camembert": (CamembertForSequenceClassification, CamembertConfig(**SHAPE, pad_token_id=0)),
+    "ernie": (ErnieForSequenceClassification, ErnieConfig(**SHAPE)),
     "electra": (ElectraForSequenceClassification, ElectraConfig(**SHAPE, embedding_size=16)),
     "mpnet": (MPNetForSequenceClassification, MPNetConfig(**SHAPE, pad_token_id=0)),
     "distilbert": (
@@ -41,7 +55,32 @@ FAMILIES = {
             num_labels=3,
         ),
     ),
+    "albert": (
+        AlbertForSequenceClassification,
+        AlbertConfig(**SHAPE, embedding_size=16, classifier_dropout_prob=0.0, hidden_dropout_prob=0.1),
+    ),
+    "deberta": (
+        DebertaForSequenceClassification,
+        DebertaConfig(**SHAPE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False),
+    ),
+    "deberta-v2": (
+        DebertaV2ForSequenceClassification,
+        DebertaV2Config(
+            **SHAPE, relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False,
+            position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
+        ),
+    ),
+    "modernbert": (
+        ModernBertForSequenceClassification,
+        ModernBertConfig(
+            **SHAPE, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3,
+            local_attention=6, global_attn_every_n_layers=2,
+        ),
+    ),
 }  # fmt: skip
+
+PRUNABLE = ["bert", "roberta", "xlm-roberta", "camembert", "ernie", "electra", "distilbert"]
+EXPORTED = [*PRUNABLE, "mpnet"]
 
 
 def tiny(family="bert", seed=0, **changes):

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import FAMILIES, batch, sentences, tiny
+from conftest import EXPORTED, batch, sentences, tiny
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from optimum.pipelines import pipeline
 from tokenizers import Tokenizer
@@ -131,7 +131,7 @@ def test_batch_and_length_are_dynamic_and_padding_changes_little(exported, token
     assert np.abs(logits - expected).mean() < 0.01 * expected.std()
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
+@pytest.mark.parametrize("family", [family for family in EXPORTED if family != "bert"])
 def test_every_family_exports(family, tmp_path, tokenizer):
     made = export_onnx(trained(family, tokenizer), tokenizer, tmp_path / "out", texts=TEXTS)
     kernels = quantized_nodes(optimized_graph(tmp_path / "out/onnx/model_quantized.onnx", tmp_path / "o.onnx"))

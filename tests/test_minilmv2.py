@@ -145,7 +145,7 @@ def test_objective_compares_the_projections_that_the_models_compute():
     config = MiniLMv2Config(teacher_layer=2, relation_heads=8, weights=(1.0, 2.0, 3.0))
     objective = config.objective(Encoder(student), Encoder(teacher))
     recordings = [
-        record(model, model, taps, logits=False, inputs=inputs)
+        record(model, taps, logits=False, inputs=inputs)
         for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
     ]
     terms = objective(*recordings, inputs)

@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, batch, tiny
+from conftest import FAMILIES, PRUNABLE, batch, tiny
 from datasets import Dataset
 from transformers import BertModel, TrainingArguments
 
@@ -219,15 +219,17 @@ def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_distils_prunes_and_quantises(tmp_path, tokenizer, family):
-    heads = 0.0 if family == "mpnet" else 0.5
+    heads = 0.5 if family in PRUNABLE else 0.0
+    neurons = 0.0 if family in ("albert", "modernbert") else 0.5
     trainer = make(
         tmp_path, tokenizer, create_student(tiny(family), 2), tiny(family), [RELATIONS, TaskDistillationConfig()],
-        pruning_config=PruningConfig(heads, 0.5), quantization_config=QuantizationConfig(), max_steps=2,
+        pruning_config=PruningConfig(heads, neurons), quantization_config=QuantizationConfig(), max_steps=2,
     )  # fmt: skip
     before = weights(trainer)
     trainer.train()
     layers = Encoder(trainer.model).layers
-    assert [(layer.num_heads, layer.ffn_in.out_features) for layer in layers] == [(4 if heads == 0 else 2, 32)] * 2
+    assert [layer.num_heads for layer in layers] == [2 if heads else 4] * 2
+    assert [layer.ffn_out.in_features for layer in layers] == [32 if neurons else 64] * 2
     after = weights(trainer)
     same = [
         name for name in after if before[name].shape == after[name].shape and torch.equal(before[name], after[name])
@@ -247,6 +249,8 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
         make(tmp_path, tokenizer, tiny(vocab_size=99))
     with pytest.raises(ValueError, match="labels"):
         make(tmp_path, tokenizer, tiny(id2label={0: "b", 1: "a", 2: "c"}), config=TaskDistillationConfig())
+    with pytest.raises(ValueError, match="ffn_sparsity: above 0 for model type 'albert'"):
+        make(tmp_path, tokenizer, tiny("albert"), tiny("albert"), pruning_config=PruningConfig(ffn_sparsity=0.5))
     with pytest.raises(ValueError, match="mpnet"):
         make(tmp_path, tokenizer, tiny("mpnet"), tiny("mpnet"), pruning_config=PruningConfig(head_sparsity=0.5))
     with pytest.raises(ValueError, match="without labels"):

@@ -68,7 +68,8 @@ class MiniLMv2Config:
         if teacher is None:
             raise ValueError("teacher_model: None; allowed: a model, since MiniLMv2 compares the student with one")
         # The projections' own widths: heads may have been removed.
-        last, compared = student.layers[-1].q.out_features, teacher.layers[(self.teacher_layer or 0) - 1].q.out_features
+        last = student.layers[-1].attention_width
+        compared = teacher.layers[(self.teacher_layer or 0) - 1].attention_width
         self.check(
             shape_of(student.config)._replace(hidden_size=last), shape_of(teacher.config)._replace(hidden_size=compared)
         )
@@ -80,6 +81,7 @@ class MiniLMv2Objective:
 
     needs_student_logits = False
     needs_teacher_logits = False
+    projections = None
 
     def __init__(self, config: MiniLMv2Config, student: Encoder, teacher: Encoder) -> None:
         self.config = config

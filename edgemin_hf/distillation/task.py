@@ -69,6 +69,7 @@ class TaskDistillationObjective:
     student_taps: Sequence[Tap] = ()
     teacher_taps: Sequence[Tap] = ()
     needs_student_logits = True
+    projections = None
 
     def __init__(self, config: TaskDistillationConfig) -> None:
         self.config = config

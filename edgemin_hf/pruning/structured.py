@@ -83,7 +83,7 @@ def taylor_saliency(
     """
     encoder = Encoder(model)
     scores: Saliency = [
-        (torch.zeros(layer.num_heads, dtype=torch.float64), torch.zeros(layer.ffn_in.out_features, dtype=torch.float64))
+        (torch.zeros(layer.num_heads, dtype=torch.float64), torch.zeros(layer.num_neurons, dtype=torch.float64))
         for layer in encoder.layers
     ]
 
@@ -131,17 +131,16 @@ def random_saliency(model: PreTrainedModel, seed: int) -> Saliency:
     def draw(units: int) -> Tensor:
         return torch.rand(units, generator=generator, dtype=torch.float64)
 
-    return [(draw(layer.num_heads), draw(layer.ffn_in.out_features)) for layer in Encoder(model).layers]
+    return [(draw(layer.num_heads), draw(layer.num_neurons)) for layer in Encoder(model).layers]
 
 
 def select(model: PreTrainedModel, saliency: Saliency, config: PruningConfig) -> Selection:
     """Selects, layer by layer, the heads and neurons that stay: those of the highest saliency, in their old order.
 
     Raises:
-        ValueError: If the model's family can't lose heads and `config` asks for it.
+        ValueError: If the model's family can't lose what `config` asks for.
     """
-    if config.head_sparsity:
-        check_prunable(model.config)
+    check_prunable(model.config, heads=config.head_sparsity > 0, neurons=config.ffn_sparsity > 0)
 
     def top(scores: Tensor, count: int) -> list[int]:
         return sorted(scores.topk(count).indices.tolist())

@@ -27,16 +27,27 @@ class Selection:
     neurons: Sequence[Sequence[int]]
 
 
-def check_prunable(config: PretrainedConfig) -> None:
-    """Checks that a family's forward survives the removal of heads.
+def check_prunable(config: PretrainedConfig, *, heads: bool = False, neurons: bool = False) -> None:
+    """Checks that heads or neurons can be removed from a family's layers.
+
+    Args:
+        config: The model's configuration.
+        heads: Whether heads are to go.
+        neurons: Whether feed-forward neurons are to go.
 
     Raises:
-        ValueError: If it does not, naming the family.
+        ValueError: If they can't, naming the family.
     """
-    if family_of(config).pruned_heads is None:
+    family = family_of(config)
+    if heads and family.pruned_heads is None:
         raise ValueError(
-            f"head_sparsity: above 0 for model type {config.model_type!r}, whose layers share one relative position "
-            "bias; allowed: 0 (its feed-forward neurons can be pruned)"
+            f"head_sparsity: above 0 for model type {config.model_type!r}, whose layers can't lose heads of their own; "
+            "allowed: 0"
+        )
+    if neurons and not family.neurons_prunable:
+        raise ValueError(
+            f"ffn_sparsity: above 0 for model type {config.model_type!r}, whose feed-forward networks are shared or "
+            "gated; allowed: 0"
         )
 
 
@@ -51,7 +62,7 @@ def remove(model: PreTrainedModel, selection: Selection) -> None:
         selection: What stays.
 
     Raises:
-        ValueError: If heads are to go and the family can't lose them, or layers would differ in feed-forward width.
+        ValueError: If the family can't lose what is to go, or layers would differ in feed-forward width.
     """
     encoder = Encoder(model)
     widths = {len(neurons) for neurons in selection.neurons}
@@ -61,12 +72,13 @@ def remove(model: PreTrainedModel, selection: Selection) -> None:
         zip(encoder.layers, selection.heads, selection.neurons, strict=True)
     ):
         if len(heads) < layer.num_heads:
-            check_prunable(model.config)
+            check_prunable(model.config, heads=True)
             _remove_heads(layer, encoder, index, heads)
-        if len(neurons) < layer.ffn_in.out_features:
+        if len(neurons) < layer.num_neurons:
+            check_prunable(model.config, neurons=True)
+            setattr(model.config, encoder.family.ffn_width, len(neurons))
             _keep_outputs(layer.ffn_in, torch.as_tensor(neurons))
             _keep_inputs(layer.ffn_out, torch.as_tensor(neurons))
-    setattr(model.config, encoder.family.ffn_width, widths.pop())
 
 
 def resize_like(model: PreTrainedModel, config: PretrainedConfig) -> None:
