@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from edgemin_hf.distillation.capture import Recording
+from edgemin_hf.distillation.common import mask_of, need_teacher
 from edgemin_hf.encoder import PROJECTIONS, Encoder, Shape, Tap, shape_of
 
 # Elements of relation maps held at once on a CPU: small enough to stay in its cache, where the loss is fastest.
@@ -65,8 +66,7 @@ class MiniLMv2Config:
         Raises:
             ValueError: If there is no teacher, or `check` fails.
         """
-        if teacher is None:
-            raise ValueError("teacher_model: None; allowed: a model, since MiniLMv2 compares the student with one")
+        teacher = need_teacher(teacher, "MiniLMv2")
         # The projections' own widths: heads may have been removed.
         last = student.layers[-1].attention_width
         compared = teacher.layers[(self.teacher_layer or 0) - 1].attention_width
@@ -94,9 +94,7 @@ class MiniLMv2Objective:
         """Returns one term a relation, named `minilmv2_qq` and so on."""
         ours: dict[str, Tensor] = {tap.name: student.taps[tap] for tap in self.student_taps}
         theirs: dict[str, Tensor] = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
-        mask = inputs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(inputs["input_ids"])
+        mask = mask_of(inputs)
         weights = (1.0,) * len(self.config.relations) if self.config.weights is None else self.config.weights
         heads = self.config.relation_heads
         return {
