@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgemin_hf.distillation.distilbert import DistilBERTConfig
+    from edgemin_hf.distillation.minilm import MiniLMConfig
     from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
     from edgemin_hf.distillation.task import TaskDistillationConfig
+    from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
     from edgemin_hf.pruning.structured import PruningConfig
     from edgemin_hf.quantization.native import QuantizationConfig
@@ -18,22 +21,28 @@ __version__ = "0.1.0"
 
 # Imported on first use: `edgemin --help` needs no PyTorch.
 _HOMES = {
+    "DistilBERTConfig": "distillation.distilbert",
     "DistillationTrainer": "trainer",
+    "MiniLMConfig": "distillation.minilm",
     "MiniLMv2Config": "distillation.minilmv2",
     "PruningConfig": "pruning.structured",
     "QuantizationConfig": "quantization.native",
     "TaskDistillationConfig": "distillation.task",
+    "Weighted": "distillation.weighted",
     "create_student": "student",
     "export_onnx": "export.onnx",
     "minilmv2_loss": "distillation.minilmv2",
 }
 
 __all__ = [
+    "DistilBERTConfig",
     "DistillationTrainer",
+    "MiniLMConfig",
     "MiniLMv2Config",
     "PruningConfig",
     "QuantizationConfig",
     "TaskDistillationConfig",
+    "Weighted",
     "create_student",
     "export_onnx",
     "minilmv2_loss",

@@ -6,6 +6,8 @@ how families differ.
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
@@ -25,6 +27,21 @@ def check_scores(encoder: Encoder) -> None:
     kind = getattr(encoder.config, "position_embedding_type", "absolute")
     if kind != "absolute":
         raise ValueError(f"position_embedding_type: {kind}; allowed: absolute, for objectives on attention maps")
+
+
+def scores_are_products(encoder: Encoder) -> bool:
+    """Returns whether a model's scores are products of queries and keys alone, without relative positions."""
+    return encoder.config.model_type not in ("mpnet", "deberta", "deberta-v2", "modernbert")
+
+
+def reach(encoder: Encoder, layer: int) -> float:
+    """Returns how many tokens to either side a layer's attention sees: a sliding window's half, or infinity."""
+    window = getattr(encoder.layers[layer].module.attn, "local_attention", (-1,))[0] if _rotates(encoder) else -1
+    return inf if window < 0 else window
+
+
+def _rotates(encoder: Encoder) -> bool:
+    return encoder.config.model_type == "modernbert"
 
 
 def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tensor:
@@ -47,7 +64,7 @@ def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tens
     kind = encoder.config.model_type
     if kind in ("deberta", "deberta-v2"):
         return _disentangled(encoder, view.module.attention.self, q, k)
-    if kind == "modernbert":
+    if _rotates(encoder):
         return _rotated(view.module.attn, q, k)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if kind == "mpnet":
@@ -60,7 +77,7 @@ def _rotated(attention: nn.Module, q: Tensor, k: Tensor) -> Tensor:
     q, k = apply_rotary_pos_emb(q, k, *attention.rotary_emb(q, position_ids=positions[None]))
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     window = attention.local_attention[0]
-    if window < 0:
+    if window < 0:  # none
         return scores
     return scores.masked_fill((positions[:, None] - positions).abs() > window, FAR_AWAY)
 

@@ -83,11 +83,12 @@ PRUNABLE = ["bert", "roberta", "xlm-roberta", "camembert", "ernie", "electra", "
 EXPORTED = [*PRUNABLE, "mpnet"]
 
 
-def tiny(family="bert", seed=0, **changes):
+def tiny(family="bert", seed=0, head=None, **changes):
     """A random model of a real class, with weights large enough that layers matter; in evaluation mode."""
     model_class, config = FAMILIES[family]
     set_seed(seed)
-    model = model_class(type(config)(**{**config.to_dict(), **changes})).eval()
+    config = type(config)(**{**config.to_dict(), **changes})
+    model = (model_class(config) if head is None else head.from_config(config)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2 and "embeddings" not in name:
@@ -108,6 +109,13 @@ def batch(lengths=(7, 4, 9), seed=0, pad_to=None, side="right"):
         ids[row, place] = torch.randint(5, len(VOCABULARY), (length,), generator=generator)
         mask[row, place] = 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def spread(tensor, places, width):
+    """The same tokens at other places of a longer row, with nonsense where the padding is."""
+    wide = torch.full((tensor.shape[0], width, *tensor.shape[2:]), 7, dtype=tensor.dtype)
+    wide[:, places] = tensor
+    return wide
 
 
 @pytest.fixture(autouse=True)

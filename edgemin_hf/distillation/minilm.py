@@ -1,0 +1,129 @@
+"""MiniLM: the student learns the last layer's attention and value relations (Wang et al. 2020, arXiv 2002.10957)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from edgemin_hf.attention import attention_scores, check_scores, reach, scores_are_products
+from edgemin_hf.distillation.capture import Recording
+from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher
+from edgemin_hf.distillation.minilmv2 import minilmv2_loss
+from edgemin_hf.encoder import Encoder, Layer, Shape, Tap
+
+
+@dataclass
+class MiniLMConfig:
+    """Settings of MiniLM distillation: last layer against last layer, head by head.
+
+    The head counts must be equal. Where the student has at most half the teacher's layers and half its width, the
+    paper puts an assistant between them: the teacher's depth, the student's width (section 3.3).
+
+    Attributes:
+        attention_weight: Weight of the attention distributions' loss (equation 6).
+        value_weight: Weight of the value relations' loss (equation 9).
+    """
+
+    attention_weight: float = 1.0
+    value_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("attention_weight", "value_weight"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
+        if self.attention_weight + self.value_weight == 0:
+            raise ValueError("attention_weight: 0 beside value_weight: 0; allowed: at least one above 0")
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Checks these settings against two models' shapes.
+
+        Raises:
+            ValueError: If the head counts differ.
+        """
+        ours, theirs = student.num_attention_heads, teacher.num_attention_heads
+        if ours != theirs:
+            raise ValueError(
+                f"num_attention_heads: {ours}; allowed: {theirs}, the teacher's, since MiniLM compares head with head "
+                "(MiniLMv2 leaves the number free)"
+            )
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> MiniLMObjective:
+        """Builds the objective for two models.
+
+        Raises:
+            ValueError: If there is no teacher, the head counts differ, or attention can't be compared.
+        """
+        teacher = need_teacher(teacher, "MiniLM")
+        self.check(_shape(student.layers[-1]), _shape(teacher.layers[-1]))
+        for encoder in (student, teacher):
+            check_scores(encoder)
+        seen = [reach(encoder, len(encoder.layers) - 1) for encoder in (student, teacher)]
+        if self.attention_weight and seen[0] < seen[1]:
+            raise ValueError(
+                f"num_hidden_layers: {len(student.layers)}, whose last layer sees {seen[0]} tokens to either side and "
+                "the teacher's more; allowed: a depth whose last layer sees as far, or attention_weight 0"
+            )
+        return MiniLMObjective(self, student, teacher)
+
+
+def _shape(layer: Layer) -> Shape:
+    return Shape(1, layer.attention_width, layer.num_heads, layer.num_neurons)
+
+
+class MiniLMObjective:
+    """Compares the last layers of two models."""
+
+    needs_student_logits = False
+    needs_teacher_logits = False
+    projections = None
+
+    def __init__(self, config: MiniLMConfig, student: Encoder, teacher: Encoder) -> None:
+        self.config = config
+        self.student, self.teacher = student, teacher
+        names = ("q", "k") * (config.attention_weight > 0) + ("v",) * (config.value_weight > 0)
+        self.student_taps = [Tap(len(student.layers) - 1, name) for name in names]
+        self.teacher_taps = [Tap(len(teacher.layers) - 1, name) for name in names]
+
+    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the terms `minilm_attention` and `minilm_values`; not those of weight 0."""
+        ours: dict[str, Tensor] = {tap.name: student.taps[tap] for tap in self.student_taps}
+        theirs: dict[str, Tensor] = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
+        mask, heads = mask_of(inputs), self.student.layers[-1].num_heads
+        config, terms = self.config, dict[str, Tensor]()
+        if config.attention_weight and scores_are_products(self.student) and scores_are_products(self.teacher):
+            # softmax(QK^T / sqrt(d_k)) is the relation of queries with keys, whose maps are never held as a whole.
+            terms["minilm_attention"] = minilmv2_loss(ours, theirs, mask, heads, ("qk",), (config.attention_weight,))
+        elif config.attention_weight:
+            scores = attention_scores(self.student, len(self.student.layers) - 1, ours["q"], ours["k"])
+            with torch.no_grad():
+                target = attention_scores(self.teacher, len(self.teacher.layers) - 1, theirs["q"], theirs["k"])
+            terms["minilm_attention"] = config.attention_weight * attention_kl(scores, target, mask)
+        if config.value_weight:
+            terms["minilm_values"] = minilmv2_loss(ours, theirs, mask, heads, ("vv",), (config.value_weight,))
+        return terms
+
+
+def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Computes the attention transfer loss of MiniLM (arXiv 2002.10957, equation 6) from scores.
+
+    KL(teacher || student) of the attention distributions, averaged over heads and the real rows of an example, then
+    over examples; padding gets no attention.
+
+    Args:
+        student: Scaled scores before softmax (batch, heads, length, length).
+        teacher: Likewise; no gradient flows to them.
+        mask: Which tokens are real, bool (batch, length).
+
+    Returns:
+        The scalar loss, float32 or float64.
+    """
+    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+    hidden = ~mask[:, None, None]
+    log_s, log_t = (
+        scores.to(dtype).masked_fill(hidden, -1e30).log_softmax(dim=-1) for scores in (student, teacher.detach())
+    )
+    return mean_over_tokens((log_t.exp() * (log_t - log_s)).sum(dim=-1).mean(dim=1), mask)

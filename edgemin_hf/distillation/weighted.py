@@ -1,0 +1,48 @@
+"""A distillation method that counts more or less in a sum of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from torch import Tensor
+
+from edgemin_hf.distillation.capture import DistillationConfig, Objective, Recording
+from edgemin_hf.encoder import Encoder
+
+
+@dataclass
+class Weighted:
+    """A method's settings and a weight for all its loss terms.
+
+    `distillation_config=[TaskDistillationConfig(), Weighted(PKDConfig(), 0.5)]` trains for the weighted sum.
+
+    Attributes:
+        config: The method's settings.
+        weight: What its terms are multiplied by.
+    """
+
+    config: DistillationConfig
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < inf:
+            raise ValueError(f"weight: {self.weight}; allowed: above 0")
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
+        """Builds the objective for two models; raises what the method's own settings raise."""
+        return _WeightedObjective(self.config.objective(student, teacher), self.weight)
+
+
+class _WeightedObjective:
+    def __init__(self, objective: Objective, weight: float) -> None:
+        self.student_taps, self.teacher_taps = objective.student_taps, objective.teacher_taps
+        self.needs_student_logits = objective.needs_student_logits
+        self.needs_teacher_logits = objective.needs_teacher_logits
+        self.projections = objective.projections
+        self._objective, self._weight = objective, weight
+
+    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        terms = self._objective(student, teacher, inputs)
+        return {name: self._weight * term for name, term in terms.items()}
