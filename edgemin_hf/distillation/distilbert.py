@@ -106,7 +106,8 @@ class DistilBERTObjective:
                 "DataCollatorForLanguageModeling makes them"
             )
         if config.soft_weight and not (config.masked_only and labels is None):
-            assert student.logits is not None and teacher.logits is not None  # noqa: S101 - needs_..._logits
+            assert student.logits is not None  # noqa: S101 - needs_student_logits
+            assert teacher.logits is not None  # noqa: S101 - needs_teacher_logits
             at = mask & (labels != -100) if config.masked_only and labels is not None else mask
             loss = token_kl(student.logits, teacher.logits, at, config.temperature)
             terms["distilbert_soft"] = config.soft_weight * loss

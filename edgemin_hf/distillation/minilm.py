@@ -13,7 +13,7 @@ from edgemin_hf.attention import attention_scores, check_scores, reach, scores_a
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.minilmv2 import minilmv2_loss
-from edgemin_hf.encoder import Encoder, Layer, Shape, Tap
+from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap
 
 
 @dataclass
@@ -84,7 +84,8 @@ class MiniLMObjective:
     def __init__(self, config: MiniLMConfig, student: Encoder, teacher: Encoder) -> None:
         self.config = config
         self.student, self.teacher = student, teacher
-        names = ("q", "k") * (config.attention_weight > 0) + ("v",) * (config.value_weight > 0)
+        names: list[Projection] = ["q", "k"] if config.attention_weight else []
+        names += ["v"] if config.value_weight else []
         self.student_taps = [Tap(len(student.layers) - 1, name) for name in names]
         self.teacher_taps = [Tap(len(teacher.layers) - 1, name) for name in names]
 
