@@ -1,0 +1,83 @@
+"""Twenty steps of plain SGD without dropout; run by tests/test_scale_out.py as one process and as two.
+
+python tests/two_processes.py FOLDER EXAMPLES_A_BATCH
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from conftest import VOCABULARY, batch, tiny
+from datasets import Dataset
+from torch.nn.parallel import DistributedDataParallel
+from transformers import (
+    AutoModelForMaskedLM,
+    BertTokenizerFast,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    TrainingArguments,
+)
+
+import edgemin_hf
+from edgemin_hf import DistillationTrainer, TaskDistillationConfig
+
+METHODS = {
+    "minilm": edgemin_hf.MiniLMConfig(),
+    "minilmv2": edgemin_hf.MiniLMv2Config(teacher_layer=2, relation_heads=8),
+    "distilbert": edgemin_hf.DistilBERTConfig(),
+    "task": TaskDistillationConfig(),
+}
+
+
+def rows(count, masked):
+    inputs = batch([3 + (5 * row) % 7 for row in range(count)], seed=4)
+    ids = [row[mask == 1].tolist() for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    labels = [[-100, *row[1:]] for row in ids] if masked else [row % 3 for row in range(count)]
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids], "labels": labels})
+
+
+def train(method, folder, size, tokenizer):
+    head = AutoModelForMaskedLM if method == "distilbert" else None
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **still)
+    collator = DataCollatorForTokenClassification if head else DataCollatorWithPadding
+    trainer = DistillationTrainer(
+        student,
+        teacher,
+        TrainingArguments(
+            str(folder), per_device_train_batch_size=size, max_steps=20, learning_rate=0.1, optim="sgd", seed=3,
+            lr_scheduler_type="constant", save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
+        ),
+        distillation_config=METHODS[method],
+        train_dataset=rows(64, masked=head is not None),
+        data_collator=collator(tokenizer),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    before = {name: weight.clone() for name, weight in student.state_dict().items()}
+    trainer.train()
+    if trainer.is_world_process_zero():
+        trainer.save_model(str(folder))
+    return {
+        "processes": trainer.args.world_size,
+        "student_wrapped": isinstance(trainer.model_wrapped, DistributedDataParallel),
+        "teacher_wrapped": isinstance(trainer.teacher_model, DistributedDataParallel),
+        "moved": max((weight - before[name]).abs().max().item() for name, weight in student.state_dict().items()),
+    }
+
+
+def main(folder, size):
+    state = PartialState(cpu=True)
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    with state.main_process_first():
+        (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+        tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    facts = {method: train(method, folder / method, size, tokenizer) for method in METHODS}
+    if state.is_main_process:
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
