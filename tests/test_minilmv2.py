@@ -113,13 +113,6 @@ def test_gradient(relations):
         assert leaf.grad[1, 3].abs().max() == 0, "padding gets no gradient"
 
 
-def test_chunks_change_nothing(monkeypatch):
-    student, teacher, mask = projections(16), projections(16, seed=1), mask_of()
-    whole = minilmv2_loss(student, teacher, mask, 8).item()
-    monkeypatch.setattr("edgemin_hf.distillation.minilmv2._CPU_CHUNK", 1)
-    assert minilmv2_loss(student, teacher, mask, 8).item() == pytest.approx(whole, rel=1e-13)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
