@@ -12,7 +12,7 @@ from torch import Tensor
 from edgemin_hf.attention import attention_scores, check_scores, reach, scores_are_products
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher
-from edgemin_hf.distillation.minilmv2 import minilmv2_loss
+from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap
 
 
@@ -97,14 +97,16 @@ class MiniLMObjective:
         config, terms = self.config, dict[str, Tensor]()
         if config.attention_weight and scores_are_products(self.student) and scores_are_products(self.teacher):
             # softmax(QK^T / sqrt(d_k)) is the relation of queries with keys, whose maps are never held as a whole.
-            terms["minilm_attention"] = minilmv2_loss(ours, theirs, mask, heads, ("qk",), (config.attention_weight,))
+            loss = relation_kl(ours["q"], ours["k"], theirs["q"], theirs["k"], mask, heads)
+            terms["minilm_attention"] = config.attention_weight * loss
         elif config.attention_weight:
             scores = attention_scores(self.student, len(self.student.layers) - 1, ours["q"], ours["k"])
             with torch.no_grad():
                 target = attention_scores(self.teacher, len(self.teacher.layers) - 1, theirs["q"], theirs["k"])
             terms["minilm_attention"] = config.attention_weight * attention_kl(scores, target, mask)
         if config.value_weight:
-            terms["minilm_values"] = minilmv2_loss(ours, theirs, mask, heads, ("vv",), (config.value_weight,))
+            loss = relation_kl(ours["v"], ours["v"], theirs["v"], theirs["v"], mask, heads)
+            terms["minilm_values"] = config.value_weight * loss
         return terms
 
 
