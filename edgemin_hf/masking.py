@@ -1,0 +1,49 @@
+"""Masked tokens for masked-LM losses: other masks in each epoch, and the same ones in a resumed run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainerState
+
+
+@dataclass
+class MaskedTokens(DataCollatorForLanguageModeling):
+    """Collates examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
+
+    The parent draws from one stream of random numbers, whose place a checkpoint does not keep: the batches that a
+    Trainer prepares ahead have drawn from it already. A draw by content needs no place.
+
+    Attributes:
+        epoch: The epoch, which `EpochOfMasks` moves.
+    """
+
+    epoch: int = 0
+
+    def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collates, masks, and makes "labels": the true token where one is masked, else -100."""
+        content = hashlib.sha256(np.concatenate([example["input_ids"] for example in examples]).tobytes())
+        content.update(f"{self.seed} {self.epoch}".encode())
+        self.generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "little") >> 1)
+        keys = ("input_ids", "attention_mask", "token_type_ids")
+        return super().torch_call([{key: row[key] for key in keys if key in row} for row in examples])
+
+
+class EpochOfMasks(TrainerCallback):
+    """Tells a collator which epoch begins.
+
+    Args:
+        collator: The collator of the trainer.
+    """
+
+    def __init__(self, collator: MaskedTokens) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Moves to the masks of the epoch."""
+        self.collator.epoch = int(state.epoch or 0)

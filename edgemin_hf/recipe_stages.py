@@ -1,0 +1,309 @@
+"""The stages of a recipe: typed settings, with those of their methods among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field, replace
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic.dataclasses import dataclass
+
+from edgemin_hf.distillation.capture import DistillationConfig
+from edgemin_hf.distillation.distilbert import DistilBERTConfig
+from edgemin_hf.distillation.minilm import MiniLMConfig
+from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.distillation.weighted import Weighted
+from edgemin_hf.encoder import Shape
+from edgemin_hf.pruning.structured import PruningConfig
+from edgemin_hf.quantization.native import QuantizationConfig
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(config=STRICT)
+class LayerSearch(MiniLMv2Config):
+    """MiniLMv2, which may look for the teacher's layer by itself.
+
+    Attributes:
+        teacher_layer: The layer, or "search": tries several for a small budget and takes the one whose student then
+            learns the task best.
+        search_layers: The layers to try, counted from 1; None tries the upper half.
+        search_steps: Steps of distillation, and then of task distillation, for each.
+    """
+
+    teacher_layer: int | Literal["search"] | None = None  # type: ignore[assignment]
+    search_layers: list[int] | None = None
+    search_steps: Count = 100
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Checks these settings, and every layer to try, against two models' shapes."""
+        if self.teacher_layer != "search":
+            super().check(student, teacher)
+            return
+        for layer in self.layers_to_try(teacher.num_hidden_layers):
+            try:
+                self.at(layer).check(student, teacher)
+            except ValueError as error:
+                raise ValueError(str(error).replace("teacher_layer", "search_layers")) from None
+
+    def layers_to_try(self, depth: int) -> list[int]:
+        """Returns the teacher's layers that a search tries, of a teacher of this depth."""
+        return self.search_layers or list(range(depth // 2 + 1, depth + 1))
+
+    def at(self, layer: int) -> LayerSearch:
+        """Returns these settings with the search done."""
+        return replace(self, teacher_layer=layer)
+
+
+METHODS: dict[str, type] = {
+    "minilm": MiniLMConfig,
+    "minilmv2": MiniLMv2Config,
+    "distilbert": DistilBERTConfig,
+}
+"""Names of the distillation methods, and their settings."""
+
+
+@dataclass(config=STRICT)
+class Also:
+    """Another method, whose loss terms are added to those of a stage's own.
+
+    Attributes:
+        weight: What they are multiplied by.
+    """
+
+    weight: _Positive = 1.0
+
+    def __post_init__(self) -> None:
+        check_rest(Also, self)
+
+
+def check_rest(part: type, settings: object) -> None:
+    """Runs the next check behind `part`: dataclasses call one `__post_init__`, settings are made of several."""
+    check = getattr(super(part, settings), "__post_init__", None)
+    if check is not None:
+        check()
+
+
+def _with_method(base: type, name: str, config: type, **also_named: str) -> Any:
+    """Builds the settings of `base` with those of one method among them."""
+    literals = {"method": name, **also_named}
+    body = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
+    body |= {"__module__": __name__, "__doc__": base.__doc__}
+    return dataclass(config=STRICT)(type(f"{base.__name__}_{name}", (base, config), body))
+
+
+_ALSO = [_with_method(Also, name, config) for name, config in METHODS.items() if name != "distilbert"]
+AnyAlso = Annotated[reduce(or_, _ALSO), Field(discriminator="method")]
+
+
+@dataclass(config=STRICT)
+class Training:
+    """Settings that all training stages share, by their names in `transformers.TrainingArguments`."""
+
+    num_train_epochs: _Positive = 3.0
+    max_steps: int = -1
+    per_device_train_batch_size: Count = 32
+    gradient_accumulation_steps: Count = 1
+    learning_rate: _Positive = 2e-4
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    adam_epsilon: _Positive = 1e-8
+    save_steps: Count = 250
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps: {self.max_steps}; allowed: 1 or more, or -1 to go by num_train_epochs")
+        check_rest(Training, self)
+
+
+@dataclass(config=STRICT)
+class Finetune(Training):
+    """Fine-tunes the teacher on the task; without this stage it is used as it is."""
+
+    stage: Literal["finetune"] = "finetune"
+    folder: ClassVar[str] = "teacher"
+
+
+@dataclass(config=STRICT)
+class Distill(Training):
+    """Stage 1: task-agnostic distillation of the student on raw text, by one of `METHODS`.
+
+    Attributes:
+        also: Further methods.
+    """
+
+    also: list[AnyAlso] = field(default_factory=list)  # type: ignore[valid-type]
+    stage: ClassVar[str] = "distill"
+    method: ClassVar[str]
+    folder: ClassVar[str] = "distill"
+
+
+@dataclass(config=STRICT)
+class Assistant(Distill):
+    """Stage 1 for an assistant between teacher and student, of whom the stage `distill` then learns."""
+
+    stage: ClassVar[str] = "assistant"
+    folder: ClassVar[str] = "assistant"
+
+
+@dataclass(config=STRICT)
+class DistillOnTask(Distill):
+    """Distillation of inner layers on the task's training texts, without their labels' loss."""
+
+    stage: ClassVar[str] = "distill_on_task"
+    folder: ClassVar[str] = "distill_on_task"
+
+
+@dataclass(config=STRICT)
+class TaskStage(Training, TaskDistillationConfig):
+    """Settings of the stages that learn the task from the teacher's predictions and the labels.
+
+    Attributes:
+        also: Further methods, on the same data.
+    """
+
+    also: list[AnyAlso] = field(default_factory=list)  # type: ignore[valid-type]
+
+
+@dataclass(config=STRICT)
+class TaskDistill(TaskStage):
+    """Stage 2: distillation of the student on the task."""
+
+    stage: Literal["task_distill"] = "task_distill"
+    folder: ClassVar[str] = "task_distill"
+
+
+@dataclass(config=STRICT)
+class Prune(TaskStage):
+    """Removes heads and feed-forward neurons of the student, then distils again. See `PruningConfig`."""
+
+    stage: Literal["prune"] = "prune"
+    head_sparsity: float = 0.0
+    ffn_sparsity: float = 0.0
+    saliency: Literal["taylor", "random"] = "taylor"
+    saliency_examples: int = 1024
+    folder: ClassVar[str] = "prune"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pruning(seed=0)
+
+    def pruning(self, seed: int) -> PruningConfig:
+        """Returns the settings of the pruning alone."""
+        return PruningConfig(self.head_sparsity, self.ffn_sparsity, self.saliency, self.saliency_examples, seed)
+
+
+@dataclass(config=STRICT)
+class Quantize(TaskStage, QuantizationConfig):
+    """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`."""
+
+    stage: Literal["quantize"] = "quantize"
+    folder: ClassVar[str] = "quantize"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        QuantizationConfig.__post_init__(self)
+
+
+@dataclass(config=STRICT)
+class Export:
+    """Exports student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
+
+    Attributes:
+        fidelity_texts: Number of those texts.
+    """
+
+    stage: Literal["export"] = "export"
+    fidelity_texts: Count = 256
+    folder: ClassVar[str] = "export"
+
+
+@dataclass(config=STRICT)
+class Evaluate:
+    """Measures the task's metric on the test set; the only stage that opens it."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    folder: ClassVar[str] = "evaluate"
+
+
+@dataclass(config=STRICT)
+class Benchmark:
+    """Measures latency on test sentences, batch 1, without padding.
+
+    Attributes:
+        sentences: Number of sentences, evenly spaced in the test set.
+        rounds: Number of counted rounds over them.
+    """
+
+    stage: Literal["benchmark"] = "benchmark"
+    sentences: Count = 500
+    rounds: Count = 5
+    folder: ClassVar[str] = "benchmark"
+
+
+@dataclass(config=STRICT)
+class Report:
+    """Writes the artefact: model, graphs, card, report, benchmark.
+
+    Attributes:
+        title: Name of the model in card and report.
+        language: Language code for the card.
+        license: Licence of the student's weights, a Hub identifier such as apache-2.0.
+        datasets: Hub ids of the datasets that it was made from.
+        attribution: A sentence on whose work the data and the teacher are, and under which terms.
+        test_set: What the task's metric is measured on, in words.
+        repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
+    """
+
+    stage: Literal["report"] = "report"
+    title: str = "Edge model"
+    language: str = "en"
+    license: str = "apache-2.0"
+    datasets: list[str] = field(default_factory=list)
+    attribution: str = ""
+    test_set: str = "the test set"
+    repo_id: str = ""
+    folder: ClassVar[str] = "artefact"
+
+
+def methods_of(stage: Distill | TaskStage) -> list[DistillationConfig]:
+    """Returns the methods of a stage: its own, and the others with their weights."""
+    own: Any = stage
+    return [own, *(Weighted(also, also.weight) for also in stage.also)]
+
+
+_LEAVES_OUT = {"assistant": (), "distill": (), "distill_on_task": ("distilbert",)}
+"""Methods that a stage can't use: DistilBERT's masked-LM head has no place in a classifier."""
+_DISTILLS = [
+    _with_method(base, name, LayerSearch if name == "minilmv2" else config, stage=base.stage)
+    for base in (Assistant, Distill, DistillOnTask)
+    for name, config in METHODS.items()
+    if name not in _LEAVES_OUT[base.stage]
+]
+_OTHERS: tuple[type, ...] = (Finetune, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
+
+
+def tag_of(stage: Any) -> str | None:
+    """Returns what tells a stage's settings from others': its name, and its method where it has a choice."""
+    read: Callable[[str], Any] = stage.get if isinstance(stage, dict) else lambda name: getattr(stage, name, None)
+    name = read("stage")
+    return f"{name}:{read('method') or 'minilmv2'}" if name in _LEAVES_OUT else name
+
+
+SETTINGS: dict[str, type] = {kind.stage: kind for kind in _OTHERS} | {
+    f"{kind.stage}:{kind.method}": kind for kind in _DISTILLS
+}
+"""The settings of every stage, by `tag_of`."""
+
+Stage = Annotated[
+    reduce(or_, [Annotated[kind, Tag(tag)] for tag, kind in SETTINGS.items()]), Discriminator(tag_of)
+]
+TrainingStage = Finetune | Distill | TaskStage
