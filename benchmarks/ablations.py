@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from edgemin_hf.pipeline import run_recipe
-from edgemin_hf.recipe import Prune, Recipe, settings_of
+from edgemin_hf.recipe import Recipe, settings_of
 from edgemin_hf.recipe_file import load_recipe
+from edgemin_hf.recipe_stages import Prune
 from edgemin_hf.run import Run
 from edgemin_hf.training import make_trainer
 

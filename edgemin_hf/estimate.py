@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data import read_table
-from edgemin_hf.encoder import Shape, shape_of
-from edgemin_hf.recipe import Distill, Finetune, Prune, Quantize, Recipe, Training
+from edgemin_hf.encoder import Shape, family_of, shape_of
+from edgemin_hf.recipe import Recipe, student_shape
+from edgemin_hf.recipe_stages import (
+    Assistant,
+    Distill,
+    DistillOnTask,
+    Finetune,
+    Prune,
+    Quantize,
+    TrainingStage,
+)
+from edgemin_hf.run import raw_text_source
+from edgemin_hf.student import student_config
 
 # Fractions of the speed of a plain matrix product that training reaches, and seconds that AdamW takes for a
 # parameter: both fitted to measured runs of recipes/quickstart.yaml. The estimate is meant to be right within two.
 _EFFICIENCY = 0.35
 _OPTIMIZER_SECONDS = 2.0e-9
 _TOKENS_PER_CHARACTER = 0.28
+_TOKENS_PER_DOCUMENT = 300
+_CHARACTERS_PER_BYTE = {".zst": 3.2, ".parquet": 1.7}
 _OTHER_MINUTES = {"export": 0.5, "evaluate": 0.7, "benchmark": 0.6, "report": 0.1}
 
 
@@ -26,12 +40,18 @@ class Estimate:
     """What a stage will cost.
 
     Attributes:
-        examples: Training examples that it will see; 0 for a stage that trains nothing.
         minutes: Time on this machine.
+        examples: Training examples that it will see; 0 for a stage that trains nothing.
+        shape: Shape of the model that it trains; None where it trains none.
+        parameters: Its parameters, embeddings with them and task heads without.
+        flops: Floating-point operations of all its products with weights, the teacher's among them.
     """
 
-    examples: int
     minutes: float
+    examples: int = 0
+    shape: Shape | None = None
+    parameters: int = 0
+    flops: float = 0.0
 
 
 def flops_per_token(shape: Shape) -> float:
@@ -40,8 +60,14 @@ def flops_per_token(shape: Shape) -> float:
     return 2.0 * shape.num_hidden_layers * layer
 
 
+def parameters_of(config: PretrainedConfig) -> int:
+    """Counts the parameters of the base model that a configuration describes; none are allocated."""
+    with torch.device("meta"):
+        return AutoModel.from_config(config).num_parameters()
+
+
 def estimate_stages(
-    recipe: Recipe, root: Path, teacher: PretrainedConfig, student: PretrainedConfig, bf16: bool, processes: int
+    recipe: Recipe, root: Path, teacher: PretrainedConfig, bf16: bool, processes: int
 ) -> list[Estimate]:
     """Estimates every stage of a recipe.
 
@@ -49,7 +75,6 @@ def estimate_stages(
         recipe: The recipe.
         root: The folder that its paths are relative to.
         teacher: The teacher's configuration.
-        student: The student's configuration.
         bf16: Whether training computes in bf16.
         processes: Number of processes that train together, on this machine's cores.
 
@@ -57,30 +82,75 @@ def estimate_stages(
         An estimate a stage, in their order.
     """
     speed = _EFFICIENCY * _product_speed(torch.bfloat16 if bf16 else torch.float32)
-    task_rows, task_tokens = _text_size([root / recipe.task.train_file], recipe.task.text_column)
-    task_rows = round(task_rows * (1 - recipe.task.validation_share))
-    estimates, current = [], shape_of(student)
+    assistant = student_config(teacher, **student_shape(recipe.assistant)) if recipe.assistant else teacher
+    student = student_config(assistant, **student_shape(recipe.student))
+    sizes, estimates = dict[str, tuple[int, float]](), []
     for stage in recipe.stages:
-        if not isinstance(stage, Training):
-            estimates.append(Estimate(0, _OTHER_MINUTES[stage.stage]))
+        if not isinstance(stage, TrainingStage):
+            estimates.append(Estimate(_OTHER_MINUTES[stage.stage]))
             continue
-        rows, tokens, extra = task_rows, task_tokens, 0.0
-        if isinstance(stage, Distill) and recipe.raw_text is not None:
-            rows, tokens = _text_size([root / f for f in recipe.raw_text.files], recipe.raw_text.text_column)
-            extra = flops_per_token(shape_of(teacher))
         if isinstance(stage, Prune):
-            pruning = stage.pruning(seed=0)
-            # Heads count as a share of the attention's operations only, which the width of the FFN stands in for here.
-            current = current._replace(intermediate_size=pruning.kept_neurons(current.intermediate_size))
-        trained = shape_of(teacher) if isinstance(stage, Finetune) else current
-        batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * processes
-        steps = stage.max_steps if stage.max_steps > 0 else stage.num_train_epochs * rows / batch
-        parameters = trained.hidden_size * teacher.vocab_size + flops_per_token(trained) / 2
-        rounding = 1.3 if isinstance(stage, Quantize) else 1.0
-        compute = steps * batch * tokens * (3 * rounding * flops_per_token(trained) + extra) / speed
-        seconds = compute + steps * parameters * _OPTIMIZER_SECONDS
-        estimates.append(Estimate(round(steps * batch), seconds / 60))
+            student = _pruned(student, stage)
+        trained, compared = student, None
+        if isinstance(stage, Finetune):
+            trained = teacher
+        elif isinstance(stage, Assistant):
+            trained, compared = assistant, teacher
+        elif isinstance(stage, Distill) or stage.also:
+            compared = assistant if stage.stage == "distill" else teacher
+        text = "raw_text" if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) else "task"
+        if text not in sizes:
+            sizes[text] = _size_of(recipe, root, text)
+        estimates.append(_estimate(stage, trained, compared, sizes[text], processes, speed))
     return estimates
+
+
+def _pruned(student: PretrainedConfig, stage: Prune) -> PretrainedConfig:
+    pruned, family = copy.deepcopy(student), family_of(student)
+    # Heads are left as they are: fewer of them can't be told by a configuration's numbers.
+    setattr(pruned, family.ffn_width, stage.pruning(seed=0).kept_neurons(getattr(student, family.ffn_width)))
+    return pruned
+
+
+def _estimate(
+    stage: TrainingStage,
+    trained: PretrainedConfig,
+    compared: PretrainedConfig | None,
+    text: tuple[int, float],
+    processes: int,
+    speed: float,
+) -> Estimate:
+    rows, tokens = text
+    batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * processes
+    steps = stage.max_steps if stage.max_steps > 0 else stage.num_train_epochs * rows / batch
+    rounding = 1.3 if isinstance(stage, Quantize) else 1.0
+    forward = flops_per_token(shape_of(trained))
+    teacher = 0.0 if compared is None else flops_per_token(shape_of(compared))
+    flops = steps * batch * tokens * (3 * forward + teacher)
+    compute = steps * batch * tokens * (3 * rounding * forward + teacher) / speed
+    parameters = parameters_of(trained)
+    if isinstance(stage, Distill) and getattr(stage, "teacher_layer", None) == "search":
+        tried = 2 * stage.search_steps * len(stage.layers_to_try(shape_of(compared or trained).num_hidden_layers))
+        flops, compute = (value * (1 + tried / max(1, steps)) for value in (flops, compute))
+    seconds = compute + steps * parameters * _OPTIMIZER_SECONDS
+    return Estimate(seconds / 60, round(steps * batch), shape_of(trained), parameters, flops)
+
+
+def _size_of(recipe: Recipe, root: Path, text: str) -> tuple[int, float]:
+    """Returns the number of examples and their mean length in tokens."""
+    task, raw = recipe.task, recipe.raw_text
+    if text == "task" and task is not None:
+        rows, tokens = _text_size([root / task.train_file], *task.text_columns)
+        return (rows if task.validation_file else round(rows * (1 - task.validation_share))), tokens
+    assert raw is not None  # noqa: S101 - the recipe's check
+    if not raw.pack:
+        return _text_size([root / file for file in raw.files], raw.text_column)
+    if raw.dataset is not None:
+        tokens = _TOKENS_PER_DOCUMENT * (raw_text_source(raw, root).total or 0)
+    else:
+        characters = {root / file: _CHARACTERS_PER_BYTE.get(Path(file).suffix, 1) for file in raw.files}
+        tokens = _TOKENS_PER_CHARACTER * sum(path.stat().st_size * per_byte for path, per_byte in characters.items())
+    return max(1, round(tokens / raw.max_length) - raw.validation_blocks), raw.max_length
 
 
 def _text_size(files: list[Path], column: str) -> tuple[int, float]:

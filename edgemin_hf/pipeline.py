@@ -18,7 +18,8 @@ from edgemin_hf import __version__
 from edgemin_hf.benchmark.report import summary_table
 from edgemin_hf.export.folder import write_whole
 from edgemin_hf.plan import Step, describe_plan, make_plan
-from edgemin_hf.recipe import Recipe, RecipeError, TrainingStage
+from edgemin_hf.recipe import Recipe, RecipeError
+from edgemin_hf.recipe_stages import TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.stages import run_stage
 

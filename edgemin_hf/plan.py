@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgemin_hf.estimate import Estimate, estimate_stages
-from edgemin_hf.recipe import (
-    TRAINS_STUDENT,
-    Distill,
-    Evaluate,
-    Recipe,
-    RecipeError,
-    Stage,
-    settings_of,
-    student_shape,
-    teacher_name,
-)
+from edgemin_hf.recipe import TRAINS_STUDENT, Recipe, RecipeError, settings_of, teacher_name
 from edgemin_hf.recipe_check import check_recipe
-from edgemin_hf.run import Run
-from edgemin_hf.student import student_config
+from edgemin_hf.recipe_stages import Assistant, Distill, DistillOnTask, Evaluate, Stage
+from edgemin_hf.run import Run, raw_text_source
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,8 @@ def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]
     if output.exists() and not output.is_dir():
         raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
     teacher = check_recipe(recipe, root)
-    student = student_config(teacher, **student_shape(recipe.student))
     run = Run(recipe, {}, root, output)
-    estimates = estimate_stages(recipe, root, teacher, student, run.bf16, run.processes)
+    estimates = estimate_stages(recipe, root, teacher, run.bf16, run.processes)
     steps: list[Step] = []
     for stage, estimate in zip(recipe.stages, estimates, strict=True):
         inputs = _inputs(run, stage, first=not steps)
@@ -106,12 +95,26 @@ def _state(run: Run, step: Step, overwrite: bool) -> str:
 
 
 def describe_plan(steps: list[Step]) -> str:
-    """Returns the plan as a table: stages, folders, state, examples and an estimate of the time."""
-    lines = [f"{'stage':<14}{'state':<11}{'examples':>10}{'minutes':>9}  result"]
+    """Returns the plan as a table: stages, state, and estimates of size, work and time.
+
+    "model" is the shape that a stage trains (layers x width / heads / neurons) and its parameters, task heads aside;
+    "PFLOP" are 10^15 floating-point operations, the teacher's among them.
+    """
+    lines = [
+        f"{'stage':<16}{'state':<11}{'model':<20}{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'minutes':>10}  result"
+    ]
     for step in steps:
-        examples = f"{step.estimate.examples:,}" if step.estimate.examples else ""
-        minutes = f"{step.estimate.minutes:.1f}" if step.state != "done" else ""
-        lines.append(f"{step.stage.stage:<14}{step.state:<11}{examples:>10}{minutes:>9}  {step.folder}")
+        guess = step.estimate
+        shape, parameters, examples, work = "", "", "", ""
+        if guess.shape is not None:
+            depth, width, heads, neurons = guess.shape
+            shape, parameters = f"{depth}x{width}/{heads}/{neurons}", f"{guess.parameters / 1e6:.1f}"
+            examples, work = f"{guess.examples:,}", f"{guess.flops / 1e15:.3g}"
+        minutes = f"{guess.minutes:,.1f}" if step.state != "done" else ""
+        lines.append(
+            f"{step.stage.stage:<16}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{minutes:>10}"
+            f"  {step.folder}"
+        )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
     return "\n".join([*lines, f"About {total:.0f} minutes to go on this machine."])
 
@@ -120,18 +123,27 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
     """Returns what the result of a stage depends on beside its settings, at the first stage that it matters to."""
     recipe, inputs = run.recipe, dict[str, Any]()
     if first:
-        task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
-        inputs |= {"teacher": _teacher(run), "task": task, "train_file": _content(run.root / recipe.task.train_file)}
+        inputs |= {"teacher": _teacher(run)}
         inputs |= {"seed": recipe.seed, "precision": "bf16" if run.bf16 else "fp32"}
         inputs |= {"threads": run.threads, "processes": run.processes}
+    if first and recipe.task is not None:
+        task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
+        inputs |= {"task": task, "train_file": _content(run.root / recipe.task.train_file)}
+        if recipe.task.validation_file is not None:
+            inputs["validation_file"] = _content(run.root / recipe.task.validation_file)
     students = [other.stage for other in recipe.stages if other.stage in TRAINS_STUDENT]
     if students and stage.stage == students[0]:
         inputs["student"] = asdict(recipe.student)
-    if isinstance(stage, Distill) and recipe.raw_text is not None:
-        contents = [_content(run.root / file) for file in recipe.raw_text.files]
-        inputs["raw_text"] = {**asdict(recipe.raw_text), "contents": contents}
+    if isinstance(stage, Assistant) and recipe.assistant is not None:
+        inputs["assistant"] = asdict(recipe.assistant)
+    if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) and recipe.raw_text is not None:
+        raw = recipe.raw_text
+        contents: Any = [_content(run.root / file) for file in raw.files]
+        if raw.pack:
+            contents = raw_text_source(raw, run.root).fingerprint()
+        inputs["raw_text"] = {**asdict(raw), "contents": contents}
     if isinstance(stage, Evaluate):
-        inputs["test_file"] = [recipe.task.test_file, _content(run.root / recipe.task.test_file)]
+        inputs["test_file"] = [run.task.test_file, _content(run.root / run.task.test_file)]
     return inputs
 
 

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
-from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.pruning.structured import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.recipe_stages import STRICT, Count, Stage
 from edgemin_hf.tasks import TextClassification
-
-_STRICT = ConfigDict(extra="forbid", strict=True)
-_Count = Annotated[int, Field(ge=1)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
     """A recipe that can't be run: one line that names field, value and what is allowed."""
 
 
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class Teacher:
     """The large model.
 
@@ -36,9 +29,9 @@ class Teacher:
     model: str
 
 
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class Student:
-    """The student's shape; what is left out is the teacher's. See `create_student`."""
+    """The shape of the student, or of an assistant; what is left out is the teacher's. See `create_student`."""
 
     num_hidden_layers: int | None = None
     hidden_size: int | None = None
@@ -48,165 +41,47 @@ class Student:
     model_type: str | None = None
 
 
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class RawText:
-    """Raw text for task-agnostic distillation: one column of several tables, labels and duplicates dropped."""
+    """Raw text for task-agnostic distillation: files, or a dataset of the Hub.
 
-    files: Annotated[list[str], Field(min_length=1)]
+    Attributes:
+        files: Text (.txt: documents between blank lines) or tables (.jsonl, .parquet; .tsv and .csv where not
+            packed), each also compressed (.zst) where packed; relative to the recipe.
+        dataset: Id of a dataset on the Hub, which is read as a stream.
+        dataset_config: Its configuration, such as a language; None where it has one.
+        dataset_split: Its split.
+        revision: Its revision; None takes the newest.
+        text_column: The column of a table that holds the text.
+        max_length: Tokens of a block, or after which a row is cut.
+        pack: Whether documents are joined and cut into blocks of `max_length` tokens, without padding. Else each
+            different row is one example: for short texts such as questions.
+        validation_blocks: Blocks that are held out, where packed.
+    """
+
+    files: list[str] = field(default_factory=list)
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_split: str = "train"
+    revision: str | None = None
     text_column: str = "text"
     max_length: Annotated[int, Field(ge=3)] = 128
+    pack: bool = True
+    validation_blocks: Count = 256
+
+    def __post_init__(self) -> None:
+        if bool(self.files) == bool(self.dataset):
+            raise ValueError(f"files: {self.files} beside dataset: {self.dataset}; allowed: one of the two")
+        if self.dataset and not self.pack:
+            raise ValueError("pack: false beside dataset; allowed: true, since a dataset of the Hub is streamed")
 
 
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class Task(TextClassification):
     """The task; see `TextClassification`."""
 
 
-@dataclass(config=_STRICT)
-class Training:
-    """Settings that all training stages share, by their names in `transformers.TrainingArguments`."""
-
-    num_train_epochs: _Positive = 3.0
-    max_steps: int = -1
-    per_device_train_batch_size: _Count = 32
-    gradient_accumulation_steps: _Count = 1
-    learning_rate: _Positive = 2e-4
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    save_steps: _Count = 250
-
-    def __post_init__(self) -> None:
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ValueError(f"max_steps: {self.max_steps}; allowed: 1 or more, or -1 to go by num_train_epochs")
-        # The other half of a stage's settings checks itself: dataclasses call only one __post_init__.
-        check_rest = getattr(super(), "__post_init__", None)
-        if check_rest is not None:
-            check_rest()
-
-
-@dataclass(config=_STRICT)
-class Finetune(Training):
-    """Fine-tunes the teacher on the task; without this stage it is used as it is."""
-
-    stage: Literal["finetune"] = "finetune"
-    folder: ClassVar[str] = "teacher"
-
-
-@dataclass(config=_STRICT)
-class Distill(Training, MiniLMv2Config):
-    """Stage 1: task-agnostic distillation of the student on raw text."""
-
-    stage: Literal["distill"] = "distill"
-    method: Literal["minilmv2"] = "minilmv2"
-    folder: ClassVar[str] = "distill"
-
-
-@dataclass(config=_STRICT)
-class TaskDistill(Training, TaskDistillationConfig):
-    """Stage 2: distillation of the student on the task."""
-
-    stage: Literal["task_distill"] = "task_distill"
-    folder: ClassVar[str] = "task_distill"
-
-
-@dataclass(config=_STRICT)
-class Prune(Training, TaskDistillationConfig):
-    """Removes heads and feed-forward neurons of the student, then distils again. See `PruningConfig`."""
-
-    stage: Literal["prune"] = "prune"
-    head_sparsity: float = 0.0
-    ffn_sparsity: float = 0.0
-    saliency: Literal["taylor", "random"] = "taylor"
-    saliency_examples: int = 1024
-    folder: ClassVar[str] = "prune"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.pruning(seed=0)
-
-    def pruning(self, seed: int) -> PruningConfig:
-        """Returns the settings of the pruning alone."""
-        return PruningConfig(self.head_sparsity, self.ffn_sparsity, self.saliency, self.saliency_examples, seed)
-
-
-@dataclass(config=_STRICT)
-class Quantize(Training, TaskDistillationConfig, QuantizationConfig):
-    """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`."""
-
-    stage: Literal["quantize"] = "quantize"
-    folder: ClassVar[str] = "quantize"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        QuantizationConfig.__post_init__(self)
-
-
-@dataclass(config=_STRICT)
-class Export:
-    """Exports student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
-
-    Attributes:
-        fidelity_texts: Number of those texts.
-    """
-
-    stage: Literal["export"] = "export"
-    fidelity_texts: _Count = 256
-    folder: ClassVar[str] = "export"
-
-
-@dataclass(config=_STRICT)
-class Evaluate:
-    """Measures accuracy on the test set; the only stage that opens it."""
-
-    stage: Literal["evaluate"] = "evaluate"
-    folder: ClassVar[str] = "evaluate"
-
-
-@dataclass(config=_STRICT)
-class Benchmark:
-    """Measures latency on test sentences, batch 1, without padding.
-
-    Attributes:
-        sentences: Number of sentences, evenly spaced in the test set.
-        rounds: Number of counted rounds over them.
-    """
-
-    stage: Literal["benchmark"] = "benchmark"
-    sentences: _Count = 500
-    rounds: _Count = 5
-    folder: ClassVar[str] = "benchmark"
-
-
-@dataclass(config=_STRICT)
-class Report:
-    """Writes the artefact: model, graphs, card, report, benchmark.
-
-    Attributes:
-        title: Name of the model in card and report.
-        language: Language code for the card.
-        license: Licence of the student's weights, a Hub identifier such as apache-2.0.
-        datasets: Hub ids of the datasets that it was made from.
-        attribution: A sentence on whose work the data and the teacher are, and under which terms.
-        test_set: What the accuracy is measured on, in words.
-        repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
-    """
-
-    stage: Literal["report"] = "report"
-    title: str = "Edge model"
-    language: str = "en"
-    license: str = "apache-2.0"
-    datasets: list[str] = field(default_factory=list)
-    attribution: str = ""
-    test_set: str = "the test set"
-    repo_id: str = ""
-    folder: ClassVar[str] = "artefact"
-
-
-TrainingStage = Finetune | Distill | TaskDistill | Prune | Quantize
-Stage = TrainingStage | Export | Evaluate | Benchmark | Report
-
-
-@dataclass(config=_STRICT)
+@dataclass(config=STRICT)
 class Recipe:
     """The way from a teacher to an artefact.
 
@@ -214,9 +89,10 @@ class Recipe:
         name: A short name.
         output_dir: Folder of the run, relative to where the command is given.
         teacher: The large model.
-        task: What the student is for.
         stages: What to do, in this order.
+        task: What the student is for; None where all stages are task-agnostic.
         student: Its shape.
+        assistant: Shape of an assistant, which the stage `assistant` makes.
         raw_text: Text for stage 1.
         seed: Seed of the split, of initialisation and of training.
         precision: "bf16" and "fp32" say it; "auto" takes bf16 for training where the processor computes in it.
@@ -226,21 +102,30 @@ class Recipe:
     name: Annotated[str, Field(min_length=1)]
     output_dir: Annotated[str, Field(min_length=1)]
     teacher: Teacher
-    task: Task
-    stages: list[Annotated[Stage, Field(discriminator="stage")]]
+    stages: list[Stage]  # type: ignore[valid-type]
+    task: Task | None = None
     student: Student = field(default_factory=Student)
+    assistant: Student | None = None
     raw_text: RawText | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
     def __post_init__(self) -> None:
-        _check_order([stage.stage for stage in self.stages])
-        if any(stage.stage == "distill" for stage in self.stages) and self.raw_text is None:
-            raise ValueError("raw_text: missing; allowed: files and text_column, since stage distill learns from them")
+        names = [stage.stage for stage in self.stages]
+        check_order(names)
+        agnostic = ("assistant", "distill")
+        needs_text = [name for name in names if name in agnostic]
+        if needs_text and self.raw_text is None:
+            raise ValueError(f"raw_text: missing; allowed: files or dataset, since stage {needs_text[0]} learns of it")
+        needs_task = [name for name in names if name not in agnostic]
+        if needs_task and self.task is None:
+            raise ValueError(f"task: missing; allowed: files and columns, since stage {needs_task[0]} learns it")
+        if ("assistant" in names) != (self.assistant is not None):
+            raise ValueError(f"assistant: {self.assistant}; allowed: a shape if and only if there is a stage assistant")
 
 
-_MAKES_STUDENT = ("distill", "task_distill")
+_MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")
 TRAINS_STUDENT = (*_MAKES_STUDENT, "prune", "quantize")
 _NEEDS: dict[str, tuple[str, ...]] = {
     "prune": _MAKES_STUDENT,
@@ -251,10 +136,18 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "report": ("benchmark",),
 }
 """What a stage needs: one of these before it."""
-_NO_TRAINING_AFTER = ("quantize", "export")
+_TOO_LATE: dict[str, tuple[str, ...]] = {"assistant": TRAINS_STUDENT} | dict.fromkeys(
+    TRAINS_STUDENT, ("quantize", "export")
+)
+"""What may not stand before a stage."""
 
 
-def _check_order(stages: Sequence[str]) -> None:
+def check_order(stages: Sequence[str]) -> None:
+    """Checks the order of a recipe's stages.
+
+    Raises:
+        ValueError: If a stage stands twice or in the wrong place.
+    """
     if not stages:
         raise ValueError("stages: none; allowed: at least one")
     for index, stage in enumerate(stages):
@@ -265,9 +158,11 @@ def _check_order(stages: Sequence[str]) -> None:
             raise ValueError(f"stages: {stage} in place {index + 1}; allowed: after {' or '.join(needs)}")
         if stage == "finetune" and before:
             raise ValueError(f"stages: finetune in place {index + 1}; allowed: first")
-        too_late = [other for other in _NO_TRAINING_AFTER if other in before]
-        if stage in TRAINS_STUDENT and too_late:
+        too_late = [other for other in _TOO_LATE.get(stage, ()) if other in before]
+        if too_late:
             raise ValueError(f"stages: {stage} in place {index + 1}; allowed: before {too_late[0]}")
+    if "assistant" in stages and "distill" not in stages:
+        raise ValueError("stages: assistant without distill; allowed: with it, which learns of the assistant")
 
 
 def teacher_name(recipe: Recipe, root: Path) -> str:
@@ -283,4 +178,4 @@ def student_shape(student: Student) -> dict[str, Any]:
 
 def settings_of(stage: Any) -> Mapping[str, Any]:
     """Returns a stage's settings, defaults included, as plain values."""
-    return {f.name: getattr(stage, f.name) for f in fields(stage)}
+    return asdict(stage)

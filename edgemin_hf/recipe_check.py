@@ -12,7 +12,9 @@ from edgemin_hf.data import check_table
 from edgemin_hf.encoder import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.surgery import check_prunable
-from edgemin_hf.recipe import Distill, Prune, Recipe, RecipeError, student_shape, teacher_name
+from edgemin_hf.recipe import RawText, Recipe, RecipeError, student_shape, teacher_name
+from edgemin_hf.recipe_stages import Distill, Prune, TaskStage
+from edgemin_hf.run import raw_text_source
 from edgemin_hf.student import student_config
 
 
@@ -29,23 +31,61 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
     Raises:
         RecipeError: If a file, a column, or a shape is not possible.
     """
-    with _prefix("task."):
-        recipe.task.check(root)
-    for name in recipe.raw_text.files if recipe.raw_text else ():
-        with _prefix("raw_text.files: "):
-            check_table(root / name, recipe.raw_text.text_column)  # type: ignore[union-attr]
+    if recipe.task is not None:
+        with _prefix("task."):
+            recipe.task.check(root)
+    if recipe.raw_text is not None:
+        _check_raw_text(recipe.raw_text, root)
     with _prefix("teacher.model: "):
         config = _load_teacher_config(recipe, root)
     _check_teacher(recipe, root, config)
+    check_shapes(recipe, config)
+    return config
+
+
+def check_shapes(recipe: Recipe, teacher: PretrainedConfig) -> None:
+    """Checks the student's and the assistant's shapes, and whether the methods can compare them with their teachers.
+
+    Raises:
+        RecipeError: If not.
+    """
+    assistant = teacher
+    if recipe.assistant is not None:
+        with _prefix("assistant."):
+            assistant = student_config(teacher, **student_shape(recipe.assistant))
     with _prefix("student."):
-        student = student_config(config, **student_shape(recipe.student))
+        student = student_config(assistant, **student_shape(recipe.student))
     for stage in recipe.stages:
         with _prefix(f"{stage.stage}."):
             if isinstance(stage, Distill):
-                stage.check(shape_of(student), shape_of(config))
+                pairs = {"assistant": (assistant, teacher), "distill": (student, assistant)}
+                _check_methods(stage, *pairs.get(stage.stage, (student, teacher)))
+            if isinstance(stage, TaskStage):
+                _check_methods(stage, student, teacher)
             if isinstance(stage, Prune):
                 check_prunable(student, heads=stage.head_sparsity > 0, neurons=stage.ffn_sparsity > 0)
-    return config
+
+
+def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    for method in (stage, *stage.also):
+        check = getattr(method, "check", None)
+        if check is not None:
+            check(shape_of(student), shape_of(teacher))
+    wants_head = isinstance(stage, Distill) and stage.method == "distilbert" and stage.stage != "distill_on_task"
+    if wants_head and not any(name.endswith("ForMaskedLM") for name in teacher.architectures or ()):
+        raise ValueError(f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
+                         "allowed: a ...ForMaskedLM, whose masked-LM head it learns from")
+    if isinstance(stage, Distill) and getattr(stage, "teacher_layer", None) == "search" and stage.stage != "distill":
+        raise ValueError("teacher_layer: search; allowed: a number, or search in the stage distill")
+
+
+def _check_raw_text(raw: RawText, root: Path) -> None:
+    with _prefix("raw_text.files: " if raw.files else "raw_text.dataset: "):
+        if raw.pack:
+            raw_text_source(raw, root).check()
+        else:
+            for name in raw.files:
+                check_table(root / name, raw.text_column)
 
 
 def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
@@ -63,13 +103,13 @@ def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
 
 
 def _check_teacher(recipe: Recipe, root: Path, config: PretrainedConfig) -> None:
-    lengths = {"task": recipe.task.max_length} | ({"raw_text": recipe.raw_text.max_length} if recipe.raw_text else {})
+    lengths = {name: part.max_length for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)) if part}
     longest = config.max_position_embeddings - first_position(config)
     for name, length in lengths.items():
         if length > longest:
             raise RecipeError(f"{name}.max_length: {length}; allowed: 3 to {longest}, the teacher's positions")
     names = {stage.stage for stage in recipe.stages}
-    if "finetune" in names or not names & {"task_distill", "prune", "quantize"}:
+    if recipe.task is None or "finetune" in names or not names & {"task_distill", "prune", "quantize"}:
         return
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise RecipeError(

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from edgemin_hf.recipe import RawText, Recipe, RecipeError, Stage, Student, Task, Teacher
+from edgemin_hf.recipe import RawText, Recipe, RecipeError, Student, Task, Teacher
+from edgemin_hf.recipe_stages import METHODS, SETTINGS
 
 
 class _Loader(yaml.SafeLoader):
@@ -80,26 +81,37 @@ def _names(settings: type) -> str:
     return ", ".join(f.name for f in fields(settings))
 
 
-_SETTINGS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "raw_text": RawText} | {
-    kind.stage: kind for kind in get_args(Stage)
-}
+_PARTS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "assistant": Student}
+_PARTS |= {"raw_text": RawText}
 
 
 def _explain(error: ValidationError) -> str:
     """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
     first = error.errors()[0]
-    # ("stages", 3, "prune", "head_sparsity") is written prune.head_sparsity, as `--set` would have it.
     path = [str(part) for part in first["loc"]]
+    allowed = _PARTS.get(path[0], Recipe)
     if len(path) > 2 and path[0] == "stages":
-        path = path[2:]
+        # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
+        allowed = SETTINGS[path[2]]
+        path = [path[2].partition(":")[0], *path[3:]]
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])
     if first["type"] == "unexpected_keyword_argument":
-        return f"{name}: {value}; allowed: {_names(_SETTINGS[path[0]] if len(path) > 1 else Recipe)}"
+        return f"{name}: {value}; allowed: {_names(allowed)}"
     if first["type"] == "missing":
         return f"{name}: missing; allowed: a value, it has no default"
     if first["type"].startswith("union_tag"):
-        tag = first["ctx"].get("tag", "missing")
-        return f"{name}.stage: {tag}; allowed: {first['ctx'].get('expected_tags', 'a stage').replace(chr(39), '')}"
+        return _explain_tag(name, first["ctx"].get("tag", "missing"))
     return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"
+
+
+def _explain_tag(name: str, tag: str) -> str:
+    stage, _, method = tag.partition(":")
+    if not name.startswith("stages"):
+        return f"{name}.method: {tag}; allowed: {', '.join(m for m in METHODS if m != 'distilbert')}"
+    stages = list(dict.fromkeys(known.partition(":")[0] for known in SETTINGS))
+    if stage not in stages:
+        return f"{name}.stage: {stage}; allowed: {', '.join(stages)}"
+    methods = [known.partition(":")[2] for known in SETTINGS if known.startswith(f"{stage}:")]
+    return f"{stage}.method: {method}; allowed: {', '.join(methods)}"

@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub.constants import HF_HOME
+from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -23,12 +27,20 @@ from transformers import (
 )
 
 from edgemin_hf.benchmark.measure import cpu_flags
+from edgemin_hf.corpus import TokenBlocks, token_stream
 from edgemin_hf.data import read_sentences, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.recipe import TRAINS_STUDENT, Finetune, Recipe, Stage, student_shape, teacher_name
+from edgemin_hf.raw_text import HubText, TextFiles
+from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, student_shape, teacher_name
+from edgemin_hf.recipe_stages import Assistant, Distill, Finetune, Stage
 from edgemin_hf.student import create_student
+from edgemin_hf.tasks import TextClassification
+
+CACHE = Path(HF_HOME) / "edgemin"
+"""Where tokenised raw text is kept, for all runs."""
+_UNPACKED_VALIDATION_SHARE = 0.05
 
 
 class Run:
@@ -76,17 +88,23 @@ class Run:
             tokenizer.backend_tokenizer.no_truncation()
         return tokenizer
 
+    @property
+    def task(self) -> TextClassification:
+        """The task, of a stage that can't be without one."""
+        assert self.recipe.task is not None  # noqa: S101 - the recipe's check
+        return self.recipe.task
+
     @cached_property
     def label_ids(self) -> dict[str, int]:
         """Number of each label: the teacher's own where it is not fine-tuned here."""
         if any(isinstance(stage, Finetune) for stage in self.recipe.stages):
-            return {label: index for index, label in enumerate(self.recipe.task.labels(self.root))}
+            return {label: index for index, label in enumerate(self.task.labels(self.root))}
         return AutoConfig.from_pretrained(self.teacher_folder).label2id
 
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:
         """Training and validation rows of the task."""
-        return self.recipe.task.train_and_validation(self.root, self.tokenizer, self.label_ids, self.recipe.seed)
+        return self.task.train_and_validation(self.root, self.tokenizer, self.label_ids, self.recipe.seed)
 
     @cached_property
     def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
@@ -110,12 +128,19 @@ class Run:
         return key.hexdigest()
 
     @cached_property
-    def sentences(self) -> Dataset:
-        """The raw text of stage 1, tokenised."""
+    def raw_text(self) -> tuple[TorchDataset[Any], TorchDataset[Any]]:
+        """Training and validation examples of stage 1."""
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the recipe's check
+        if raw.pack:
+            stream = token_stream(raw_text_source(raw, self.root), self.tokenizer, CACHE)
+            return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
         table = read_sentences([self.root / file for file in raw.files], raw.text_column)
-        return tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
+        sentences = tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
+        if self.recipe.task is not None:
+            return sentences, self.data[1]
+        split = sentences.train_test_split(test_size=_UNPACKED_VALIDATION_SHARE, seed=self.recipe.seed)
+        return split["train"], split["test"]
 
     @property
     def bf16(self) -> bool:
@@ -126,18 +151,55 @@ class Run:
             return torch.cuda.is_bf16_supported()
         return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
-    def load(self, folder: str | Path) -> PreTrainedModel:
-        """Loads a classifier from safetensors."""
-        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    def load(self, folder: str | Path, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
+        """Loads a model from safetensors, a classifier if not said otherwise.
+
+        A head that the checkpoint lacks is made for the task's labels, under the recipe's seed.
+        """
+        labels: dict[str, Any] = {}
+        architecture = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
+        if head is AutoModelForSequenceClassification and "SequenceClassification" not in architecture:
+            set_seed(self.recipe.seed)
+            labels = self.labels
+        return head.from_pretrained(folder, use_safetensors=True, **labels)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        ids = self.label_ids
+        names = {index: label for label, index in ids.items()}
+        return {"num_labels": len(ids), "label2id": ids, "id2label": names, "problem_type": self.task.problem_type}
+
+    def teacher(self, stage: Distill) -> PreTrainedModel:
+        """Loads the teacher of a stage of inner distillation: the assistant, the fine-tuned one, or the recipe's own.
+
+        A masked-LM head is only in the checkpoint that the recipe names.
+        """
+        head = self._head(stage)
+        if isinstance(stage, Assistant) or self.recipe.assistant is None:
+            return self.load(self.base_folder if head is AutoModelForMaskedLM else self.teacher_folder, head)
+        return self.load(self.output / Assistant.folder, head)
+
+    def _head(self, stage: Stage) -> Any:
+        if isinstance(stage, Distill) and stage.method == "distilbert":
+            return AutoModelForMaskedLM
+        return AutoModel if self.recipe.task is None else AutoModelForSequenceClassification
 
     def student(self, stage: Stage) -> PreTrainedModel:
-        """Loads what the stage before left of the student, or makes it from the teacher."""
+        """Loads what the stage before left of the student, or makes it from its teacher; likewise an assistant."""
         names = [other.stage for other in self.recipe.stages]
         before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in TRAINS_STUDENT]
         if before:
-            return self.load(self.output / before[-1].folder)
+            return self.load(self.output / before[-1].folder, self._head(stage))
+        shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
+        assert shape is not None  # noqa: S101 - the recipe's check
+        teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
         set_seed(self.recipe.seed)
-        return create_student(self.load(self.teacher_folder), **student_shape(self.recipe.student))
+        student = create_student(teacher, **student_shape(shape))
+        if self._head(stage) is AutoModelForSequenceClassification:
+            # A teacher need not say it, but pipelines would squash the score of a student that does not.
+            student.config.problem_type = self.task.problem_type
+        return student
 
     def record_file(self, stage: Stage) -> Path:
         """File in which a stage writes down what it is made of, and when it has finished, what it did."""
@@ -147,3 +209,10 @@ class Run:
         """Reads what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:
+    """Returns the documents that a recipe's packed raw text names."""
+    if raw.dataset is not None:
+        return HubText(raw.dataset, raw.dataset_config, raw.dataset_split, raw.revision, raw.text_column)
+    return TextFiles([root / file for file in raw.files], raw.text_column)

@@ -31,7 +31,7 @@ from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
 from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.recipe import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
+from edgemin_hf.recipe_stages import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.tasks import accuracy_with_interval
 from edgemin_hf.training import train_stage

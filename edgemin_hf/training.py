@@ -21,9 +21,19 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.export.folder import whole_folder
-from edgemin_hf.recipe import Distill, Finetune, Prune, Quantize, Training, TrainingStage
+from edgemin_hf.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.recipe_stages import (
+    Distill,
+    DistillOnTask,
+    Finetune,
+    Prune,
+    Quantize,
+    TaskStage,
+    Training,
+    TrainingStage,
+    methods_of,
+)
 from edgemin_hf.run import Run
-from edgemin_hf.tasks import accuracy
 from edgemin_hf.trainer import DistillationTrainer
 
 
@@ -65,7 +75,7 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     """
     trainer = make_trainer(run, stage, work)
     checkpoint = _last_checkpoint(work)
-    metric = "loss" if isinstance(stage, Distill) else "accuracy"
+    metric = "loss" if isinstance(stage, Distill) else run.task.metric
     # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -95,49 +105,52 @@ def make_trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrai
     Returns:
         The trainer, nothing trained or removed yet.
     """
-    teacher, pruning, quantization = None, None, None
-    train, validation = run.data if isinstance(stage, Finetune | Distill) else run.data_with_teacher_logits
-    distillation: Any = stage
+    collator: Any = DataCollatorWithPadding(run.tokenizer)
+    callbacks: list[TrainerCallback] = [_CheckpointMark()]
+    teacher, packed, methods = None, False, []
     if isinstance(stage, Finetune):
+        train, validation = run.data
         set_seed(run.recipe.seed)
-        ids = run.label_ids
-        labels = {"num_labels": len(ids), "label2id": ids, "id2label": {index: label for label, index in ids.items()}}
         # A head that the checkpoint brings for other labels is replaced.
         model = AutoModelForSequenceClassification.from_pretrained(
-            run.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **labels
+            run.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **run.labels
         )
-        distillation = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+        methods = [TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)]
+    elif isinstance(stage, Distill):
+        model, teacher, methods = run.student(stage), run.teacher(stage), methods_of(stage)
+        train, validation = run.data if isinstance(stage, DistillOnTask) else run.raw_text
+        packed = not isinstance(stage, DistillOnTask) and run.recipe.raw_text.pack
+        if stage.method == "distilbert":
+            collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
+            callbacks.append(EpochOfMasks(collator))
     else:
-        model = run.student(stage)
-    if isinstance(stage, Distill):
-        teacher, train = run.load(run.teacher_folder), run.sentences
-    elif isinstance(stage, Prune):
-        pruning = stage.pruning(run.recipe.seed)
-    elif isinstance(stage, Quantize):
-        quantization = stage
+        model, methods = run.student(stage), methods_of(stage)
+        train, validation = run.data_with_teacher_logits
+        if stage.also:
+            teacher = run.load(run.teacher_folder)
     return DistillationTrainer(
         model,
         teacher,
-        _training_arguments(run, stage, work),
-        distillation_config=distillation,
-        pruning_config=pruning,
-        quantization_config=quantization,
+        _training_arguments(run, stage, work, packed),
+        distillation_config=methods,
+        pruning_config=stage.pruning(run.recipe.seed) if isinstance(stage, Prune) else None,
+        quantization_config=stage if isinstance(stage, Quantize) else None,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=run.tokenizer,
-        data_collator=DataCollatorWithPadding(run.tokenizer),
-        compute_metrics=accuracy,
-        callbacks=[_CheckpointMark()],
+        data_collator=collator,
+        compute_metrics=run.task.compute_metrics if isinstance(stage, Finetune | TaskStage) else None,
+        callbacks=callbacks,
     )
 
 
-def _training_arguments(run: Run, stage: TrainingStage, work: Path) -> TrainingArguments:
+def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:
     names = [field.name for field in fields(Training)]
     return TrainingArguments(
         output_dir=str(work),
         **{name: getattr(stage, name) for name in names},
         per_device_eval_batch_size=64,
-        group_by_length=True,
+        group_by_length=not packed,
         bf16=run.bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=run.recipe.seed,

@@ -9,8 +9,9 @@ from conftest import write_tsv
 from transformers import GPT2Config, MPNetConfig, PreTrainedModel
 
 from edgemin_hf.cli import main
-from edgemin_hf.recipe import Distill, RecipeError
+from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_file import load_recipe
+from edgemin_hf.recipe_stages import SETTINGS, Also, Distill
 
 RECIPE = {
     "name": "tiny",
