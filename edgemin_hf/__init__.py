@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.distilbert import DistilBERTConfig
     from edgemin_hf.distillation.minilm import MiniLMConfig
     from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
+    from edgemin_hf.distillation.pkd import PKDConfig
     from edgemin_hf.distillation.task import TaskDistillationConfig
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
@@ -25,6 +26,7 @@ _HOMES = {
     "DistillationTrainer": "trainer",
     "MiniLMConfig": "distillation.minilm",
     "MiniLMv2Config": "distillation.minilmv2",
+    "PKDConfig": "distillation.pkd",
     "PruningConfig": "pruning.structured",
     "QuantizationConfig": "quantization.native",
     "TaskDistillationConfig": "distillation.task",
@@ -39,6 +41,7 @@ __all__ = [
     "DistillationTrainer",
     "MiniLMConfig",
     "MiniLMv2Config",
+    "PKDConfig",
     "PruningConfig",
     "QuantizationConfig",
     "TaskDistillationConfig",

@@ -54,3 +54,16 @@ def uniform_layers(student: Encoder, teacher: Encoder) -> list[int]:
     """
     depth, limit = len(student.layers), len(teacher.layers)
     return [-(-(layer + 1) * limit // depth) - 1 for layer in range(depth)]
+
+
+def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Takes each example's first real token, where encoders have their [CLS].
+
+    Args:
+        hidden: (batch, length, width).
+        mask: Which tokens are real, bool (batch, length); padding may stand on either side.
+
+    Returns:
+        (batch, width).
+    """
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(dim=1)]
