@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.distilbert import DistilBERTConfig
     from edgemin_hf.distillation.minilm import MiniLMConfig
     from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
+    from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
     from edgemin_hf.distillation.pkd import PKDConfig
     from edgemin_hf.distillation.task import TaskDistillationConfig
     from edgemin_hf.distillation.weighted import Weighted
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "DistilBERTConfig": "distillation.distilbert",
     "DistillationTrainer": "trainer",
+    "MLKDConfig": "distillation.mlkd",
+    "MLKDTaskConfig": "distillation.mlkd",
     "MiniLMConfig": "distillation.minilm",
     "MiniLMv2Config": "distillation.minilmv2",
     "PKDConfig": "distillation.pkd",
@@ -39,6 +42,8 @@ _HOMES = {
 __all__ = [
     "DistilBERTConfig",
     "DistillationTrainer",
+    "MLKDConfig",
+    "MLKDTaskConfig",
     "MiniLMConfig",
     "MiniLMv2Config",
     "PKDConfig",
