@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
     from edgemin_hf.distillation.pkd import PKDConfig
     from edgemin_hf.distillation.task import TaskDistillationConfig
+    from edgemin_hf.distillation.tinybert import TinyBERTConfig
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
     from edgemin_hf.pruning.structured import PruningConfig
@@ -33,6 +34,7 @@ _HOMES = {
     "PruningConfig": "pruning.structured",
     "QuantizationConfig": "quantization.native",
     "TaskDistillationConfig": "distillation.task",
+    "TinyBERTConfig": "distillation.tinybert",
     "Weighted": "distillation.weighted",
     "create_student": "student",
     "export_onnx": "export.onnx",
@@ -50,6 +52,7 @@ __all__ = [
     "PruningConfig",
     "QuantizationConfig",
     "TaskDistillationConfig",
+    "TinyBERTConfig",
     "Weighted",
     "create_student",
     "export_onnx",

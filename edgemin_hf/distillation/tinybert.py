@@ -1,0 +1,221 @@
+"""TinyBERT: embeddings, hidden states and attention scores, layer by layer (Jiao et al. 2020, arXiv 1909.10351).
+
+The paper then trains the prediction layer (equation 10). That is `TaskDistillationConfig(soft_weight=1, hard_weight=0,
+temperature=1)`: cross-entropy with the teacher's predictions is its KL and their entropy, which has no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from edgemin_hf.attention import FAR_AWAY, attention_scores, check_scores
+from edgemin_hf.distillation.capture import Recording
+from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher, uniform_layers
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
+
+_WEIGHTS = ("embedding_weight", "hidden_weight", "attention_weight")
+
+
+@dataclass
+class TinyBERTConfig:
+    """Settings of TinyBERT's intermediate layers.
+
+    One learned linear map with a bias takes the student's embeddings and all its hidden states to the teacher's width,
+    as in the authors' code; the paper writes W_e and W_h. It starts as the identity where the widths are equal, since
+    a student may then start from the teacher's own layers.
+
+    Attributes:
+        embedding_weight: Weight of the embeddings' mean squared error (equation 9).
+        hidden_weight: Weight of the hidden states' mean squared error, summed over the student's layers (equation 8).
+        attention_weight: Weight of the attention scores' mean squared error, likewise (equation 7); above 0 the head
+            counts must be equal.
+        layers: The teacher's layer, counted from 1, that each student layer learns from; None spaces them evenly, the
+            last from the last.
+    """
+
+    embedding_weight: float = 1.0
+    hidden_weight: float = 1.0
+    attention_weight: float = 1.0
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.layers = None if self.layers is None else tuple(self.layers)
+        for name in _WEIGHTS:
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
+        if not any(getattr(self, name) for name in _WEIGHTS):
+            raise ValueError(f"{', '.join(_WEIGHTS)}: 0; allowed: at least one above 0")
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Checks these settings against two models' shapes.
+
+        Raises:
+            ValueError: If `layers` does not fit, or attention is to be compared and the head counts differ.
+        """
+        self._check_layers(student.num_hidden_layers, teacher.num_hidden_layers)
+        self._check_heads(student.num_attention_heads, teacher.num_attention_heads)
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> TinyBERTObjective:
+        """Builds the objective for two models; the projection starts at random, under PyTorch's seed.
+
+        Raises:
+            ValueError: If there is no teacher, `check` fails, or attention scores can't be computed.
+        """
+        teacher = need_teacher(teacher, "TinyBERT")
+        self._check_layers(len(student.layers), len(teacher.layers))
+        objective = TinyBERTObjective(self, student, teacher)
+        if self.attention_weight:
+            for layer, compared in zip(student.layers, objective.layers, strict=True):
+                # The layers' own heads: some may have been removed.
+                self._check_heads(layer.num_heads, teacher.layers[compared].num_heads)
+            for encoder in (student, teacher):
+                check_scores(encoder)
+        return objective
+
+    def _check_layers(self, depth: int, limit: int) -> None:
+        layers = self.layers
+        if layers is not None and (len(layers) != depth or not all(1 <= layer <= limit for layer in layers)):
+            raise ValueError(
+                f"layers: {list(layers)}; allowed: {depth} numbers, one a layer of the student, from 1 to {limit}, the "
+                "teacher's depth"
+            )
+
+    def _check_heads(self, ours: int, theirs: int) -> None:
+        if self.attention_weight and ours != theirs:
+            raise ValueError(
+                f"num_attention_heads: {ours}; allowed: {theirs}, the teacher's, or attention_weight 0, since TinyBERT "
+                "compares head with head"
+            )
+
+
+class TinyBERTObjective:
+    """Compares the embeddings, and each layer of the student with one of the teacher.
+
+    Attributes:
+        layers: The teacher's layer, from 0, that each student layer learns from.
+        projections: The linear map from the student's width to the teacher's; None where attention alone is compared.
+    """
+
+    needs_student_logits = False
+    needs_teacher_logits = False
+
+    def __init__(self, config: TinyBERTConfig, student: Encoder, teacher: Encoder) -> None:
+        self.config = config
+        self.student, self.teacher = student, teacher
+        self.layers = (
+            uniform_layers(student, teacher) if config.layers is None else [layer - 1 for layer in config.layers]
+        )
+        self.student_taps = _taps(config, range(len(self.layers)))
+        self.teacher_taps = _taps(config, self.layers)
+        self.projections: nn.Linear | None = None
+        if config.embedding_weight or config.hidden_weight:
+            self.projections = _projection(student.config.hidden_size, teacher.config.hidden_size)
+
+    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the terms `tinybert_embedding`, `tinybert_hidden` and `tinybert_attention`; not those of weight 0."""
+        config, terms, mask = self.config, dict[str, Tensor](), mask_of(inputs)
+        if config.embedding_weight:
+            tap = Tap(EMBEDDINGS, "output")
+            assert self.projections is not None  # noqa: S101 - embedding_weight
+            loss = hidden_loss(student.taps[tap], teacher.taps[tap], self.projections, mask)
+            terms["tinybert_embedding"] = config.embedding_weight * loss
+        if config.hidden_weight:
+            assert self.projections is not None  # noqa: S101 - hidden_weight
+            losses = [
+                hidden_loss(
+                    student.taps[Tap(ours, "output")], teacher.taps[Tap(theirs, "output")], self.projections, mask
+                )
+                for ours, theirs in enumerate(self.layers)
+            ]
+            terms["tinybert_hidden"] = config.hidden_weight * torch.stack(losses).sum()
+        if config.attention_weight:
+            # Checkpointed: the maps of one layer are held at a time, not those of all until the backward pass.
+            losses = [
+                checkpoint(self._attention, student, teacher, layer, mask, use_reentrant=False)
+                for layer in range(len(self.layers))
+            ]
+            terms["tinybert_attention"] = config.attention_weight * torch.stack(losses).sum()
+        return terms
+
+    def _attention(self, student: Recording, teacher: Recording, layer: int, mask: Tensor) -> Tensor:
+        ours = _scores(self.student, student, layer)
+        with torch.no_grad():
+            theirs = _scores(self.teacher, teacher, self.layers[layer])
+        return attention_loss(ours, theirs, mask)
+
+
+def _taps(config: TinyBERTConfig, layers: Sequence[int]) -> list[Tap]:
+    taps = [Tap(EMBEDDINGS, "output")] if config.embedding_weight else []
+    for layer in layers:
+        taps += [Tap(layer, "output")] if config.hidden_weight else []
+        taps += [Tap(layer, "q"), Tap(layer, "k")] if config.attention_weight else []
+    return taps
+
+
+def _projection(student_width: int, teacher_width: int) -> nn.Linear:
+    projection = nn.Linear(student_width, teacher_width)
+    if student_width == teacher_width:
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+    return projection
+
+
+def _scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
+    q, k = (recording.taps[Tap(layer, name)] for name in ("q", "k"))
+    # In the precision of the weights, also where the model itself computes in a lower one.
+    with torch.autocast(q.device.type, enabled=False):
+        return attention_scores(encoder, layer, q.to(encoder.model.dtype), k.to(encoder.model.dtype))
+
+
+def hidden_loss(student: Tensor, teacher: Tensor, projection: nn.Linear, mask: Tensor) -> Tensor:
+    """Computes MSE(H_S W_h, H_T) of hidden states or embeddings (arXiv 1909.10351, equations 8 and 9).
+
+    The mean squared error over the real tokens of an example and the teacher's width, averaged over examples.
+
+    Args:
+        student: H_S, (batch, length, student's width).
+        teacher: H_T, (batch, length, teacher's width); no gradient flows to it.
+        projection: W_h, from the student's width to the teacher's; it computes in its own dtype.
+        mask: Which tokens are real, bool (batch, length).
+
+    Returns:
+        The scalar loss.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        difference = projection(student.to(projection.weight.dtype)) - teacher.detach()
+        return mean_over_tokens(difference.square().mean(dim=-1), mask)
+
+
+def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Computes the mean over heads of MSE(A_S, A_T), of scores before softmax (arXiv 1909.10351, equation 7).
+
+    The mean squared error over an example's pairs of real tokens, averaged over examples. What either model keeps out
+    of its sight (`FAR_AWAY`) counts as equal, that is as zero in both.
+
+    Args:
+        student: A_S, scaled scores (batch, heads, length, length).
+        teacher: A_T, likewise; no gradient flows to it.
+        mask: Which tokens are real, bool (batch, length).
+
+    Returns:
+        The scalar loss, float64 for float64 scores of the student, else float32.
+
+    Raises:
+        ValueError: If the two shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student: scores of shape {list(student.shape)}; allowed: {list(teacher.shape)}, the teacher's"
+        )
+    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
+    seen = mask[:, None, :, None] & mask[:, None, None] & (student > FAR_AWAY / 2) & (teacher > FAR_AWAY / 2)
+    with torch.autocast(student.device.type, enabled=False):
+        difference = (student.to(dtype) - teacher.detach().to(dtype)).masked_fill(~seen, 0)
+        rows = torch.linalg.vecdot(difference, difference).mean(dim=1)
+        return mean_over_tokens(rows / mask.sum(dim=1, keepdim=True).clamp(min=1), mask)
