@@ -15,7 +15,10 @@ from edgemin_hf.distillation.capture import DistillationConfig
 from edgemin_hf.distillation.distilbert import DistilBERTConfig
 from edgemin_hf.distillation.minilm import MiniLMConfig
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
+from edgemin_hf.distillation.pkd import PKDConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.distillation.tinybert import TinyBERTConfig
 from edgemin_hf.distillation.weighted import Weighted
 from edgemin_hf.encoder import Shape
 from edgemin_hf.pruning.structured import PruningConfig
@@ -65,6 +68,10 @@ METHODS: dict[str, type] = {
     "minilm": MiniLMConfig,
     "minilmv2": MiniLMv2Config,
     "distilbert": DistilBERTConfig,
+    "tinybert": TinyBERTConfig,
+    "pkd": PKDConfig,
+    "mlkd": MLKDConfig,
+    "mlkd_task": MLKDTaskConfig,
 }
 """Names of the distillation methods, and their settings."""
 
@@ -280,8 +287,8 @@ def methods_of(stage: Distill | TaskStage) -> list[DistillationConfig]:
     return [own, *(Weighted(also, also.weight) for also in stage.also)]
 
 
-_LEAVES_OUT = {"assistant": (), "distill": (), "distill_on_task": ("distilbert",)}
-"""Methods that a stage can't use: DistilBERT's masked-LM head has no place in a classifier."""
+_LEAVES_OUT = {"assistant": ("mlkd_task",), "distill": ("mlkd_task",), "distill_on_task": ("distilbert",)}
+"""Methods that a stage can't use: raw text has no labels, and a classifier no masked-LM head."""
 _DISTILLS = [
     _with_method(base, name, LayerSearch if name == "minilmv2" else config, stage=base.stage)
     for base in (Assistant, Distill, DistillOnTask)

@@ -27,6 +27,9 @@ METHODS = {
     "minilm": edgemin_hf.MiniLMConfig(),
     "minilmv2": edgemin_hf.MiniLMv2Config(teacher_layer=2, relation_heads=8),
     "distilbert": edgemin_hf.DistilBERTConfig(),
+    "tinybert": edgemin_hf.TinyBERTConfig(),
+    "pkd": edgemin_hf.PKDConfig(),
+    "mlkd": edgemin_hf.MLKDConfig(),
     "task": TaskDistillationConfig(),
 }
 
@@ -41,7 +44,8 @@ def rows(count, masked):
 def train(method, folder, size, tokenizer):
     head = AutoModelForMaskedLM if method == "distilbert" else None
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **still)
+    narrow = {"hidden_size": 16} if method in ("tinybert", "mlkd") else {}  # so that they need projections
+    teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **narrow, **still)
     collator = DataCollatorForTokenClassification if head else DataCollatorWithPadding
     trainer = DistillationTrainer(
         student,
