@@ -12,7 +12,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data import read_table
 from edgemin_hf.encoder import Shape, family_of, shape_of
-from edgemin_hf.recipe import Recipe, student_shape
+from edgemin_hf.recipe import Recipe
 from edgemin_hf.recipe_stages import (
     Assistant,
     Distill,
@@ -22,8 +22,7 @@ from edgemin_hf.recipe_stages import (
     Quantize,
     TrainingStage,
 )
-from edgemin_hf.run import raw_text_source
-from edgemin_hf.student import student_config
+from edgemin_hf.run import raw_text_source, student_configs
 
 # Fractions of the speed of a plain matrix product that training reaches, and seconds that AdamW takes for a
 # parameter: both fitted to measured runs of recipes/quickstart.yaml. The estimate is meant to be right within two.
@@ -82,8 +81,7 @@ def estimate_stages(
         An estimate a stage, in their order.
     """
     speed = _EFFICIENCY * _product_speed(torch.bfloat16 if bf16 else torch.float32)
-    assistant = student_config(teacher, **student_shape(recipe.assistant)) if recipe.assistant else teacher
-    student = student_config(assistant, **student_shape(recipe.student))
+    assistant, student = student_configs(recipe, root, teacher)
     sizes, estimates = dict[str, tuple[int, float]](), []
     for stage in recipe.stages:
         if not isinstance(stage, TrainingStage):
@@ -95,9 +93,9 @@ def estimate_stages(
         if isinstance(stage, Finetune):
             trained = teacher
         elif isinstance(stage, Assistant):
-            trained, compared = assistant, teacher
+            trained, compared = assistant or teacher, teacher
         elif isinstance(stage, Distill) or stage.also:
-            compared = assistant if stage.stage == "distill" else teacher
+            compared = assistant if assistant and stage.stage == "distill" else teacher
         text = "raw_text" if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) else "task"
         if text not in sizes:
             sizes[text] = _size_of(recipe, root, text)

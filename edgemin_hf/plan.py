@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemin_hf.estimate import Estimate, estimate_stages
-from edgemin_hf.recipe import TRAINS_STUDENT, Recipe, RecipeError, settings_of, teacher_name
+from edgemin_hf.recipe import TRAINS_STUDENT, Recipe, RecipeError, Student, model_name, settings_of
 from edgemin_hf.recipe_check import check_recipe
 from edgemin_hf.recipe_stages import Assistant, Distill, DistillOnTask, Evaluate, Stage
 from edgemin_hf.run import Run, raw_text_source
@@ -123,7 +123,7 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
     """Returns what the result of a stage depends on beside its settings, at the first stage that it matters to."""
     recipe, inputs = run.recipe, dict[str, Any]()
     if first:
-        inputs |= {"teacher": _teacher(run)}
+        inputs |= {"teacher": _model(run, recipe.teacher.model)}
         inputs |= {"seed": recipe.seed, "precision": "bf16" if run.bf16 else "fp32"}
         inputs |= {"threads": run.threads, "processes": run.processes}
     if first and recipe.task is not None:
@@ -133,9 +133,9 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
             inputs["validation_file"] = _content(run.root / recipe.task.validation_file)
     students = [other.stage for other in recipe.stages if other.stage in TRAINS_STUDENT]
     if students and stage.stage == students[0]:
-        inputs["student"] = asdict(recipe.student)
+        inputs["student"] = _student(run, recipe.student)
     if isinstance(stage, Assistant) and recipe.assistant is not None:
-        inputs["assistant"] = asdict(recipe.assistant)
+        inputs["assistant"] = _student(run, recipe.assistant)
     if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) and recipe.raw_text is not None:
         raw = recipe.raw_text
         contents: Any = [_content(run.root / file) for file in raw.files]
@@ -147,10 +147,16 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
     return inputs
 
 
-def _teacher(run: Run) -> list[Any]:
-    folder = Path(teacher_name(run.recipe, run.root))
+def _model(run: Run, model: str) -> list[Any]:
+    """Returns what tells a model from another of its name: of a folder, its files."""
+    folder = Path(model_name(model, run.root))
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
-    return [run.recipe.teacher.model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+    return [model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+
+
+def _student(run: Run, student: Student) -> dict[str, Any]:
+    checkpoint = {} if student.checkpoint is None else {"checkpoint": _model(run, student.checkpoint)}
+    return {**asdict(student), **checkpoint}
 
 
 def _difference(record: Mapping[str, Any], step: Step) -> str:

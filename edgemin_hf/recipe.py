@@ -31,14 +31,26 @@ class Teacher:
 
 @dataclass(config=STRICT)
 class Student:
-    """The shape of the student, or of an assistant; what is left out is the teacher's. See `create_student`."""
+    """The student, or an assistant: a shape, where what is left out is the teacher's, or a checkpoint.
 
+    See `create_student` for the shape.
+
+    Attributes:
+        checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, in the place of a shape.
+    """
+
+    checkpoint: str | None = None
     num_hidden_layers: int | None = None
     hidden_size: int | None = None
     num_attention_heads: int | None = None
     intermediate_size: int | None = None
     layers: list[int] | None = None
     model_type: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in student_shape(self).items() if value is not None]
+        if self.checkpoint is not None and given:
+            raise ValueError(f"{given[0]}: {getattr(self, given[0])} beside checkpoint; allowed: one of the two")
 
 
 @dataclass(config=STRICT)
@@ -165,15 +177,15 @@ def check_order(stages: Sequence[str]) -> None:
         raise ValueError("stages: assistant without distill; allowed: with it, which learns of the assistant")
 
 
-def teacher_name(recipe: Recipe, root: Path) -> str:
-    """Returns the teacher's Hub id, or its folder with the recipe's own as root."""
-    folder = root / recipe.teacher.model
-    return str(folder) if folder.is_dir() else recipe.teacher.model
+def model_name(name: str, root: Path) -> str:
+    """Returns a model's Hub id, or its folder with the recipe's own as root."""
+    folder = root / name
+    return str(folder) if folder.is_dir() else name
 
 
 def student_shape(student: Student) -> dict[str, Any]:
     """Returns a student's settings as the arguments of `create_student`."""
-    return {f.name: getattr(student, f.name) for f in fields(Student)}
+    return {f.name: getattr(student, f.name) for f in fields(Student) if f.name != "checkpoint"}
 
 
 def settings_of(stage: Any) -> Mapping[str, Any]:

@@ -12,10 +12,9 @@ from edgemin_hf.data import check_table
 from edgemin_hf.encoder import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.surgery import check_prunable
-from edgemin_hf.recipe import RawText, Recipe, RecipeError, student_shape, teacher_name
+from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
 from edgemin_hf.recipe_stages import Distill, Prune, TaskStage
-from edgemin_hf.run import raw_text_source
-from edgemin_hf.student import student_config
+from edgemin_hf.run import raw_text_source, student_configs
 
 
 def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
@@ -39,26 +38,24 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
     with _prefix("teacher.model: "):
         config = _load_teacher_config(recipe, root)
     _check_teacher(recipe, root, config)
-    check_shapes(recipe, config)
+    _check_shapes(recipe, root, config)
     return config
 
 
-def check_shapes(recipe: Recipe, teacher: PretrainedConfig) -> None:
+def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None:
     """Checks the student's and the assistant's shapes, and whether the methods can compare them with their teachers.
 
     Raises:
         RecipeError: If not.
     """
-    assistant = teacher
-    if recipe.assistant is not None:
-        with _prefix("assistant."):
-            assistant = student_config(teacher, **student_shape(recipe.assistant))
-    with _prefix("student."):
-        student = student_config(assistant, **student_shape(recipe.student))
+    with _prefix(""):
+        assistant, student = student_configs(recipe, root, teacher)
     for stage in recipe.stages:
         with _prefix(f"{stage.stage}."):
+            if getattr(stage, "teacher_layer", None) == "search" and (stage.stage != "distill" or recipe.task is None):
+                raise ValueError("teacher_layer: search; allowed: a number; search in the stage distill beside a task")
             if isinstance(stage, Distill):
-                pairs = {"assistant": (assistant, teacher), "distill": (student, assistant)}
+                pairs = {"assistant": (assistant or student, teacher), "distill": (student, assistant or teacher)}
                 _check_methods(stage, *pairs.get(stage.stage, (student, teacher)))
             if isinstance(stage, TaskStage):
                 _check_methods(stage, student, teacher)
@@ -75,8 +72,6 @@ def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teache
     if wants_head and not any(name.endswith("ForMaskedLM") for name in teacher.architectures or ()):
         raise ValueError(f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
                          "allowed: a ...ForMaskedLM, whose masked-LM head it learns from")
-    if isinstance(stage, Distill) and getattr(stage, "teacher_layer", None) == "search" and stage.stage != "distill":
-        raise ValueError("teacher_layer: search; allowed: a number, or search in the stage distill")
 
 
 def _check_raw_text(raw: RawText, root: Path) -> None:
@@ -89,7 +84,7 @@ def _check_raw_text(raw: RawText, root: Path) -> None:
 
 
 def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
-    name = teacher_name(recipe, root)
+    name = model_name(recipe.teacher.model, root)
     if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(recipe.output_dir).absolute()):
         raise ValueError(f"{recipe.teacher.model}, which lies in output_dir; allowed: a folder outside, or a Hub id")
     found = resolve_checkpoint(name, weights=False)

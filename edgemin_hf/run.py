@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -31,11 +32,12 @@ from edgemin_hf.corpus import TokenBlocks, token_stream
 from edgemin_hf.data import read_sentences, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.encoder import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.raw_text import HubText, TextFiles
-from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, student_shape, teacher_name
+from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, Student, model_name, student_shape
 from edgemin_hf.recipe_stages import Assistant, Distill, Finetune, Stage
-from edgemin_hf.student import create_student
+from edgemin_hf.student import create_student, student_config
 from edgemin_hf.tasks import TextClassification
 
 CACHE = Path(HF_HOME) / "edgemin"
@@ -71,7 +73,7 @@ class Run:
     @cached_property
     def base_folder(self) -> str:
         """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
-        found = resolve_checkpoint(teacher_name(self.recipe, self.root))
+        found = resolve_checkpoint(model_name(self.recipe.teacher.model, self.root))
         if PartialState().is_main_process:
             print(f"teacher {self.recipe.teacher.model}: weights from {found.source}", flush=True)
         return found.path
@@ -160,7 +162,7 @@ class Run:
         architecture = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
         if head is AutoModelForSequenceClassification and "SequenceClassification" not in architecture:
             set_seed(self.recipe.seed)
-            labels = self.labels
+            labels = self.labels if self.recipe.task else {}
         return head.from_pretrained(folder, use_safetensors=True, **labels)
 
     @property
@@ -193,9 +195,13 @@ class Run:
             return self.load(self.output / before[-1].folder, self._head(stage))
         shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
         assert shape is not None  # noqa: S101 - the recipe's check
-        teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
-        set_seed(self.recipe.seed)
-        student = create_student(teacher, **student_shape(shape))
+        if shape.checkpoint is not None:
+            found = resolve_checkpoint(model_name(shape.checkpoint, self.root))
+            student = self.load(found.path, self._head(stage))
+        else:
+            teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
+            set_seed(self.recipe.seed)
+            student = create_student(teacher, **student_shape(shape))
         if self._head(stage) is AutoModelForSequenceClassification:
             # A teacher need not say it, but pipelines would squash the score of a student that does not.
             student.config.problem_type = self.task.problem_type
@@ -216,3 +222,32 @@ def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:
     if raw.dataset is not None:
         return HubText(raw.dataset, raw.dataset_config, raw.dataset_split, raw.revision, raw.text_column)
     return TextFiles([root / file for file in raw.files], raw.text_column)
+
+
+def student_configs(
+    recipe: Recipe, root: Path, teacher: PretrainedConfig
+) -> tuple[PretrainedConfig | None, PretrainedConfig]:
+    """Returns the configurations of a recipe's assistant, if it has one, and of its student; loads no weights.
+
+    Raises:
+        ValueError: If a shape or a checkpoint is not possible; the message begins with its field.
+    """
+
+    def config_of(shape: Student, of: PretrainedConfig, name: str) -> PretrainedConfig:
+        try:
+            if shape.checkpoint is None:
+                return student_config(of, **student_shape(shape))
+            found = resolve_checkpoint(model_name(shape.checkpoint, root), weights=False)
+            config = AutoConfig.from_pretrained(found.path)
+            family_of(config)
+            if config.vocab_size != teacher.vocab_size:
+                raise ValueError(
+                    f"checkpoint: {shape.checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
+                    f"allowed: one with the teacher's, of {teacher.vocab_size}"
+                )
+            return config
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None
+
+    assistant = config_of(recipe.assistant, teacher, "assistant") if recipe.assistant else None
+    return assistant, config_of(recipe.student, assistant or teacher, "student")

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
+    PreTrainedModel,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -94,13 +95,16 @@ def _examples_seen(trainer: DistillationTrainer) -> int:
     return epochs * rows + min(steps * of_step, rows)
 
 
-def make_trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrainer:
+def make_trainer(
+    run: Run, stage: TrainingStage, work: Path, model: PreTrainedModel | None = None
+) -> DistillationTrainer:
     """Builds the trainer of a stage: its student as the stage before left it, its data and its settings.
 
     Args:
         run: The recipe at work.
         stage: The stage.
         work: Where its checkpoints are to be kept.
+        model: The student, in the place of what the stage before left.
 
     Returns:
         The trainer, nothing trained or removed yet.
@@ -117,14 +121,14 @@ def make_trainer(run: Run, stage: TrainingStage, work: Path) -> DistillationTrai
         )
         methods = [TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)]
     elif isinstance(stage, Distill):
-        model, teacher, methods = run.student(stage), run.teacher(stage), methods_of(stage)
+        model, teacher, methods = model or run.student(stage), run.teacher(stage), methods_of(stage)
         train, validation = run.data if isinstance(stage, DistillOnTask) else run.raw_text
         packed = not isinstance(stage, DistillOnTask) and run.recipe.raw_text.pack
         if stage.method == "distilbert":
             collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
             callbacks.append(EpochOfMasks(collator))
     else:
-        model, methods = run.student(stage), methods_of(stage)
+        model, methods = model or run.student(stage), methods_of(stage)
         train, validation = run.data_with_teacher_logits
         if stage.also:
             teacher = run.load(run.teacher_folder)

@@ -1,0 +1,62 @@
+"""Draw curves and bars with intervals, as SVG, in the style of the other figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from edgemin_hf.benchmark.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH, to_svg
+
+_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
+_MARKERS = "osD^vPX"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure.
+
+    Attributes:
+        name: What it shows; written at its end where there are several.
+        x: Places, in any order.
+        y: Values.
+        error: Half the height of an interval around each value; None draws none.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    error: Sequence[float] | None = None
+
+
+def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str) -> str:
+    """Draws one or several curves.
+
+    Args:
+        curves: The curves.
+        x_label: What the places are.
+        y_label: What the values are, with their unit.
+        title: What the figure says, for those who hear it read.
+
+    Returns:
+        The figure as SVG.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4))
+        axes = figure.add_axes((0.12, 0.15, 0.84 if len(curves) == 1 else 0.66, 0.8))
+        for curve, colour, marker in zip(curves, _COLOURS, _MARKERS, strict=False):
+            order = sorted(range(len(curve.x)), key=lambda index, c=curve: c.x[index])
+            x, y = [curve.x[i] for i in order], [curve.y[i] for i in order]
+            error = None if curve.error is None else [curve.error[i] for i in order]
+            axes.errorbar(x, y, error, color=colour, marker=marker, capsize=2, label=curve.name, markersize=5)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(axis="y")
+        places = sorted({place for curve in curves for place in curve.x})
+        if len(places) <= 12:
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+        if len(curves) > 1:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+        return to_svg(figure, title)
