@@ -20,14 +20,14 @@ from edgemin_hf.encoder import Encoder, Shape, Tap, shape_of
 class PKDConfig:
     """Settings of PKD's own term, which stands beside task distillation. Both models need the same width.
 
-    The paper's loss (equation 8), (1 - alpha) CE + alpha KD + beta PT, is
+    The paper's loss, (1 - alpha) CE + alpha KD + beta PT, is
 
         distillation_config=[
             TaskDistillationConfig(soft_weight=alpha, hard_weight=1 - alpha, temperature=T), PKDConfig(beta)
         ]
 
-    with T 5 to 20 and alpha 0.2 to 0.7 in the paper. (The authors' code multiplies KD by T^2, as here, but divides it
-    by the number of labels too.)
+    The authors' best runs have T from 5 to 20 and alpha from 0.2 to 0.7. (Their code multiplies KD by T^2, as here,
+    but divides it by the number of labels too.)
 
     Every student layer but the last is compared: the last one's teacher is the prediction. With M student and L
     teacher layers, counted from 1, student layer m learns from teacher layer
@@ -36,8 +36,8 @@ class PKDConfig:
         last: L - M + m, such as 7, 8, 9, 10, 11 for 6 of 12.
 
     Attributes:
-        beta: Weight of the term. The paper's 10 to 1000 belong to the authors' code, which divides equation 7 by the
-            number of compared layers and by the width: 500, the code's choice for 6 of 12 layers of width 768, is
+        beta: Weight of the term. The authors' 10 to 1000 belong to their code, which divides equation 7 by the number
+            of compared layers and by the width: 500, its example for 6 of 12 layers of width 768, is
             500 / (5 * 768) = 0.13 here.
         strategy: Which teacher layers to learn from.
         layers: The teacher's layers, counted from 1, one for each student layer but the last; None takes the
