@@ -11,8 +11,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 from edgemin_hf import PruningConfig, TaskDistillationConfig, TinyBERTConfig, create_student
 from edgemin_hf.attention import FAR_AWAY, attention_scores
 from edgemin_hf.distillation.capture import record
+from edgemin_hf.distillation.common import hidden_loss
 from edgemin_hf.distillation.task import soft_label_loss
-from edgemin_hf.distillation.tinybert import attention_loss, hidden_loss
+from edgemin_hf.distillation.tinybert import attention_loss
 from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
 
 LENGTHS = (7, 4, 9)

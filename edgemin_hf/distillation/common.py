@@ -1,11 +1,11 @@
-"""What several methods share: means that padding and batch borders do not change, and maps between layers."""
+"""What several methods share: means that padding and batch borders do not change, maps between layers and widths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgemin_hf.encoder import Encoder
 
@@ -67,3 +67,40 @@ def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
         (batch, width).
     """
     return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(dim=1)]
+
+
+def new_projection(student_width: int, teacher_width: int) -> nn.Linear:
+    """Returns a linear map, to be learned, from the student's width to the teacher's.
+
+    It starts at random, under PyTorch's seed, but as the identity where the widths are equal, since a student may then
+    start from the teacher's own layers.
+    """
+    projection = nn.Linear(student_width, teacher_width)
+    if student_width == teacher_width:
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+    return projection
+
+
+def projected(states: Tensor, projection: nn.Linear) -> Tensor:
+    """Returns the projection of states (..., student's width), computed in the projection's own dtype."""
+    with torch.autocast(states.device.type, enabled=False):
+        return projection(states.to(projection.weight.dtype))
+
+
+def hidden_loss(student: Tensor, teacher: Tensor, projection: nn.Linear, mask: Tensor) -> Tensor:
+    """Computes MSE(H_S W, H_T) of hidden states or embeddings, with a learned W.
+
+    The mean squared error over the real tokens of an example and the teacher's width, averaged over examples.
+
+    Args:
+        student: H_S, (batch, length, student's width).
+        teacher: H_T, (batch, length, teacher's width); no gradient flows to it.
+        projection: W, from the student's width to the teacher's; it computes in its own dtype.
+        mask: Which tokens are real, bool (batch, length).
+
+    Returns:
+        The scalar loss, in the projection's dtype.
+    """
+    difference = projected(student, projection) - teacher.detach()
+    return mean_over_tokens(difference.square().mean(dim=-1), mask)

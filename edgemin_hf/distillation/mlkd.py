@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.distillation.common import first_tokens, mask_of, mean_over_tokens, need_teacher, uniform_layers
+from edgemin_hf.distillation.common import (
+    first_tokens,
+    hidden_loss,
+    mask_of,
+    need_teacher,
+    new_projection,
+    projected,
+    uniform_layers,
+)
 from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap, shape_of
 
@@ -74,8 +82,8 @@ class MLKDObjective:
 
     The paper's attention output does not say on which side of the output matrix; we take the code's, what the heads
     give before it. E is what goes into the first layer, positions included; the code takes the normalised word
-    embeddings alone. W_h stands where the widths differ, one for each layer; the code has it, with a bias, everywhere.
-    The code also compares the embeddings by L_FFN, the summaries only the layers.
+    embeddings alone. Each layer has a W_h of its own, with a bias, as in the code; the paper writes one letter. The
+    code also compares the embeddings by L_FFN, the summaries only the layers.
     """
 
     needs_student_logits = False
@@ -91,7 +99,8 @@ class MLKDObjective:
         pairs = [*self._embeddings, *self._contexts, *self._hidden]
         self.student_taps = [ours for ours, _ in pairs]
         self.teacher_taps = [theirs for _, theirs in pairs]
-        self.projections = _projections(student, teacher, len(self._hidden))
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        self.projections = nn.ModuleList(new_projection(*widths) for _ in self._hidden) if self._hidden else None
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the terms `mlkd_embeddings`, `mlkd_attention` and `mlkd_ffn`; not those of weight 0."""
@@ -105,10 +114,11 @@ class MLKDObjective:
             terms["mlkd_embeddings"] = config.embedding_weight * relations(self._embeddings, 1)
         if self._contexts:
             terms["mlkd_attention"] = config.attention_weight * relations(self._contexts, self._splits)
-        if self._hidden:
-            ours = _projected([student.taps[tap] for tap, _ in self._hidden], self.projections)
-            theirs = [teacher.taps[tap] for _, tap in self._hidden]
-            losses = [hidden_mse(s, t, mask) for s, t in zip(ours, theirs, strict=True)]
+        if self.projections is not None:
+            losses = [
+                hidden_loss(student.taps[ours], teacher.taps[theirs], projection, mask)
+                for (ours, theirs), projection in zip(self._hidden, self.projections, strict=True)
+            ]
             terms["mlkd_ffn"] = config.ffn_weight * torch.stack(losses).sum()
         return terms
 
@@ -154,8 +164,8 @@ class MLKDTaskConfig:
 class MLKDTaskObjective:
     """Compares [CLS] behind the last layers, over the samples of a batch.
 
-    Where the widths differ, L_SC compares a projection of the student's [CLS] with the teacher's. The code takes the
-    W_h that the first stage trained; here each stage trains its own.
+    L_SC compares a learned projection of the student's [CLS] with the teacher's, as in the code. There it is the W_h
+    that the first stage trained; here each stage trains its own, which starts as the identity for equal widths.
     """
 
     needs_student_logits = False
@@ -165,7 +175,9 @@ class MLKDTaskObjective:
         self.config = config
         self.student_taps = [Tap(len(student.layers) - 1, "output")]
         self.teacher_taps = [Tap(len(teacher.layers) - 1, "output")]
-        self.projections = _projections(student, teacher, int(config.contrast_weight > 0))
+        self.projections: nn.Linear | None = None
+        if config.contrast_weight:
+            self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the terms `mlkd_similarity` and `mlkd_contrast`; not those of weight 0, nor contrast without labels.
@@ -180,28 +192,14 @@ class MLKDTaskObjective:
             terms["mlkd_similarity"] = config.similarity_weight * sample_similarity_kl(ours, theirs)
         if config.contrast_weight and labels is None and torch.is_grad_enabled():
             raise ValueError(f"contrast_weight: {config.contrast_weight} without labels in the data; allowed: 0 then")
-        if config.contrast_weight and labels is not None:
+        if self.projections is not None and labels is not None:
             if labels.ndim != 1 or labels.is_floating_point():
                 raise ValueError(f"labels of shape {tuple(labels.shape)}, {labels.dtype}; allowed: a class each")
-            (projected,) = _projected([ours], self.projections)
-            loss = sample_contrast(projected, theirs, labels, config.contrast_temperature)
-            terms["mlkd_contrast"] = config.contrast_weight * loss
+            views = projected(ours, self.projections), theirs
+            terms["mlkd_contrast"] = config.contrast_weight * sample_contrast(
+                *views, labels, config.contrast_temperature
+            )
         return terms
-
-
-def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Computes the mean squared error of hidden states: over the width, an example's real tokens, then examples.
-
-    Args:
-        student: (batch, length, width), projected to the teacher's width.
-        teacher: (batch, length, width); no gradient flows to it.
-        mask: Which tokens are real, bool (batch, length).
-
-    Returns:
-        The scalar loss: float64 for a float64 student, else float32.
-    """
-    dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
-    return mean_over_tokens((student.to(dtype) - teacher.detach().to(dtype)).square().mean(dim=-1), mask)
 
 
 def sample_similarity_kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -249,16 +247,3 @@ def _check_weights(config: object, *names: str) -> None:
             raise ValueError(f"{name}: {getattr(config, name)}; allowed: 0 or more")
     if not any(getattr(config, name) for name in names):
         raise ValueError(f"{', '.join(names)}: 0; allowed: at least one above 0")
-
-
-def _projections(student: Encoder, teacher: Encoder, count: int) -> nn.ModuleList | None:
-    ours, theirs = student.config.hidden_size, teacher.config.hidden_size
-    if ours == theirs or count == 0:
-        return None
-    return nn.ModuleList(nn.Linear(ours, theirs, bias=False) for _ in range(count))
-
-
-def _projected(states: list[Tensor], projections: nn.ModuleList | None) -> list[Tensor]:
-    if projections is None:
-        return states
-    return [projection(state) for projection, state in zip(projections, states, strict=True)]

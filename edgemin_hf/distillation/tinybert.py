@@ -16,7 +16,14 @@ from torch.utils.checkpoint import checkpoint
 
 from edgemin_hf.attention import FAR_AWAY, attention_scores, check_scores
 from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher, uniform_layers
+from edgemin_hf.distillation.common import (
+    hidden_loss,
+    mask_of,
+    mean_over_tokens,
+    need_teacher,
+    new_projection,
+    uniform_layers,
+)
 from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
 
 _WEIGHTS = ("embedding_weight", "hidden_weight", "attention_weight")
@@ -115,7 +122,7 @@ class TinyBERTObjective:
         self.teacher_taps = _taps(config, self.layers)
         self.projections: nn.Linear | None = None
         if config.embedding_weight or config.hidden_weight:
-            self.projections = _projection(student.config.hidden_size, teacher.config.hidden_size)
+            self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the terms `tinybert_embedding`, `tinybert_hidden` and `tinybert_attention`; not those of weight 0."""
@@ -158,38 +165,11 @@ def _taps(config: TinyBERTConfig, layers: Sequence[int]) -> list[Tap]:
     return taps
 
 
-def _projection(student_width: int, teacher_width: int) -> nn.Linear:
-    projection = nn.Linear(student_width, teacher_width)
-    if student_width == teacher_width:
-        nn.init.eye_(projection.weight)
-        nn.init.zeros_(projection.bias)
-    return projection
-
-
 def _scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
     q, k = (recording.taps[Tap(layer, name)] for name in ("q", "k"))
     # In the precision of the weights, also where the model itself computes in a lower one.
     with torch.autocast(q.device.type, enabled=False):
         return attention_scores(encoder, layer, q.to(encoder.model.dtype), k.to(encoder.model.dtype))
-
-
-def hidden_loss(student: Tensor, teacher: Tensor, projection: nn.Linear, mask: Tensor) -> Tensor:
-    """Computes MSE(H_S W_h, H_T) of hidden states or embeddings (arXiv 1909.10351, equations 8 and 9).
-
-    The mean squared error over the real tokens of an example and the teacher's width, averaged over examples.
-
-    Args:
-        student: H_S, (batch, length, student's width).
-        teacher: H_T, (batch, length, teacher's width); no gradient flows to it.
-        projection: W_h, from the student's width to the teacher's; it computes in its own dtype.
-        mask: Which tokens are real, bool (batch, length).
-
-    Returns:
-        The scalar loss.
-    """
-    with torch.autocast(student.device.type, enabled=False):
-        difference = projection(student.to(projection.weight.dtype)) - teacher.detach()
-        return mean_over_tokens(difference.square().mean(dim=-1), mask)
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
