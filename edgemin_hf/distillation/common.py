@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
 from edgemin_hf.encoder import Encoder
+
+
+def check_weights(config: object, *names: str) -> None:
+    """Checks the weights of a method's loss terms.
+
+    Args:
+        config: The method's settings.
+        *names: Those of its fields that are weights.
+
+    Raises:
+        ValueError: If a weight is below 0 or not finite, or all are 0.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) < inf:
+            raise ValueError(f"{name}: {getattr(config, name)}; allowed: 0 or more")
+    if not any(getattr(config, name) for name in names):
+        raise ValueError(f"{', '.join(names)}: 0; allowed: at least one above 0")
 
 
 def mask_of(inputs: Mapping[str, Tensor]) -> Tensor:

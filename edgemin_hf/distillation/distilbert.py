@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher
+from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.encoder import Encoder, Shape, Tap
 
 
@@ -38,12 +38,7 @@ class DistilBERTConfig:
     masked_only: bool = False
 
     def __post_init__(self) -> None:
-        names = ("soft_weight", "mlm_weight", "cosine_weight")
-        for name in names:
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        if not any(getattr(self, name) for name in names):
-            raise ValueError(f"{', '.join(names)}: 0; allowed: at least one above 0")
+        check_weights(self, "soft_weight", "mlm_weight", "cosine_weight")
         if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor
 
 from edgemin_hf.attention import attention_scores, check_scores, reach, scores_are_products
 from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.distillation.common import mask_of, mean_over_tokens, need_teacher
+from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap
 
@@ -32,11 +31,7 @@ class MiniLMConfig:
     value_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("attention_weight", "value_weight"):
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        if self.attention_weight + self.value_weight == 0:
-            raise ValueError("attention_weight: 0 beside value_weight: 0; allowed: at least one above 0")
+        check_weights(self, "attention_weight", "value_weight")
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Checks these settings against two models' shapes.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import (
+    check_weights,
     first_tokens,
     hidden_loss,
     mask_of,
@@ -51,7 +52,7 @@ class MLKDConfig:
     ffn_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_weights(self, "embedding_weight", "attention_weight", "ffn_weight")
+        check_weights(self, "embedding_weight", "attention_weight", "ffn_weight")
         if self.splits is not None and self.splits < 1:
             raise ValueError(f"splits: {self.splits}; allowed: 1 or more")
 
@@ -148,7 +149,7 @@ class MLKDTaskConfig:
     contrast_temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        _check_weights(self, "similarity_weight", "contrast_weight")
+        check_weights(self, "similarity_weight", "contrast_weight")
         if not 0 < self.contrast_temperature < inf:
             raise ValueError(f"contrast_temperature: {self.contrast_temperature}; allowed: above 0")
 
@@ -239,11 +240,3 @@ def sample_contrast(student: Tensor, teacher: Tensor, labels: Tensor, temperatur
         log_share = (views @ views.T / temperature).masked_fill(itself, -inf).log_softmax(dim=-1)
     positive = (labels[:, None] == labels).repeat(2, 2) & ~itself
     return -(log_share.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)).mean()
-
-
-def _check_weights(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < inf:
-            raise ValueError(f"{name}: {getattr(config, name)}; allowed: 0 or more")
-    if not any(getattr(config, name) for name in names):
-        raise ValueError(f"{', '.join(names)}: 0; allowed: at least one above 0")

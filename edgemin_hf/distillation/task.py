@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemin_hf.distillation.capture import Recording
+from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.encoder import Encoder, Tap
 
 TEACHER_LOGITS = "teacher_logits"
@@ -33,11 +34,7 @@ class TaskDistillationConfig:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("soft_weight", "hard_weight"):
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        if self.soft_weight + self.hard_weight == 0:
-            raise ValueError("soft_weight: 0 beside hard_weight: 0; allowed: at least one above 0")
+        check_weights(self, "soft_weight", "hard_weight")
         if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from edgemin_hf.attention import FAR_AWAY, attention_scores, check_scores
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import (
+    check_weights,
     hidden_loss,
     mask_of,
     mean_over_tokens,
@@ -25,8 +25,6 @@ from edgemin_hf.distillation.common import (
     uniform_layers,
 )
 from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
-
-_WEIGHTS = ("embedding_weight", "hidden_weight", "attention_weight")
 
 
 @dataclass
@@ -53,11 +51,7 @@ class TinyBERTConfig:
 
     def __post_init__(self) -> None:
         self.layers = None if self.layers is None else tuple(self.layers)
-        for name in _WEIGHTS:
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        if not any(getattr(self, name) for name in _WEIGHTS):
-            raise ValueError(f"{', '.join(_WEIGHTS)}: 0; allowed: at least one above 0")
+        check_weights(self, "embedding_weight", "hidden_weight", "attention_weight")
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Checks these settings against two models' shapes.
