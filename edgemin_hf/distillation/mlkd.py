@@ -196,10 +196,8 @@ class MLKDTaskObjective:
         if self.projections is not None and labels is not None:
             if labels.ndim != 1 or labels.is_floating_point():
                 raise ValueError(f"labels of shape {tuple(labels.shape)}, {labels.dtype}; allowed: a class each")
-            views = projected(ours, self.projections), theirs
-            terms["mlkd_contrast"] = config.contrast_weight * sample_contrast(
-                *views, labels, config.contrast_temperature
-            )
+            loss = sample_contrast(projected(ours, self.projections), theirs, labels, config.contrast_temperature)
+            terms["mlkd_contrast"] = config.contrast_weight * loss
         return terms
 
 
