@@ -1,4 +1,5 @@
-"""A local server that speaks as much of the Hub's HTTP protocol as pushing and downloading a model takes."""
+"""A local server that speaks as much of the Hub's HTTP protocol as pushing and downloading a model, or streaming a
+dataset, takes."""
 
 import base64
 import hashlib
@@ -166,7 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
         facts = {"private": repo.private, "gated": "manual" if repo.gated else False, "sha": repo.sha}
         self._reply({"id": repo_id, "siblings": siblings, **facts})
 
-    def tree(self, repo_id: str, revision: str) -> None:
+    def tree(self, repo_id: str, revision: str, folder: str | None) -> None:
+        if folder is not None:
+            raise _HubError(404, "Entry not found", "EntryNotFound")
         files = sorted(self._repo(repo_id, revision=revision).files.items())
         self._reply([{"type": "file", "path": path, "size": len(data), "oid": oid(path, data)} for path, data in files])
 
@@ -178,7 +181,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HubError(404, "Entry not found", "EntryNotFound")
         data = repo.files[path]
         headers = {"ETag": f'"{oid(path, data)}"', "X-Repo-Commit": repo.sha}
-        self._reply(data, headers=headers)
+        if (asked := self.headers.get("Range")) is None:
+            return self._reply(data, headers=headers)
+        first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+        self._reply(data[first : last + 1], 206, headers)
 
     def preupload(self, repo_id: str, revision: str) -> None:
         stored = self._repo(repo_id, write=True, revision=revision).files
@@ -235,9 +242,9 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", r"/api/whoami-v2", _Handler.whoami),
     ("POST", r"/api/repos/create", _Handler.create),
     ("POST", r"/api/validate-yaml", _Handler.validate_yaml),
-    ("GET", rf"/api/models/{_ID}(?:/revision/([^/]+))?", _Handler.info),
-    ("GET", rf"/api/models/{_ID}/tree/([^/]+)", _Handler.tree),
-    ("GET", rf"/{_ID}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    ("GET", rf"/api/(?:models|datasets)/{_ID}(?:/revision/([^/]+))?", _Handler.info),
+    ("GET", rf"/api/(?:models|datasets)/{_ID}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
+    ("GET", rf"(?:/datasets)?/{_ID}/resolve/([^/]+)/(.+)", _Handler.resolve),
     ("POST", rf"/api/models/{_ID}/preupload/([^/]+)", _Handler.preupload),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs/([0-9a-f]{64})", _Handler.lfs_put),
