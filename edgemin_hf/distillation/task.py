@@ -1,4 +1,9 @@
-"""Task distillation: the teacher's softened predictions and the true labels (Hinton et al. 2015, arXiv 1503.02531)."""
+"""Task distillation: the teacher's predictions and the true labels.
+
+A classifier learns softened predictions (Hinton et al. 2015, arXiv 1503.02531), a regression the teacher's score by
+squared error, as Ba and Caruana (2014, arXiv 1312.6184) do with logits. TinyBERT (arXiv 1909.10351) and PKD (arXiv
+1908.09355) have no soft loss for scores: TinyBERT's code trains STS-B on the labels alone, PKD's has no regression.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from math import inf
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights
@@ -23,10 +29,11 @@ class TaskDistillationConfig:
     """Settings of task distillation. Hard labels alone are plain fine-tuning, and need no teacher.
 
     Attributes:
-        soft_weight: Weight of the teacher's softened predictions.
-        hard_weight: Weight of the cross-entropy with the true labels.
+        soft_weight: Weight of the teacher's softened predictions; for a regression of the mean squared error with its
+            score.
+        hard_weight: Weight of the cross-entropy with the true labels; for a regression of the mean squared error.
         temperature: Temperature of the soft labels; their loss is multiplied by its square, so that their gradients
-            keep their size (section 2 of the paper).
+            keep their size (section 2 of Hinton et al.). Of no effect for a regression.
     """
 
     soft_weight: float = 0.5
@@ -42,22 +49,45 @@ class TaskDistillationConfig:
         """Builds the objective for two models; the teacher may be None where its logits come with the inputs.
 
         Raises:
-            ValueError: If the student is no single-label classifier, or the models' labels differ in names or order.
+            ValueError: If the student is neither a single-label classifier nor a regression with one score, or the
+                teacher another kind of model, or their labels differ in names or order.
         """
         if student.model is student.base:
-            raise ValueError(f"model: {type(student.model).__name__} without a head; allowed: a classifier")
-        if student.config.problem_type not in (None, "single_label_classification") or student.config.num_labels < 2:
             raise ValueError(
-                f"model: problem_type {student.config.problem_type} with {student.config.num_labels} label(s); "
-                "allowed: single_label_classification with two or more"
+                f"model: {type(student.model).__name__} without a head; allowed: a classifier, a regression"
             )
-        labels = student.config.id2label
-        if teacher is not None and self.soft_weight and teacher.config.id2label != labels:
+        kind, labels = _head(student.config)
+        if kind not in (_CLASSIFICATION, _REGRESSION) or (kind == _REGRESSION) != (labels == 1):
             raise ValueError(
-                f"teacher_model: labels {list(teacher.config.id2label.values())[:5]}...; "
-                f"allowed: the student's, in the same order: {list(labels.values())[:5]}..."
+                f"model: problem_type {kind} with {labels} label(s); "
+                f"allowed: {_CLASSIFICATION} with two or more, {_REGRESSION} with one"
             )
-        return TaskDistillationObjective(self)
+        if teacher is not None and self.soft_weight:
+            _check_same_labels(student.config, teacher.config)
+        return TaskDistillationObjective(self, regression=kind == _REGRESSION)
+
+
+_CLASSIFICATION, _REGRESSION = "single_label_classification", "regression"
+
+
+def _head(config: PretrainedConfig) -> tuple[str, int]:
+    """Returns the problem type and the number of labels; a missing type is what `transformers` takes it for."""
+    return config.problem_type or (_REGRESSION if config.num_labels == 1 else _CLASSIFICATION), config.num_labels
+
+
+def _check_same_labels(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    (ours, count), (theirs, their_count) = _head(student), _head(teacher)
+    if (theirs, their_count) != (ours, count):
+        raise ValueError(
+            f"teacher_model: problem_type {theirs} with {their_count} label(s); "
+            f"allowed: the student's, {ours} with {count}"
+        )
+    # The one score of a regression means the same by any name.
+    if ours == _CLASSIFICATION and teacher.id2label != student.id2label:
+        raise ValueError(
+            f"teacher_model: labels {list(teacher.id2label.values())[:5]}...; "
+            f"allowed: the student's, in the same order: {list(student.id2label.values())[:5]}..."
+        )
 
 
 class TaskDistillationObjective:
@@ -68,15 +98,16 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig) -> None:
+    def __init__(self, config: TaskDistillationConfig, regression: bool) -> None:
         self.config = config
+        self.regression = regression
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the terms `soft_labels` and `hard_labels`; not those of weight 0, nor hard ones without labels.
 
         Raises:
-            ValueError: If the teacher's logits are missing, or the labels in training.
+            ValueError: If the teacher's logits are missing or of another shape, or the labels missing in training.
         """
         config, terms = self.config, {}
         assert student.logits is not None  # noqa: S101 - needs_student_logits
@@ -85,12 +116,26 @@ class TaskDistillationObjective:
             target = inputs.get(TEACHER_LOGITS, teacher.logits)
             if target is None:
                 raise ValueError(f"soft_weight: {config.soft_weight} without a teacher; allowed: 0 then")
-            terms["soft_labels"] = config.soft_weight * soft_label_loss(logits, target, config.temperature)
+            if target.shape != logits.shape:
+                raise ValueError(
+                    f"{TEACHER_LOGITS}: {tuple(target.shape)}; allowed: {tuple(logits.shape)}, the student's"
+                )
+            terms["soft_labels"] = config.soft_weight * self._soft(logits, target)
         if config.hard_weight and inputs.get("labels") is None and torch.is_grad_enabled():
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight and inputs.get("labels") is not None:
-            terms["hard_labels"] = config.hard_weight * F.cross_entropy(logits, inputs["labels"])
+            terms["hard_labels"] = config.hard_weight * self._hard(logits, inputs["labels"])
         return terms
+
+    def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.regression:
+            return F.mse_loss(logits, target.detach().to(logits.dtype))
+        return soft_label_loss(logits, target, self.config.temperature)
+
+    def _hard(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.regression:
+            return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+        return F.cross_entropy(logits, labels)
 
 
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
