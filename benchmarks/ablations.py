@@ -96,8 +96,8 @@ def take_over(base: Recipe, recipe: Recipe) -> None:
 
 def table_row(name: str, output: Path) -> str:
     """Formats one variant's results."""
-    accuracy = read(output / "evaluate" / "accuracy.json")
-    teacher, student = accuracy["teacher_pytorch_fp32"]["value"], accuracy["student_onnxruntime_int8"]
+    results = read(output / "evaluate" / "results.json")
+    teacher, student = results["teacher_pytorch_fp32"]["value"], results["student_onnxruntime_int8"]
     cells = [name, f"{100 * teacher:.2f}"]
     for stage in STUDENT_STAGES:
         record = output / "stages" / f"{stage}.json"

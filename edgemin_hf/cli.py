@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure an artefact's latency and size on this machine")
     benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
-    benchmark.add_argument("--texts", type=Path, metavar="FILE", help="sentences, one a line; else built-in ones")
+    benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
     benchmark.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a pass (%(default)s)")
     benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,20 @@ from transformers import PreTrainedTokenizerBase
 READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings that can be read, and the `datasets` builder of each."""
 
+Text = str | tuple[str, str]
+"""A text, or a pair of texts: a tokenizer takes a list of either."""
 
-def check_table(path: Path, text_column: str, label_column: str | None = None, *, whole: bool = True) -> None:
+
+def check_table(
+    path: Path, *text_columns: str, label_column: str | None = None, scores: bool = False, whole: bool = True
+) -> None:
     """Checks that a table can be read, has rows, and has text and labels in each.
 
     Args:
         path: A file with one of the endings of `READERS`.
-        text_column: Name of the column that must hold text.
+        *text_columns: Names of the columns that must hold text.
         label_column: Name of the column that must hold labels, text or numbers; None where none are needed.
+        scores: Whether labels must be numbers.
         whole: Whether to look at every row; else only at the first.
 
     Raises:
@@ -40,15 +47,27 @@ def check_table(path: Path, text_column: str, label_column: str | None = None, *
         first = next(iter(_load(path, streaming=True)), None) if path.stat().st_size else None
     if first is None:
         raise ValueError(f"{path}, which is empty; allowed: a file with rows")
-    columns = [text_column, *([] if label_column is None else [label_column])]
+    columns = [*text_columns, *([] if label_column is None else [label_column])]
     for column in columns:
         if column not in first:
             raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(first)}")
     table = read_table(path) if whole else Dataset.from_list([first])
     for column in columns:
         for row, value in enumerate(table[column], start=1):
-            if value is None or (column == text_column and not isinstance(value, str)):
-                raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: text")
+            if value is None or (column in text_columns and not isinstance(value, str)):
+                wanted = "text"
+            elif scores and column == label_column and not _is_number(value):
+                wanted = "a number"
+            else:
+                continue
+            raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def read_table(path: Path) -> Dataset:
@@ -91,15 +110,26 @@ def _load(path: Path, streaming: bool) -> Any:
     return load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=streaming, **options)
 
 
-def tokenize(table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Tokenises one text column; rows keep their own lengths, at most `max_length`, without padding.
+def tokenize(
+    table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None
+) -> Dataset:
+    """Tokenises a column of texts, or two as pairs; rows keep their own lengths, without padding.
+
+    Args:
+        table: The table.
+        column: Name of the column of texts.
+        tokenizer: The tokenizer.
+        max_length: Tokens after which a row is cut; of a pair the longer text first.
+        pair_column: Name of the column of second texts, where rows are pairs.
 
     Returns:
         A dataset with the tokenizer's columns, and "labels" where the table has it; all others are dropped.
     """
     dropped = [name for name in table.column_names if name != "labels"]
     return table.map(
-        lambda rows: tokenizer(rows[column], truncation=True, max_length=max_length),
+        lambda rows: tokenizer(
+            rows[column], rows[pair_column] if pair_column else None, truncation=True, max_length=max_length
+        ),
         batched=True,
         remove_columns=dropped,
         desc="Tokenising",

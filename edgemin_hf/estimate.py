@@ -151,10 +151,12 @@ def _size_of(recipe: Recipe, root: Path, text: str) -> tuple[int, float]:
     return max(1, round(tokens / raw.max_length) - raw.validation_blocks), raw.max_length
 
 
-def _text_size(files: list[Path], column: str) -> tuple[int, float]:
+def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
     """Returns the number of rows and their mean length in tokens, guessed from their characters."""
-    texts = [text for file in files for text in read_table(file)[column]]
-    return len(texts), 2 + _TOKENS_PER_CHARACTER * sum(map(len, texts)) / max(1, len(texts))
+    tables = [read_table(file) for file in files]
+    rows = sum(map(len, tables))
+    characters = sum(len(text) for table in tables for column in columns for text in table[column])
+    return rows, 1 + len(columns) + _TOKENS_PER_CHARACTER * characters / max(1, rows)
 
 
 def _product_speed(dtype: torch.dtype) -> float:

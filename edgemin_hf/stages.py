@@ -30,10 +30,10 @@ from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
+from edgemin_hf.metrics import METRICS
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.recipe_stages import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
-from edgemin_hf.tasks import accuracy_with_interval
 from edgemin_hf.training import train_stage
 
 
@@ -81,15 +81,16 @@ def _files(run: Run) -> dict[Row, Path]:
 
 
 def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
-    test = run.recipe.task.test(run.root, run.tokenizer, run.label_ids)
+    task = run.recipe.task
+    test = task.test(run.root, run.tokenizer, run.label_ids)
     labels = np.array(test["labels"])
     inputs = test.remove_columns("labels")
     arrays, predictions = _arrays(inputs), {}
     for row, file in _files(run).items():
-        logits = predict(load_runner(file, run.threads), arrays, f"Accuracy of {' / '.join(row)}")
-        predictions["_".join(row)] = logits.argmax(axis=-1).astype(np.int64)
-    results = {name: accuracy_with_interval(predicted == labels) for name, predicted in predictions.items()}
-    _write_json(folder / "accuracy.json", results)
+        logits = predict(load_runner(file, run.threads), arrays, f"Predictions of {' / '.join(row)}")
+        predictions["_".join(row)] = task.predictions(logits)
+    results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
+    _write_json(folder / "results.json", results)
     save_file(predictions, folder / "predictions.safetensors")
     inputs.save_to_disk(folder / "inputs")
     return {"notes": [f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items()]}
@@ -106,8 +107,8 @@ def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
     files = _files(run)
     runners = {row: load_runner(file, run.threads) for row, file in files.items()}
     times = measure_latency(runners, _arrays(inputs.select(chosen)), stage.rounds)
-    accuracies = _read_json(evaluated / "accuracy.json")
-    rows = benchmark_rows(files, times, run.threads, {row: accuracies["_".join(row)] for row in files})
+    results = _read_json(evaluated / "results.json")
+    rows = benchmark_rows(files, times, run.threads, {row: results["_".join(row)] for row in files})
     _write_json(folder / "benchmark.json", {"rows": rows, "environment": environment(run.threads)})
     save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
     return {}
@@ -160,12 +161,13 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
     }
     components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
     return {
-        "size_accuracy": (
-            "Size on disk against accuracy: up and to the left is better. The accuracy axis does not start at zero.",
-            figures.size_against_accuracy(benchmark["rows"]),
+        "size_metric": (
+            f"Size on disk against {METRICS[run.recipe.task.metric].title}: up and to the left is better. "
+            "The upright axis does not start at zero.",
+            figures.size_against_metric(benchmark["rows"]),
         ),
         "latency": (
-            "Latency of one sentence without padding: further left is better.",
+            "Latency of one text without padding: further left is better.",
             figures.latency_distributions(latencies),
         ),
         "bytes": (

@@ -80,7 +80,7 @@ def test_accuracy_is_that_of_the_predictions(finished):
     predictions = load_file(run / "evaluate/predictions.safetensors")
     lines = (finished / "test.tsv").read_text().splitlines()[1:]
     labels = np.array([["card_problem", "transfer"].index(line.split("\t")[1]) for line in lines])
-    measured = json.loads((run / "evaluate/accuracy.json").read_text())
+    measured = json.loads((run / "evaluate/results.json").read_text())
     for name, predicted in predictions.items():
         assert measured[name]["value"] == np.mean(predicted == labels)
 
@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
     subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
     for pattern in ("work/finetune/*/checkpoint-40", "work/distill/*/checkpoint-20/complete",
                     "work/prune/*/checkpoint-20/complete", "work/quantize/*/checkpoint-40/complete",
-                    ".evaluate.partial/accuracy.json"):  # fmt: skip
+                    ".evaluate.partial/results.json"):  # fmt: skip
         kill_at(recipes[1], pattern)
     done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
     assert "finetune      done" in done.stdout
@@ -235,7 +235,7 @@ def test_accelerate_launch(place, processes):  # noqa: F811
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("quantize: done") == 1
-    assert (place / "run/evaluate/accuracy.json").is_file()
+    assert (place / "run/evaluate/results.json").is_file()
     record = json.loads((place / "run/stages/task_distill.json").read_text())
     assert record["examples"] == (4 * 32 if processes == 1 else 144 + 64)
     assert record["inputs"] == {}

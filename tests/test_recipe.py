@@ -137,6 +137,8 @@ WRONG = {
     "no weights": (put("teacher.model", "weightless"), "teacher.model: .*weightless' holds no model.safetensors"),
     "no tokenizer": (put("teacher.model", "bare"), "teacher.model: .*bare: its configuration or tokenizer can't be"),
     "no configuration": (put("teacher.model", "broken"), "teacher.model: .*broken: its configuration or tokenizer"),
+    "unknown metric": (put("task.metric", "bleu"), "task.metric: bleu; allowed: accuracy, f1"),
+    "no scores": (put("task.metric", "pearsonr"), "task.train_file: 'card_problem' in .*; allowed: a number"),
     "validation": (put("task.validation_share", 1.0), "task.validation_share: 1.0; allowed: above 0 and below 1"),
 }
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgemin_hf.benchmark.figures import bytes_by_component, latency_distributions, row_label, size_against_accuracy
+from edgemin_hf.benchmark.figures import bytes_by_component, latency_distributions, row_label, size_against_metric
 from edgemin_hf.benchmark.report import finished_row, headline, render_report, result_table, summary_table, three_digits
 
 
@@ -39,10 +39,10 @@ COMPONENTS = {
     "student int8": {"word embeddings": 12_000_000, "attention": 900_000, "FFN": 1_200_000, "head": 200_000},
 }
 FIGURES = {
-    "size": lambda: size_against_accuracy(ROWS),
+    "size": lambda: size_against_metric(ROWS),
     "latency": lambda: latency_distributions(LATENCIES),
     "bytes": lambda: bytes_by_component(COMPONENTS),
-    "crowded sizes": lambda: size_against_accuracy([{**r, "size_bytes": 20_000_000 + i} for i, r in enumerate(ROWS)]),
+    "crowded sizes": lambda: size_against_metric([{**r, "size_bytes": 20_000_000 + i} for i, r in enumerate(ROWS)]),
     "long tail": lambda: latency_distributions({"student": [1.0] * 90 + [1.86] * 10}),
     "one file": lambda: bytes_by_component({"student": COMPONENTS["student int8"]}),
 }
@@ -94,11 +94,11 @@ def test_no_text_of_a_figure_covers_another_or_leaves_it(draw):
 
 
 def test_every_scored_row_is_a_labelled_point():
-    drawn = texts(size_against_accuracy([*ROWS[:5], {**ROWS[5], **UNSCORED}]))
+    drawn = texts(size_against_metric([*ROWS[:5], {**ROWS[5], **UNSCORED}]))
     assert {row_label(r) for r in ROWS[:5]} <= set(drawn)
     assert row_label(ROWS[5]) not in drawn
     with pytest.raises(ValueError, match="no row"):
-        size_against_accuracy([{**ROWS[5], **UNSCORED}])
+        size_against_metric([{**ROWS[5], **UNSCORED}])
 
 
 def test_latencies_are_sorted_and_show_their_medians():
@@ -167,7 +167,7 @@ def test_what_was_not_measured_is_a_dash():
 
 
 def test_the_report_holds_the_numbers_of_rows_stages_and_environment():
-    page = render_report("Report", BENCHMARK, STAGES, {"A caption": size_against_accuracy(ROWS)})
+    page = render_report("Report", BENCHMARK, STAGES, {"A caption": size_against_metric(ROWS)})
     for text in (
         "89.7 [88.8, 90.5]",
         f"16.0{TIMES}",

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from edgemin_hf.benchmark.measure import benchmark_rows, environment, files_of, load_runner, measure_latency, tokenized
+from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.onnx import export_baseline
 
@@ -21,12 +22,12 @@ def benchmark_artefact(
     Args:
         artefact: Folder with `model.safetensors`, the tokenizer and both graphs.
         teacher: Folder of the teacher's checkpoint; its graphs are exported for the occasion.
-        texts: File with a sentence a line; None takes built-in ones.
+        texts: File with a text a line, or a pair with a tab between; None takes built-in sentences.
         threads: Threads of a pass.
         rounds: Number of counted rounds over the sentences.
 
     Returns:
-        The contents of a `benchmark.json`, without accuracies.
+        The contents of a `benchmark.json`, without the task's metric.
 
     Raises:
         ValueError: If a file is missing, or a number is below 1.
@@ -52,10 +53,10 @@ def benchmark_artefact(
     return {"rows": rows, "environment": environment(threads)}
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[Text]:
     if not path.is_file():
         raise ValueError(f"--texts {path}, which is no file; allowed: a text file with a sentence a line")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"--texts {path}, which is empty; allowed: a text file with a sentence a line")
-    return lines
+    return [(first, second) if tab else first for first, tab, second in (line.partition("\t") for line in lines)]

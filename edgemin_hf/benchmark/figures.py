@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from edgemin_hf.benchmark.report import three_digits
+from edgemin_hf.metrics import METRICS
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -53,11 +54,11 @@ def row_label(row: Mapping[str, Any]) -> str:
     return f"{row['model']} · {row['runtime']} · {row['precision']}"
 
 
-def size_against_accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draw size on disk against accuracy, with the 95% interval of each row that has one.
+def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Draw size on disk against the task's metric, with the 95% interval of each row that has one.
 
     Args:
-        rows: Rows of the benchmark; those without a `value` are left out. Sizes are in bytes, values between 0 and 1.
+        rows: Rows of the benchmark; those without a `value` are left out. Sizes are in bytes, values at most 1.
 
     Returns:
         The figure as SVG.
@@ -68,6 +69,7 @@ def size_against_accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
     rows = [row for row in rows if row.get("value") is not None]
     if not rows:
         raise ValueError("no row of the benchmark has a value to draw")
+    metric = METRICS[rows[0]["metric"]]
     spans = [(row["value"], *(row.get("ci95") or (row["value"],) * 2)) for row in rows]
     points = np.column_stack(([row["size_bytes"] / 1e6 for row in rows], 100 * np.array(spans)))
     with matplotlib.rc_context(_STYLE):
@@ -79,12 +81,12 @@ def size_against_accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylim(low - margin, high + margin)
         axes.set_yticks([tick for tick in axes.get_yticks() if low - margin <= tick <= max(100, high)])
         axes.set_xlabel("size on disk in MB (log scale)")
-        axes.set_ylabel(f"{rows[0]['metric']} in %, with its 95% interval")
+        axes.set_ylabel(f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}, with its 95% interval")
         axes.grid(True)
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)
         _label_points(axes, [row_label(row) for row in rows], points)
-        return _svg(figure, "Size on disk against accuracy")
+        return _svg(figure, f"Size on disk against {metric.title}")
 
 
 def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:

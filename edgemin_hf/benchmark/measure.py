@@ -1,4 +1,4 @@
-"""Latency by interleaved rounds, accuracy, and the rows of `benchmark.json`."""
+"""Latency by interleaved rounds, predictions, and the rows of `benchmark.json`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, PyTorchRunner, Runner
+from edgemin_hf.data import Text
 from edgemin_hf.export.graph import count_parameters, size_bytes
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH
 
@@ -28,10 +29,10 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[Inputs]:
-    """Tokenises texts one by one, without padding, cut after 128 tokens."""
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[Inputs]:
+    """Tokenises texts or pairs one by one, without padding, cut after 128 tokens."""
     longest = min(128, tokenizer.model_max_length)
-    encoded = (tokenizer(text, truncation=True, max_length=longest, return_tensors="np") for text in texts)
+    encoded = (tokenizer([text], truncation=True, max_length=longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 
@@ -97,7 +98,7 @@ def benchmark_rows(
     files: Mapping[Row, Path],
     times: Mapping[Row, np.ndarray],
     threads: int,
-    accuracy: Mapping[Row, Mapping[str, Any]] | None = None,
+    results: Mapping[Row, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Builds the rows of `benchmark.json`.
 
@@ -105,19 +106,18 @@ def benchmark_rows(
         files: Weight file of each row.
         times: Times of each row, in milliseconds.
         threads: Threads that the times were taken with.
-        accuracy: "value", "ci95" and "n" of each row, where it was measured.
+        results: "metric", "value", "ci95" and "n" of each row, where predictions were measured.
 
     Returns:
         One mapping a row.
     """
-    unknown = {"value": None, "ci95": None, "n": None}
+    unknown = {"metric": None, "value": None, "ci95": None, "n": None}
     return [
         {
             "model": row[0],
             "runtime": row[1],
             "precision": row[2],
-            "metric": "accuracy",
-            **(unknown if accuracy is None else accuracy[row]),
+            **(unknown if results is None else results[row]),
             "parameters": parameters_of(file),
             "size_bytes": size_bytes(file) if file.suffix == ".onnx" else file.stat().st_size,
             "batch_size": 1,

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from edgemin_hf.metrics import METRICS
+
 DASH = "—"
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric"})
@@ -32,7 +34,7 @@ def render_report(
     Args:
         title: Heading of the page.
         benchmark: The measured `rows` (sizes in bytes, latencies in milliseconds, values and their 95% intervals
-            between 0 and 1, or None) and the `environment` they were measured in.
+            at most 1, or None) and the `environment` they were measured in.
         stages: What each stage of the pipeline did: its `stage`, `examples`, `seconds`, and `metric` `before` and
             `after`. None where something does not apply.
         figures: SVG by caption. It goes into the page as it is: pass figures drawn here only.
@@ -98,10 +100,12 @@ def headline(benchmark: Mapping[str, Any]) -> str:
     sentences = [f"The {row['model']} at {row['precision']} in {runtime} takes {size}."]
     sentences.append(f"Half of its calls return within {speed}{_speeds(rows, row)}.")
     if row.get("value") is not None:
-        quality = f"Its {row['metric']} is {100 * row['value']:.1f}%"
-        if teacher and teacher.get("value"):
+        metric = METRICS[row["metric"]]
+        name, unit = (metric.title, "%") if metric.unit == "%" else (f"{metric.title} {metric.unit}", "")
+        quality = f"Its {name} is {100 * row['value']:.1f}{unit}"
+        if teacher and (teacher.get("value") or 0) > 0:
             kept = row["value"] / teacher["value"]
-            quality += f" against the teacher's {100 * teacher['value']:.1f}%, so it keeps {kept:.1%} of it"
+            quality += f" against the teacher's {100 * teacher['value']:.1f}{unit}, so it keeps {kept:.1%} of it"
         sentences.append(quality + ".")
     return " ".join(sentences)
 
@@ -109,8 +113,9 @@ def headline(benchmark: Mapping[str, Any]) -> str:
 def result_table(benchmark: Mapping[str, Any]) -> Table:
     """Format the rows of a benchmark; the factors against the teacher are there if its PyTorch row is."""
     rows = benchmark["rows"]
-    metric = rows[0]["metric"] if rows else "metric"
-    headers = ["model", "runtime", "precision", "params (M)", "size (MB)", f"{metric} % [95%]"]
+    metric = rows[0]["metric"] if rows else None
+    headers = ["model", "runtime", "precision", "params (M)", "size (MB)"]
+    headers.append("metric" if metric is None else METRICS[metric].heading)
     headers += ["p50 (ms)", "p90 (ms)", "p99 (ms)"]
     compared = any(_reference(rows, row) for row in rows)
     return Table(headers + ["smaller", "faster"] * compared, [_cells(rows, row, compared) for row in rows])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.data import Text
 from edgemin_hf.distillation.capture import accepted
 
 _BATCH = 16
@@ -69,7 +70,7 @@ class Fidelity:
 
 
 def check_fidelity(
-    model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = SAMPLE_TEXTS
+    model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text] = SAMPLE_TEXTS
 ) -> Fidelity:
     """Compares a graph with the model that it was exported from, on real text.
 
@@ -77,7 +78,7 @@ def check_fidelity(
         model: The trained model: plain, or with fake-quantised modules.
         graph: Its ONNX file.
         tokenizer: The model's tokenizer.
-        texts: Texts to compare on.
+        texts: Texts, or pairs of texts, to compare on.
 
     Returns:
         The outcome.
@@ -138,7 +139,7 @@ def _disturbed(model: nn.Module) -> nn.Module:
     return model
 
 
-def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[dict[str, np.ndarray]]:
     for start in range(0, len(texts), _BATCH):
         part = list(texts[start : start + _BATCH])
         longest = min(128, tokenizer.model_max_length)

@@ -16,6 +16,7 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
@@ -45,7 +46,7 @@ def export_onnx(
     tokenizer: PreTrainedTokenizerBase,
     output: str | Path,
     *,
-    texts: Sequence[str] = SAMPLE_TEXTS,
+    texts: Sequence[Text] = SAMPLE_TEXTS,
 ) -> Export:
     """Exports a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
@@ -57,7 +58,7 @@ def export_onnx(
         model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
         tokenizer: Its tokenizer.
         output: The folder to write.
-        texts: Real texts on which the graphs are checked against the PyTorch model.
+        texts: Real texts, or pairs of texts, on which the graphs are checked against the PyTorch model.
 
     Returns:
         What was made and how exactly it computes what the model computes.

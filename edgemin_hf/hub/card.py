@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, meta
 
 from edgemin_hf.benchmark.report import TEXT_COLUMNS, Table, conditions, headline, result_table, stage_table
+from edgemin_hf.data import Text
+from edgemin_hf.metrics import METRICS
 
 STAGE_TAGS = {
     "distill": "distillation",
@@ -32,7 +34,7 @@ def render_card(
     datasets: Sequence[str],
     test_set: str,
     attribution: str,
-    example: str,
+    example: Text,
     max_length: int,
     benchmark: Mapping[str, Any],
     stages: Sequence[Mapping[str, Any]],
@@ -48,9 +50,9 @@ def render_card(
         licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
         base_model: Hub id of the teacher.
         datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
-        test_set: What the accuracy was measured on, in words, such as "the test set of Banking77".
+        test_set: What the metric was measured on, in words, such as "the test set of Banking77".
         attribution: Whose work the data and the teacher are and under which terms, in Markdown.
-        example: A text for the snippets.
+        example: A text for the snippets, or a pair of texts.
         max_length: Tokens after which texts were cut in training.
         benchmark: As for `edgemin_hf.benchmark.report.render_report`.
         stages: As for `edgemin_hf.benchmark.report.render_report`.
@@ -64,6 +66,8 @@ def render_card(
         KeyError: A row of the benchmark or a stage lacks one of its keys.
     """
     title, rows = " ".join(name.split()), benchmark["rows"]
+    metric = METRICS[rows[0]["metric"]]
+    texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
@@ -87,7 +91,11 @@ def render_card(
         "processor": _processor(benchmark.get("environment", {})),
         "repo_id": _literal(repo_id),
         "task": _literal(task),
-        "example": _literal(example),
+        "pairs": len(texts) == 2,
+        "regression": metric.regression,
+        "metric": _capitalized(metric.title),
+        "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
+        "texts": ", ".join(map(_literal, texts)),
         "max_length": max_length,
         "stages": markdown_table(stage_table(stages)),
         "recipe": _fenced(recipe_yaml, "yaml"),
@@ -140,7 +148,7 @@ def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, te
             dataset_name=test_set,
             dataset_split="test",
             metric_type=row["metric"],
-            metric_name=row["metric"].capitalize(),
+            metric_name=_capitalized(METRICS[row["metric"]].title),
             metric_value=round(row["value"], 4),
         )
         for row in rows
@@ -155,9 +163,13 @@ def _processor(environment: Mapping[str, Any]) -> str:
     return processor
 
 
-def _literal(text: str) -> str:
-    """Write a string as a Python literal with double quotes."""
-    return json.dumps(text, ensure_ascii=False)
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _literal(value: str | Mapping[str, str]) -> str:
+    """Write a string, or a mapping of strings, as a Python literal with double quotes."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _fenced(text: str, language: str) -> str:

@@ -1,0 +1,112 @@
+"""What a task is measured by: metrics under the names that `evaluate` gives them, each with its 95% interval."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
+
+_RESAMPLES = 2000
+_BATCH_VALUES = 1_000_000
+"""Values of the resamples that are held in memory at once, of labels and of predictions."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: the higher the better, 1 at best. What would be 0 / 0, such as a correlation with a constant, is 0.
+
+    Attributes:
+        title: Its name in a sentence.
+        unit: What 100 times its value is written with.
+        heading: What stands over a column of such values with their intervals.
+        compute: From labels and predictions (..., examples) to the metric (...).
+        regression: Whether labels and predictions are scores, not numbers of labels.
+    """
+
+    title: str
+    unit: Literal["%", "×100"]
+    heading: str
+    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    regression: bool = False
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Computes the share of hits."""
+    return (labels == predictions).mean(axis=-1)
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Computes the harmonic mean of precision and recall of label 1."""
+    truth, found = labels == 1, predictions == 1
+    return 2 * (truth & found).sum(axis=-1) / np.maximum(truth.sum(axis=-1) + found.sum(axis=-1), 1)
+
+
+def matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Computes Matthews' correlation of two or more labels: R_K of Gorodkin (2004), for two the phi coefficient."""
+    classes = np.union1d(labels, predictions)
+    counts = [np.stack([(side == c).sum(axis=-1, dtype=float) for c in classes]) for side in (labels, predictions)]
+    examples = labels.shape[-1]
+    covariance = examples * (labels == predictions).sum(axis=-1) - (counts[0] * counts[1]).sum(axis=0)
+    variances = [examples**2 - (count**2).sum(axis=0) for count in counts]
+    return covariance / np.sqrt(np.maximum(variances[0] * variances[1], 1))
+
+
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Computes Pearson's correlation."""
+    with warnings.catch_warnings():
+        for expected in (ConstantInputWarning, NearConstantInputWarning):
+            warnings.simplefilter("ignore", expected)
+        return np.nan_to_num(pearsonr(labels, predictions, axis=-1).statistic)
+
+
+def spearman(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Computes Spearman's rank correlation; equal values share their mean rank."""
+    return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
+
+
+# A heading has at most 17 characters, as many as a value with its interval: the table is to fit a terminal.
+METRICS = {
+    "accuracy": Metric("accuracy", "%", "accuracy % [95%]", accuracy),
+    "f1": Metric("F1", "%", "F1 % [95%]", f1),
+    "matthews_correlation": Metric("Matthews correlation", "×100", "Matthews ×100", matthews_correlation),
+    "pearsonr": Metric("Pearson correlation", "×100", "Pearson ×100", pearson, regression=True),
+    "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, regression=True),
+}
+"""The metrics by their names in `evaluate` and on the Hub."""
+
+
+def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+    """Measures predictions, with a 95% interval.
+
+    The interval of accuracy is Wilson's; that of any other metric goes from the 2.5th to the 97.5th percentile of 2,000
+    bootstrap resamples of the examples (Efron 1979), always the same ones.
+
+    Args:
+        name: Name of the metric, a key of `METRICS`.
+        labels: The truth: numbers of labels, or scores for a regression (examples,).
+        predictions: The predictions, likewise.
+
+    Returns:
+        "metric", its name; "value"; "ci95", both ends of the interval; "n", the number of examples.
+    """
+    compute = METRICS[name].compute
+    value = float(compute(labels, predictions))
+    if name == "accuracy":
+        hits = int((labels == predictions).sum())
+        interval = binomtest(hits, len(labels)).proportion_ci(0.95, method="wilson")
+    else:
+        interval = bootstrap(
+            (labels, predictions),
+            lambda resampled, predicted, axis: compute(resampled, predicted),
+            paired=True,
+            vectorized=True,
+            n_resamples=_RESAMPLES,
+            batch=max(1, _BATCH_VALUES // len(labels)),
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return {"metric": name, "value": value, "ci95": [float(interval.low), float(interval.high)], "n": len(labels)}
