@@ -21,7 +21,7 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "
 GREY, INK = "#999999", "#222222"
 COMPONENT_COLOURS = (BLUE, SKY, ORANGE, GREEN, PURPLE, GREY)
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",  # Text stays text: it can be searched, read aloud and shown in the reader's own font.
     "text.parse_math": False,
     "font.size": 10,
@@ -45,7 +45,7 @@ _STYLE = {
     "legend.borderaxespad": 0.0,
     "legend.borderpad": 0.2,
 }
-_WIDTH = 6.0  # inches, hence 432 units: ten-point text stays readable when a phone shrinks it to its screen
+WIDTH = 6.0  # inches, hence 432 units: ten-point text stays readable when a phone shrinks it to its screen
 _CHARACTER = 0.55  # Width of an average character in ems, on the wide side: the reader's font is unknown.
 
 
@@ -72,8 +72,8 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
     metric = METRICS[rows[0]["metric"]]
     spans = [(row["value"], *(row.get("ci95") or (row["value"],) * 2)) for row in rows]
     points = np.column_stack(([row["size_bytes"] / 1e6 for row in rows], 100 * np.array(spans)))
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 4.0))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.0))
         axes = figure.add_axes((0.11, 0.13, 0.86, 0.85))
         _log_axis(axes, points[:, 0])
         low, high = points[:, 1:].min(), points[:, 1:].max()
@@ -86,7 +86,7 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)
         _label_points(axes, [row_label(row) for row in rows], points)
-        return _svg(figure, f"Size on disk against {metric.title}")
+        return to_svg(figure, f"Size on disk against {metric.title}")
 
 
 def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
@@ -105,7 +105,7 @@ def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
         raise ValueError("every row needs at least one latency, and there must be a row")
     spreads = {label: np.percentile(values, (1, 25, 50, 75, 99)) for label, values in latencies.items()}
     spreads = dict(sorted(spreads.items(), key=lambda item: item[1][2]))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _row_figure(len(spreads), footer=0.75)
         _log_axis(axes, [value for spread in spreads.values() for value in (spread[0], spread[-1])], room=0.17)
         axes.set_xlabel("milliseconds a call (log scale)")
@@ -115,7 +115,7 @@ def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
         for y, (label, spread) in enumerate(spreads.items()):
             _draw_spread(axes, y, spread, fastest=y == 0)
             _row_name(axes, y, label, bold=y == 0)
-        return _svg(figure, "Latency distributions")
+        return to_svg(figure, "Latency distributions")
 
 
 def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
@@ -135,7 +135,7 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
     names = list(dict.fromkeys(name for sizes in components.values() for name in sizes))
     colours = {name: COMPONENT_COLOURS[i % len(COMPONENT_COLOURS)] for i, name in enumerate(names)}
     totals = {label: sum(sizes.values()) / 1e6 for label, sizes in components.items()}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _row_figure(len(components), footer=0.95)
         axes.set_xlim(0, 1.17 * max(totals.values()))
         axes.set_xlabel("size in MB")
@@ -148,7 +148,7 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
         if rest:
             place = {"bbox_to_anchor": (0.03, 0), "bbox_transform": figure.transFigure}
             axes.legend(handles=rest, ncols=3, loc="lower left", **place)
-        return _svg(figure, "Bytes by component")
+        return to_svg(figure, "Bytes by component")
 
 
 def _draw_point(axes: Axes, row: Mapping[str, Any], point: np.ndarray) -> None:
@@ -207,7 +207,7 @@ def _places(mark: Sequence[np.ndarray], size: np.ndarray, frame: Bbox) -> Iterat
 def _row_figure(rows: int, footer: float) -> tuple[Figure, Axes]:
     """Make a figure of horizontal rows, each 0.55 inches high, over a footer in inches."""
     height = 0.55 * rows + footer + 0.1
-    figure = Figure(figsize=(_WIDTH, height))
+    figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.03, footer / height, 0.93, 0.55 * rows / height))
     axes.set_ylim(rows - 0.6, -0.6)
     axes.set_yticks([])
@@ -275,7 +275,7 @@ def _log_axis(axes: Axes, values: Sequence[float] | np.ndarray, room: float = 0.
     axes.minorticks_off()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def to_svg(figure: Figure, title: str) -> str:
     """Write a figure so that it can stand in a page with others: no document header, no ids or styles that leak."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": title}):
