@@ -18,6 +18,7 @@ from edgemin_hf.recipe_stages import (
     Distill,
     DistillOnTask,
     Finetune,
+    LayerSearch,
     Prune,
     Quantize,
     TrainingStage,
@@ -127,7 +128,7 @@ def _estimate(
     flops = steps * batch * tokens * (3 * forward + teacher)
     compute = steps * batch * tokens * (3 * rounding * forward + teacher) / speed
     parameters = parameters_of(trained)
-    if isinstance(stage, Distill) and getattr(stage, "teacher_layer", None) == "search":
+    if isinstance(stage, LayerSearch) and stage.teacher_layer == "search":
         tried = 2 * stage.search_steps * len(stage.layers_to_try(shape_of(compared or trained).num_hidden_layers))
         flops, compute = (value * (1 + tried / max(1, steps)) for value in (flops, compute))
     seconds = compute + steps * parameters * _OPTIMIZER_SECONDS

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.recipe_stages import STRICT, Count, Stage
+from edgemin_hf.recipe_stages import STRICT, Count, ParsedStage
 from edgemin_hf.tasks import TextClassification
 
 
@@ -114,7 +114,7 @@ class Recipe:
     name: Annotated[str, Field(min_length=1)]
     output_dir: Annotated[str, Field(min_length=1)]
     teacher: Teacher
-    stages: list[Stage]  # type: ignore[valid-type]
+    stages: list[ParsedStage]
     task: Task | None = None
     student: Student = field(default_factory=Student)
     assistant: Student | None = None

@@ -70,8 +70,10 @@ def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teache
             check(shape_of(student), shape_of(teacher))
     wants_head = isinstance(stage, Distill) and stage.method == "distilbert" and stage.stage != "distill_on_task"
     if wants_head and not any(name.endswith("ForMaskedLM") for name in teacher.architectures or ()):
-        raise ValueError(f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
-                         "allowed: a ...ForMaskedLM, whose masked-LM head it learns from")
+        raise ValueError(
+            f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
+            "allowed: a ...ForMaskedLM, whose masked-LM head it learns from"
+        )
 
 
 def _check_raw_text(raw: RawText, root: Path) -> None:

@@ -89,7 +89,7 @@ def _explain(error: ValidationError) -> str:
     """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
-    allowed = _PARTS.get(path[0], Recipe)
+    allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed = SETTINGS[path[2]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import field, replace
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
@@ -100,13 +100,16 @@ def check_rest(part: type, settings: object) -> None:
 def _with_method(base: type, name: str, config: type, **also_named: str) -> Any:
     """Builds the settings of `base` with those of one method among them."""
     literals = {"method": name, **also_named}
-    body = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
+    body: dict[str, Any] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
     body |= {"__module__": __name__, "__doc__": base.__doc__}
     return dataclass(config=STRICT)(type(f"{base.__name__}_{name}", (base, config), body))
 
 
-_ALSO = [_with_method(Also, name, config) for name, config in METHODS.items() if name != "distilbert"]
-AnyAlso = Annotated[reduce(or_, _ALSO), Field(discriminator="method")]
+if TYPE_CHECKING:
+    ParsedAlso = Also
+else:
+    _ALSO = [_with_method(Also, name, config) for name, config in METHODS.items() if name != "distilbert"]
+    ParsedAlso = Annotated[reduce(or_, _ALSO), Field(discriminator="method")]
 
 
 @dataclass(config=STRICT)
@@ -147,7 +150,7 @@ class Distill(Training):
         also: Further methods.
     """
 
-    also: list[AnyAlso] = field(default_factory=list)  # type: ignore[valid-type]
+    also: list[ParsedAlso] = field(default_factory=list)
     stage: ClassVar[str] = "distill"
     method: ClassVar[str]
     folder: ClassVar[str] = "distill"
@@ -177,7 +180,7 @@ class TaskStage(Training, TaskDistillationConfig):
         also: Further methods, on the same data.
     """
 
-    also: list[AnyAlso] = field(default_factory=list)  # type: ignore[valid-type]
+    also: list[ParsedAlso] = field(default_factory=list)
 
 
 @dataclass(config=STRICT)
@@ -284,7 +287,8 @@ class Report:
 def methods_of(stage: Distill | TaskStage) -> list[DistillationConfig]:
     """Returns the methods of a stage: its own, and the others with their weights."""
     own: Any = stage
-    return [own, *(Weighted(also, also.weight) for also in stage.also)]
+    others: list[Any] = list(stage.also)
+    return [own, *(Weighted(other, other.weight) for other in others)]
 
 
 _LEAVES_OUT = {"assistant": ("mlkd_task",), "distill": ("mlkd_task",), "distill_on_task": ("distilbert",)}
@@ -295,7 +299,7 @@ _DISTILLS = [
     for name, config in METHODS.items()
     if name not in _LEAVES_OUT[base.stage]
 ]
-_OTHERS: tuple[type, ...] = (Finetune, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
+_OTHERS: tuple[Any, ...] = (Finetune, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
 
 
 def tag_of(stage: Any) -> str | None:
@@ -310,7 +314,11 @@ SETTINGS: dict[str, type] = {kind.stage: kind for kind in _OTHERS} | {
 }
 """The settings of every stage, by `tag_of`."""
 
-Stage = Annotated[
-    reduce(or_, [Annotated[kind, Tag(tag)] for tag, kind in SETTINGS.items()]), Discriminator(tag_of)
-]
-TrainingStage = Finetune | Distill | TaskStage
+TrainingStage = Finetune | Distill | TaskDistill | Prune | Quantize
+Stage = TrainingStage | Export | Evaluate | Benchmark | Report
+
+if TYPE_CHECKING:
+    ParsedStage = Stage
+else:
+    _TAGGED = [Annotated[kind, Tag(tag)] for tag, kind in SETTINGS.items()]
+    ParsedStage = Annotated[reduce(or_, _TAGGED), Discriminator(tag_of)]

@@ -145,6 +145,11 @@ class Run:
         return split["train"], split["test"]
 
     @property
+    def packs(self) -> bool:
+        """Whether raw text is packed into blocks of one length."""
+        return self.recipe.raw_text is not None and self.recipe.raw_text.pack
+
+    @property
     def bf16(self) -> bool:
         """Whether training computes in bf16: as the recipe says, or where the processor does so natively."""
         if self.recipe.precision != "auto":

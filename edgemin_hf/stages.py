@@ -30,6 +30,7 @@ from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
+from edgemin_hf.layer_search import search_teacher_layer
 from edgemin_hf.metrics import METRICS
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.recipe_stages import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
@@ -50,7 +51,10 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
         What is worth remembering: "examples", "metric", "before", "after", "notes", as far as they apply.
     """
     if isinstance(stage, TrainingStage):
-        return train_stage(run, stage, folder, work)
+        if getattr(stage, "teacher_layer", None) != "search":
+            return train_stage(run, stage, folder, work)
+        stage, found = search_teacher_layer(run, stage, work)
+        return {**train_stage(run, stage, folder, work), **found}
     with whole_folder(folder) as partial:
         if isinstance(stage, Export):
             return _export(run, stage, partial)
@@ -66,7 +70,7 @@ def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     student = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(run.output / last.folder))
     prepare_qat(student, last)
     load_model(student, run.output / last.folder / "model.safetensors")
-    texts = run.recipe.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
+    texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
     made = export_onnx(student, run.tokenizer, folder / "student", texts=texts)
     export_baseline(run.teacher_folder, folder / "teacher")
     assert made.int8 is not None  # noqa: S101 - the student has been quantised
@@ -81,7 +85,7 @@ def _files(run: Run) -> dict[Row, Path]:
 
 
 def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
-    task = run.recipe.task
+    task = run.task
     test = task.test(run.root, run.tokenizer, run.label_ids)
     labels = np.array(test["labels"])
     inputs = test.remove_columns("labels")
@@ -138,8 +142,8 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
         datasets=stage.datasets,
         test_set=stage.test_set,
         attribution=stage.attribution,
-        example=run.recipe.task.texts(run.root, 1, run.recipe.seed)[0],
-        max_length=run.recipe.task.max_length,
+        example=run.task.texts(run.root, 1, run.recipe.seed)[0],
+        max_length=run.task.max_length,
         benchmark=benchmark,
         stages=stages,
         recipe_yaml=recipe_yaml,
@@ -162,7 +166,7 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
     components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
     return {
         "size_metric": (
-            f"Size on disk against {METRICS[run.recipe.task.metric].title}: up and to the left is better. "
+            f"Size on disk against {METRICS[run.task.metric].title}: up and to the left is better. "
             "The upright axis does not start at zero.",
             figures.size_against_metric(benchmark["rows"]),
         ),

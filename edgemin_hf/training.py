@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from edgemin_hf.distillation.capture import DistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
@@ -111,7 +112,8 @@ def make_trainer(
     """
     collator: Any = DataCollatorWithPadding(run.tokenizer)
     callbacks: list[TrainerCallback] = [_CheckpointMark()]
-    teacher, packed, methods = None, False, []
+    teacher, packed = None, False
+    methods: list[DistillationConfig] = [TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)]
     if isinstance(stage, Finetune):
         train, validation = run.data
         set_seed(run.recipe.seed)
@@ -119,11 +121,10 @@ def make_trainer(
         model = AutoModelForSequenceClassification.from_pretrained(
             run.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **run.labels
         )
-        methods = [TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)]
     elif isinstance(stage, Distill):
         model, teacher, methods = model or run.student(stage), run.teacher(stage), methods_of(stage)
         train, validation = run.data if isinstance(stage, DistillOnTask) else run.raw_text
-        packed = not isinstance(stage, DistillOnTask) and run.recipe.raw_text.pack
+        packed = not isinstance(stage, DistillOnTask) and run.packs
         if stage.method == "distilbert":
             collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
             callbacks.append(EpochOfMasks(collator))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from edgemin_hf.benchmark.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH, to_svg
@@ -47,9 +48,9 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str)
         figure = Figure(figsize=(WIDTH, 3.4))
         axes = figure.add_axes((0.12, 0.15, 0.84 if len(curves) == 1 else 0.66, 0.8))
         for curve, colour, marker in zip(curves, _COLOURS, _MARKERS, strict=False):
-            order = sorted(range(len(curve.x)), key=lambda index, c=curve: c.x[index])
-            x, y = [curve.x[i] for i in order], [curve.y[i] for i in order]
-            error = None if curve.error is None else [curve.error[i] for i in order]
+            order = np.argsort(curve.x)
+            x, y = np.array(curve.x)[order], np.array(curve.y)[order]
+            error = None if curve.error is None else np.array(curve.error)[order]
             axes.errorbar(x, y, error, color=colour, marker=marker, capsize=2, label=curve.name, markersize=5)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
