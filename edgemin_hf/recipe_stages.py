@@ -299,7 +299,7 @@ _DISTILLS = [
     for name, config in METHODS.items()
     if name not in _LEAVES_OUT[base.stage]
 ]
-_OTHERS: tuple[Any, ...] = (Finetune, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
+_OTHERS: tuple[Any, ...] = (TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
 
 
 def tag_of(stage: Any) -> str | None:
@@ -309,8 +309,10 @@ def tag_of(stage: Any) -> str | None:
     return f"{name}:{read('method') or 'minilmv2'}" if name in _LEAVES_OUT else name
 
 
-SETTINGS: dict[str, type] = {kind.stage: kind for kind in _OTHERS} | {
-    f"{kind.stage}:{kind.method}": kind for kind in _DISTILLS
+SETTINGS: dict[str, type] = {
+    "finetune": Finetune,
+    **{f"{kind.stage}:{kind.method}": kind for kind in _DISTILLS},
+    **{kind.stage: kind for kind in _OTHERS},
 }
 """The settings of every stage, by `tag_of`."""
 

@@ -11,7 +11,7 @@ from transformers import GPT2Config, MPNetConfig, PreTrainedModel
 from edgemin_hf.cli import main
 from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_file import load_recipe
-from edgemin_hf.recipe_stages import Distill
+from edgemin_hf.recipe_stages import SETTINGS, Also, Distill
 
 RECIPE = {
     "name": "tiny",
@@ -107,8 +107,8 @@ WRONG = {
     "an odd student": (put("student.num_attention_heads", 3), "student.num_attention_heads: 3; allowed: a divisor"),
     "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
     "no stage": (only(), "stages: none"),
-    "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, distill"),
-    "prune first": (only("prune", "distill"), "stages: prune in place 1; allowed: after distill or task_distill"),
+    "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, assistant, distill"),
+    "prune first": (only("prune", "distill"), "stages: prune in place 1; allowed: after distill or distill_on_task"),
     "export too early": (only("distill", "export"), "stages: export in place 2; allowed: after quantize"),
     "quantize too early": (only("distill", "quantize", "prune"), "stages: prune in place 3; allowed: before quantize"),
     "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: first"),
@@ -232,7 +232,8 @@ def test_every_recipe_of_the_repository_is_valid():
 def test_every_setting_is_in_the_reference():
     reference = (Path(__file__).parents[1] / "docs/recipes.md").read_text()
     from dataclasses import fields
-        from edgemin_hf.recipe import RawText, Recipe, Student, Task, Teacher
+
+    from edgemin_hf.recipe import RawText, Recipe, Student, Task, Teacher
 
     for kind in (Recipe, Teacher, Task, Student, RawText, Also, *SETTINGS.values()):
         for field in fields(kind):

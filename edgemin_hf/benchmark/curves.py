@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -60,4 +60,48 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str)
             axes.set_xticks(places, [f"{place:g}" for place in places])
         if len(curves) > 1:
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+        return to_svg(figure, title)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One panel of bars.
+
+    Attributes:
+        name: Its heading.
+        values: For each bar the values of its seeds: their mean is its length, each is marked.
+    """
+
+    name: str
+    values: Mapping[str, Sequence[float]]
+
+
+def draw_bars(panels: Sequence[Bars], x_label: str, title: str) -> str:
+    """Draws panels of horizontal bars below each other; the axis begins near the least value, as it says.
+
+    Args:
+        panels: The panels.
+        x_label: What the values are, with their unit.
+        title: What the figure says, for those who hear it read.
+
+    Returns:
+        The figure as SVG.
+    """
+    everything = [value for panel in panels for values in panel.values.values() for value in values]
+    low, high = min(everything), max(everything)
+    margin = 0.1 * max(high - low, 1.0)
+    rows = [len(panel.values) for panel in panels]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.3 * sum(rows) + 0.45 * len(panels) + 0.6), layout="constrained")
+        for axes, panel in zip(np.atleast_1d(figure.subplots(len(panels), height_ratios=rows)), panels, strict=True):
+            for place, values in enumerate(panel.values.values()):
+                mean = float(np.mean(values))
+                axes.barh(place, mean - low + margin, left=low - margin, color=SKY, height=0.7)
+                axes.plot(values, [place] * len(values), "o", color=BLUE, markersize=3)
+                axes.annotate(f"{mean:.1f}", (max(values), place), (6, 0), textcoords="offset points", va="center")
+            axes.set_yticks(range(len(panel.values)), list(panel.values))
+            axes.invert_yaxis()
+            axes.set_xlim(low - margin, high + 2 * margin)
+            axes.set_title(panel.name, loc="left", fontsize=10)
+        axes.set_xlabel(f"{x_label}; the axis does not start at zero")
         return to_svg(figure, title)

@@ -1,0 +1,238 @@
+"""Every distillation method and none, with the same students, the same budget and the same text: a table and a figure.
+
+    python benchmarks/methods.py --data FOLDER [--seeds 0 1 2] [--write docs/methods.md]
+
+Stage 1 distils each student from all-MiniLM-L6-v2 on raw text by one method; then each is distilled on each task from
+the fine-tuned teacher, by soft and hard labels. PKD and MLKD-BERT's second stage add their terms there. FOLDER holds
+`corpora/train.txt.zst` and `tasks/NAME/train.tsv` and `dev.tsv` (BANKING77: `test.tsv`), as GLUE's tasks have them.
+Nothing is chosen on these validation rows. What is finished is not run again, so seeds can be added.
+
+DistilBERT's method needs a masked-LM head, which this teacher does not have: one is trained on the raw text first, with
+the teacher's own weights frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from transformers import AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+
+from edgemin_hf.benchmark.curves import Bars, draw_bars
+from edgemin_hf.corpus import TokenBlocks, token_stream
+from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.pipeline import run_recipe
+from edgemin_hf.raw_text import TextFiles
+from edgemin_hf.recipe_file import load_recipe
+from edgemin_hf.run import CACHE
+
+TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
+STUDENTS: dict[str, dict[str, Any]] = {
+    "3x384": {"num_hidden_layers": 3, "layers": [1, 3, 6]},
+    "4x240": {"num_hidden_layers": 4, "hidden_size": 240, "intermediate_size": 960},
+}
+# Method -> the settings of stage 1 (None: no stage 1), and what is added to task distillation.
+METHODS: dict[str, tuple[dict[str, Any] | None, list[dict[str, Any]]]] = {
+    "none": (None, []),
+    "minilm": ({"method": "minilm"}, []),
+    "minilmv2": ({"method": "minilmv2", "teacher_layer": 6, "relation_heads": 48}, []),
+    "distilbert": ({"method": "distilbert"}, []),
+    "tinybert": ({"method": "tinybert"}, []),
+    "pkd": (None, [{"method": "pkd"}]),
+    "mlkd": ({"method": "mlkd"}, [{"method": "mlkd_task"}]),
+}
+TASKS: dict[str, dict[str, Any]] = {
+    "banking77": {"text_column": "sentence", "metric": "accuracy", "dev": "test.tsv"},
+    "sst2": {"text_column": "sentence", "metric": "accuracy"},
+    "cola": {"text_column": "sentence", "metric": "matthews_correlation"},
+    "rte": {"text_column": "sentence1", "text_pair_column": "sentence2", "metric": "accuracy"},
+    "stsb": {"text_column": "sentence1", "text_pair_column": "sentence2", "metric": "spearmanr"},
+}
+
+
+def applies(student: str, method: str) -> bool:
+    """Returns whether a method can compare this student with the teacher: PKD's hidden states must be as wide."""
+    return not (student != "3x384" and method == "pkd")
+
+
+def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -> Path | None:
+    """Runs the recipe of stage 1, and returns the folder of its student."""
+    settings = METHODS[method][0]
+    if settings is None:
+        return None
+    if method == "distilbert" and student != "3x384":
+        settings = {**settings, "cosine_weight": 0.0}  # hidden states of different widths have no cosine
+    output = options.output / "stage1" / f"{student}-{method}-{seed}"
+    budget = {"max_steps": options.steps, "per_device_train_batch_size": 16, "learning_rate": 6e-4}
+    recipe = {
+        "teacher": {"model": str(masked_lm_teacher(options)) if method == "distilbert" else TEACHER},
+        "raw_text": {"files": [str(options.data / "corpora/train.txt.zst")], "max_length": 128},
+        "student": STUDENTS[student],
+        "stages": [{"stage": "distill", **settings, **budget}],
+    }
+    run(recipe, output, seed)
+    return output / "distill"
+
+
+def task_recipe(options: argparse.Namespace, task: str, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what the recipes of a task share."""
+    settings = {name: value for name, value in TASKS[task].items() if name != "dev"}
+    folder = options.data / "tasks" / task
+    dev = str(folder / TASKS[task].get("dev", "dev.tsv"))
+    label = {"stsb": "score"}.get(task, "label")
+    files = {"train_file": str(folder / "train.tsv"), "validation_file": dev, "test_file": dev}
+    return {
+        "teacher": {"model": TEACHER},
+        "task": {**settings, **files, "label_column": label, "max_length": 128},
+        "stages": stages,
+    }
+
+
+def finetuned(options: argparse.Namespace, task: str) -> Path:
+    """Fine-tunes the teacher on a task once, for all students and seeds."""
+    output = options.output / "teachers" / task
+    stage = {"stage": "finetune", "max_steps": 2 * options.task_steps, "learning_rate": 1e-4}
+    run(task_recipe(options, task, [stage]), output, seed=0)
+    return output / "teacher"
+
+
+def on_task(options: argparse.Namespace, student: str, method: str, task: str, seed: int) -> float:
+    """Distils a student on a task, and returns the task's metric on the validation rows."""
+    start, teacher = stage_1(options, student, method, seed), finetuned(options, task)
+    output = options.output / "tasks" / f"{task}-{student}-{method}-{seed}"
+    stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": 2e-4}
+    recipe = task_recipe(options, task, [{**stage, "also": METHODS[method][1]}])
+    if task == "stsb":  # a score has no classes to contrast
+        recipe["stages"][0]["also"] = [{**also, "contrast_weight": 0.0} if also["method"] == "mlkd_task" else also
+                                       for also in METHODS[method][1]]  # fmt: skip
+    recipe["teacher"] = {"model": str(teacher)}
+    recipe["student"] = STUDENTS[student] if start is None else {"checkpoint": str(start)}
+    logits = options.output / "teachers" / task / "cache"
+    if logits.is_dir() and not (output / "cache").exists():
+        shutil.copytree(logits, output / "cache")
+    run(recipe, output, seed)
+    if not logits.is_dir():
+        shutil.copytree(output / "cache", logits)
+    shutil.rmtree(output / "cache", ignore_errors=True)
+    shutil.rmtree(output / "task_distill" / "optimizer", ignore_errors=True)
+    return json.loads((output / "stages/task_distill.json").read_text(encoding="utf-8"))["after"]
+
+
+def run(recipe: dict[str, Any], output: Path, seed: int) -> None:
+    """Runs a recipe whose last stage has not finished yet."""
+    last = output / "stages" / f"{recipe['stages'][-1]['stage']}.json"
+    if last.is_file() and json.loads(last.read_text(encoding="utf-8"))["finished"]:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    path = output.with_suffix(".yaml")
+    settings = {"name": output.name, "output_dir": str(output.absolute()), "seed": seed, **recipe}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    loaded, plain = load_recipe(path)
+    run_recipe(loaded, plain, path.parent)
+
+
+def masked_lm_teacher(options: argparse.Namespace) -> Path:
+    """Gives the teacher a masked-LM head, trained on the raw text with all its own weights frozen."""
+    folder = options.output / "masked-lm-teacher"
+    if folder.is_dir():
+        return folder
+    found = resolve_checkpoint(TEACHER)
+    tokenizer = AutoTokenizer.from_pretrained(found.path)
+    set_seed(0)
+    model = AutoModelForMaskedLM.from_pretrained(found.path, use_safetensors=True)
+    model.base_model.requires_grad_(False)
+    source = TextFiles([options.data / "corpora/train.txt.zst"])
+    train, held_out = TokenBlocks(token_stream(source, tokenizer, CACHE), tokenizer, 128).split(256)
+    collator = MaskedTokens(tokenizer, seed=0)
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(options.output / "masked-lm-work"), max_steps=options.steps, per_device_train_batch_size=16,
+            learning_rate=1e-3, warmup_ratio=0.06, save_strategy="no", report_to=[], bf16=True, use_cpu=True,
+        ),
+        train_dataset=train, eval_dataset=held_out, data_collator=collator, callbacks=[EpochOfMasks(collator)],
+    )  # fmt: skip
+    print("masked-LM head, loss before:", trainer.evaluate()["eval_loss"], flush=True)
+    trainer.train()
+    print("masked-LM head, loss after:", trainer.evaluate()["eval_loss"], flush=True)
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    return folder
+
+
+def main() -> None:
+    """Runs everything that is not finished, and writes the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with corpora/ and tasks/")
+    parser.add_argument("--output", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--steps", type=int, default=400, help="steps of stage 1, of 16 x 128 tokens")
+    parser.add_argument("--task-steps", type=int, default=300, help="steps of task distillation, of 32 rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--write", type=Path, help="write the table into this Markdown file, the figure beside it")
+    options = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for seed in options.seeds:
+        for student in options.students:
+            for method in METHODS:
+                for task in options.tasks if applies(student, method) else ():
+                    value = on_task(options, student, method, task, seed)
+                    values.setdefault((student, method, task), []).append(value)
+                    print(f"== seed {seed} {student} {method} {task}: {100 * value:.2f}", flush=True)
+    write(options, values)
+
+
+def write(options: argparse.Namespace, values: dict[tuple[str, str, str], list[float]]) -> None:
+    """Prints the table; writes it and the figure where that is asked for."""
+    teachers = {task: record_of(options.output / "teachers" / task, "finetune")["after"] for task in options.tasks}
+    head = f"| student | method | {' | '.join(options.tasks)} | mean |\n| --- | --- |{' ---: |' * (len(teachers) + 1)}"
+    rows = [head, table_row("6x384", "teacher", [[value] for value in teachers.values()])]
+    pictures = []
+    for student in options.students:
+        methods = [method for method in METHODS if (student, method, options.tasks[0]) in values]
+        found = {method: [values[student, method, task] for task in options.tasks] for method in methods}
+        rows += [table_row(student, method, cells) for method, cells in found.items()]
+        means = {method: [float(np.mean(seed)) for seed in zip(*cells, strict=True)] for method, cells in found.items()}
+        pictures.append(Bars(student, {method: [100 * mean for mean in of] for method, of in means.items()}))
+    table = "\n".join(rows)
+    print(table)
+    if options.write:
+        before, marker, _ = options.write.read_text(encoding="utf-8").partition(MARKER)
+        options.write.write_text(f"{before}{marker}\n\n{table}\n", encoding="utf-8")
+        svg = draw_bars(pictures, "mean over the tasks (points)", "Distillation methods, mean over the tasks")
+        options.write.with_suffix(".svg").write_text(svg, encoding="utf-8")
+
+
+MARKER = "<!-- table: written by benchmarks/methods.py -->"
+
+
+def table_row(student: str, method: str, cells: list[list[float]]) -> str:
+    """Formats a row: the mean over seeds, and where there are several, their range."""
+
+    def show(found: list[float]) -> str:
+        low, high = 100 * min(found), 100 * max(found)
+        mean = 100 * sum(found) / len(found)
+        return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} ({low:.1f}–{high:.1f})"
+
+    means = [float(np.mean(seed)) for seed in zip(*cells, strict=True)]
+    return f"| {' | '.join([student, method, *map(show, [*cells, means])])} |"
+
+
+def record_of(output: Path, stage: str) -> dict[str, Any]:
+    """Reads what a stage wrote down."""
+    return json.loads((output / "stages" / f"{stage}.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
