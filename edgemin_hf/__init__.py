@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgemin_hf.augmentation import AugmentationConfig, augment_texts
     from edgemin_hf.distillation.distilbert import DistilBERTConfig
     from edgemin_hf.distillation.minilm import MiniLMConfig
     from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 # Imported on first use: `edgemin --help` needs no PyTorch.
 _HOMES = {
+    "AugmentationConfig": "augmentation",
     "DistilBERTConfig": "distillation.distilbert",
     "DistillationTrainer": "trainer",
     "MLKDConfig": "distillation.mlkd",
@@ -36,12 +38,14 @@ _HOMES = {
     "TaskDistillationConfig": "distillation.task",
     "TinyBERTConfig": "distillation.tinybert",
     "Weighted": "distillation.weighted",
+    "augment_texts": "augmentation",
     "create_student": "student",
     "export_onnx": "export.onnx",
     "minilmv2_loss": "distillation.minilmv2",
 }
 
 __all__ = [
+    "AugmentationConfig",
     "DistilBERTConfig",
     "DistillationTrainer",
     "MLKDConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "TaskDistillationConfig",
     "TinyBERTConfig",
     "Weighted",
+    "augment_texts",
     "create_student",
     "export_onnx",
     "minilmv2_loss",

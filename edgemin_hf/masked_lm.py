@@ -1,0 +1,132 @@
+"""What a masked language model predicts in the place of single tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+"""A run of letters, apostrophes inside it included."""
+
+# How byte-level BPE and SentencePiece mark a token that brings its space along.
+_SPACE_MARKS = ("Ġ", "▁")
+# Of a batch: much to do at once, while the logits of 256 rows and 250,000 words still fit in memory.
+_BATCH_TOKENS = 2**13
+_BATCH_ROWS = 256
+
+
+def load_masked_lm(folder: str | Path) -> PreTrainedModel:
+    """Loads a masked language model from safetensors.
+
+    Args:
+        folder: A checkpoint on this machine.
+
+    Raises:
+        ValueError: If its family has no masked-LM head, or the checkpoint lacks the head's weights.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(f"model: {folder}, a {config.model_type}; allowed: a masked language model")
+    model, info = AutoModelForMaskedLM.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"model: {folder}, which lacks {sorted(info['missing_keys'])[0]}; allowed: a checkpoint with a masked-LM "
+            "head, as pre-training leaves it"
+        )
+    return model
+
+
+@torch.inference_mode()
+def predict_words(
+    input_ids: Sequence[Sequence[int]],
+    masked: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    count: int,
+) -> list[list[str]]:
+    """Predicts words for masked tokens, those of many texts in a batch.
+
+    Only tokens that are a whole word can be predicted: no punctuation, no numbers, no pieces, no special tokens.
+
+    Args:
+        input_ids: The tokens of each text, special ones included.
+        masked: Text and place of the tokens to mask; each is masked alone.
+        tokenizer: The model's tokenizer.
+        model: A masked language model, on any device; set to evaluation mode.
+        count: How many words to predict.
+
+    Returns:
+        The most likely words for each masked token, the likeliest first; fewer where the vocabulary has fewer.
+    """
+    model.eval()
+    names, is_word, spaced = _vocabulary(tokenizer, model)
+    predictions: list[list[str]] = [[]] * len(masked)
+    for part in tqdm(_batches([len(input_ids[text]) for text, _ in masked]), desc="Masked words", unit="batch"):
+        rows = [torch.tensor(input_ids[masked[index][0]]) for index in part]
+        ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+        real = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+        places = torch.arange(len(part)), torch.tensor([masked[index][1] for index in part])
+        # A token that brings its space along is replaced by one that does so too.
+        allowed = is_word & (spaced == spaced[ids[places]][:, None])
+        ids[places] = tokenizer.mask_token_id
+        inputs = {"input_ids": ids.to(model.device), "attention_mask": real.long().to(model.device)}
+        logits = _logits_at(model, inputs, places).masked_fill(~allowed.to(model.device), -inf)
+        best = logits.topk(min(count, logits.shape[1]))
+        for index, tokens, values in zip(part, best.indices.tolist(), best.values.tolist(), strict=True):
+            predictions[index] = [names[token] for token, value in zip(tokens, values, strict=True) if value > -inf]
+    return predictions
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Puts rows of like length together, the longest first; returns the indices of each batch."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[list[str], Tensor, Tensor]:
+    """Returns for each token of the model its text, whether it is a word, and whether it brings a space along."""
+    size = model.config.vocab_size
+    tokens = [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))]
+    tokens += [""] * (size - len(tokens))  # the model's table may be longer
+    names = [tokenizer.convert_tokens_to_string([token]).strip() for token in tokens]
+    special = set(tokenizer.all_special_tokens)
+    is_word = [bool(WORD.fullmatch(name)) and token not in special for token, name in zip(tokens, names, strict=True)]
+    return names, torch.tensor(is_word), torch.tensor([token.startswith(_SPACE_MARKS) for token in tokens])
+
+
+def _logits_at(model: PreTrainedModel, inputs: Mapping[str, Tensor], places: tuple[Tensor, Tensor]) -> Tensor:
+    """Returns the logits at one place of each row, (rows, vocabulary).
+
+    The head computes these places alone: with a large vocabulary it costs more than the encoder.
+    """
+
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        if output.last_hidden_state.ndim == 3:  # else without padding; the model puts it back behind its head
+            output.last_hidden_state = output.last_hidden_state[places][:, None]
+
+    handle = model.base_model.register_forward_hook(keep)
+    try:
+        logits = model(**inputs, return_dict=True).logits
+    finally:
+        handle.remove()
+    return logits[:, 0] if logits.shape[1] == 1 else logits[places]
