@@ -148,7 +148,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "report": ("benchmark",),
 }
 """What a stage needs: one of these before it."""
-_TOO_LATE: dict[str, tuple[str, ...]] = {"assistant": TRAINS_STUDENT} | dict.fromkeys(
+_ON_TASK = ("distill_on_task", "task_distill", "prune", "quantize")
+_TOO_LATE: dict[str, tuple[str, ...]] = {"assistant": TRAINS_STUDENT, "augment": _ON_TASK} | dict.fromkeys(
     TRAINS_STUDENT, ("quantize", "export")
 )
 """What may not stand before a stage."""

@@ -13,7 +13,7 @@ from edgemin_hf.encoder import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.surgery import check_prunable
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
-from edgemin_hf.recipe_stages import Distill, Prune, TaskStage
+from edgemin_hf.recipe_stages import Augment, Distill, Prune, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
 
 
@@ -59,6 +59,8 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 _check_methods(stage, *pairs.get(stage.stage, (student, teacher)))
             if isinstance(stage, TaskStage):
                 _check_methods(stage, student, teacher)
+            if isinstance(stage, Augment):
+                _check_augmentation(stage, recipe, root)
             if isinstance(stage, Prune):
                 check_prunable(student, heads=stage.head_sparsity > 0, neurons=stage.ffn_sparsity > 0)
 
@@ -74,6 +76,18 @@ def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teache
             f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
             "allowed: a ...ForMaskedLM, whose masked-LM head it learns from"
         )
+
+
+def _check_augmentation(stage: Augment, recipe: Recipe, root: Path) -> None:
+    name = model_name(stage.model or recipe.teacher.model, root)
+    config = AutoConfig.from_pretrained(resolve_checkpoint(name, weights=False).path)
+    if not any(architecture.endswith("ForMaskedLM") for architecture in config.architectures or ()):
+        raise ValueError(
+            f"model: {stage.model or recipe.teacher.model}, a {', '.join(config.architectures or ['model'])}; "
+            "allowed: a ...ForMaskedLM, which predicts words"
+        )
+    if stage.vectors is not None and not (root / stage.vectors).is_file():
+        raise ValueError(f"vectors: {stage.vectors}, which is no file; allowed: a text file of word vectors")
 
 
 def _check_raw_text(raw: RawText, root: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
+from edgemin_hf.augmentation import AugmentationConfig
 from edgemin_hf.distillation.capture import DistillationConfig
 from edgemin_hf.distillation.distilbert import DistilBERTConfig
 from edgemin_hf.distillation.minilm import MiniLMConfig
@@ -140,6 +141,19 @@ class Finetune(Training):
 
     stage: Literal["finetune"] = "finetune"
     folder: ClassVar[str] = "teacher"
+
+
+@dataclass(config=STRICT)
+class Augment(AugmentationConfig):
+    """Adds copies of the training rows in which words are replaced, for all stages that train the student on the task.
+
+    See `AugmentationConfig`; draws depend on the recipe's seed. Without `model` the teacher predicts the words, as the
+    recipe names it.
+    """
+
+    seed: Literal[0] = 0
+    stage: Literal["augment"] = "augment"
+    folder: ClassVar[str] = "augment"
 
 
 @dataclass(config=STRICT)
@@ -299,7 +313,7 @@ _DISTILLS = [
     for name, config in METHODS.items()
     if name not in _LEAVES_OUT[base.stage]
 ]
-_OTHERS: tuple[Any, ...] = (TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
+_OTHERS: tuple[Any, ...] = (Augment, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
 
 
 def tag_of(stage: Any) -> str | None:
@@ -317,7 +331,7 @@ SETTINGS: dict[str, type] = {
 """The settings of every stage, by `tag_of`."""
 
 TrainingStage = Finetune | Distill | TaskDistill | Prune | Quantize
-Stage = TrainingStage | Export | Evaluate | Benchmark | Report
+Stage = TrainingStage | Augment | Export | Evaluate | Benchmark | Report
 
 if TYPE_CHECKING:
     ParsedStage = Stage

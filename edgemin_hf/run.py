@@ -29,19 +29,21 @@ from transformers import (
 
 from edgemin_hf.benchmark.measure import cpu_flags
 from edgemin_hf.corpus import TokenBlocks, token_stream
-from edgemin_hf.data import read_sentences, tokenize
+from edgemin_hf.data import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.encoder import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.raw_text import HubText, TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, Student, model_name, student_shape
-from edgemin_hf.recipe_stages import Assistant, Distill, Finetune, Stage
+from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Stage
 from edgemin_hf.student import create_student, student_config
 from edgemin_hf.tasks import TextClassification
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
+AUGMENTED_ROWS = "train.parquet"
 _UNPACKED_VALIDATION_SHARE = 0.05
 
 
@@ -109,10 +111,18 @@ class Run:
         return self.task.train_and_validation(self.root, self.tokenizer, self.label_ids, self.recipe.seed)
 
     @cached_property
+    def student_data(self) -> tuple[Dataset, Dataset]:
+        """The rows that a student is trained on and validated with: augmented where the recipe says so."""
+        if not any(isinstance(stage, Augment) for stage in self.recipe.stages):
+            return self.data
+        table = read_table(self.output / Augment.folder / AUGMENTED_ROWS)
+        return self.task.tokenized(table, self.tokenizer, self.label_ids), self.data[1]
+
+    @cached_property
     def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
         """The same rows with the teacher's logits, which are computed once for all stages."""
         with PartialState().main_process_first():
-            train, validation = self.data
+            train, validation = self.student_data
             return self._with_logits(train, "train"), self._with_logits(validation, "validation")
 
     def _with_logits(self, dataset: Dataset, part: str) -> Dataset:
@@ -184,7 +194,9 @@ class Run:
         """
         head = self._head(stage)
         if isinstance(stage, Assistant) or self.recipe.assistant is None:
-            return self.load(self.base_folder if head is AutoModelForMaskedLM else self.teacher_folder, head)
+            if head is AutoModelForMaskedLM:
+                return load_masked_lm(self.base_folder)
+            return self.load(self.teacher_folder, head)
         return self.load(self.output / Assistant.folder, head)
 
     def _head(self, stage: Stage) -> Any:

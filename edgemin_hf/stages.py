@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from edgemin_hf.augmented_data import augment
 from edgemin_hf.benchmark import figures
 from edgemin_hf.benchmark.measure import (
     Row,
@@ -33,7 +34,7 @@ from edgemin_hf.hub.card import render_card
 from edgemin_hf.layer_search import search_teacher_layer
 from edgemin_hf.metrics import METRICS
 from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.recipe_stages import Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
+from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.training import train_stage
 
@@ -56,6 +57,8 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
         stage, found = search_teacher_layer(run, stage, work)
         return {**train_stage(run, stage, folder, work), **found}
     with whole_folder(folder) as partial:
+        if isinstance(stage, Augment):
+            return augment(run, stage, partial, work)
         if isinstance(stage, Export):
             return _export(run, stage, partial)
         if isinstance(stage, Evaluate):

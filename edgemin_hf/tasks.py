@@ -96,12 +96,16 @@ class TextClassification:
         Returns:
             The training rows and the validation rows, with the tokenizer's columns and "labels".
         """
-        train, validation = (self._tokenized(table, tokenizer, labels) for table in self._tables(root, seed))
+        train, validation = (self.tokenized(table, tokenizer, labels) for table in self._tables(root, seed))
         return train, validation
+
+    def train_table(self, root: Path, seed: int) -> Dataset:
+        """Reads the training rows as they are, without those that are held out."""
+        return self._tables(root, seed)[0]
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Reads and tokenises the test table, like `train_and_validation`."""
-        return self._tokenized(read_table(root / self.test_file), tokenizer, labels)
+        return self.tokenized(read_table(root / self.test_file), tokenizer, labels)
 
     def labels(self, root: Path) -> list[str]:
         """Returns the names of the training table's labels, sorted; for a regression the name of its score."""
@@ -137,7 +141,12 @@ class TextClassification:
         split = train.train_test_split(test_size=self.validation_share, seed=seed)
         return split["train"], split["test"]
 
-    def _tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+    def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Tokenises a table's texts, and turns its labels into numbers.
+
+        Returns:
+            The tokenizer's columns and "labels".
+        """
         column = table[self.label_column]
         values = [float(score) for score in column] if self.regression else _label_ids(column, labels)
         table = table.select_columns(self.text_columns).add_column("labels", values)

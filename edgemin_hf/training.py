@@ -123,7 +123,7 @@ def make_trainer(
         )
     elif isinstance(stage, Distill):
         model, teacher, methods = model or run.student(stage), run.teacher(stage), methods_of(stage)
-        train, validation = run.data if isinstance(stage, DistillOnTask) else run.raw_text
+        train, validation = run.student_data if isinstance(stage, DistillOnTask) else run.raw_text
         packed = not isinstance(stage, DistillOnTask) and run.packs
         if stage.method == "distilbert":
             collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
