@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def augment(run: Run, stage: Augment, folder: Path, work: Path) -> dict[str, Any
         for part, start in enumerate(range(0, len(table), _TEXTS_A_PART)):
             file = work / f"{column}-{part}.json"
             if not file.is_file():
-                settings = replace(stage, vectors=vectors, seed=run.recipe.seed + part)
+                settings = stage.settings(run.recipe.seed + part, vectors)
                 texts = table[column][start : start + _TEXTS_A_PART]
                 write_whole(file, json.dumps(augment_texts(texts, tokenizer, model, settings)))
             copies += [(start + row, text) for row, text in json.loads(file.read_text(encoding="utf-8"))]

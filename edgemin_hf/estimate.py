@@ -15,6 +15,7 @@ from edgemin_hf.encoder import Shape, family_of, shape_of
 from edgemin_hf.recipe import Recipe
 from edgemin_hf.recipe_stages import (
     Assistant,
+    Augment,
     Distill,
     DistillOnTask,
     Finetune,
@@ -32,7 +33,7 @@ _OPTIMIZER_SECONDS = 2.0e-9
 _TOKENS_PER_CHARACTER = 0.28
 _TOKENS_PER_DOCUMENT = 300
 _CHARACTERS_PER_BYTE = {".zst": 3.2, ".parquet": 1.7}
-_OTHER_MINUTES = {"augment": 0.0, "export": 0.5, "evaluate": 0.7, "benchmark": 0.6, "report": 0.1}
+_OTHER_MINUTES = {"export": 0.5, "evaluate": 0.7, "benchmark": 0.6, "report": 0.1}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ def estimate_stages(
     assistant, student = student_configs(recipe, root, teacher)
     sizes, estimates = dict[str, tuple[int, float]](), []
     for stage in recipe.stages:
+        if isinstance(stage, Augment):
+            rows, tokens = _size_of(recipe, root, "task")
+            # Each token is masked alone, and its whole text read for it.
+            flops = rows * tokens**2 * flops_per_token(shape_of(teacher))
+            estimates.append(Estimate(flops / speed / 60, flops=flops))
+            continue
         if not isinstance(stage, TrainingStage):
             estimates.append(Estimate(_OTHER_MINUTES[stage.stage]))
             continue

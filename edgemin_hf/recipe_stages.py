@@ -144,16 +144,27 @@ class Finetune(Training):
 
 
 @dataclass(config=STRICT)
-class Augment(AugmentationConfig):
+class Augment:
     """Adds copies of the training rows in which words are replaced, for all stages that train the student on the task.
 
-    See `AugmentationConfig`; draws depend on the recipe's seed. Without `model` the teacher predicts the words, as the
-    recipe names it.
+    See `AugmentationConfig`, whose seed is the recipe's. Without `model` the teacher predicts the words, as the recipe
+    names it.
     """
 
-    seed: Literal[0] = 0
     stage: Literal["augment"] = "augment"
+    copies: int = 20
+    probability: float = 0.4
+    candidates: int = 15
+    model: str | None = None
+    vectors: str | None = None
     folder: ClassVar[str] = "augment"
+
+    def __post_init__(self) -> None:
+        self.settings(seed=0, vectors=self.vectors)
+
+    def settings(self, seed: int, vectors: str | None) -> AugmentationConfig:
+        """Returns the settings of the augmentation alone."""
+        return AugmentationConfig(self.copies, self.probability, self.candidates, self.model, vectors, seed)
 
 
 @dataclass(config=STRICT)
