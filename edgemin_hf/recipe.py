@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.recipe_stages import STRICT, Count, ParsedStage
+from edgemin_hf.recipe_methods import STRICT, Count
+from edgemin_hf.recipe_stages import ParsedStage
 from edgemin_hf.tasks import TextClassification
 
 

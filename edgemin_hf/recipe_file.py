@@ -13,7 +13,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, Student, Task, Teacher
-from edgemin_hf.recipe_stages import METHODS, SETTINGS
+from edgemin_hf.recipe_methods import METHODS
+from edgemin_hf.recipe_stages import SETTINGS
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,130 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
+from dataclasses import field
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.augmentation import AugmentationConfig
 from edgemin_hf.distillation.capture import DistillationConfig
-from edgemin_hf.distillation.distilbert import DistilBERTConfig
-from edgemin_hf.distillation.minilm import MiniLMConfig
-from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
-from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
-from edgemin_hf.distillation.pkd import PKDConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.distillation.tinybert import TinyBERTConfig
 from edgemin_hf.distillation.weighted import Weighted
-from edgemin_hf.encoder import Shape
 from edgemin_hf.pruning.structured import PruningConfig
 from edgemin_hf.quantization.native import QuantizationConfig
-
-STRICT = ConfigDict(extra="forbid", strict=True)
-Count = Annotated[int, Field(ge=1)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-@dataclass(config=STRICT)
-class LayerSearch(MiniLMv2Config):
-    """MiniLMv2, which may look for the teacher's layer by itself.
-
-    Attributes:
-        teacher_layer: The layer, or "search": tries several for a small budget and takes the one whose student then
-            learns the task best.
-        search_layers: The layers to try, counted from 1; None tries the upper half.
-        search_steps: Steps of distillation, and then of task distillation, for each.
-    """
-
-    teacher_layer: int | Literal["search"] | None = None  # type: ignore[assignment]
-    search_layers: list[int] | None = None
-    search_steps: Count = 100
-
-    def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings, and every layer to try, against two models' shapes."""
-        if self.teacher_layer != "search":
-            super().check(student, teacher)
-            return
-        for layer in self.layers_to_try(teacher.num_hidden_layers):
-            try:
-                self.at(layer).check(student, teacher)
-            except ValueError as error:
-                raise ValueError(str(error).replace("teacher_layer", "search_layers")) from None
-
-    def layers_to_try(self, depth: int) -> list[int]:
-        """Returns the teacher's layers that a search tries, of a teacher of this depth."""
-        return self.search_layers or list(range(depth // 2 + 1, depth + 1))
-
-    def at(self, layer: int) -> LayerSearch:
-        """Returns these settings with the search done."""
-        return replace(self, teacher_layer=layer)
-
-
-METHODS: dict[str, type] = {
-    "minilm": MiniLMConfig,
-    "minilmv2": MiniLMv2Config,
-    "distilbert": DistilBERTConfig,
-    "tinybert": TinyBERTConfig,
-    "pkd": PKDConfig,
-    "mlkd": MLKDConfig,
-    "mlkd_task": MLKDTaskConfig,
-}
-"""Names of the distillation methods, and their settings."""
-
-
-@dataclass(config=STRICT)
-class Also:
-    """Another method, whose loss terms are added to those of a stage's own.
-
-    Attributes:
-        weight: What they are multiplied by.
-    """
-
-    weight: _Positive = 1.0
-
-    def __post_init__(self) -> None:
-        check_rest(Also, self)
-
-
-def check_rest(part: type, settings: object) -> None:
-    """Runs the next check behind `part`: dataclasses call one `__post_init__`, settings are made of several."""
-    check = getattr(super(part, settings), "__post_init__", None)
-    if check is not None:
-        check()
-
-
-def _with_method(base: type, name: str, config: type, **also_named: str) -> Any:
-    """Builds the settings of `base` with those of one method among them."""
-    literals = {"method": name, **also_named}
-    body: dict[str, Any] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
-    body |= {"__module__": __name__, "__doc__": base.__doc__}
-    return dataclass(config=STRICT)(type(f"{base.__name__}_{name}", (base, config), body))
-
-
-if TYPE_CHECKING:
-    ParsedAlso = Also
-else:
-    _ALSO = [_with_method(Also, name, config) for name, config in METHODS.items() if name != "distilbert"]
-    ParsedAlso = Annotated[reduce(or_, _ALSO), Field(discriminator="method")]
+from edgemin_hf.recipe_methods import METHODS, STRICT, Count, LayerSearch, ParsedAlso, Positive, check_rest, with_method
 
 
 @dataclass(config=STRICT)
 class Training:
     """Settings that all training stages share, by their names in `transformers.TrainingArguments`."""
 
-    num_train_epochs: _Positive = 3.0
+    num_train_epochs: Positive = 3.0
     max_steps: int = -1
     per_device_train_batch_size: Count = 32
     gradient_accumulation_steps: Count = 1
-    learning_rate: _Positive = 2e-4
+    learning_rate: Positive = 2e-4
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    adam_epsilon: _Positive = 1e-8
+    adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
 
     def __post_init__(self) -> None:
@@ -319,7 +226,7 @@ def methods_of(stage: Distill | TaskStage) -> list[DistillationConfig]:
 _LEAVES_OUT = {"assistant": ("mlkd_task",), "distill": ("mlkd_task",), "distill_on_task": ("distilbert",)}
 """Methods that a stage can't use: raw text has no labels, and a classifier no masked-LM head."""
 _DISTILLS = [
-    _with_method(base, name, LayerSearch if name == "minilmv2" else config, stage=base.stage)
+    with_method(base, name, LayerSearch if name == "minilmv2" else config, stage=base.stage)
     for base in (Assistant, Distill, DistillOnTask)
     for name, config in METHODS.items()
     if name not in _LEAVES_OUT[base.stage]

@@ -11,7 +11,8 @@ from transformers import GPT2Config, MPNetConfig, PreTrainedModel
 from edgemin_hf.cli import main
 from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_file import load_recipe
-from edgemin_hf.recipe_stages import SETTINGS, Also, Distill
+from edgemin_hf.recipe_methods import Also
+from edgemin_hf.recipe_stages import SETTINGS, Distill
 
 RECIPE = {
     "name": "tiny",

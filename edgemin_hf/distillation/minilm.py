@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ from edgemin_hf.attention import attention_scores, check_scores, reach, scores_a
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap
+from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap, shape_of
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,6 +65,13 @@ class MiniLMConfig:
                 f"num_hidden_layers: {len(student.layers)}, whose last layer sees {seen[0]} tokens to either side and "
                 "the teacher's more; allowed: a depth whose last layer sees as far, or attention_weight 0"
             )
+        ours, theirs = shape_of(student.config), shape_of(teacher.config)
+        if 2 * ours.num_hidden_layers <= theirs.num_hidden_layers and 2 * ours.hidden_size <= theirs.hidden_size:
+            _LOGGER.warning(
+                "the student has %d x %d of the teacher's %d x %d layers and width: for so small a student MiniLM "
+                "advises an assistant of %d x %d between them",
+                *ours[:2], *theirs[:2], theirs.num_hidden_layers, ours.hidden_size,
+            )  # fmt: skip
         return MiniLMObjective(self, student, teacher)
 
 
