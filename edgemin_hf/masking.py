@@ -47,3 +47,7 @@ class EpochOfMasks(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Moves to the masks of the epoch."""
         self.collator.epoch = int(state.epoch or 0)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Moves back to the first masks, so that evaluations before and after the training see the same ones."""
+        self.collator.epoch = 0
