@@ -26,7 +26,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingA
 
 from edgemin_hf.benchmark.curves import Bars, draw_bars
 from edgemin_hf.corpus import TokenBlocks, token_stream
-from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.export.folder import whole_folder, write_whole
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
 from edgemin_hf.pipeline import run_recipe
@@ -88,12 +88,22 @@ def task_recipe(options: argparse.Namespace, task: str, stages: list[dict[str, A
     folder = options.data / "tasks" / task
     dev = str(folder / TASKS[task].get("dev", "dev.tsv"))
     label = {"stsb": "score"}.get(task, "label")
-    files = {"train_file": str(folder / "train.tsv"), "validation_file": dev, "test_file": dev}
+    files = {"train_file": str(some_rows(options, task)), "validation_file": dev, "test_file": dev}
     return {
         "teacher": {"model": TEACHER},
         "task": {**settings, **files, "label_column": label, "max_length": 128},
         "stages": stages,
     }
+
+
+def some_rows(options: argparse.Namespace, task: str) -> Path:
+    """Writes at most `--rows` training rows, drawn by a fixed seed, into a table of their own."""
+    file = options.output / "data" / f"{task}.tsv"
+    if not file.is_file():
+        header, *rows = (options.data / "tasks" / task / "train.tsv").read_text(encoding="utf-8").splitlines()
+        chosen = sorted(np.random.default_rng(0).permutation(len(rows))[: options.rows])
+        write_whole(file, "\n".join([header, *(rows[index] for index in chosen)]) + "\n")
+    return file.absolute()
 
 
 def finetuned(options: argparse.Namespace, task: str) -> Path:
@@ -122,7 +132,6 @@ def on_task(options: argparse.Namespace, student: str, method: str, task: str, s
     if not logits.is_dir():
         shutil.copytree(output / "cache", logits)
     shutil.rmtree(output / "cache", ignore_errors=True)
-    shutil.rmtree(output / "task_distill" / "optimizer", ignore_errors=True)
     return json.loads((output / "stages/task_distill.json").read_text(encoding="utf-8"))["after"]
 
 
@@ -174,8 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with corpora/ and tasks/")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
-    parser.add_argument("--steps", type=int, default=400, help="steps of stage 1, of 16 x 128 tokens")
-    parser.add_argument("--task-steps", type=int, default=300, help="steps of task distillation, of 32 rows")
+    parser.add_argument("--steps", type=int, default=200, help="steps of stage 1, of 16 x 128 tokens")
+    parser.add_argument("--task-steps", type=int, default=150, help="steps of task distillation, of 32 rows")
+    parser.add_argument("--rows", type=int, default=10000, help="training rows of a task, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
