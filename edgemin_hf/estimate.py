@@ -131,7 +131,11 @@ def _estimate(
     steps = stage.max_steps if stage.max_steps > 0 else stage.num_train_epochs * rows / batch
     rounding = 1.3 if isinstance(stage, Quantize) else 1.0
     forward = flops_per_token(shape_of(trained))
-    teacher = 0.0 if compared is None else flops_per_token(shape_of(compared))
+    teacher = 0.0
+    if compared is not None:
+        read = getattr(stage, "teacher_layer", None)  # the teacher runs no further
+        shape = shape_of(compared)
+        teacher = flops_per_token(shape._replace(num_hidden_layers=read) if isinstance(read, int) else shape)
     flops = steps * batch * tokens * (3 * forward + teacher)
     compute = steps * batch * tokens * (3 * rounding * forward + teacher) / speed
     parameters = parameters_of(trained)

@@ -101,7 +101,7 @@ def describe_plan(steps: list[Step]) -> str:
     "PFLOP" are 10^15 floating-point operations, the teacher's among them.
     """
     lines = [
-        f"{'stage':<16}{'state':<11}{'model':<20}{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'minutes':>10}  result"
+        f"{'stage':<16}{'state':<11}{'model':<20}{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'time':>11}  result"
     ]
     for step in steps:
         guess = step.estimate
@@ -109,14 +109,25 @@ def describe_plan(steps: list[Step]) -> str:
         if guess.shape is not None:
             depth, width, heads, neurons = guess.shape
             shape, parameters = f"{depth}x{width}/{heads}/{neurons}", f"{guess.parameters / 1e6:.1f}"
-            examples, work = f"{guess.examples:,}", f"{guess.flops / 1e15:.3g}"
-        minutes = f"{guess.minutes:,.1f}" if step.state != "done" else ""
+            examples, work = f"{guess.examples:,}", _three_digits(guess.flops / 1e15)
+        time = _duration(guess.minutes) if step.state != "done" else ""
         lines.append(
-            f"{step.stage.stage:<16}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{minutes:>10}"
+            f"{step.stage.stage:<16}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
-    return "\n".join([*lines, f"About {total:.0f} minutes to go on this machine."])
+    return "\n".join([*lines, f"About {_duration(total)} to go on this machine."])
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 120:
+        return f"{minutes:.1f} min"
+    hours = minutes / 60
+    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
 def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
