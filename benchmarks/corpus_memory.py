@@ -49,11 +49,11 @@ def main() -> None:
 
 
 def repeat_text(source: Path | None, target: Path, size: int) -> int:
-    """Writes whole copies of a text until `size` bytes are reached, and returns how many bytes that took."""
-    copy = source.read_bytes() if source is not None else "\n\n".join(recipe_sentences()).encode()
+    """Writes copies of a text, the last up to the document that reaches `size` bytes, and returns how many it took."""
+    copy = (source.read_bytes() if source is not None else "\n\n".join(recipe_sentences()).encode()) + b"\n\n"
     with target.open("wb") as file:
-        while file.tell() < size:
-            file.write(copy + b"\n\n")
+        while (left := size - file.tell()) > 0:
+            file.write(copy[: copy.find(b"\n\n", min(left, len(copy) - 2)) + 2])
         return file.tell()
 
 
