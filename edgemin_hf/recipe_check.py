@@ -10,10 +10,11 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from edgemin_hf.data import check_table
 from edgemin_hf.encoder import family_of, first_position, shape_of
+from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.surgery import check_prunable
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
-from edgemin_hf.recipe_stages import Augment, Distill, Prune, TaskStage
+from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
 
 
@@ -59,6 +60,8 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 _check_methods(stage, *pairs.get(stage.stage, (student, teacher)))
             if isinstance(stage, TaskStage):
                 _check_methods(stage, student, teacher)
+            if isinstance(stage, Export):
+                check_exportable(student)
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
             if isinstance(stage, Prune):

@@ -12,11 +12,13 @@ from pathlib import Path
 import onnx
 import torch
 from optimum.exporters.onnx import main_export, onnx_export_from_model
+from optimum.exporters.tasks import TasksManager
 from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data import Text
+from edgemin_hf.encoder import FAMILIES
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
@@ -65,11 +67,12 @@ def export_onnx(
 
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
-        ValueError: If `output` holds something else than an export.
+        ValueError: If `output` holds something else than an export, or Optimum does not know the model's family.
     """
     output = Path(output).resolve()
     if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
         raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
+    check_exportable(model.config)
     quantized = bool(fake_quantized_linears(model))
     plain = plain_copy(model)
     with whole_folder(output) as folder:
@@ -82,6 +85,18 @@ def export_onnx(
             _write_graph(integer_copy(model), folder / INT8_GRAPH)
             int8 = check_fidelity(model, folder / INT8_GRAPH, tokenizer, texts)
     return Export(output, fp32, int8)
+
+
+def check_exportable(config: PretrainedConfig) -> None:
+    """Checks that Optimum's exporter knows a family.
+
+    Raises:
+        ValueError: If not, naming it.
+    """
+    known = TasksManager.get_supported_model_type_for_task("text-classification", exporter="onnx")
+    if config.model_type not in known:
+        allowed = ", ".join(sorted(set(known) & set(FAMILIES)))
+        raise ValueError(f"model type {config.model_type!r}; allowed: {allowed}, which Optimum exports")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: str = "text-classification") -> None:
