@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from edgemin_hf.raw_text import HubText, Piece, TextFiles
 
 _VERSION = 1
-"""Part of a stream's name; to be raised when the same text comes to give other ids."""
+"""Part of a stream's name; to be raised when the same text comes to give other ids, or to be read in other pieces."""
 _BATCH_CHARACTERS = 2**20
 _COMMIT_CHARACTERS = 2**24
 
