@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     TrainerCallback,
     TrainingArguments,
+    default_data_collator,
     set_seed,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -125,6 +126,8 @@ def make_trainer(
         model, teacher, methods = model or run.student(stage), run.teacher(stage), methods_of(stage)
         train, validation = run.student_data if isinstance(stage, DistillOnTask) else run.raw_text
         packed = not isinstance(stage, DistillOnTask) and run.packs
+        if packed:
+            collator = default_data_collator  # all blocks have one length
         if stage.method == "distilbert":
             collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
             callbacks.append(EpochOfMasks(collator))
