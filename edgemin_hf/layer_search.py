@@ -19,6 +19,8 @@ from edgemin_hf.recipe_stages import Distill, TaskDistill, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.training import make_trainer
 
+SEARCH_CURVE = "stages/teacher_layers.svg"
+
 
 def search_teacher_layer(run: Run, stage: Any, work: Path) -> tuple[Distill, dict[str, Any]]:
     """Tries the layers that a stage names, and takes the one whose student then learns the task best.
@@ -53,7 +55,7 @@ def search_teacher_layer(run: Run, stage: Any, work: Path) -> tuple[Distill, dic
     if main:
         curve = Curve(name, list(found), [100 * value for value in found.values()])
         picture = draw_curves([curve], "teacher layer", f"validation {name} (%)", f"Layer {best} is taken")
-        write_whole(run.output / "stages" / "teacher_layers.svg", picture)
+        write_whole(run.output / SEARCH_CURVE, picture)
     search = {"metric": name, "layers": list(found), "values": list(found.values()), "best": best}
     return stage.at(best), {"search": search, "notes": [f"teacher layer {best} of {', '.join(map(str, found))}"]}
 

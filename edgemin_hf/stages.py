@@ -31,7 +31,7 @@ from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
-from edgemin_hf.layer_search import search_teacher_layer
+from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
@@ -167,7 +167,9 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
         "student int8": export / "student" / INT8_GRAPH,
     }
     components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
-    return {
+    searched = run.output / SEARCH_CURVE
+    caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
+    return ({"teacher_layers": (caption, searched.read_text(encoding="utf-8"))} if searched.is_file() else {}) | {
         "size_metric": (
             f"Size on disk against {METRICS[run.task.metric].title}: up and to the left is better. "
             "The upright axis does not start at zero.",

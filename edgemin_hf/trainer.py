@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil
@@ -23,6 +23,7 @@ from edgemin_hf.distillation.capture import (
     accepted,
     forward_names,
     record,
+    replaced_forward,
 )
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.encoder import Encoder
@@ -207,7 +208,7 @@ class DistillationTrainer(Trainer):
 
         # The loss is computed inside the model, not behind it: DistributedDataParallel around it then finds in the
         # outputs which parameters will get a gradient, those of learned projections too.
-        with _replaced_forward(self.model, forward):
+        with replaced_forward(self.model, forward):
             terms = model(**accepted(self.model, inputs))
         student_logits = terms.pop("logits")
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
@@ -279,19 +280,6 @@ class DistillationTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
-
-
-@contextmanager
-def _replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = model.__dict__.get("forward")
-    model.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del model.forward
-        else:
-            model.forward = before
 
 
 def _check_arguments(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
@@ -130,6 +131,20 @@ def _padded(tensor: Tensor, mask: Tensor | None) -> Tensor:
         return tensor
     padded = tensor.new_zeros(*mask.shape, tensor.shape[-1])
     return padded.masked_scatter(mask.bool()[..., None], tensor)
+
+
+@contextmanager
+def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Puts another forward in the place of a model's, for the model and for every wrapper around it."""
+    before = model.__dict__.get("forward")
+    model.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del model.forward
+        else:
+            model.forward = before
 
 
 def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
