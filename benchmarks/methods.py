@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def some_rows(options: argparse.Namespace, task: str) -> Path:
 def finetuned(options: argparse.Namespace, task: str) -> Path:
     """Fine-tunes the teacher on a task once, for all students and seeds."""
     output = options.output / "teachers" / task
-    stage = {"stage": "finetune", "max_steps": 2 * options.task_steps, "learning_rate": 1e-4}
+    stage = {"stage": "finetune", "max_steps": 2 * options.task_steps, "learning_rate": 3e-4}
     run(task_recipe(options, task, [stage]), output, seed=0)
     return output / "teacher"
 
@@ -118,7 +119,7 @@ def on_task(options: argparse.Namespace, student: str, method: str, task: str, s
     """Distils a student on a task, and returns the task's metric on the validation rows."""
     start, teacher = stage_1(options, student, method, seed), finetuned(options, task)
     output = options.output / "tasks" / f"{task}-{student}-{method}-{seed}"
-    stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": 2e-4}
+    stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": 3e-4}
     recipe = task_recipe(options, task, [{**stage, "also": METHODS[method][1]}])
     if task == "stsb":  # a score has no classes to contrast
         recipe["stages"][0]["also"] = [{**also, "contrast_weight": 0.0} if also["method"] == "mlkd_task" else also
@@ -183,8 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with corpora/ and tasks/")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
-    parser.add_argument("--steps", type=int, default=200, help="steps of stage 1, of 16 x 128 tokens")
-    parser.add_argument("--task-steps", type=int, default=150, help="steps of task distillation, of 32 rows")
+    parser.add_argument("--steps", type=int, default=150, help="steps of stage 1, of 16 x 128 tokens")
+    parser.add_argument("--task-steps", type=int, default=300, help="steps of task distillation, of 32 rows")
     parser.add_argument("--rows", type=int, default=10000, help="training rows of a task, at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
@@ -193,13 +194,11 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     values: dict[tuple[str, str, str], list[float]] = {}
-    for seed in options.seeds:
-        for student in options.students:
-            for method in METHODS:
-                for task in options.tasks if applies(student, method) else ():
-                    value = on_task(options, student, method, task, seed)
-                    values.setdefault((student, method, task), []).append(value)
-                    print(f"== seed {seed} {student} {method} {task}: {100 * value:.2f}", flush=True)
+    for seed, task, student, method in product(options.seeds, options.tasks, options.students, METHODS):
+        if applies(student, method):
+            value = on_task(options, student, method, task, seed)
+            values.setdefault((student, method, task), []).append(value)
+            print(f"== seed {seed} {task} {student} {method}: {100 * value:.2f}", flush=True)
     write(options, values)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
     from edgemin_hf.distillation.pkd import PKDConfig
     from edgemin_hf.distillation.task import TaskDistillationConfig
+    from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
     from edgemin_hf.distillation.tinybert import TinyBERTConfig
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
@@ -39,6 +40,7 @@ _HOMES = {
     "TinyBERTConfig": "distillation.tinybert",
     "Weighted": "distillation.weighted",
     "augment_texts": "augmentation",
+    "cached_teacher_logits": "distillation.teacher_logits",
     "create_student": "student",
     "export_onnx": "export.onnx",
     "minilmv2_loss": "distillation.minilmv2",
@@ -59,6 +61,7 @@ __all__ = [
     "TinyBERTConfig",
     "Weighted",
     "augment_texts",
+    "cached_teacher_logits",
     "create_student",
     "export_onnx",
     "minilmv2_loss",
