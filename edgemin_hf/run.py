@@ -36,7 +36,7 @@ from edgemin_hf.encoder import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.raw_text import HubText, TextFiles
-from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, Student, model_name, student_shape
+from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
 from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Stage
 from edgemin_hf.student import create_student, student_config
 from edgemin_hf.tasks import TextClassification
@@ -145,8 +145,11 @@ class Run:
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the recipe's check
         if raw.pack:
-            stream = token_stream(raw_text_source(raw, self.root), self.tokenizer, CACHE)
-            return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
+            try:
+                stream = token_stream(raw_text_source(raw, self.root), self.tokenizer, CACHE)
+                return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
+            except ValueError as error:  # how many blocks there are is known when the text has been read
+                raise RecipeError(f"raw_text: {error}") from None
         table = read_sentences([self.root / file for file in raw.files], raw.text_column)
         sentences = tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
         if self.recipe.task is not None:

@@ -25,6 +25,7 @@ from edgemin_hf.distillation.capture import DistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_stages import (
     Distill,
     DistillOnTask,
@@ -136,20 +137,23 @@ def make_trainer(
         train, validation = run.data_with_teacher_logits
         if stage.also:
             teacher = run.load(run.teacher_folder)
-    return DistillationTrainer(
-        model,
-        teacher,
-        _training_arguments(run, stage, work, packed),
-        distillation_config=methods,
-        pruning_config=stage.pruning(run.recipe.seed) if isinstance(stage, Prune) else None,
-        quantization_config=stage if isinstance(stage, Quantize) else None,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=run.tokenizer,
-        data_collator=collator,
-        compute_metrics=run.task.compute_metrics if isinstance(stage, Finetune | TaskStage) else None,
-        callbacks=callbacks,
-    )
+    try:
+        return DistillationTrainer(
+            model,
+            teacher,
+            _training_arguments(run, stage, work, packed),
+            distillation_config=methods,
+            pruning_config=stage.pruning(run.recipe.seed) if isinstance(stage, Prune) else None,
+            quantization_config=stage if isinstance(stage, Quantize) else None,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=run.tokenizer,
+            data_collator=collator,
+            compute_metrics=run.task.compute_metrics if isinstance(stage, Finetune | TaskStage) else None,
+            callbacks=callbacks,
+        )
+    except ValueError as error:  # what only the models themselves tell, such as how they score positions
+        raise RecipeError(f"{stage.stage}: {error}") from error
 
 
 def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:

@@ -6,8 +6,9 @@ import yaml
 from conftest import sentences, tiny, write_tsv
 from safetensors import safe_open
 from test_recipe import place  # noqa: F401 - a fixture
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
+from edgemin_hf import DistillationTrainer
 from edgemin_hf.cli import main
 from edgemin_hf.recipe_methods import METHODS
 from edgemin_hf.recipe_stages import SETTINGS
@@ -141,6 +142,30 @@ def test_packed_text_is_tokenised_once_for_all_runs(here, capfd):
     assert stream.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("method", ["tinybert", "distilbert"])
+def test_killed_and_resumed_equals_uninterrupted(here, method, monkeypatch):
+    stage = {**one_method(method), "max_steps": 70, "save_steps": 25}  # into a second epoch
+    narrow = {"student": {"num_hidden_layers": 2, "hidden_size": 16 if method == "tinybert" else 32}}
+    assert main(["run", write(here, [stage], output_dir="whole", **narrow)]) == 0
+    step, steps = DistillationTrainer.training_step, []
+
+    def killed(self, *arguments):
+        steps.append(1)
+        if len(steps) == 60:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(DistillationTrainer, "training_step", killed)
+    recipe = write(here, [stage], output_dir="killed", **narrow)
+    assert main(["run", recipe]) == 130
+    monkeypatch.undo()
+    monkeypatch.setattr("edgemin_hf.run.CACHE", here / "cache")
+    monkeypatch.chdir(here)
+    assert main(["run", recipe]) == 0
+    ours, theirs = ((here / name / "distill/model.safetensors").read_bytes() for name in ("killed", "whole"))
+    assert ours == theirs
+
+
 def test_sentences_without_a_task_are_validated_on_some_of_them(here):
     write_tsv(here / "rows.tsv", sentences(100))
     raw = {"files": ["rows.tsv"], "max_length": 16, "pack": False}
@@ -216,6 +241,16 @@ def test_bad_input_is_one_line_and_exit_code_2(here, capsys, case):
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(f"edgemin: .*{message}", line), line
     assert not (here / "run").exists()
+
+
+def test_too_little_raw_text_and_attention_that_can_not_be_computed_are_one_line_too(here, capsys):
+    assert main(["run", write(here, [one_method("minilm")], raw_text={"files": ["raw.txt"], "max_length": 16})]) == 2
+    assert re.search(r"edgemin: raw_text: validation_blocks: 256; allowed: 1 to \d+", capsys.readouterr().err)
+    config = BertConfig(**{**tiny().config.to_dict(), "position_embedding_type": "relative_key"})
+    AutoModel.from_config(config).save_pretrained(here / "relative")
+    AutoTokenizer.from_pretrained("masked_lm").save_pretrained(here / "relative")
+    assert main(["run", write(here, [one_method("minilm")], teacher={"model": "relative"}, output_dir="other")]) == 2
+    assert "edgemin: distill: position_embedding_type: relative_key; allowed: absolute" in capsys.readouterr().err
 
 
 def test_every_stage_with_a_choice_has_every_method():
