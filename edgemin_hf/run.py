@@ -196,7 +196,7 @@ class Run:
         A masked-LM head is only in the checkpoint that the recipe names.
         """
         head = self._head(stage)
-        if isinstance(stage, Assistant) or self.recipe.assistant is None:
+        if stage.stage != "distill" or self.recipe.assistant is None:
             if head is AutoModelForMaskedLM:
                 return load_masked_lm(self.base_folder)
             return self.load(self.teacher_folder, head)
