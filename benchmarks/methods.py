@@ -72,7 +72,7 @@ def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -
     if method == "distilbert" and student != "3x384":
         settings = {**settings, "cosine_weight": 0.0}  # hidden states of different widths have no cosine
     output = options.output / "stage1" / f"{student}-{method}-{seed}"
-    budget = {"max_steps": options.steps, "per_device_train_batch_size": 16, "learning_rate": 6e-4}
+    budget = {"max_steps": options.steps, "per_device_train_batch_size": 16, "learning_rate": 2e-4}
     recipe = {
         "teacher": {"model": str(masked_lm_teacher(options)) if method == "distilbert" else TEACHER},
         "raw_text": {"files": [str(options.data / "corpora/train.txt.zst")], "max_length": 128},
