@@ -3,7 +3,7 @@
     python benchmarks/methods.py --data FOLDER [--seeds 0 1 2] [--write docs/methods.md]
 
 Stage 1 distils each student from all-MiniLM-L6-v2 on raw text by one method; then each is distilled on each task from
-the fine-tuned teacher, by soft and hard labels. PKD and MLKD-BERT's second stage add their terms there. FOLDER holds
+the fine-tuned teacher, by soft and hard labels, with a new head. PKD and MLKD-BERT's second stage add their terms there. FOLDER holds
 `corpora/train.txt.zst` and `tasks/NAME/train.tsv` and `dev.tsv` (BANKING77: `test.tsv`), as GLUE's tasks have them.
 Nothing is chosen on these validation rows. What is finished is not run again, so seeds can be added.
 
@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from transformers import AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
+from edgemin_hf import create_student
 from edgemin_hf.benchmark.curves import Bars, draw_bars
 from edgemin_hf.corpus import TokenBlocks, token_stream
 from edgemin_hf.export.folder import whole_folder, write_whole
@@ -64,11 +65,24 @@ def applies(student: str, method: str) -> bool:
     return not (student != "3x384" and method == "pkd")
 
 
-def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -> Path | None:
+def untrained(options: argparse.Namespace, student: str, seed: int) -> Path:
+    """Makes the student that all others start from."""
+    folder = options.output / "stage1" / f"{student}-untrained-{seed}"
+    if not folder.is_dir():
+        found = resolve_checkpoint(TEACHER).path
+        set_seed(seed)
+        made = create_student(AutoModel.from_pretrained(found, use_safetensors=True), **STUDENTS[student])
+        with whole_folder(folder) as partial:
+            made.save_pretrained(partial)
+            AutoTokenizer.from_pretrained(found).save_pretrained(partial)
+    return folder
+
+
+def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -> Path:
     """Runs the recipe of stage 1, and returns the folder of its student."""
     settings = METHODS[method][0]
     if settings is None:
-        return None
+        return untrained(options, student, seed)
     if method == "distilbert" and student != "3x384":
         settings = {**settings, "cosine_weight": 0.0}  # hidden states of different widths have no cosine
     output = options.output / "stage1" / f"{student}-{method}-{seed}"
@@ -125,7 +139,7 @@ def on_task(options: argparse.Namespace, student: str, method: str, task: str, s
         recipe["stages"][0]["also"] = [{**also, "contrast_weight": 0.0} if also["method"] == "mlkd_task" else also
                                        for also in METHODS[method][1]]  # fmt: skip
     recipe["teacher"] = {"model": str(teacher)}
-    recipe["student"] = STUDENTS[student] if start is None else {"checkpoint": str(start)}
+    recipe["student"] = {"checkpoint": str(start)}
     logits = options.output / "teachers" / task / "cache"
     if logits.is_dir() and not (output / "cache").exists():
         shutil.copytree(logits, output / "cache")
