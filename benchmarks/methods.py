@@ -3,8 +3,9 @@
     python benchmarks/methods.py --data FOLDER [--seeds 0 1 2] [--write docs/methods.md]
 
 Stage 1 distils each student from all-MiniLM-L6-v2 on raw text by one method; then each is distilled on each task from
-the fine-tuned teacher, by soft and hard labels, with a new head. PKD and MLKD-BERT's second stage add their terms there. FOLDER holds
-`corpora/train.txt.zst` and `tasks/NAME/train.tsv` and `dev.tsv` (BANKING77: `test.tsv`), as GLUE's tasks have them.
+the fine-tuned teacher, by soft and hard labels, with a new head. PKD and MLKD-BERT's second stage add their terms
+there. FOLDER holds `corpora/train.txt.zst` and `tasks/NAME/train.tsv` and `dev.tsv` (BANKING77: `test.tsv`), as GLUE's
+tasks have them.
 Nothing is chosen on these validation rows. What is finished is not run again, so seeds can be added.
 
 DistilBERT's method needs a masked-LM head, which this teacher does not have: one is trained on the raw text first, with
