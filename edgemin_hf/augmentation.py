@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.encoder import FAMILIES, first_position
+from edgemin_hf.families import FAMILIES, first_position
 from edgemin_hf.masked_lm import WORD, predict_words
 from edgemin_hf.word_vectors import nearest_words
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data import read_table
-from edgemin_hf.encoder import Shape, family_of, shape_of
+from edgemin_hf.families import Shape, family_of, shape_of
 from edgemin_hf.recipe import Recipe
 from edgemin_hf.recipe_methods import LayerSearch
 from edgemin_hf.recipe_stages import (

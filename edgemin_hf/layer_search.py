@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import SaveStrategy
 
 from edgemin_hf.benchmark.curves import Curve, draw_curves
-from edgemin_hf.encoder import shape_of
 from edgemin_hf.export.folder import write_whole
+from edgemin_hf.families import shape_of
 from edgemin_hf.recipe_stages import Distill, TaskDistill, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.training import make_trainer

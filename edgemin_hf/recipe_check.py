@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from edgemin_hf.data import check_table
-from edgemin_hf.encoder import family_of, first_position, shape_of
 from edgemin_hf.export.onnx import check_exportable
+from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.surgery import check_prunable
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name

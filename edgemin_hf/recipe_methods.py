@@ -16,7 +16,7 @@ from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
 from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
 from edgemin_hf.distillation.pkd import PKDConfig
 from edgemin_hf.distillation.tinybert import TinyBERTConfig
-from edgemin_hf.encoder import Shape
+from edgemin_hf.families import Shape
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]

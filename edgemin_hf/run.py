@@ -32,7 +32,7 @@ from edgemin_hf.corpus import TokenBlocks, token_stream
 from edgemin_hf.data import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
-from edgemin_hf.encoder import family_of
+from edgemin_hf.families import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.raw_text import HubText, TextFiles

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from edgemin_hf.encoder import FAMILIES, Shape, family_of, first_position, shape_of
+from edgemin_hf.families import FAMILIES, Shape, family_of, first_position, shape_of
 
 _AUTO_CLASSES = (
     AutoModelForSequenceClassification,

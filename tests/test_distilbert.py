@@ -8,7 +8,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, DataCollatorForLanguag
 from edgemin_hf import DistilBERTConfig, create_student
 from edgemin_hf.distillation.capture import record
 from edgemin_hf.distillation.distilbert import masked_lm_loss, token_kl
-from edgemin_hf.encoder import Encoder, Shape
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.families import Shape
 
 
 def masked_lm(family="bert", seed=0, **changes):

@@ -7,7 +7,8 @@ from transformers.models.modernbert import modeling_modernbert
 
 from edgemin_hf.attention import attention_scores, check_scores
 from edgemin_hf.distillation.capture import accepted, record
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap, family_of, shape_of
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.families import family_of, shape_of
 
 
 @pytest.mark.parametrize("family", FAMILIES)

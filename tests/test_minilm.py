@@ -8,7 +8,8 @@ from edgemin_hf import MiniLMConfig
 from edgemin_hf.attention import attention_scores
 from edgemin_hf.distillation.capture import record
 from edgemin_hf.distillation.minilm import attention_kl
-from edgemin_hf.encoder import Encoder, Shape, Tap
+from edgemin_hf.encoder import Encoder, Tap
+from edgemin_hf.families import Shape
 
 
 def scores(seed, heads=4, lengths=(7, 4, 9)):

@@ -5,7 +5,8 @@ from conftest import batch, tiny
 
 from edgemin_hf import MiniLMv2Config, minilmv2_loss
 from edgemin_hf.distillation.capture import record
-from edgemin_hf.encoder import Encoder, Shape
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.families import Shape
 
 PAIRS = ("qq", "kk", "vv", "qk", "kq", "qv")
 

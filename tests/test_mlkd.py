@@ -9,7 +9,8 @@ from test_trainer import assert_same, dataset, make, weights
 from edgemin_hf import MLKDConfig, MLKDTaskConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.capture import record
 from edgemin_hf.distillation.mlkd import sample_contrast, sample_similarity_kl
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.families import Shape
 
 LABELS = torch.tensor([0, 2, 0, 1, 0])
 

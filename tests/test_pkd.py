@@ -8,7 +8,8 @@ from test_trainer import make
 from edgemin_hf import PKDConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.common import first_tokens
 from edgemin_hf.distillation.pkd import patience_loss
-from edgemin_hf.encoder import Encoder, Shape, Tap
+from edgemin_hf.encoder import Encoder, Tap
+from edgemin_hf.families import Shape
 
 
 def states(seed, shape=(5, 3, 8)):

@@ -4,7 +4,8 @@ from conftest import PRUNABLE, batch, tiny
 from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf import PruningConfig
-from edgemin_hf.encoder import Encoder, shape_of
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.families import shape_of
 from edgemin_hf.pruning.structured import random_saliency, select, taylor_saliency
 from edgemin_hf.pruning.surgery import Selection, remove, resize_like
 

@@ -4,7 +4,8 @@ from conftest import FAMILIES, batch, tiny
 from transformers import BertModel
 
 from edgemin_hf import create_student
-from edgemin_hf.encoder import Encoder, shape_of
+from edgemin_hf.encoder import Encoder
+from edgemin_hf.families import shape_of
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,7 +14,8 @@ from edgemin_hf.distillation.capture import record
 from edgemin_hf.distillation.common import hidden_loss
 from edgemin_hf.distillation.task import soft_label_loss
 from edgemin_hf.distillation.tinybert import attention_loss
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.families import Shape
 
 LENGTHS = (7, 4, 9)
 PLACES = [0, 2, 3, 5, 6, 7, 9, 10, 12]

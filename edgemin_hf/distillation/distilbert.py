@@ -16,7 +16,8 @@ from torch import Tensor
 
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
-from edgemin_hf.encoder import Encoder, Shape, Tap
+from edgemin_hf.encoder import Encoder, Tap
+from edgemin_hf.families import Shape
 
 
 @dataclass

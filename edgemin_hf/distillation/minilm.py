@@ -13,7 +13,8 @@ from edgemin_hf.attention import attention_scores, check_scores, reach, scores_a
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import Encoder, Layer, Projection, Shape, Tap, shape_of
+from edgemin_hf.encoder import Encoder, Layer, Projection, Tap
+from edgemin_hf.families import Shape, shape_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import mask_of, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import PROJECTIONS, Encoder, Shape, Tap, shape_of
+from edgemin_hf.encoder import PROJECTIONS, Encoder, Tap
+from edgemin_hf.families import Shape, shape_of
 
 
 @dataclass

@@ -28,7 +28,8 @@ from edgemin_hf.distillation.common import (
     uniform_layers,
 )
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap, shape_of
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.families import Shape, shape_of
 
 
 @dataclass

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import first_tokens, mask_of, need_teacher, uniform_layers
-from edgemin_hf.encoder import Encoder, Shape, Tap, shape_of
+from edgemin_hf.encoder import Encoder, Tap
+from edgemin_hf.families import Shape, shape_of
 
 
 @dataclass

@@ -24,7 +24,8 @@ from edgemin_hf.distillation.common import (
     new_projection,
     uniform_layers,
 )
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Shape, Tap
+from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.families import Shape
 
 
 @dataclass

@@ -18,9 +18,9 @@ from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data import Text
-from edgemin_hf.encoder import FAMILIES
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
 from edgemin_hf.quantization.native import fake_quantized_linears
 

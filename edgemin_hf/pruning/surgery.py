@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgemin_hf.encoder import Encoder, Family, Layer, family_of, shape_of
+from edgemin_hf.encoder import Encoder, Layer
+from edgemin_hf.families import Family, family_of, shape_of
 
 
 @dataclass(frozen=True)

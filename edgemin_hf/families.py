@@ -1,0 +1,179 @@
+"""The encoder families: where BERT keeps what MPNet keeps elsewhere. A new family is a row of `FAMILIES`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where an encoder family keeps its parts; paths are relative to one layer, if not said otherwise.
+
+    Attributes:
+        layers: Path of the list of layers in the base model.
+        q: Path of the query projection; likewise `k`, `v`, `attention_output`, `ffn_in` and `ffn_out`.
+        head_count: Path of the attention's own count of heads.
+        head_width: Path of the attention's own width, heads times head width.
+        pruned_heads: Path of the set of removed heads; None where the family's forward does not survive their removal.
+        neurons_prunable: Whether each layer has feed-forward neurons of its own, one row of `ffn_in` each.
+        ffn_width: Name of the configuration's field for the width of the feed-forward network.
+        fused: How one matrix holds the three projections: a third each, or each head's three in turn.
+        embedding_outputs: Paths in the base model; the output of the last that exists goes into the first layer.
+        last_output: Path in the base model of what ends the last layer; None where the layer itself does.
+        positions: Number of the first position, or "padding" where it stands behind the padding's.
+    """
+
+    layers: str
+    q: str
+    k: str
+    v: str
+    attention_output: str
+    ffn_in: str
+    ffn_out: str
+    head_count: str
+    head_width: str
+    pruned_heads: str | None
+    neurons_prunable: bool = True
+    ffn_width: str = "intermediate_size"
+    fused: Literal["thirds", "by head"] | None = None
+    embedding_outputs: tuple[str, ...] = ("embeddings",)
+    last_output: str | None = None
+    positions: int | Literal["padding"] = 0
+
+
+_BERT = Family(
+    layers="encoder.layer",
+    q="attention.self.query",
+    k="attention.self.key",
+    v="attention.self.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+    head_count="attention.self.num_attention_heads",
+    head_width="attention.self.all_head_size",
+    pruned_heads="attention.pruned_heads",
+)
+
+_ROBERTA = replace(_BERT, positions="padding")
+
+FAMILIES: dict[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": replace(_BERT, embedding_outputs=("embeddings", "embeddings_project")),
+    "ernie": _BERT,
+    "distilbert": Family(
+        layers="transformer.layer",
+        q="attention.q_lin",
+        k="attention.k_lin",
+        v="attention.v_lin",
+        attention_output="attention.out_lin",
+        ffn_in="ffn.lin1",
+        ffn_out="ffn.lin2",
+        head_count="attention.n_heads",
+        head_width="attention.dim",
+        pruned_heads="attention.pruned_heads",
+        ffn_width="hidden_dim",
+    ),
+    # All layers of MPNet share one relative position bias with a column for each head, which no layer can lose alone.
+    # Its positions begin at 2 whatever its pad_token_id.
+    "mpnet": Family(
+        layers="encoder.layer",
+        q="attention.attn.q",
+        k="attention.attn.k",
+        v="attention.attn.v",
+        attention_output="attention.attn.o",
+        ffn_in="intermediate.dense",
+        ffn_out="output.dense",
+        head_count="attention.attn.num_attention_heads",
+        head_width="attention.attn.all_head_size",
+        pruned_heads=None,
+        positions=2,
+    ),
+    # Groups of layers are one module, called again and again: what is removed from one is removed from all.
+    "albert": Family(
+        layers="encoder.albert_layer_groups",
+        q="attention.query",
+        k="attention.key",
+        v="attention.value",
+        attention_output="attention.dense",
+        ffn_in="ffn",
+        ffn_out="ffn_output",
+        head_count="attention.num_attention_heads",
+        head_width="attention.all_head_size",
+        pruned_heads=None,
+        neurons_prunable=False,
+        embedding_outputs=("encoder.embedding_hidden_mapping_in",),
+    ),
+    "deberta": replace(
+        _BERT,
+        q="attention.self.in_proj",
+        k="attention.self.in_proj",
+        v="attention.self.in_proj",
+        pruned_heads=None,
+        fused="by head",
+    ),
+    "deberta-v2": replace(
+        _BERT,
+        q="attention.self.query_proj",
+        k="attention.self.key_proj",
+        v="attention.self.value_proj",
+        pruned_heads=None,
+    ),
+    # The rows of `mlp.Wi` are neurons and their gates.
+    "modernbert": Family(
+        layers="layers",
+        q="attn.Wqkv",
+        k="attn.Wqkv",
+        v="attn.Wqkv",
+        attention_output="attn.Wo",
+        ffn_in="mlp.Wi",
+        ffn_out="mlp.Wo",
+        head_count="attn.num_heads",
+        head_width="attn.all_head_size",
+        pruned_heads=None,
+        neurons_prunable=False,
+        fused="thirds",
+        last_output="final_norm",
+    ),
+}
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """Returns the family of a model's configuration.
+
+    Raises:
+        ValueError: If the family is not known.
+    """
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model type {config.model_type!r} is not supported; allowed: {', '.join(FAMILIES)}")
+    return FAMILIES[config.model_type]
+
+
+class Shape(NamedTuple):
+    """Depth and widths of an encoder, by the names of `transformers` configurations."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+
+
+def shape_of(config: PretrainedConfig) -> Shape:
+    """Returns the depth and widths that a configuration asks for."""
+    return Shape(
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        getattr(config, family_of(config).ffn_width),
+    )
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Returns the position number of a text's first token; some families count from behind their padding."""
+    positions = family_of(config).positions
+    return config.pad_token_id + 1 if positions == "padding" else positions
