@@ -34,6 +34,17 @@ def test_chunks_change_nothing(monkeypatch, chunk):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("scale", [1, 20])
+def test_float32_has_the_gradients_of_float64(scale):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = (scale * projections(16, dtype=torch.float32)["q"]).to(dtype).requires_grad_()
+        teacher = (scale * projections(48, seed=1, dtype=torch.float32)["q"]).to(dtype)
+        relation_kl(leaf, leaf, teacher, teacher, mask_of().bool(), 4).backward()
+        found.append(leaf.grad.double())
+    assert (found[0] - found[1]).norm() < 1e-6 * found[1].norm()
+
+
 def test_gradient_where_rows_are_columns():
     student, teacher, mask = projections(8, (4, 3))["q"], projections(16, (4, 3), seed=1)["q"], mask_of((4, 3)).bool()
     student.requires_grad_()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,7 +44,11 @@ def relation_kl(
     if not bool(mask.any(dim=1).all()):
         raise ValueError("attention_mask: an example has no real token; allowed: at least one in each")
     _check_shapes((student_rows, student_columns, teacher_rows, teacher_columns), mask, heads)
-    return _RelationKL.apply(student_rows, student_columns, teacher_rows, teacher_columns, mask, heads)
+    dtype = torch.float64 if student_rows.dtype == torch.float64 else torch.float32
+    # Columns that are the rows are not copied twice, and their two gradients are one.
+    s_columns = None if student_columns is student_rows else student_columns
+    t_columns = None if teacher_columns is teacher_rows else teacher_columns
+    return _RelationKL.apply(student_rows, s_columns, teacher_rows, t_columns, _Layout(mask, heads, dtype))
 
 
 def _check_shapes(projections: Sequence[Tensor], mask: Tensor, relation_heads: int) -> None:
@@ -57,82 +61,123 @@ def _check_shapes(projections: Sequence[Tensor], mask: Tensor, relation_heads: i
             raise ValueError(f"relation_heads: {relation_heads}; allowed: a divisor of the width {tensor.shape[-1]}")
 
 
+class _Layout:
+    """Where the real tokens of a batch are, so that next to no map is computed for padding.
+
+    Examples are ordered from the longest to the shortest, the real tokens of each before its padding: a chunk of maps
+    is then as long as the first example in it. `maps` counts examples times relation heads.
+
+    Args:
+        mask: (batch, length), True for real tokens; at least one in each example.
+        heads: Number of relation heads.
+        dtype: Dtype of the maps.
+    """
+
+    def __init__(self, mask: Tensor, heads: int, dtype: torch.dtype) -> None:
+        self.heads, self.dtype, self.shape = heads, dtype, mask.shape
+        lengths, order = mask.sum(1).sort(descending=True)
+        self._lengths: list[int] = lengths.tolist()
+        longest = self._lengths[0]
+        real_first = mask[order].int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+        self._tokens = order[:, None] * mask.shape[1] + real_first
+        real = torch.arange(longest, device=mask.device) < lengths[:, None]
+        # An example's rows weigh 1 / (relation heads * real tokens), an example 1 / batch; padding weighs nothing.
+        weights = real.to(dtype) / (lengths[:, None] * heads * len(mask))
+        self._weights = weights.repeat_interleave(heads, 0)
+
+    def split(self, tensor: Tensor) -> Tensor:
+        """(batch, length, width) -> (maps, longest, width / heads)."""
+        tokens = tensor.flatten(0, 1)[self._tokens].to(self.dtype)
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
+
+    def merge(self, tensor: Tensor) -> Tensor:
+        """The inverse of `split`, with zeros for padding."""
+        tokens = tensor.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
+        merged = tokens.new_zeros(self.shape.numel(), tokens.shape[-1])
+        merged[self._tokens] = tokens
+        return merged.unflatten(0, self.shape)
+
+    def chunks(self) -> Iterator[tuple[slice, int, Tensor, Tensor | None]]:
+        """Yields which maps to compute at once, their length n, their rows' weights, and a bias for their columns.
+
+        The weights are (maps, n); the bias is (maps, 1, n), or None where the chunk holds no padding.
+        """
+        elements = _GPU_CHUNK if self._weights.is_cuda else _CPU_CHUNK
+        start, end = 0, len(self._weights)
+        while start < end:
+            length = self._lengths[start // self.heads]
+            part = slice(start, min(end, start + max(1, elements // length**2)))
+            weights = self._weights[part, :length]
+            shortest = self._lengths[(part.stop - 1) // self.heads]
+            # A finite bias instead of -inf: a padded column then adds 0 * (finite - finite), never a NaN.
+            bias = None if shortest == length else torch.where(weights == 0, -1e30, 0.0).to(self.dtype)[:, None]
+            yield part, length, weights, bias
+            start = part.stop
+
+
 class _RelationKL(torch.autograd.Function):
     """KL of one relation, with its gradient in closed form, computed chunk by chunk in the forward pass.
 
     d KL / d scores = softmax(student) - softmax(teacher), so no map outlives its chunk: what costs time and memory
-    in this loss are (length x length) maps, not multiplications.
+    in this loss are (length x length) maps, not multiplications. Columns that are None are the rows.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, s_row: Tensor, s_col: Tensor, t_row: Tensor, t_col: Tensor, mask: Tensor, heads: int
+        ctx: Any, s_row: Tensor, s_col: Tensor | None, t_row: Tensor, t_col: Tensor | None, layout: _Layout
     ) -> Tensor:
-        dtype = torch.float64 if s_row.dtype == torch.float64 else torch.float32
-        batch, length = mask.shape
-        # An example's rows weigh 1 / (relation heads * real tokens), an example 1 / batch.
-        row_weight = mask.to(dtype) / (mask.sum(1, keepdim=True) * heads * batch)
-        row_weight = row_weight.repeat_interleave(heads, 0)
-        # A finite bias instead of -inf: a padded column then adds 0 * (finite - finite), never a NaN.
-        bias = None
-        if not bool(mask.all()):
-            bias = torch.zeros(batch, 1, length, dtype=dtype, device=mask.device).masked_fill_(~mask[:, None], -1e30)
-            bias = bias.repeat_interleave(heads, 0)
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         with torch.autocast(s_row.device.type, enabled=False):
-            projections = [_split_heads(tensor, heads, dtype) for tensor in (s_row, s_col, t_row, t_col)]
-            loss, *grads = _chunked_kl(projections, row_weight, bias, needs_grad)
-        if needs_grad:
-            ctx.save_for_backward(
-                *(_merge_heads(g, heads).to(s.dtype) for g, s in zip(grads, (s_row, s_col), strict=True))
-            )
+            student, teacher = layout.split(s_row), layout.split(t_row)
+            student_columns = student if s_col is None else layout.split(s_col)
+            teacher_columns = teacher if t_col is None else layout.split(t_col)
+            grads: tuple[Tensor, Tensor] | None = None
+            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+                grad = torch.zeros_like(student)
+                grads = (grad, grad if s_col is None else torch.zeros_like(student))
+            loss = _chunked_kl((student, student_columns), (teacher, teacher_columns), layout, grads)
+        if grads is not None:
+            wanted = grads[:1] if s_col is None else grads
+            ctx.save_for_backward(*(layout.merge(g).to(s_row.dtype) for g in wanted))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        row, column = ctx.saved_tensors
-        return grad_output * row, grad_output * column, None, None, None, None
-
-
-def _split_heads(tensor: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    """(batch, length, width) -> (batch * heads, length, width / heads)."""
-    batch, length, width = tensor.shape
-    return tensor.to(dtype).view(batch, length, heads, width // heads).transpose(1, 2).flatten(0, 1)
-
-
-def _merge_heads(tensor: Tensor, heads: int) -> Tensor:
-    """(batch * heads, length, width / heads) -> (batch, length, width)."""
-    return tensor.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+        row, *column = (grad_output * grad for grad in ctx.saved_tensors)
+        return row, column[0] if column else None, None, None, None
 
 
 def _chunked_kl(
-    projections: Sequence[Tensor], row_weight: Tensor, bias: Tensor | None, grad: bool
-) -> tuple[Tensor, ...]:
-    """Returns the loss and, where `grad`, its gradients for the student's two projections.
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    layout: _Layout,
+    grads: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Returns the loss, and adds to `grads`, where given, its gradients for the student's rows and columns.
 
-    `projections` are the student's rows and columns and the teacher's, all as by `_split_heads`.
+    All of them, rows and columns, are as by `_Layout.split`.
     """
-    s_row, s_col, t_row, t_col = projections
-    length = s_row.shape[1]
-    chunk = max(1, (_GPU_CHUNK if s_row.is_cuda else _CPU_CHUNK) // length**2)
-    s_scale, t_scale = s_row.shape[-1] ** -0.5, t_row.shape[-1] ** -0.5
-    loss = s_row.new_zeros(())
-    grad_row, grad_col = (torch.empty_like(s_row), torch.empty_like(s_col)) if grad else (None, None)
-    for start in range(0, s_row.shape[0], chunk):
-        part = slice(start, start + chunk)
-        log_t = _log_relation(t_row[part] * t_scale, t_col[part], None if bias is None else bias[part])
-        log_s = _log_relation(s_row[part] * s_scale, s_col[part], None if bias is None else bias[part])
+    s_scale, t_scale = (side[0].shape[-1] ** -0.5 for side in (student, teacher))
+    loss = student[0].new_zeros(())
+    for part, length, weights, bias in layout.chunks():
+        s_row, s_col, t_row, t_col = (tensor[part, :length] for tensor in (*student, *teacher))
+        log_t = torch.log_softmax(_scores(t_row * t_scale, t_col, bias), dim=-1)
+        scores = _scores(s_row * s_scale, s_col, bias)
+        with torch.set_grad_enabled(grads is not None):
+            log_s = torch.log_softmax(scores.requires_grad_(grads is not None), dim=-1)
         p_t = log_t.exp()
-        loss += (torch.linalg.vecdot(p_t, log_t.sub_(log_s)) * row_weight[part]).sum()
-        if grad_row is not None and grad_col is not None:
-            grad_scores = log_s.exp_().sub_(p_t).mul_((row_weight[part] * s_scale)[..., None])
-            torch.bmm(grad_scores, s_col[part], out=grad_row[part])
-            torch.bmm(grad_scores.transpose(1, 2), s_row[part], out=grad_col[part])
-    return (loss,) if grad_row is None or grad_col is None else (loss, grad_row, grad_col)
+        loss += (log_t.sub_(log_s.detach()).mul_(p_t).sum(-1) * weights).sum()
+        if grads is not None:
+            # p_t - p_s, in one pass over the maps where written out it would be two.
+            (difference,) = torch.autograd.grad(log_s, scores, p_t)
+            weights = (-s_scale * weights)[..., None]
+            # (width, n) x (n, n) products: BLAS needs several times as long for (n, n) x (n, width).
+            row = torch.bmm(s_col.transpose(1, 2), difference.transpose(1, 2)).transpose(1, 2)
+            grads[0][part, :length] += row * weights
+            grads[1][part, :length] += torch.bmm((s_row * weights).transpose(1, 2), difference).transpose(1, 2)
+    return loss
 
 
-def _log_relation(rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
+def _scores(rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
     transposed = columns.transpose(1, 2)
-    scores = torch.bmm(rows, transposed) if bias is None else torch.baddbmm(bias, rows, transposed)
-    return torch.log_softmax(scores, dim=-1)
+    return torch.bmm(rows, transposed) if bias is None else torch.baddbmm(bias, rows, transposed)
