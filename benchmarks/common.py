@@ -1,0 +1,67 @@
+"""What the benchmarks of the relation loss share: models, inputs, recording, and timing in turns."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel, PreTrainedModel
+
+from edgemin_hf.distillation.capture import Recording, record
+from edgemin_hf.encoder import Tap
+
+TEACHER_LAYER = 12
+RELATION_HEADS = 48
+CASES = {"16 x 128": [128] * 16, "16 of 10..128": [10 + round(118 * i / 15) for i in range(16)], "4 x 512": [512] * 4}
+"""Lengths of the examples of a batch; shorter ones are padded to the longest."""
+
+
+def teacher_and_student() -> tuple[BertModel, BertModel]:
+    """Builds a frozen teacher of BERT-base's shape and a student of 6 x 384 with 12 heads, both with random weights."""
+    torch.manual_seed(0)
+    teacher = BertModel(BertConfig(architectures=["BertForMaskedLM"])).eval().requires_grad_(False)
+    student = BertModel(
+        BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    )
+    return teacher, student
+
+
+def inputs_of(lengths: Sequence[int]) -> dict[str, Tensor]:
+    """Builds random token ids of these lengths, padded on the right to the longest."""
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": torch.randint(1000, 30000, mask.shape) * mask, "attention_mask": mask}
+
+
+def recorded(model: PreTrainedModel, taps: Collection[Tap], inputs: Mapping[str, Tensor]) -> Recording:
+    """Runs a model to the last of its taps; the one place of the benchmarks that knows how `record` is called."""
+    return record(model, taps, logits=False, inputs=inputs)
+
+
+def in_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Returns the median seconds of each function; they take turns, after a round that is not counted."""
+    times: list[list[float]] = [[] for _ in functions]
+    for round_number in range(repeats + 1):
+        for function, kept in zip(functions, times, strict=True):
+            seconds = timed(function)
+            if round_number:
+                kept.append(seconds)
+    return [statistics.median(kept) for kept in times]
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Returns the seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def write_json(path: Path | None, values: Mapping[str, Any]) -> None:
+    """Writes values as JSON, where there is a path."""
+    if path is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
