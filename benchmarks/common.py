@@ -39,7 +39,7 @@ def inputs_of(lengths: Sequence[int]) -> dict[str, Tensor]:
 
 
 def recorded(model: PreTrainedModel, taps: Collection[Tap], inputs: Mapping[str, Tensor]) -> Recording:
-    """Runs a model to the last of its taps; the one place of the benchmarks that knows how `record` is called."""
+    """Records tensors as the trainer does."""
     return record(model, taps, logits=False, inputs=inputs)
 
 

@@ -225,7 +225,9 @@ def batches(lengths: Iterable[int], batch_size: int) -> list[list[int]]:
     return [whole[start : start + batch_size] for start in range(0, len(whole), batch_size)]
 
 
-def pass_over(name: str, runs: list[Run], step: Callable[[Trainer, dict[str, Tensor], bool], None]) -> list[dict[str, Any]]:
+def pass_over(
+    name: str, runs: list[Run], step: Callable[[Trainer, dict[str, Tensor], bool], None]
+) -> list[dict[str, Any]]:
     """Runs all passes in turns, a step of each at a time, and prints and returns a row for each."""
     for run in runs:
         step(run.trainer, inputs_of(run.batches[0]), run.bf16)

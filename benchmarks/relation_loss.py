@@ -1,35 +1,24 @@
-"""What the MiniLMv2 loss costs: a training step against its bound, the same step without any loss.
+"""What the MiniLMv2 loss costs: a training step against its bound, the same step without any loss; and the loss alone.
 
     python benchmarks/relation_loss.py [--threads 2] [--steps 8] [--output FILE]
 
 The bound is the teacher's forward pass to the compared layer's projections, and the student's forward and backward to
-its own last ones, with a mean of squares in the place of the loss. Both are timed in turns in one run, in fp32.
+its own last ones, with a mean of squares in the place of the loss. The loss alone is its forward and backward from
+given projections. All three are timed in turns in one run, in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import CASES, RELATION_HEADS, TEACHER_LAYER, in_turns, inputs_of, recorded, teacher_and_student, write_json
 from torch import Tensor
-from transformers import BertConfig, BertModel
 
 from edgemin_hf import MiniLMv2Config
-from edgemin_hf.distillation.capture import record
+from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.encoder import Encoder
-
-CASES = {"16 x 128": [128] * 16, "4 x 512": [512] * 4, "16 of 10..128": [10 + round(118 * i / 15) for i in range(16)]}
-
-
-def inputs_of(lengths: list[int]) -> dict[str, Tensor]:
-    """Builds random token ids of these lengths, padded on the right."""
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    return {"input_ids": torch.randint(1000, 30000, mask.shape) * mask, "attention_mask": mask}
 
 
 def main() -> None:
@@ -40,45 +29,41 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    teacher = BertModel(BertConfig()).eval().requires_grad_(False)
-    student = BertModel(
-        BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    )
-    objective = MiniLMv2Config(teacher_layer=12, relation_heads=48).objective(Encoder(student), Encoder(teacher))
+    teacher, student = teacher_and_student()
+    config = MiniLMv2Config(teacher_layer=TEACHER_LAYER, relation_heads=RELATION_HEADS)
+    objective = config.objective(Encoder(student), Encoder(teacher))
 
-    def step(inputs: dict[str, Tensor], with_loss: bool) -> None:
+    def both(inputs: dict[str, Tensor]) -> tuple[Recording, Recording]:
         with torch.no_grad():
-            theirs = record(teacher, objective.teacher_taps, logits=False, inputs=inputs)
-        ours = record(student, objective.student_taps, logits=False, inputs=inputs)
-        if with_loss:
-            loss = torch.stack(list(objective(ours, theirs, inputs).values())).sum()
-        else:
-            loss = torch.stack([tensor.square().mean() for tensor in ours.taps.values()]).sum()
-        loss.backward()
+            theirs = recorded(teacher, objective.teacher_taps, inputs)
+        return recorded(student, objective.student_taps, inputs), theirs
+
+    def loss(ours: Recording, theirs: Recording, inputs: dict[str, Tensor]) -> None:
+        torch.stack(list(objective(ours, theirs, inputs).values())).sum().backward()
+        student.zero_grad()
+
+    def bound(ours: Recording) -> None:
+        torch.stack([tensor.square().mean() for tensor in ours.taps.values()]).sum().backward()
         student.zero_grad()
 
     rows = []
-    print(f"{'batch x length':<16}{'step (s)':>10}{'bound (s)':>11}{'ratio':>8}")
+    print(f"{'batch x length':<16}{'step (s)':>10}{'bound (s)':>11}{'ratio':>8}{'loss alone (s)':>16}")
     for name, lengths in CASES.items():
         inputs = inputs_of(lengths)
-        loss_step, bound = in_turns([lambda i=inputs: step(i, True), lambda i=inputs: step(i, False)], options.steps)
-        rows.append({"case": name, "step_s": loss_step, "bound_s": bound, "ratio": loss_step / bound})
-        print(f"{name:<16}{loss_step:>10.3f}{bound:>11.3f}{loss_step / bound:>8.3f}", flush=True)
-    if options.output:
-        options.output.write_text(json.dumps({"threads": options.threads, "rows": rows}, indent=2) + "\n")
-
-
-def in_turns(functions: list[Callable[[], None]], repeats: int) -> list[float]:
-    """Returns the median seconds of each function; they take turns, after a round that is not counted."""
-    times: list[list[float]] = [[] for _ in functions]
-    for round_number in range(repeats + 1):
-        for function, kept in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            if round_number:
-                kept.append(time.perf_counter() - start)
-    return [statistics.median(kept) for kept in times]
+        given, theirs = both(inputs)
+        given.taps = {tap: tensor.detach().requires_grad_() for tap, tensor in given.taps.items()}
+        step_s, bound_s, loss_s = in_turns(
+            [
+                lambda i=inputs: loss(*both(i), i),
+                lambda i=inputs: bound(both(i)[0]),
+                lambda i=inputs, g=given, t=theirs: loss(g, t, i),
+            ],
+            options.steps,
+        )
+        row = {"case": name, "step_s": step_s, "bound_s": bound_s, "ratio": step_s / bound_s, "loss_s": loss_s}
+        rows.append(row)
+        print(f"{name:<16}{step_s:>10.3f}{bound_s:>11.3f}{row['ratio']:>8.3f}{loss_s:>16.3f}", flush=True)
+    write_json(options.output, {"threads": options.threads, "rows": rows})
 
 
 if __name__ == "__main__":
