@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgemin_hf.export.onnx import export_onnx
     from edgemin_hf.pruning.structured import PruningConfig
     from edgemin_hf.quantization.native import QuantizationConfig
-    from edgemin_hf.student import create_student
+    from edgemin_hf.student import create_student, student_from_checkpoint
     from edgemin_hf.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
@@ -44,6 +44,7 @@ _HOMES = {
     "create_student": "student",
     "export_onnx": "export.onnx",
     "minilmv2_loss": "distillation.minilmv2",
+    "student_from_checkpoint": "student",
 }
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "create_student",
     "export_onnx",
     "minilmv2_loss",
+    "student_from_checkpoint",
 ]
 
 

@@ -24,6 +24,8 @@ class Family:
         embedding_outputs: Paths in the base model; the output of the last that exists goes into the first layer.
         last_output: Path in the base model of what ends the last layer; None where the layer itself does.
         positions: Number of the first position, or "padding" where it stands behind the padding's.
+        head_rows: Paths of further parameters that have a row for each dimension of each head.
+        rotary: Whether queries and keys are rotated by position, each dimension with the one half a head further on.
     """
 
     layers: str
@@ -42,6 +44,8 @@ class Family:
     embedding_outputs: tuple[str, ...] = ("embeddings",)
     last_output: str | None = None
     positions: int | Literal["padding"] = 0
+    head_rows: tuple[str, ...] = ()
+    rotary: bool = False
 
 
 _BERT = Family(
@@ -116,6 +120,7 @@ FAMILIES: dict[str, Family] = {
         v="attention.self.in_proj",
         pruned_heads=None,
         fused="by head",
+        head_rows=("attention.self.q_bias", "attention.self.v_bias"),
     ),
     "deberta-v2": replace(
         _BERT,
@@ -139,6 +144,7 @@ FAMILIES: dict[str, Family] = {
         neurons_prunable=False,
         fused="thirds",
         last_output="final_norm",
+        rotary=True,
     ),
 }
 

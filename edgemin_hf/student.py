@@ -1,12 +1,12 @@
-"""Building a student from a teacher: free depth and widths, copied from the teacher where the shapes allow it."""
+"""Building a student from a teacher: of free depth and widths, or from a published checkpoint."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -14,11 +14,14 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from edgemin_hf.families import FAMILIES, Shape, family_of, first_position, shape_of
+from edgemin_hf.initialization import INITIALIZATIONS, Initialization, initialize
 
 _AUTO_CLASSES = (
     AutoModelForSequenceClassification,
@@ -38,11 +41,13 @@ def create_student(
     *,
     layers: Sequence[int] | None = None,
     model_type: str | None = None,
+    initialization: Initialization = "slice",
 ) -> PreTrainedModel:
     """Builds a student with the teacher's vocabulary and head; None takes the teacher's value.
 
-    Within a family, what has the teacher's shape is copied from it: embeddings, head, and, where all widths are the
-    teacher's, the transformer layers named by `layers`. The rest is initialised at random, under PyTorch's seed.
+    Its layers start from the teacher's that `layers` names: copied where all widths are the teacher's, else cut to its
+    own widths. That needs a family with the teacher's layout (all weights by the same names, such as RoBERTa and
+    XLM-RoBERTa); a student of another is random. All that is random is drawn under PyTorch's seed.
 
     Args:
         teacher: The model to take after.
@@ -53,21 +58,60 @@ def create_student(
         layers: The teacher's layer, counted from 1, that each student layer starts from; None spreads them evenly
             from the first to the last.
         model_type: Another family, such as "distilbert" for a BERT teacher; None keeps the teacher's.
+        initialization: What becomes of the teacher's weights where widths differ; `initialize` has the formulas.
+            "slice" keeps the dimensions of the residual stream with the most energy, and evenly spaced heads and
+            neurons; "svd" projects the stream on its principal directions instead; "copy" takes only weights of equal
+            shape, and no layers; "random" takes nothing, also where widths are equal.
 
     Returns:
         The student, in the teacher's dtype and on its device, in training mode.
 
     Raises:
-        ValueError: If the family is unknown, or a depth or width is not possible.
+        ValueError: If the family or the initialization is unknown, or a depth or width is not possible.
     """
+    if initialization not in INITIALIZATIONS:
+        raise ValueError(f"initialization: {initialization}; allowed: {', '.join(INITIALIZATIONS)}")
     config = student_config(
         teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
     )
-    source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
-    student = _auto_class(teacher).from_config(config)
-    if config.model_type == teacher.config.model_type:
-        _copy_weights(teacher, student, source)
-    return student.to(dtype=teacher.dtype, device=teacher.device).train()
+    student = _auto_class(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
+    if family_of(config) == family_of(teacher.config):
+        source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
+        initialize(student, teacher, source, initialization)
+    return student.train()
+
+
+def student_from_checkpoint(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path
+) -> PreTrainedModel:
+    """Loads a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
+
+    Its encoder is taken as it is. A head that it lacks, or brings for another number of labels, is random.
+
+    Args:
+        teacher: The model to take after.
+        tokenizer: The teacher's tokenizer.
+        checkpoint: Folder of the published model and its tokenizer; only safetensors are loaded.
+
+    Returns:
+        The student, in the teacher's dtype and on its device, in training mode.
+
+    Raises:
+        ValueError: If the model's family is unknown, or its vocabulary is not the teacher's.
+    """
+    config = AutoConfig.from_pretrained(checkpoint)
+    family_of(config)
+    same_tokens = AutoTokenizer.from_pretrained(checkpoint).get_vocab() == tokenizer.get_vocab()
+    if not same_tokens or config.vocab_size != teacher.config.vocab_size:
+        raise ValueError(
+            f"checkpoint: {checkpoint}, whose vocabulary of {config.vocab_size} is not the teacher's; "
+            f"allowed: a model with the teacher's {teacher.config.vocab_size} tokens and their ids"
+        )
+    labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
+    model = _auto_class(teacher).from_pretrained(
+        checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels
+    )
+    return model.to(teacher.device).train()
 
 
 def student_config(
@@ -110,7 +154,24 @@ def student_config(
         raise ValueError(f"model_type: {model_type}; allowed: {', '.join(FAMILIES)}")
     for name, value in shape._asdict().items():
         setattr(config, family_of(config).ffn_width if name == "intermediate_size" else name, value)
+    _follow(config, teacher)
     return config
+
+
+def _follow(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Sets what some families' configurations say of their widths a second time."""
+    head_size = config.hidden_size // config.num_attention_heads
+    if family_of(config).rotary and head_size % 2:
+        raise ValueError(
+            f"num_attention_heads: {config.num_attention_heads} of {head_size}; allowed for {config.model_type}: "
+            "heads of even size"
+        )
+    if hasattr(config, "pooler_hidden_size"):
+        config.pooler_hidden_size = config.hidden_size
+    if hasattr(config, "attention_head_size"):
+        config.attention_head_size = head_size
+    if config.model_type == teacher.model_type and getattr(teacher, "embedding_size", None) == teacher.hidden_size:
+        config.embedding_size = config.hidden_size
 
 
 def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfig:
@@ -141,17 +202,3 @@ def _auto_class(model: PreTrainedModel) -> Any:
     raise ValueError(
         f"{type(model).__name__} is not supported; allowed: {', '.join(a.__name__ for a in _AUTO_CLASSES)}"
     )
-
-
-@torch.no_grad()
-def _copy_weights(teacher: PreTrainedModel, student: PreTrainedModel, layers: list[int]) -> None:
-    prefix = f"{family_of(teacher.config).layers}."
-    same_widths = shape_of(teacher.config)[1:] == shape_of(student.config)[1:]
-    weights = teacher.state_dict()
-    for name, weight in student.state_dict().items():
-        before, found, after = name.partition(prefix)
-        if found:
-            layer, rest = after.split(".", 1)
-            name = f"{before}{prefix}{layers[int(layer)]}.{rest}"
-        if name in weights and weights[name].shape == weight.shape and (same_widths or not found):
-            weight.copy_(weights[name])
