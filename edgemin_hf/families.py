@@ -120,7 +120,7 @@ FAMILIES: dict[str, Family] = {
         v="attention.self.in_proj",
         pruned_heads=None,
         fused="by head",
-        head_rows=("attention.self.q_bias", "attention.self.v_bias"),
+        head_rows=tuple(f"attention.self.{name}" for name in ("q_bias", "v_bias", "pos_proj", "pos_q_proj")),
     ),
     "deberta-v2": replace(
         _BERT,
@@ -128,6 +128,7 @@ FAMILIES: dict[str, Family] = {
         k="attention.self.key_proj",
         v="attention.self.value_proj",
         pruned_heads=None,
+        head_rows=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
     ),
     # The rows of `mlp.Wi` are neurons and their gates.
     "modernbert": Family(

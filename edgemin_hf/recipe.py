@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from edgemin_hf.initialization import Initialization
 from edgemin_hf.recipe_methods import STRICT, Count
 from edgemin_hf.recipe_stages import ParsedStage
 from edgemin_hf.tasks import TextClassification
@@ -38,6 +39,7 @@ class Student:
 
     Attributes:
         checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, in the place of a shape.
+        initialization: What becomes of the teacher's weights where widths differ.
     """
 
     checkpoint: str | None = None
@@ -47,6 +49,7 @@ class Student:
     intermediate_size: int | None = None
     layers: list[int] | None = None
     model_type: str | None = None
+    initialization: Initialization = "slice"
 
     def __post_init__(self) -> None:
         given = [name for name, value in student_shape(self).items() if value is not None]
@@ -187,7 +190,8 @@ def model_name(name: str, root: Path) -> str:
 
 def student_shape(student: Student) -> dict[str, Any]:
     """Returns a student's settings as the arguments of `create_student`."""
-    return {f.name: getattr(student, f.name) for f in fields(Student) if f.name != "checkpoint"}
+    own = ("checkpoint", "initialization")
+    return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own}
 
 
 def settings_of(stage: Any) -> Mapping[str, Any]:

@@ -38,7 +38,7 @@ from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.raw_text import HubText, TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
 from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Stage
-from edgemin_hf.student import create_student, student_config
+from edgemin_hf.student import create_student, student_config, student_from_checkpoint
 from edgemin_hf.tasks import TextClassification
 
 CACHE = Path(HF_HOME) / "edgemin"
@@ -215,13 +215,13 @@ class Run:
             return self.load(self.output / before[-1].folder, self._head(stage))
         shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
         assert shape is not None  # noqa: S101 - the recipe's check
+        teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
+        set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
             found = resolve_checkpoint(model_name(shape.checkpoint, self.root))
-            student = self.load(found.path, self._head(stage))
+            student = student_from_checkpoint(teacher, self.tokenizer, found.path)
         else:
-            teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
-            set_seed(self.recipe.seed)
-            student = create_student(teacher, **student_shape(shape))
+            student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
         if self._head(stage) is AutoModelForSequenceClassification:
             # A teacher need not say it, but pipelines would squash the score of a student that does not.
             student.config.problem_type = self.task.problem_type
