@@ -26,6 +26,7 @@ from edgemin_hf.distillation.capture import (
     replaced_forward,
 )
 from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
 from edgemin_hf.pruning.surgery import check_prunable, remove, resize_like
@@ -198,9 +199,12 @@ class DistillationTrainer(Trainer):
 
         def forward(**student_inputs: Tensor) -> dict[str, Tensor | None]:
             terms: dict[str, Tensor | None] = {}
-            student = record(
-                self.model, taps, needs_logits, student_inputs, student_forward, to_the_end=self.is_fsdp_enabled
-            )
+            if needs_logits or self.is_fsdp_enabled:
+                student = record(
+                    self.model, taps, needs_logits, student_inputs, student_forward, to_the_end=self.is_fsdp_enabled
+                )
+            else:
+                student = record_trimmed(self.model, taps, student_inputs, student_forward)
             for index, objective in enumerate(self.objectives):
                 for name, term in objective(student, teacher, inputs).items():
                     terms[f"{name}_{index}" if name in terms else name] = term
@@ -220,7 +224,10 @@ class DistillationTrainer(Trainer):
         taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
         logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
         with torch.no_grad(), self.accelerator.autocast():
-            return record(self.teacher_model, taps, logits, accepted(self.teacher_model, inputs))
+            teacher_inputs = accepted(self.teacher_model, inputs)
+            if logits:
+                return record(self.teacher_model, taps, logits, teacher_inputs)
+            return record_trimmed(self.teacher_model, taps, teacher_inputs)
 
     def prediction_step(
         self,
