@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from edgemin_hf.distillation.capture import Recording, record
+from edgemin_hf.distillation.capture import Recording
+from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Tap
 
 TEACHER_LAYER = 12
@@ -40,7 +41,7 @@ def inputs_of(lengths: Sequence[int]) -> dict[str, Tensor]:
 
 def recorded(model: PreTrainedModel, taps: Collection[Tap], inputs: Mapping[str, Tensor]) -> Recording:
     """Records tensors as the trainer does."""
-    return record(model, taps, logits=False, inputs=inputs)
+    return record_trimmed(model, taps, inputs)
 
 
 def in_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
