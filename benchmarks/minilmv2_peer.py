@@ -9,7 +9,9 @@ train the same student (6 x 384, 12 heads, random weights, dropout on) of the sa
 layer 12, random weights), with 48 relation heads of qq, kk and vv. First, and apart from the times, both losses are
 compared in fp32 without dropout, with attention weights six times as large, so that relations are far from uniform.
 
-**Like for like**: the same padded batches of random ids, in fp32. Medians of --steps.
+**Like for like**: the same padded batches of random ids, in fp32. Medians of --steps. What each leaves out of the work
+is its own: bertdistiller runs both models to their ends, on all padding; edgemin_hf ends at the layers compared, and
+divides a batch of mixed lengths into passes of like lengths.
 
 **All told**: a pass over the same texts, as each is meant to be used. Tokens are those of the texts alone: neither
 padding nor [CLS] and [SEP] count. Two sets of texts, batches of 16 and of 4:
