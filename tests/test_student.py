@@ -119,6 +119,15 @@ def test_rotary_pairs_stay_pairs_in_wider_heads():
         assert all(found[i + 8] == found[i] + 4 for i in range(start, start + 8))
 
 
+def test_rows_beside_the_projections_follow_the_heads():
+    teacher = tiny("deberta-v2", share_att_key=False)
+    student = create_student(teacher, hidden_size=24, num_attention_heads=3)
+    ours, theirs = (Encoder(model).layers[0].module.attention.self for model in (student, teacher))
+    assert ours.pos_key_proj.weight.shape == (24, 24)
+    for name in ("key_proj", "pos_key_proj", "pos_query_proj"):
+        torch.testing.assert_close(getattr(ours, name).bias, getattr(theirs, name).bias[:24])  # three heads of four
+
+
 def narrow(teacher, basis):
     """Keeps a teacher's residual stream in the span of a basis (width, rank), and its second and fourth heads silent.
 
