@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Elements of relation maps held at once on a CPU: small enough to stay in its cache, where the loss is fastest.
-_CPU_CHUNK = 2**18
+_CPU_CHUNK = 2**19
 _GPU_CHUNK = 2**26
 
 
