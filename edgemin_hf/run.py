@@ -174,12 +174,12 @@ class Run:
     def load(self, folder: str | Path, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
         """Loads a model from safetensors, a classifier if not said otherwise.
 
-        A head that the checkpoint lacks is made for the task's labels, under the recipe's seed.
+        A head that the checkpoint lacks is made for the task's labels; what it lacks is drawn under the recipe's seed.
         """
         labels: dict[str, Any] = {}
+        set_seed(self.recipe.seed)
         architecture = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
         if head is AutoModelForSequenceClassification and "SequenceClassification" not in architecture:
-            set_seed(self.recipe.seed)
             labels = self.labels if self.recipe.task else {}
         return head.from_pretrained(folder, use_safetensors=True, **labels)
 

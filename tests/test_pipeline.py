@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_another_recipe_does_not_overwrite(finished, capsys):
     assert files_below(finished / "run") == before
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
     plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
-    assert ["task_distill", "done", "1,280"] in plan
+    assert ["task_distill", "done", "2x32/4/64"] in plan
     assert ["prune", "to", "do"] in plan
 
 
@@ -121,7 +122,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):  # noqa: F81
     assert [line.split()[0] for line in plan.splitlines()[1:10]] == [
         "finetune", "distill", "task_distill", "prune", "quantize", "export", "evaluate", "benchmark", "report",
     ]  # fmt: skip
-    assert "minutes to go" in plan
+    assert re.search(r"About [\d.]+ min to go", plan)
     assert not (place / "run").exists()
 
 
@@ -162,7 +163,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
                     ".evaluate.partial/results.json"):  # fmt: skip
         kill_at(recipes[1], pattern)
     done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
-    assert "finetune      done" in done.stdout
+    assert re.search("^finetune +done", done.stdout, re.MULTILINE)
     whole, killed = (path.parent / "run" for path in recipes)
     for file in ("teacher/model.safetensors", "distill/model.safetensors", "task_distill/model.safetensors",
                  "prune/model.safetensors", "quantize/model.safetensors", "evaluate/predictions.safetensors",

@@ -84,6 +84,7 @@ def test_a_student_of_an_assistant(here):
 
 
 def test_an_assistant_is_advised_for_a_much_smaller_student(here, caplog):
+    caplog.set_level("WARNING", "edgemin_hf")
     assert main(["run", write(here, [one_method("minilm")], student={"num_hidden_layers": 1, "hidden_size": 16})]) == 0
     assert "assistant" in caplog.text
     caplog.clear()
