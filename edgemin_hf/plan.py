@@ -12,7 +12,7 @@ from typing import Any
 from edgemin_hf.estimate import Estimate, estimate_stages
 from edgemin_hf.recipe import TRAINS_STUDENT, Recipe, RecipeError, Student, model_name, settings_of
 from edgemin_hf.recipe_check import check_recipe
-from edgemin_hf.recipe_stages import Assistant, Distill, DistillOnTask, Evaluate, Stage
+from edgemin_hf.recipe_stages import Assistant, Augment, Distill, DistillOnTask, Evaluate, Stage
 from edgemin_hf.run import Run, raw_text_source
 
 
@@ -153,6 +153,9 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
         if raw.pack:
             contents = raw_text_source(raw, run.root).fingerprint()
         inputs["raw_text"] = {**asdict(raw), "contents": contents}
+    if isinstance(stage, Augment):
+        inputs["words"] = _model(run, stage.model or recipe.teacher.model)
+        inputs["vectors"] = None if stage.vectors is None else _content(run.root / stage.vectors)
     if isinstance(stage, Evaluate):
         inputs["test_file"] = [run.task.test_file, _content(run.root / run.task.test_file)]
     return inputs

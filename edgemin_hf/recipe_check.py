@@ -73,8 +73,8 @@ def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teache
         check = getattr(method, "check", None)
         if check is not None:
             check(shape_of(student), shape_of(teacher))
-    wants_head = isinstance(stage, Distill) and stage.method == "distilbert" and stage.stage != "distill_on_task"
-    if wants_head and not any(name.endswith("ForMaskedLM") for name in teacher.architectures or ()):
+    wants_head = isinstance(stage, Distill) and stage.method == "distilbert"
+    if wants_head and not _has_masked_lm_head(teacher):
         raise ValueError(
             f"method: distilbert with a {', '.join(teacher.architectures or ['model'])} as teacher; "
             "allowed: a ...ForMaskedLM, whose masked-LM head it learns from"
@@ -84,13 +84,17 @@ def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teache
 def _check_augmentation(stage: Augment, recipe: Recipe, root: Path) -> None:
     name = model_name(stage.model or recipe.teacher.model, root)
     config = AutoConfig.from_pretrained(resolve_checkpoint(name, weights=False).path)
-    if not any(architecture.endswith("ForMaskedLM") for architecture in config.architectures or ()):
+    if not _has_masked_lm_head(config):
         raise ValueError(
             f"model: {stage.model or recipe.teacher.model}, a {', '.join(config.architectures or ['model'])}; "
             "allowed: a ...ForMaskedLM, which predicts words"
         )
     if stage.vectors is not None and not (root / stage.vectors).is_file():
         raise ValueError(f"vectors: {stage.vectors}, which is no file; allowed: a text file of word vectors")
+
+
+def _has_masked_lm_head(config: PretrainedConfig) -> bool:
+    return any(name.endswith("ForMaskedLM") for name in config.architectures or ())
 
 
 def _check_raw_text(raw: RawText, root: Path) -> None:

@@ -167,9 +167,7 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
         "student int8": export / "student" / INT8_GRAPH,
     }
     components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
-    searched = run.output / SEARCH_CURVE
-    caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
-    return ({"teacher_layers": (caption, searched.read_text(encoding="utf-8"))} if searched.is_file() else {}) | {
+    pictures = {
         "size_metric": (
             f"Size on disk against {METRICS[run.task.metric].title}: up and to the left is better. "
             "The upright axis does not start at zero.",
@@ -184,6 +182,11 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
             figures.bytes_by_component(components),
         ),
     }
+    # By the records: the curve of a search that the recipe no longer asks for may still lie there.
+    if any((run.record(stage) or {}).get("search") for stage in run.recipe.stages):
+        caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
+        pictures["teacher_layers"] = (caption, (run.output / SEARCH_CURVE).read_text(encoding="utf-8"))
+    return pictures
 
 
 def _read_json(path: Path) -> Any:
