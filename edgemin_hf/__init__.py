@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.tinybert import TinyBERTConfig
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
+    from edgemin_hf.loading import load_pruned
     from edgemin_hf.pruning.structured import PruningConfig
     from edgemin_hf.quantization.native import QuantizationConfig
     from edgemin_hf.student import create_student, student_from_checkpoint
@@ -43,6 +44,7 @@ _HOMES = {
     "cached_teacher_logits": "distillation.teacher_logits",
     "create_student": "student",
     "export_onnx": "export.onnx",
+    "load_pruned": "loading",
     "minilmv2_loss": "distillation.minilmv2",
     "student_from_checkpoint": "student",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "cached_teacher_logits",
     "create_student",
     "export_onnx",
+    "load_pruned",
     "minilmv2_loss",
     "student_from_checkpoint",
 ]

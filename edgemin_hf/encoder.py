@@ -115,6 +115,11 @@ class Encoder:
         return [Layer(module, self.family, order[:i].count(order[i])) for i, module in enumerate(inner)]
 
     @property
+    def blocks(self) -> list[Layer]:
+        """The layers that have weights of their own: all of them, but one of each group that ALBERT shares."""
+        return [layer for layer in self.layers if layer.call == 0]
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head; the removal of heads does not change it."""
         return self.config.hidden_size // self.config.num_attention_heads

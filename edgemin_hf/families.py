@@ -17,14 +17,15 @@ class Family:
         q: Path of the query projection; likewise `k`, `v`, `attention_output`, `ffn_in` and `ffn_out`.
         head_count: Path of the attention's own count of heads.
         head_width: Path of the attention's own width, heads times head width.
-        pruned_heads: Path of the set of removed heads; None where the family's forward does not survive their removal.
-        neurons_prunable: Whether each layer has feed-forward neurons of its own, one row of `ffn_in` each.
+        pruned_heads: Path of the set of removed heads; None where plain `transformers` can't reload without them.
+        gates: Whether the second half of `ffn_in`'s rows are the neurons' gates.
         ffn_width: Name of the configuration's field for the width of the feed-forward network.
         fused: How one matrix holds the three projections: a third each, or each head's three in turn.
         embedding_outputs: Paths in the base model; the output of the last that exists goes into the first layer.
         last_output: Path in the base model of what ends the last layer; None where the layer itself does.
         positions: Number of the first position, or "padding" where it stands behind the padding's.
-        head_rows: Paths of further parameters that have a row for each dimension of each head.
+        head_rows: Paths of further modules and parameters that have a row for each dimension of each head.
+        layers_differ: Whether a layer's number decides what it computes, or layers are one: then none can go.
         rotary: Whether queries and keys are rotated by position, each dimension with the one half a head further on.
     """
 
@@ -38,7 +39,7 @@ class Family:
     head_count: str
     head_width: str
     pruned_heads: str | None
-    neurons_prunable: bool = True
+    gates: bool = False
     ffn_width: str = "intermediate_size"
     fused: Literal["thirds", "by head"] | None = None
     embedding_outputs: tuple[str, ...] = ("embeddings",)
@@ -46,6 +47,7 @@ class Family:
     positions: int | Literal["padding"] = 0
     head_rows: tuple[str, ...] = ()
     rotary: bool = False
+    layers_differ: bool = False
 
 
 _BERT = Family(
@@ -83,7 +85,7 @@ FAMILIES: dict[str, Family] = {
         pruned_heads="attention.pruned_heads",
         ffn_width="hidden_dim",
     ),
-    # All layers of MPNet share one relative position bias with a column for each head, which no layer can lose alone.
+    # All layers of MPNet share one relative position bias with a column for each head (see `mpnet.py`).
     # Its positions begin at 2 whatever its pad_token_id.
     "mpnet": Family(
         layers="encoder.layer",
@@ -110,7 +112,7 @@ FAMILIES: dict[str, Family] = {
         head_count="attention.num_attention_heads",
         head_width="attention.all_head_size",
         pruned_heads=None,
-        neurons_prunable=False,
+        layers_differ=True,
         embedding_outputs=("encoder.embedding_hidden_mapping_in",),
     ),
     "deberta": replace(
@@ -142,7 +144,8 @@ FAMILIES: dict[str, Family] = {
         head_count="attn.num_heads",
         head_width="attn.all_head_size",
         pruned_heads=None,
-        neurons_prunable=False,
+        gates=True,
+        layers_differ=True,
         fused="thirds",
         last_output="final_norm",
         rotary=True,

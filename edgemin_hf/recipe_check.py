@@ -12,10 +12,10 @@ from edgemin_hf.data import check_table
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.pruning.surgery import check_prunable
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
 from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
+from edgemin_hf.surgery import check_prunable
 
 
 def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
@@ -65,7 +65,7 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
             if isinstance(stage, Prune):
-                check_prunable(student, heads=stage.head_sparsity > 0, neurons=stage.ffn_sparsity > 0)
+                check_prunable(student, heads=stage.head_sparsity > 0)
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

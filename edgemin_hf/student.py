@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import (
 
 from edgemin_hf.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.initialization import INITIALIZATIONS, Initialization, initialize
+from edgemin_hf.pruned_shape import whole
 
 _AUTO_CLASSES = (
     AutoModelForSequenceClassification,
@@ -146,8 +146,7 @@ def student_config(
         )
     _teacher_layers(limit, shape.num_hidden_layers, layers)
     if model_type is None or model_type == teacher.model_type:
-        config = copy.deepcopy(teacher)
-        config.pruned_heads = {}
+        config = whole(teacher)
     elif model_type in FAMILIES:
         config = _other_family(teacher, model_type)
     else:

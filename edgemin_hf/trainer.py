@@ -29,7 +29,6 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
-from edgemin_hf.pruning.surgery import check_prunable, remove, resize_like
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
     RangeFreezer,
@@ -37,6 +36,7 @@ from edgemin_hf.quantization.native import (
     fake_quantized_linears,
     prepare_qat,
 )
+from edgemin_hf.surgery import check_prunable, cut_like, remove
 
 
 class DistillationTrainer(Trainer):
@@ -80,8 +80,7 @@ class DistillationTrainer(Trainer):
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if pruning_config is not None:
-            heads, neurons = pruning_config.head_sparsity > 0, pruning_config.ffn_sparsity > 0
-            check_prunable(model.config, heads=heads, neurons=neurons)
+            check_prunable(model.config, heads=pruning_config.head_sparsity > 0)
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
         self.pruning_config = pruning_config
@@ -111,7 +110,7 @@ class DistillationTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
         if isinstance(resume_from_checkpoint, str | os.PathLike):
-            resize_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
+            cut_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
             self._pruned = self._calibrated = True
         else:
             self.prepare()

@@ -15,8 +15,8 @@ from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.export.fidelity import FidelityError, check_fidelity
 from edgemin_hf.export.folder import whole_folder, write_whole
 from edgemin_hf.export.graph import optimized_graph, quantized_nodes
-from edgemin_hf.pruning.surgery import Selection, remove
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+from edgemin_hf.surgery import Selection, remove
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 

@@ -1,13 +1,11 @@
 import pytest
 import torch
-from conftest import PRUNABLE, batch, tiny
-from transformers import AutoModelForSequenceClassification
+from conftest import batch, tiny
 
 from edgemin_hf import PruningConfig
 from edgemin_hf.encoder import Encoder
-from edgemin_hf.families import shape_of
 from edgemin_hf.pruning.structured import random_saliency, select, taylor_saliency
-from edgemin_hf.pruning.surgery import Selection, remove, resize_like
+from edgemin_hf.surgery import Selection
 
 SELECTION = Selection(heads=[[0, 3], [1], [0, 1, 2]], neurons=[range(0, 64, 2), range(32), range(1, 64, 2)])
 
@@ -20,64 +18,6 @@ def mask(model, selection):
             gone = [head for head in range(4) if head not in heads]
             layer.attention_output.weight.unflatten(1, (4, -1))[:, gone] = 0
             layer.ffn_out.weight[:, [n for n in range(64) if n not in neurons]] = 0
-
-
-@pytest.mark.parametrize("family", PRUNABLE)
-def test_removal_computes_what_masking_computes_and_reloads(family, tmp_path):
-    model, masked = tiny(family), tiny(family)
-    mask(masked, SELECTION)
-    remove(model, SELECTION)
-    with torch.no_grad():
-        logits = model(**batch()).logits
-        torch.testing.assert_close(logits, masked(**batch()).logits, rtol=1e-5, atol=1e-6)
-        assert not torch.allclose(logits, tiny(family)(**batch()).logits, atol=1e-3)
-        model.save_pretrained(tmp_path)
-        again = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
-        torch.testing.assert_close(again(**batch()).logits, logits, rtol=0, atol=0)
-    assert shape_of(again.config).intermediate_size == 32
-    assert [layer.num_heads for layer in Encoder(again).layers] == [2, 1, 3]
-
-
-def test_parameters_fall_as_computed():
-    model = tiny()
-    before = model.num_parameters()
-    remove(model, Selection([[0, 1]] * 3, [range(32)] * 3))
-    heads = 2 * (3 * (32 * 8 + 8) + 32 * 8)
-    neurons = 32 * (32 + 1 + 32)
-    assert before - model.num_parameters() == 3 * (heads + neurons)
-
-
-def test_removal_twice_keeps_first_numbers():
-    once, twice = tiny(), tiny()
-    remove(once, Selection([[3]] * 3, [range(64)] * 3))
-    remove(twice, Selection([[1, 3]] * 3, [range(64)] * 3))
-    remove(twice, Selection([[1]] * 3, [range(64)] * 3))
-    assert once.config.pruned_heads == twice.config.pruned_heads == {layer: [0, 1, 2] for layer in range(3)}
-    torch.testing.assert_close(once(**batch()).logits, twice(**batch()).logits)
-
-
-@pytest.mark.parametrize("family", PRUNABLE)
-def test_resize_like_makes_room_for_the_pruned_weights(family):
-    pruned, other = tiny(family), tiny(family, seed=5)
-    remove(pruned, SELECTION)
-    resize_like(other, pruned.config)
-    other.load_state_dict(pruned.state_dict())
-    torch.testing.assert_close(other(**batch()).logits, pruned(**batch()).logits)
-
-
-def test_mpnet_loses_neurons_but_no_heads():
-    model = tiny("mpnet")
-    remove(model, Selection([range(4)] * 3, [range(32)] * 3))
-    assert shape_of(model.config).intermediate_size == 32
-    with pytest.raises(ValueError, match="'mpnet', whose layers can't lose heads"):
-        remove(model, Selection([[0]] * 3, [range(32)] * 3))
-    with pytest.raises(ValueError, match="mpnet"):
-        select(model, random_saliency(model, 0), PruningConfig(head_sparsity=0.5))
-
-
-def test_layers_of_different_width_are_refused():
-    with pytest.raises(ValueError, match="the same number in each"):
-        remove(tiny(), Selection([range(4)] * 3, [range(32), range(32), range(31)]))
 
 
 def loss_of(model):

@@ -8,8 +8,8 @@ from edgemin_hf import create_student, student_from_checkpoint
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.families import shape_of
 from edgemin_hf.initialization import INITIALIZATIONS
-from edgemin_hf.pruning.surgery import Selection, remove
 from edgemin_hf.student import student_config
+from edgemin_hf.surgery import Selection, remove
 
 CARRIED = [name for name in INITIALIZATIONS if name != "random"]
 

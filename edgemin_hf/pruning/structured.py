@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgemin_hf.encoder import Encoder
-from edgemin_hf.pruning.surgery import Selection, check_prunable
+from edgemin_hf.surgery import Selection, check_prunable
 
 _KERNEL_WIDTH = 32
 """FFN widths are rounded to a multiple of this, which vectorised kernels like."""
@@ -140,7 +140,7 @@ def select(model: PreTrainedModel, saliency: Saliency, config: PruningConfig) ->
     Raises:
         ValueError: If the model's family can't lose what `config` asks for.
     """
-    check_prunable(model.config, heads=config.head_sparsity > 0, neurons=config.ffn_sparsity > 0)
+    check_prunable(model.config, heads=config.head_sparsity > 0)
 
     def top(scores: Tensor, count: int) -> list[int]:
         return sorted(scores.topk(count).indices.tolist())

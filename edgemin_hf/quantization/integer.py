@@ -6,14 +6,15 @@ they become QuantizeLinear/DequantizeLinear pairs around each product, which ONN
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from edgemin_hf.pruned_shape import whole
 from edgemin_hf.quantization.native import FakeQuantEmbedding, FakeQuantLinear, input_grid, plain_state_dict, row_scales
+from edgemin_hf.surgery import cut_like
 
 
 class _QuantizedProduct(torch.autograd.Function):
@@ -82,8 +83,8 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     Returns:
         The copy, on the CPU, in evaluation mode.
     """
-    config = copy.deepcopy(model.config)
-    plain = type(model)._from_config(config, attn_implementation="eager")
+    plain = type(model)._from_config(whole(model.config), attn_implementation="eager")
+    cut_like(plain, model.config)
     plain.load_state_dict(plain_state_dict(model))
     return plain.cpu().eval()
 
