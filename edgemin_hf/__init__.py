@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
     from edgemin_hf.loading import load_pruned
-    from edgemin_hf.pruning.structured import PruningConfig
+    from edgemin_hf.pruning.config import PruningConfig
     from edgemin_hf.quantization.native import QuantizationConfig
     from edgemin_hf.student import create_student, student_from_checkpoint
     from edgemin_hf.trainer import DistillationTrainer
@@ -35,7 +35,7 @@ _HOMES = {
     "MiniLMConfig": "distillation.minilm",
     "MiniLMv2Config": "distillation.minilmv2",
     "PKDConfig": "distillation.pkd",
-    "PruningConfig": "pruning.structured",
+    "PruningConfig": "pruning.config",
     "QuantizationConfig": "quantization.native",
     "TaskDistillationConfig": "distillation.task",
     "TinyBERTConfig": "distillation.tinybert",

@@ -113,8 +113,9 @@ def estimate_stages(
 
 def _pruned(student: PretrainedConfig, stage: Prune) -> PretrainedConfig:
     pruned, family = copy.deepcopy(student), family_of(student)
-    # Heads are left as they are: fewer of them can't be told by a configuration's numbers.
-    setattr(pruned, family.ffn_width, stage.pruning(seed=0).kept_neurons(getattr(student, family.ffn_width)))
+    # Heads are left as they are, and so is what a budget will choose: a configuration's numbers can't tell it.
+    setattr(pruned, family.ffn_width, stage.kept_neurons(getattr(student, family.ffn_width)))
+    pruned.num_hidden_layers = stage.kept_layers(student.num_hidden_layers)
     return pruned
 
 
@@ -128,7 +129,7 @@ def _estimate(
 ) -> Estimate:
     rows, tokens = text
     batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * processes
-    steps = stage.max_steps if stage.max_steps > 0 else stage.num_train_epochs * rows / batch
+    steps = stage.max_steps if stage.max_steps >= 0 else stage.num_train_epochs * rows / batch
     rounding = 1.3 if isinstance(stage, Quantize) else 1.0
     forward = flops_per_token(shape_of(trained))
     teacher = 0.0

@@ -65,7 +65,7 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
             if isinstance(stage, Prune):
-                check_prunable(student, heads=stage.head_sparsity > 0)
+                check_prunable(student, heads=stage.removes_heads, layers=stage.layer_sparsity > 0)
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

@@ -15,7 +15,7 @@ from edgemin_hf.augmentation import AugmentationConfig
 from edgemin_hf.distillation.capture import DistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
-from edgemin_hf.pruning.structured import PruningConfig
+from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.native import QuantizationConfig
 from edgemin_hf.recipe_methods import METHODS, STRICT, Count, LayerSearch, ParsedAlso, Positive, check_rest, with_method
 
@@ -35,10 +35,12 @@ class Training:
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
+    least_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ValueError(f"max_steps: {self.max_steps}; allowed: 1 or more, or -1 to go by num_train_epochs")
+        if self.max_steps < self.least_steps and self.max_steps != -1:
+            allowed = f"{self.least_steps} or more, or -1 to go by num_train_epochs"
+            raise ValueError(f"max_steps: {self.max_steps}; allowed: {allowed}")
         check_rest(Training, self)
 
 
@@ -124,23 +126,21 @@ class TaskDistill(TaskStage):
 
 
 @dataclass(config=STRICT)
-class Prune(TaskStage):
-    """Removes heads and feed-forward neurons of the student, then distils again. See `PruningConfig`."""
+class Prune(TaskStage, PruningConfig):
+    """Removes heads, feed-forward neurons and layers of the student, and distils again. See `PruningConfig`.
+
+    With `max_steps: 0` the student is pruned and not trained.
+    """
 
     stage: Literal["prune"] = "prune"
-    head_sparsity: float = 0.0
-    ffn_sparsity: float = 0.0
-    saliency: Literal["taylor", "random"] = "taylor"
-    saliency_examples: int = 1024
     folder: ClassVar[str] = "prune"
+    least_steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.pruning(seed=0)
-
-    def pruning(self, seed: int) -> PruningConfig:
-        """Returns the settings of the pruning alone."""
-        return PruningConfig(self.head_sparsity, self.ffn_sparsity, self.saliency, self.saliency_examples, seed)
+        PruningConfig.__post_init__(self)
+        if self.max_steps == 0 and self.schedule != "one_shot":
+            raise ValueError(f"max_steps: 0 with schedule {self.schedule}; allowed: 1 or more, or schedule one_shot")
 
 
 @dataclass(config=STRICT)

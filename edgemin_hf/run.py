@@ -34,6 +34,7 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.families import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.loading import load_pruned
 from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.raw_text import HubText, TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
@@ -181,7 +182,7 @@ class Run:
         architecture = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
         if head is AutoModelForSequenceClassification and "SequenceClassification" not in architecture:
             labels = self.labels if self.recipe.task else {}
-        return head.from_pretrained(folder, use_safetensors=True, **labels)
+        return load_pruned(folder, head, **labels)
 
     @property
     def labels(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import yaml
 from datasets import Dataset, load_from_disk
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_model
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from edgemin_hf.augmented_data import augment
 from edgemin_hf.benchmark import figures
@@ -70,7 +69,7 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
 
 def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     last = [s for s in run.recipe.stages if isinstance(s, Quantize)][-1]
-    student = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(run.output / last.folder))
+    student = run.load(run.output / last.folder)
     prepare_qat(student, last)
     load_model(student, run.output / last.folder / "model.safetensors")
     texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)

@@ -21,6 +21,7 @@ from transformers import (
 
 from edgemin_hf.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.initialization import INITIALIZATIONS, Initialization, initialize
+from edgemin_hf.loading import load_pruned
 from edgemin_hf.pruned_shape import whole
 
 _AUTO_CLASSES = (
@@ -108,9 +109,7 @@ def student_from_checkpoint(
             f"allowed: a model with the teacher's {teacher.config.vocab_size} tokens and their ids"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    model = _auto_class(teacher).from_pretrained(
-        checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels
-    )
+    model = load_pruned(checkpoint, _auto_class(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
     return model.to(teacher.device).train()
 
 

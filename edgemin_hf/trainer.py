@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,10 @@ from edgemin_hf.distillation.capture import (
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
-from edgemin_hf.pruning.structured import PruningConfig, random_saliency, select, taylor_saliency
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.gradual import GradualPruner
+from edgemin_hf.pruning.one_shot import costs_of, prune_layers, prune_units
+from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
     RangeFreezer,
@@ -53,7 +57,8 @@ class DistillationTrainer(Trainer):
             objective needs it.
         args: As `transformers.Trainer`.
         distillation_config: One method's settings, or a list whose loss terms are summed.
-        pruning_config: If given, `train` first measures saliency on the training data and removes heads and neurons.
+        pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
+            before the first step, or in masked steps on the way.
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
             `train` first calibrates the ranges of their inputs on the training data.
         **kwargs: As `transformers.Trainer`.
@@ -80,7 +85,7 @@ class DistillationTrainer(Trainer):
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if pruning_config is not None:
-            check_prunable(model.config, heads=pruning_config.head_sparsity > 0)
+            self._check_pruning(model, pruning_config)
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
         self.pruning_config = pruning_config
@@ -88,6 +93,8 @@ class DistillationTrainer(Trainer):
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
         self._pruned = pruning_config is None
+        one_shot = pruning_config is None or pruning_config.schedule == "one_shot"
+        self._gradual = None if one_shot else pruning_config
         self._calibrated = quantization_config is None
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
         self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
@@ -114,8 +121,23 @@ class DistillationTrainer(Trainer):
             self._pruned = self._calibrated = True
         else:
             self.prepare()
-        with self._projections_in_model():
+        with self._projections_in_model(), self._pruning_gradually(resume_from_checkpoint):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @contextmanager
+    def _pruning_gradually(self, checkpoint: str | bool | None) -> Iterator[None]:
+        """Masks units while the student trains, and removes them when that is done; no second time."""
+        config, self._gradual = self._gradual, None
+        if config is None:
+            yield
+            return
+        pruner = GradualPruner(config, self.model, costs_of(self.model, config), self._sum_over_processes)
+        pruner.resume_from = Path(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
+        # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
+        self.callback_handler.callbacks.insert(0, pruner)
+        yield
+        self.remove_callback(pruner)
+        remove(self.model, pruner.finish())
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:
@@ -150,20 +172,38 @@ class DistillationTrainer(Trainer):
         self._calibrated = True
 
     def prune(self, config: PruningConfig) -> None:
-        """Measures saliency on training examples and removes the least salient heads and neurons of the student.
+        """Removes what is due before training: layers, and with the schedule "one_shot" heads and neurons.
 
         Args:
             config: What to remove, and by which saliency.
         """
-        if config.saliency == "random":
-            saliency = random_saliency(self.model, config.pruning_seed)
-        else:
-            batches = self._batches(config.saliency_examples)
-            saliency = taylor_saliency(self.model, batches, lambda batch: self._losses(self.model, batch)[0])
-            for scores in saliency:
-                for score in scores:
-                    score.copy_(self.accelerator.reduce(score.to(self.args.device), "sum"))
-        remove(self.model, select(self.model, saliency, config))
+
+        def batches() -> Iterator[dict[str, Tensor]]:
+            return self._batches(config.saliency_examples)
+
+        def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
+            return self._losses(self.model, batch)[0]
+
+        def forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Any:
+            return model(**accepted(model, batch))
+
+        prune_layers(self.model, config, batches(), loss_of)
+        if config.schedule == "one_shot":
+            costs, gather = costs_of(self.model, config), self.accelerator.gather
+            prune_units(self.model, config, batches, loss_of, forward, costs, self._sum_over_processes, gather)
+
+    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
+        return self.accelerator.reduce(tensor.to(self.args.device), "sum").cpu()
+
+    def _check_pruning(self, model: PreTrainedModel, config: PruningConfig) -> None:
+        layers = config.layer_sparsity > 0
+        check_prunable(model.config, heads=config.removes_heads, layers=layers)
+        if layers and any(objective.student_taps for objective in self.objectives):
+            raise ValueError(
+                "layer_sparsity: above 0 beside a method that reads inner layers; allowed: 0, or task distillation"
+            )
+        if config.tune_masks:
+            check_tunable(model)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yields training batches, on the device, that hold at least `examples` over all processes."""

@@ -82,7 +82,10 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     metric = "loss" if isinstance(stage, Distill) else run.task.metric
     # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if stage.max_steps:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    else:
+        trainer.prepare()
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
         with whole_folder(folder) as partial:
@@ -143,7 +146,7 @@ def make_trainer(
             teacher,
             _training_arguments(run, stage, work, packed),
             distillation_config=methods,
-            pruning_config=stage.pruning(run.recipe.seed) if isinstance(stage, Prune) else None,
+            pruning_config=stage if isinstance(stage, Prune) else None,
             quantization_config=stage if isinstance(stage, Quantize) else None,
             train_dataset=train,
             eval_dataset=validation,

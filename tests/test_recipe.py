@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import write_tsv
-from transformers import GPT2Config, MPNetConfig, PreTrainedModel
+from conftest import tiny, write_tsv
+from transformers import GPT2Config, PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe import RecipeError
@@ -60,13 +60,16 @@ def only(*names):
     return change
 
 
-def put(path, value):
+def put(*settings):
+    """Changes settings, given as paths and values in turn."""
+
     def change(recipe):
-        *parents, last = path.split(".")
-        target = recipe
-        for parent in parents:
-            target = target["stages"][NAMES.index(parent)] if parent in NAMES else target[parent]
-        target[last] = value
+        for path, value in zip(settings[::2], settings[1::2], strict=True):
+            *parents, last = path.split(".")
+            target = recipe
+            for parent in parents:
+                target = target["stages"][NAMES.index(parent)] if parent in NAMES else target[parent]
+            target[last] = value
 
     return change
 
@@ -117,7 +120,15 @@ WRONG = {
     "no raw text": (drop("raw_text"), "raw_text: missing; allowed: files"),
     "no folder": (put("teacher.model", "no such teacher"), "teacher.model: .*no such teacher"),
     "no family": (put("teacher.model", "gpt2"), "teacher.model: .*gpt2. is not supported; allowed: bert"),
-    "no heads to prune": (put("teacher.model", "mpnet"), "prune.head_sparsity: above 0 for model type 'mpnet'"),
+    "no layers to prune": (
+        put("teacher.model", "albert", "prune.layer_sparsity", 0.5),
+        "prune.layer_sparsity: above 0 for model type 'albert'",
+    ),
+    "a slow schedule": (put("prune.schedule", "slow"), "prune.schedule: slow; allowed: "),
+    "no time to prune": (
+        put("prune.max_steps", 0, "prune.schedule", "cubic"),
+        "prune.max_steps: 0 with schedule cubic",
+    ),
     "labels of another": (only("task_distill"), "task.label_column: label 'card_problem', which the teacher"),
     "negative seed": (put("seed", -1), "seed: -1; allowed: greater than or equal to 0"),
     "no steps": (put("distill.max_steps", 0), "distill.max_steps: 0; allowed: 1 or more, or -1"),
@@ -160,7 +171,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, 
     (place / "nulls.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
     (place / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (place / "header.tsv").write_text("text\tlabel\n")
-    for name in ("gpt2", "mpnet", "bare", "broken"):
+    for name in ("gpt2", "albert", "bare", "broken"):
         shutil.copytree(place / "teacher", place / name)
     (place / "gpt2/config.json").write_text(GPT2Config(n_positions=66).to_json_string())
     (place / "bare/tokenizer.json").unlink()
@@ -168,9 +179,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, 
     (place / "broken/config.json").write_text("[1]")
     (place / "weightless").mkdir()
     (place / "weightless/config.json").write_text("{}")
-    MPNetConfig(vocab_size=45, hidden_size=32, num_hidden_layers=3, num_attention_heads=4).save_pretrained(
-        place / "mpnet"
-    )
+    tiny("albert").save_pretrained(place / "albert")
     (place / "run").mkdir()
     (place / "run/precious").write_text("kept")
     monkeypatch.chdir(place)

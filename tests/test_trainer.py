@@ -3,9 +3,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, PRUNABLE, batch, tiny
+from conftest import FAMILIES, batch, tiny
 from datasets import Dataset
-from transformers import BertModel, TrainingArguments
+from transformers import BertModel, TrainerCallback, TrainingArguments
 
 from edgemin_hf import (
     DistillationTrainer,
@@ -179,14 +179,22 @@ def test_evaluation_gives_the_task_metric(tmp_path, tokenizer):
     assert {"eval_loss", "eval_soft_labels", "eval_hard_labels"} <= set(result)
 
 
-@pytest.mark.parametrize("stage", ["relations", "prune", "quantize"])
-def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage):
+GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=4)
+
+
+@pytest.mark.parametrize("checkpoint", [3, 6])
+@pytest.mark.parametrize("stage", ["relations", "prune", "prune cubic", "prune and quantize", "layers", "quantize"])
+def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     def trainer(folder, **arguments):
         extra = {}
         if stage == "prune":
             extra = {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
-        if stage == "quantize":
-            extra = {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
+        if stage == "layers":
+            extra = {"pruning_config": PruningConfig(layer_sparsity=0.5, saliency_examples=8)}
+        if stage in ("prune cubic", "prune and quantize"):
+            extra = {"pruning_config": GRADUAL}
+        if stage in ("quantize", "prune and quantize"):
+            extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
         config = RELATIONS if stage == "relations" else TaskDistillationConfig()
         model = create_student(tiny(), 2)
         return make(
@@ -197,11 +205,14 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage):
     whole = trainer(tmp_path / "whole")
     whole.train()
     resumed = trainer(tmp_path / "resumed")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{checkpoint}"))
     assert_same(weights(resumed), weights(whole))
-    if stage == "prune":
+    if "prune" in stage:
         assert [layer.num_heads for layer in Encoder(resumed.model).layers] == [2, 2]
-    if stage == "quantize":
+        assert resumed.model.config.pruned_heads == whole.model.config.pruned_heads
+    if stage == "layers":
+        assert len(Encoder(resumed.model).layers) == 1
+    if "quantize" in stage:
         assert not fake_quantized_linears(resumed.model)[0].observing
 
 
@@ -219,17 +230,15 @@ def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_distils_prunes_and_quantises(tmp_path, tokenizer, family):
-    heads = 0.5 if family in PRUNABLE else 0.0
-    neurons = 0.0 if family in ("albert", "modernbert") else 0.5
     trainer = make(
         tmp_path, tokenizer, create_student(tiny(family), 2), tiny(family), [RELATIONS, TaskDistillationConfig()],
-        pruning_config=PruningConfig(heads, neurons), quantization_config=QuantizationConfig(), max_steps=2,
+        pruning_config=PruningConfig(0.5, 0.5), quantization_config=QuantizationConfig(), max_steps=2,
     )  # fmt: skip
     before = weights(trainer)
     trainer.train()
     layers = Encoder(trainer.model).layers
-    assert [layer.num_heads for layer in layers] == [2 if heads else 4] * 2
-    assert [layer.ffn_out.in_features for layer in layers] == [32 if neurons else 64] * 2
+    assert [layer.num_heads for layer in layers] == [2] * 2
+    assert [layer.ffn_out.in_features for layer in layers] == [32] * 2
     after = weights(trainer)
     same = [
         name for name in after if before[name].shape == after[name].shape and torch.equal(before[name], after[name])
@@ -249,10 +258,15 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
         make(tmp_path, tokenizer, tiny(vocab_size=99))
     with pytest.raises(ValueError, match="labels"):
         make(tmp_path, tokenizer, tiny(id2label={0: "b", 1: "a", 2: "c"}), config=TaskDistillationConfig())
-    with pytest.raises(ValueError, match="ffn_sparsity: above 0 for model type 'albert'"):
-        make(tmp_path, tokenizer, tiny("albert"), tiny("albert"), pruning_config=PruningConfig(ffn_sparsity=0.5))
-    with pytest.raises(ValueError, match="mpnet"):
-        make(tmp_path, tokenizer, tiny("mpnet"), tiny("mpnet"), pruning_config=PruningConfig(head_sparsity=0.5))
+    with pytest.raises(ValueError, match="layer_sparsity: above 0 for model type 'albert'"):
+        make(tmp_path, tokenizer, tiny("albert"), tiny("albert"), pruning_config=PruningConfig(layer_sparsity=0.5))
+    with pytest.raises(ValueError, match="layer_sparsity: above 0 beside a method that reads inner layers"):
+        make(tmp_path, tokenizer, pruning_config=PruningConfig(layer_sparsity=0.5))
+    with pytest.raises(ValueError, match="tune_masks: true for model type 'modernbert'"):
+        make(
+            tmp_path, tokenizer, tiny("modernbert"), tiny("modernbert"),
+            pruning_config=PruningConfig(0.5, tune_masks=True),
+        )  # fmt: skip
     with pytest.raises(ValueError, match="without labels"):
         make(tmp_path, tokenizer, config=TaskDistillationConfig(), data=dataset(labels=False)).train()
 
@@ -286,16 +300,72 @@ def test_two_configs_of_one_method_are_summed(tmp_path, tokenizer):
     assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
 
 
-def test_training_again_does_not_prune_again(tmp_path, tokenizer):
+@pytest.mark.parametrize("saliency", ["taylor", "fisher", "random"])
+@pytest.mark.parametrize("schedule", ["cubic", "iterative"])
+def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedule, saliency):
+    config = PruningConfig(0.5, 0.5, saliency=saliency, schedule=schedule, start=0.2, end=0.8, rounds=3)
+    counts, predictions = [], []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            pruner = trainer.callback_handler.callbacks[0]
+            counts.append(sum(int(heads.sum() + neurons.sum()) for heads, neurons in pruner.masks))
+            with torch.no_grad():
+                predictions.append(model.eval()(**batch()).logits)
+                model.train()
+
+    trainer = make(
+        tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=config, max_steps=10,
+        data=dataset(40),
+    )  # fmt: skip
+    trainer.add_callback(Look())
+    trainer.train()
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) == 4 if schedule == "iterative" else len(set(counts)) >= 3
+    assert counts[-1] == 2 * (2 + 32)
+    # Without the masks and without the units it computes what it computed with them.
+    torch.testing.assert_close(trainer.model.eval()(**batch()).logits, predictions[-1], rtol=1e-5, atol=1e-5)
+    assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
+
+
+def test_a_budget_can_be_met_on_the_way(tmp_path, tokenizer):
+    target = round(0.75 * create_student(tiny(), 2).num_parameters())
+    config = PruningConfig(target_parameters=target, schedule="iterative", scope="model", rounds=3)
+    trainer = make(tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=config, max_steps=10)
+    trainer.train()
+    assert 0.9 * target < trainer.model.num_parameters() <= target
+
+
+def test_masks_are_tuned_where_nothing_is_trained(tmp_path, tokenizer):
+    trainers = [
+        make(
+            tmp_path, tokenizer, create_student(tiny(), 2, layers=[1, 3]), config=TaskDistillationConfig(),
+            pruning_config=PruningConfig(0.25, 0.5, saliency="fisher", tune_masks=tune),
+        )
+        for tune in (True, False)
+    ]  # fmt: skip
+    for trainer in trainers:
+        trainer.prepare()
+    tuned, plain = (Encoder(trainer.model).layers[0] for trainer in trainers)
+    torch.testing.assert_close(tuned.q.weight, plain.q.weight, rtol=0, atol=0)
+    assert not torch.allclose(tuned.ffn_out.weight, plain.ffn_out.weight, rtol=1e-2)
+
+
+@pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
+def test_training_again_does_not_prune_again(tmp_path, tokenizer, schedule):
     def trainer():
         return make(
-            tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=PruningConfig(0.5, 0.5),
+            tmp_path, tokenizer, config=TaskDistillationConfig(),
+            pruning_config=PruningConfig(0.5, 0.5, schedule=schedule),
             save_strategy="steps", save_steps=2,
         )  # fmt: skip
 
     first = trainer()
     first.train()
     first.train()
+    if schedule != "one_shot":
+        assert [layer.num_heads for layer in Encoder(first.model).layers] == [2, 2]
+        return
     resumed = trainer()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     resumed.prepare()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf.distillation.capture import accepted
+from edgemin_hf.loading import load_pruned
 
 Inputs = Mapping[str, np.ndarray]
 """Token ids and masks, int64 (1, length), without padding."""
@@ -27,7 +27,7 @@ class PyTorchRunner:
 
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        self.model = load_pruned(folder)
         self.model.eval()
 
     def prepare(self, inputs: Inputs) -> Any:

@@ -1,0 +1,72 @@
+"""Pruning at once, before training or without it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.depth import remove_least_layers
+from edgemin_hf.pruning.saliency import Batches, Loss, Saliency, fisher_saliency, random_saliency, taylor_saliency
+from edgemin_hf.pruning.selection import Costs, Parameters, select
+from edgemin_hf.pruning.tuning import tune_masks
+from edgemin_hf.surgery import remove
+
+OverProcesses = Callable[[Tensor], Tensor]
+
+
+def prune_layers(model: PreTrainedModel, config: PruningConfig, batches: Batches, loss_of: Loss) -> None:
+    """Removes the layers that a configuration asks to remove, in place.
+
+    Args:
+        model: The model.
+        config: What to remove.
+        batches: Batches of the model's inputs that the losses are measured on.
+        loss_of: Computes the loss of a batch.
+    """
+    if config.layer_sparsity:
+        remove_least_layers(model, config.kept_layers(model.config.num_hidden_layers), list(batches), loss_of)
+
+
+def prune_units(
+    model: PreTrainedModel,
+    config: PruningConfig,
+    batches: Callable[[], Batches],
+    loss_of: Loss,
+    forward: Callable[[PreTrainedModel, Mapping[str, Tensor]], Any],
+    costs: Costs | None = None,
+    reduce: OverProcesses = lambda tensor: tensor,
+    gather: OverProcesses = lambda tensor: tensor,
+) -> None:
+    """Removes heads and feed-forward neurons at once, in place.
+
+    Args:
+        model: The model.
+        config: What to remove, and by which saliency; its schedule plays no part.
+        batches: Returns, each time, the batches that saliency is measured on.
+        loss_of: Computes the loss of a batch, a mean over its examples.
+        forward: Runs a model on a batch.
+        costs: The costs that a budget counts; None where `config` has none.
+        reduce: Sums a tensor over all processes.
+        gather: Joins tensors of all processes along their first dimension.
+    """
+    if config.saliency == "random":
+        saliency = random_saliency(model, config.pruning_seed)
+    else:
+        measure = taylor_saliency if config.saliency == "taylor" else fisher_saliency
+        found = measure(model, batches(), loss_of)
+        gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
+        saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
+    whole = copy.deepcopy(model) if config.tune_masks else None
+    remove(model, select(model, saliency, config, costs))
+    if whole is not None:
+        tune_masks(model, whole, list(batches()), forward)
+
+
+def costs_of(model: PreTrainedModel, config: PruningConfig) -> Costs | None:
+    """Returns the costs that a configuration's budget counts; None where it has none."""
+    return Parameters(model) if config.target_parameters is not None else None
