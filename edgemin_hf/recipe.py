@@ -153,9 +153,12 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 """What a stage needs: one of these before it."""
 _ON_TASK = ("distill_on_task", "task_distill", "prune", "quantize")
-_TOO_LATE: dict[str, tuple[str, ...]] = {"assistant": TRAINS_STUDENT, "augment": _ON_TASK} | dict.fromkeys(
-    TRAINS_STUDENT, ("quantize", "export")
-)
+_TOO_LATE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_MAKES_STUDENT, "quantize"), ("quantize", "export")),
+    "assistant": TRAINS_STUDENT,
+    "augment": _ON_TASK,
+    "prune": ("export",),
+}
 """What may not stand before a stage."""
 
 

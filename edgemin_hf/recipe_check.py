@@ -64,8 +64,9 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 check_exportable(student)
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
-            if isinstance(stage, Prune):
-                check_prunable(student, heads=stage.removes_heads, layers=stage.layer_sparsity > 0)
+            pruning = stage if isinstance(stage, Prune) else getattr(stage, "pruning", None)
+            if pruning is not None:
+                check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

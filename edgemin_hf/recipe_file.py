@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, Student, Task, Teacher
 from edgemin_hf.recipe_methods import METHODS
-from edgemin_hf.recipe_stages import SETTINGS
+from edgemin_hf.recipe_stages import SETTINGS, Pruning
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,6 +95,8 @@ def _explain(error: ValidationError) -> str:
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed = SETTINGS[path[2]]
         path = [path[2].partition(":")[0], *path[3:]]
+    if "pruning" in path[:-1]:
+        allowed = Pruning
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])

@@ -144,9 +144,19 @@ class Prune(TaskStage, PruningConfig):
 
 
 @dataclass(config=STRICT)
-class Quantize(TaskStage, QuantizationConfig):
-    """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`."""
+class Pruning(PruningConfig):
+    """The settings of `PruningConfig` inside another stage's."""
 
+
+@dataclass(config=STRICT)
+class Quantize(TaskStage, QuantizationConfig):
+    """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`.
+
+    Attributes:
+        pruning: Prunes the student in the same training.
+    """
+
+    pruning: Pruning | None = None
     stage: Literal["quantize"] = "quantize"
     folder: ClassVar[str] = "quantize"
 

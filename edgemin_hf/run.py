@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
+from safetensors.torch import load_model
 from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
@@ -36,9 +37,10 @@ from edgemin_hf.families import family_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.loading import load_pruned
 from edgemin_hf.masked_lm import load_masked_lm
+from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.raw_text import HubText, TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
-from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Stage
+from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Quantize, Stage
 from edgemin_hf.student import create_student, student_config, student_from_checkpoint
 from edgemin_hf.tasks import TextClassification
 
@@ -213,7 +215,7 @@ class Run:
         names = [other.stage for other in self.recipe.stages]
         before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in TRAINS_STUDENT]
         if before:
-            return self.load(self.output / before[-1].folder, self._head(stage))
+            return self.trained(before[-1], self._head(stage))
         shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
         assert shape is not None  # noqa: S101 - the recipe's check
         teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
@@ -227,6 +229,21 @@ class Run:
             # A teacher need not say it, but pipelines would squash the score of a student that does not.
             student.config.problem_type = self.task.problem_type
         return student
+
+    def trained(self, stage: Stage, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
+        """Loads the student that a stage left, with fake-quantised modules and their ranges from `quantize` on."""
+        folder = self.output / stage.folder
+        student, quantized = self.load(folder, head), self.quantized(stage)
+        if quantized is not None:
+            prepare_qat(student, quantized)
+            load_model(student, folder / "model.safetensors")
+        return student
+
+    def quantized(self, stage: Stage) -> Quantize | None:
+        """Returns the stage by which the student of a stage was quantised: itself, or one before; None where none."""
+        names = [other.stage for other in self.recipe.stages]
+        until = self.recipe.stages[: names.index(stage.stage) + 1]
+        return next((other for other in until if isinstance(other, Quantize)), None)
 
     def record_file(self, stage: Stage) -> Path:
         """File in which a stage writes down what it is made of, and when it has finished, what it did."""

@@ -12,7 +12,6 @@ import numpy as np
 import yaml
 from datasets import Dataset, load_from_disk
 from safetensors.numpy import load_file, save_file
-from safetensors.torch import load_model
 
 from edgemin_hf.augmented_data import augment
 from edgemin_hf.benchmark import figures
@@ -32,8 +31,7 @@ from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, expo
 from edgemin_hf.hub.card import render_card
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
-from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, Quantize, Report, Stage, TrainingStage
+from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.training import train_stage
 
@@ -68,10 +66,7 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
 
 
 def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
-    last = [s for s in run.recipe.stages if isinstance(s, Quantize)][-1]
-    student = run.load(run.output / last.folder)
-    prepare_qat(student, last)
-    load_model(student, run.output / last.folder / "model.safetensors")
+    student = run.student(stage)
     texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
     made = export_onnx(student, run.tokenizer, folder / "student", texts=texts)
     export_baseline(run.teacher_folder, folder / "teacher")

@@ -86,6 +86,8 @@ class DistillationTrainer(Trainer):
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if pruning_config is not None:
             self._check_pruning(model, pruning_config)
+        # A student that was quantised before brings its ranges.
+        self._calibrated = quantization_config is None or bool(fake_quantized_linears(model))
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
         self.pruning_config = pruning_config
@@ -95,7 +97,6 @@ class DistillationTrainer(Trainer):
         self._pruned = pruning_config is None
         one_shot = pruning_config is None or pruning_config.schedule == "one_shot"
         self._gradual = None if one_shot else pruning_config
-        self._calibrated = quantization_config is None
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
         self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
         super().__init__(model=model, args=args, **kwargs)

@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 from test_recipe import place, put, write_recipe  # noqa: F401 - a fixture
 from transformers import AutoModelForSequenceClassification
 
+from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
+from edgemin_hf.pruned_shape import pruned_shape
 
 FILES = {
     "README.md", "benchmark.json", "config.json", "environment.json", "model.safetensors", "onnx/model.onnx",
@@ -154,6 +157,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
             for stage in recipe["stages"]:
                 if "max_steps" in stage:
                     stage |= {"max_steps": 60, "save_steps": 20}
+                if stage["stage"] == "prune":
+                    stage |= {"schedule": "cubic", "end": 0.8}
 
         recipes.append(write_recipe(root, longer))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -170,6 +175,38 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
                  "artefact/onnx/model_quantized.onnx"):  # fmt: skip
         assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
     assert not list(killed.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("order", ["after", "within", "alone"])
+def test_pruning_after_quantisation_within_it_and_without_training(place, order):  # noqa: F811
+    pruning = {"head_sparsity": 0.25, "ffn_sparsity": 0.5, "scope": "model", "saliency": "fisher"}
+
+    def change(recipe):
+        stages = {stage["stage"]: stage for stage in recipe["stages"]}
+        if order == "within":
+            stages["quantize"]["pruning"] = {**pruning, "schedule": "iterative"}
+            del stages["prune"]
+        else:
+            again = {"max_steps": 0, "tune_masks": True} if order == "alone" else {"max_steps": 8}
+            stages["prune"] = {"stage": "prune", **pruning, **again}
+        chosen = ["finetune", "task_distill", "prune", "quantize", "export"]
+        if order == "after":
+            chosen[2:4] = ["quantize", "prune"]
+        recipe["stages"] = [stages[name] for name in chosen if name in stages]
+
+    recipe = write_recipe(place, change)
+    assert main(["run", str(recipe)]) == 0
+    student = load_pruned(place / "run/export/student")
+    shape = pruned_shape(student.config)
+    assert sum(map(len, shape.heads)) == 6
+    assert sum(shape.neurons) == 64
+    assert sum(int8_weights(place / "run/export/student/onnx/model_quantized.onnx")) < sum(
+        int8_weights(place / "run/export/teacher/onnx/model_quantized.onnx")
+    )
+
+
+def int8_weights(graph):
+    return [np.prod(tensor.dims) for tensor in onnx.load(graph).graph.initializer if tensor.data_type == 3]
 
 
 def test_what_no_recipe_made_is_not_replaced(place, capsys):  # noqa: F811

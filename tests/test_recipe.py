@@ -114,7 +114,15 @@ WRONG = {
     "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, assistant, distill"),
     "prune first": (only("prune", "distill"), "stages: prune in place 1; allowed: after distill or distill_on_task"),
     "export too early": (only("distill", "export"), "stages: export in place 2; allowed: after quantize"),
-    "quantize too early": (only("distill", "quantize", "prune"), "stages: prune in place 3; allowed: before quantize"),
+    "quantize too early": (
+        only("distill", "quantize", "task_distill"),
+        "stages: task_distill in place 3; allowed: before quantize",
+    ),
+    "unknown key of pruning": (put("quantize.pruning", {"heads": 1}), "quantize.pruning.heads: 1; allowed: head_sp"),
+    "too much pruning": (
+        put("quantize.pruning", {"ffn_sparsity": 1}),
+        "quantize.pruning.ffn_sparsity: 1.0; allowed: 0 t",
+    ),
     "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: first"),
     "twice": (only("distill", "distill"), "stages: distill twice"),
     "no raw text": (drop("raw_text"), "raw_text: missing; allowed: files"),
@@ -124,7 +132,7 @@ WRONG = {
         put("teacher.model", "albert", "prune.layer_sparsity", 0.5),
         "prune.layer_sparsity: above 0 for model type 'albert'",
     ),
-    "a slow schedule": (put("prune.schedule", "slow"), "prune.schedule: slow; allowed: "),
+    "a slow schedule": (put("prune.schedule", "slow"), "prune.schedule: .slow.; allowed: "),
     "no time to prune": (
         put("prune.max_steps", 0, "prune.schedule", "cubic"),
         "prune.max_steps: 0 with schedule cubic",
