@@ -15,29 +15,24 @@ the teacher's own weights frozen.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from real_tasks import TASKS, TEACHER, RealTasks, run_once
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from edgemin_hf import create_student
 from edgemin_hf.benchmark.curves import Bars, draw_bars
 from edgemin_hf.corpus import TokenBlocks, token_stream
-from edgemin_hf.export.folder import whole_folder, write_whole
+from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
-from edgemin_hf.pipeline import run_recipe
 from edgemin_hf.raw_text import TextFiles
-from edgemin_hf.recipe_file import load_recipe
 from edgemin_hf.run import CACHE
 
-TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 STUDENTS: dict[str, dict[str, Any]] = {
     "3x384": {"num_hidden_layers": 3, "layers": [1, 3, 6]},
     "4x240": {"num_hidden_layers": 4, "hidden_size": 240, "intermediate_size": 960},
@@ -51,13 +46,6 @@ METHODS: dict[str, tuple[dict[str, Any] | None, list[dict[str, Any]]]] = {
     "tinybert": ({"method": "tinybert"}, []),
     "pkd": (None, [{"method": "pkd"}]),
     "mlkd": ({"method": "mlkd"}, [{"method": "mlkd_task"}]),
-}
-TASKS: dict[str, dict[str, Any]] = {
-    "banking77": {"text_column": "sentence", "metric": "accuracy", "dev": "test.tsv"},
-    "sst2": {"text_column": "sentence", "metric": "accuracy"},
-    "cola": {"text_column": "sentence", "metric": "matthews_correlation"},
-    "rte": {"text_column": "sentence1", "text_pair_column": "sentence2", "metric": "accuracy"},
-    "stsb": {"text_column": "sentence1", "text_pair_column": "sentence2", "metric": "spearmanr"},
 }
 
 
@@ -94,74 +82,23 @@ def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -
         "student": STUDENTS[student],
         "stages": [{"stage": "distill", **settings, **budget}],
     }
-    run(recipe, output, seed)
+    run_once(recipe, output, seed)
     return output / "distill"
-
-
-def task_recipe(options: argparse.Namespace, task: str, stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what the recipes of a task share."""
-    settings = {name: value for name, value in TASKS[task].items() if name != "dev"}
-    folder = options.data / "tasks" / task
-    dev = str(folder / TASKS[task].get("dev", "dev.tsv"))
-    label = {"stsb": "score"}.get(task, "label")
-    files = {"train_file": str(some_rows(options, task)), "validation_file": dev, "test_file": dev}
-    return {
-        "teacher": {"model": TEACHER},
-        "task": {**settings, **files, "label_column": label, "max_length": 128},
-        "stages": stages,
-    }
-
-
-def some_rows(options: argparse.Namespace, task: str) -> Path:
-    """Writes at most `--rows` training rows, drawn by a fixed seed, into a table of their own."""
-    file = options.output / "data" / f"{task}.tsv"
-    if not file.is_file():
-        header, *rows = (options.data / "tasks" / task / "train.tsv").read_text(encoding="utf-8").splitlines()
-        chosen = sorted(np.random.default_rng(0).permutation(len(rows))[: options.rows])
-        write_whole(file, "\n".join([header, *(rows[index] for index in chosen)]) + "\n")
-    return file.absolute()
-
-
-def finetuned(options: argparse.Namespace, task: str) -> Path:
-    """Fine-tunes the teacher on a task once, for all students and seeds."""
-    output = options.output / "teachers" / task
-    stage = {"stage": "finetune", "max_steps": 2 * options.task_steps, "learning_rate": 3e-4}
-    run(task_recipe(options, task, [stage]), output, seed=0)
-    return output / "teacher"
 
 
 def on_task(options: argparse.Namespace, student: str, method: str, task: str, seed: int) -> float:
     """Distils a student on a task, and returns the task's metric on the validation rows."""
-    start, teacher = stage_1(options, student, method, seed), finetuned(options, task)
-    output = options.output / "tasks" / f"{task}-{student}-{method}-{seed}"
-    stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": 3e-4}
-    recipe = task_recipe(options, task, [{**stage, "also": METHODS[method][1]}])
+    start, also = stage_1(options, student, method, seed), METHODS[method][1]
     if task == "stsb":  # a score has no classes to contrast
-        recipe["stages"][0]["also"] = [{**also, "contrast_weight": 0.0} if also["method"] == "mlkd_task" else also
-                                       for also in METHODS[method][1]]  # fmt: skip
-    recipe["teacher"] = {"model": str(teacher)}
-    recipe["student"] = {"checkpoint": str(start)}
-    logits = options.output / "teachers" / task / "cache"
-    if logits.is_dir() and not (output / "cache").exists():
-        shutil.copytree(logits, output / "cache")
-    run(recipe, output, seed)
-    if not logits.is_dir():
-        shutil.copytree(output / "cache", logits)
-    shutil.rmtree(output / "cache", ignore_errors=True)
-    return json.loads((output / "stages/task_distill.json").read_text(encoding="utf-8"))["after"]
+        also = [{**other, "contrast_weight": 0.0} if other["method"] == "mlkd_task" else other for other in also]
+    stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": 3e-4, "also": also}
+    checkpoint = {"checkpoint": str(start.absolute())}
+    return tasks_of(options).learn(f"{student}-{method}-{seed}", task, stage, seed, student=checkpoint)["after"]
 
 
-def run(recipe: dict[str, Any], output: Path, seed: int) -> None:
-    """Runs a recipe whose last stage has not finished yet."""
-    last = output / "stages" / f"{recipe['stages'][-1]['stage']}.json"
-    if last.is_file() and json.loads(last.read_text(encoding="utf-8"))["finished"]:
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    path = output.with_suffix(".yaml")
-    settings = {"name": output.name, "output_dir": str(output.absolute()), "seed": seed, **recipe}
-    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    loaded, plain = load_recipe(path)
-    run_recipe(loaded, plain, path.parent)
+def tasks_of(options: argparse.Namespace) -> RealTasks:
+    """Returns the tasks by this comparison's options."""
+    return RealTasks(options.data, options.output, options.rows, 2 * options.task_steps)
 
 
 def masked_lm_teacher(options: argparse.Namespace) -> Path:
@@ -219,7 +156,7 @@ def main() -> None:
 
 def write(options: argparse.Namespace, values: dict[tuple[str, str, str], list[float]]) -> None:
     """Prints the table; writes it and the figure where that is asked for."""
-    teachers = {task: record_of(options.output / "teachers" / task, "finetune")["after"] for task in options.tasks}
+    teachers = {task: tasks_of(options).teacher_value(task) for task in options.tasks}
     head = f"| student | method | {' | '.join(options.tasks)} | mean |\n| --- | --- |{' ---: |' * (len(teachers) + 1)}"
     rows = [head, table_row("6x384", "teacher", [[value] for value in teachers.values()])]
     pictures = []
@@ -251,11 +188,6 @@ def table_row(student: str, method: str, cells: list[list[float]]) -> str:
 
     means = [float(np.mean(seed)) for seed in zip(*cells, strict=True)]
     return f"| {' | '.join([student, method, *map(show, [*cells, means])])} |"
-
-
-def record_of(output: Path, stage: str) -> dict[str, Any]:
-    """Reads what a stage wrote down."""
-    return json.loads((output / "stages" / f"{stage}.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -144,8 +144,6 @@ class Recipe:
 _MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")
 TRAINS_STUDENT = (*_MAKES_STUDENT, "prune", "quantize")
 _NEEDS: dict[str, tuple[str, ...]] = {
-    "prune": _MAKES_STUDENT,
-    "quantize": _MAKES_STUDENT,
     "export": ("quantize",),
     "evaluate": ("export",),
     "benchmark": ("evaluate",),

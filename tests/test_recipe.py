@@ -112,7 +112,7 @@ WRONG = {
     "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
     "no stage": (only(), "stages: none"),
     "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, assistant, distill"),
-    "prune first": (only("prune", "distill"), "stages: prune in place 1; allowed: after distill or distill_on_task"),
+    "distil last": (only("quantize", "distill"), "stages: distill in place 2; allowed: before quantize"),
     "export too early": (only("distill", "export"), "stages: export in place 2; allowed: after quantize"),
     "quantize too early": (
         only("distill", "quantize", "task_distill"),
