@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from edgemin_hf import PruningConfig
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.inc import STATE_FILE, IncPruner, save_inc_config, select_once
-from edgemin_hf.pruning.surgery import remove
+from edgemin_hf.surgery import remove
 
 pytest.importorskip("neural_compressor")
 
@@ -67,7 +68,7 @@ class StopAt(TrainerCallback):
 def train(model, pruner, folder, *callbacks, resume=None, **settings):
     args = TrainingArguments(
         folder, max_steps=STEPS, per_device_train_batch_size=8, learning_rate=1e-3, report_to=[], use_cpu=True,
-        save_steps=6, logging_steps=100, disable_tqdm=True, seed=3, **settings,
+        save_steps=5, logging_steps=100, disable_tqdm=True, seed=3, **settings,
     )  # fmt: skip
     trainer = Trainer(model, args, train_dataset=Rows(), callbacks=[pruner, *callbacks])
     trainer.train(resume_from_checkpoint=resume)
@@ -77,7 +78,7 @@ def train(model, pruner, folder, *callbacks, resume=None, **settings):
 def reference_masks(model, selection):
     """Which weights of the layers INC should have left, by the selection alone: name -> bool, like the weight."""
     masks = {}
-    for index in range(3):
+    for index in range(len(selection.heads)):
         heads = torch.zeros(4, dtype=torch.bool)
         heads[list(selection.heads[index])] = True
         rows = heads.repeat_interleave(8)
@@ -91,29 +92,32 @@ def reference_masks(model, selection):
     return masks
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+FAMILIES = ["bert", "roberta", "distilbert", "electra", "mpnet", "albert", "deberta-v2"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "deberta", "modernbert"])
 def test_the_trained_model_is_masked_as_asked_and_removal_changes_nothing(family, tmp_path):
+    heads_go = family in FAMILIES  # in the others' projections they stand side by side, where INC can't tell them apart
     model = tiny(family)
-    pruner = IncPruner(Config(head_sparsity=0.5, ffn_sparsity=0.5))
+    pruner = IncPruner(Config(head_sparsity=0.5 if heads_go else 0.0, ffn_sparsity=0.5))
     assert train(model, pruner, tmp_path, save_strategy="no").model is model
     model.eval()
-    selection = pruner.selection(model)
-    assert [len(heads) for heads in selection.heads] == [2, 2, 2]
-    assert [len(neurons) for neurons in selection.neurons] == [32, 32, 32]
-    for (index, part), mask in reference_masks(model, selection).items():
-        assert torch.equal(getattr(Encoder(model).layers[index], part).weight != 0, mask), (index, part)
+    selection, blocks = pruner.selection(model), Encoder(model).blocks
+    assert [len(heads) for heads in selection.heads] == [2 if heads_go else 4] * len(blocks)
+    assert [len(neurons) for neurons in selection.neurons] == [32] * len(blocks)
+    if heads_go:
+        for (index, part), mask in reference_masks(model, selection).items():
+            assert torch.equal(getattr(blocks[index], part).weight != 0, mask), (index, part)
     cut = copy.deepcopy(model)
     remove(cut, selection)
-    for small, layer, heads, neurons in zip(
-        Encoder(cut).layers, Encoder(model).layers, selection.heads, selection.neurons, strict=True
+    for small, block, heads, neurons in zip(
+        Encoder(cut).blocks, blocks, selection.heads, selection.neurons, strict=True
     ):
-        assert small.num_heads == 2
-        for part in ("q", "k", "v"):
-            whole = getattr(layer, part)
+        for part in ("q", "k", "v") if heads_go else ():
+            whole = getattr(block, part)
             assert torch.equal(getattr(small, part).weight, whole.weight.unflatten(0, (4, 8))[heads].flatten(0, 1))
             assert torch.equal(getattr(small, part).bias, whole.bias.unflatten(0, (4, 8))[heads].flatten())
-        assert torch.equal(small.ffn_out.weight, layer.ffn_out.weight[:, neurons])
-        assert torch.equal(small.ffn_in.bias, layer.ffn_in.bias[neurons])
+        assert torch.equal(small.ffn_out.weight, block.ffn_out.weight[:, neurons])
     with torch.no_grad():
         expected, logits = model(**batch()).logits, cut(**batch()).logits
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -127,16 +131,14 @@ def test_killed_and_resumed_is_uninterrupted_to_the_bit(saliency, dropout, tmp_p
     config = Config(saliency=saliency, ffn_sparsity=0.5)
     whole, first, second = IncPruner(config), IncPruner(config), IncPruner(config)
     uninterrupted = train(model(), whole, tmp_path / "whole").model
-    train(model(), first, tmp_path / "killed", StopAt(6))
-    checkpoint = tmp_path / "killed" / "checkpoint-6"
+    train(model(), first, tmp_path / "killed", StopAt(5))
+    checkpoint = tmp_path / "killed" / "checkpoint-5"
     second.resume_from = checkpoint
     resumed = train(tiny(seed=9, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout),
                     second, tmp_path / "killed", resume=str(checkpoint)).model  # fmt: skip
     for name, tensor in uninterrupted.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
     assert second.selection(resumed) == whole.selection(uninterrupted)
-    for folder in ("whole", "killed"):
-        assert (tmp_path / folder / "checkpoint-12" / STATE_FILE).exists()
     states = [load_file(tmp_path / folder / "checkpoint-12" / STATE_FILE) for folder in ("whole", "killed")]
     assert states[0].keys() == states[1].keys()
     assert any("scores" in name for name in states[0])
@@ -144,9 +146,9 @@ def test_killed_and_resumed_is_uninterrupted_to_the_bit(saliency, dropout, tmp_p
 
 
 def test_a_resumed_training_without_its_state_is_refused(tmp_path):
-    train(tiny(), IncPruner(Config()), tmp_path, StopAt(6))
-    checkpoint = tmp_path / "checkpoint-6"
-    with pytest.raises(ValueError, match="resume_from: None, but training goes on from step 6"):
+    train(tiny(), IncPruner(Config()), tmp_path, StopAt(5))
+    checkpoint = tmp_path / "checkpoint-5"
+    with pytest.raises(ValueError, match="resume_from: None, but training goes on from step 5"):
         train(tiny(), IncPruner(Config()), tmp_path, resume=str(checkpoint))
     other = IncPruner(Config(head_sparsity=0.25))
     other.resume_from = checkpoint
@@ -193,9 +195,32 @@ def test_units_go_at_the_steps_and_in_the_numbers_of_the_schedule(schedule, powe
     train(tiny(), pruner, tmp_path, record, save_strategy="no")
     # From step 2 to step 8, every second one; nothing goes at the first.
     for step, (heads, neurons) in enumerate(record.kept):
-        done = (max(0, min(step, 8) - 2) // 2 / 3) ** power
+        done = 1 - (1 - max(0, min(step, 8) - 2) // 2 / 3) ** power
         assert heads == [4 - int(3.5 * done)] * 3, step
         assert neurons == [64 - int(32.5 * done)] * 3, step
+
+
+@pytest.mark.parametrize("saliency", ["snip_momentum", "gradient"])
+def test_what_is_masked_stays_masked(saliency, tmp_path):
+    class Masks(TrainerCallback):
+        rows = ()
+
+        def on_step_end(self, args, state, control, model, **kwargs):
+            blocks = Encoder(model).blocks
+            now = torch.stack([torch.cat([(b.q.weight != 0).any(1), (b.ffn_out.weight != 0).any(0)]) for b in blocks])
+            self.rows = (*self.rows, now)
+
+    masks = Masks()
+    train(tiny(), IncPruner(Config(saliency=saliency, start=0.0, rounds=8)), tmp_path, masks, save_strategy="no")
+    for before, after in pairwise(masks.rows):
+        assert not (after & ~before).any()
+    assert masks.rows[-1].sum() == 3 * (2 * 8 + 32)
+
+
+def test_nothing_to_remove_leaves_all(tmp_path):
+    model, pruner = tiny(), IncPruner(Config(head_sparsity=0.0, ffn_sparsity=0.0))
+    train(model, pruner, tmp_path)
+    assert pruner.selection(model).heads == [[0, 1, 2, 3]] * 3
 
 
 def test_one_shot_prunes_once(tmp_path):
@@ -292,9 +317,8 @@ def test_a_loss_that_does_not_reach_a_layer_is_refused():
 @pytest.mark.parametrize(
     ("family", "settings", "message"),
     [
-        ("deberta", {"ffn_sparsity": 0.0}, "'deberta', whose layers can't lose heads"),
-        ("modernbert", {"head_sparsity": 0.0}, "'modernbert', whose feed-forward networks"),
-        ("albert", {"head_sparsity": 0.0}, "'albert', whose feed-forward networks are shared"),
+        ("deberta", {}, r"'deberta', whose deberta\.encoder\.layer\.0\.attention\.self\.in_proj is all three"),
+        ("modernbert", {}, r"'modernbert', whose model\.layers\.0\.attn\.Wqkv is all three"),
         ("bert", {"saliency": "taylor"}, "saliency: taylor; allowed of INC: snip_momentum, magnitude, gradient"),
         ("bert", {"rounds": 9}, "rounds: 9; allowed: at most the 8 steps"),
         ("bert", {"start": 0.9, "end": 0.1}, "start: 0.9 of 12 training steps"),
@@ -303,12 +327,6 @@ def test_a_loss_that_does_not_reach_a_layer_is_refused():
 def test_what_inc_cannot_prune_is_refused(family, settings, message):
     with pytest.raises(ValueError, match=message):
         begin(tiny(family), Config(**settings))
-
-
-def test_heads_of_a_fused_projection_are_refused_by_the_name_of_its_module(monkeypatch):
-    monkeypatch.setattr("edgemin_hf.pruning.inc.check_prunable", lambda *args, **kwargs: None)
-    with pytest.raises(ValueError, match=r"'deberta', whose deberta\.encoder\.layer\.0\.attention\.self\.in_proj"):
-        begin(tiny("deberta"), Config(ffn_sparsity=0.0))
 
 
 @pytest.mark.parametrize("part", ["attention.self.value", "output.dense"])
@@ -331,7 +349,7 @@ def test_selection_refuses_what_is_not_the_end_of_the_pruning(tmp_path):
     model, pruner = tiny(), IncPruner(Config())
     with pytest.raises(ValueError, match="before training"):
         pruner.selection(model)
-    train(model, pruner, tmp_path / "early", StopAt(6))
+    train(model, pruner, tmp_path / "early", StopAt(5))
     with pytest.raises(RuntimeError, match="its pruning is not over"):
         pruner.selection(model)
     train(tiny(), pruner, tmp_path / "whole", save_strategy="no")
@@ -371,7 +389,7 @@ def test_an_inc_configuration_is_used_as_it_is(tmp_path):
     columns = [(layer.ffn_out.weight != 0).any(0).sum().item() for layer in Encoder(model).layers]
     assert sum(columns) == 3 * 64 - int(3 * 64 * 0.6)
     assert len(set(columns)) > 1
-    assert [len(neurons) for neurons in selection.neurons] == [max(columns)] * 3
+    assert [len(neurons) for neurons in selection.neurons] == columns
     with torch.no_grad():
         expected = model(**batch()).logits
         remove(model, selection)
@@ -387,7 +405,7 @@ def test_an_inc_configuration_is_used_as_it_is(tmp_path):
         ("bert", {"excluded_op_names": ["bert"]}, "leave INC no layer"),
         ("bert", {"pruning_type": "retrain_free"}, "pruning_type: retrain_free; allowed: snip_momentum"),
         ("bert", {"pattern": "mha", "pruning_type": "magnitude"}, "criterion_type: snip_momentum; allowed"),
-        ("albert", {"pattern": "mha"}, "'albert', whose layers can't lose heads"),
+        ("modernbert", {"pattern": "mha"}, "'modernbert', whose model.layers.0.attn.Wqkv"),
     ],
 )
 def test_what_inc_would_pass_over_in_an_inc_configuration_is_refused(family, settings, message):
@@ -411,9 +429,9 @@ def test_other_inc_criteria_resume_to_the_bit_too(kind, tmp_path):
         )  # fmt: skip
 
     uninterrupted = train(tiny(), pruner(), tmp_path / "whole", save_strategy="no").model
-    train(tiny(), pruner(), tmp_path / "killed", StopAt(6))
+    train(tiny(), pruner(), tmp_path / "killed", StopAt(5))
     again = pruner()
-    again.resume_from = tmp_path / "killed" / "checkpoint-6"
+    again.resume_from = tmp_path / "killed" / "checkpoint-5"
     resumed = train(tiny(seed=9), again, tmp_path / "killed", resume=str(again.resume_from)).model
     assert all(torch.equal(resumed.state_dict()[name], t) for name, t in uninterrupted.state_dict().items())
 
@@ -439,3 +457,13 @@ def test_inc_config_is_written_by_optimum_intels_class(tmp_path):
 def test_intels_packages_are_not_imported_with_ours():
     code = "import sys, edgemin_hf.pruning.inc; print({'neural_compressor', 'optimum.intel'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_scores_are_summed_over_processes():
+    model, batches = tiny(), [batch(seed=seed) for seed in range(2)]
+    # Another process, whose scores drown ours, keeps the last units.
+    others = select_once(
+        model, batches, some_loss(model), Config(saliency="snip_momentum"),
+        lambda score: score + 1e9 * torch.arange(score.numel(), dtype=score.dtype).view(score.shape),
+    )  # fmt: skip
+    assert others.neurons == [list(range(32, 64))] * 3

@@ -25,17 +25,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from edgemin_hf.encoder import Encoder
-from edgemin_hf.pruning.structured import PruningConfig
-from edgemin_hf.pruning.surgery import Selection, check_prunable
+from edgemin_hf.encoder import Encoder, Layer
+from edgemin_hf.surgery import Selection, check_prunable
 
 if TYPE_CHECKING:
     from neural_compressor.config import WeightPruningConfig
 
+    from edgemin_hf.pruning.config import PruningConfig
+
 STATE_FILE = "pruning.safetensors"
 """Name of the file, in a checkpoint, that holds what INC needs to go on."""
 
-_DECAYS = {"one_shot": "linear", "iterative": "linear", "cubic": "cube"}
+_DECAYS = {"one_shot": "linear", "iterative": "linear", "cubic": "cube"}  # see _cubic
 _CRITERIA = ("snip_momentum", "magnitude", "gradient")
 _TENSORS = ("masks", "head_masks", "pre_masks", "progressive_masks")
 _NUMBERS = (
@@ -65,7 +66,7 @@ class IncPruner(TrainerCallback):
     def __init__(self, config: PruningConfig | WeightPruningConfig) -> None:
         self.config = config
         self.resume_from: Path | None = None
-        self._pruners: list[Any] = []
+        self._pruners: list[Any] | None = None
 
     def on_train_begin(
         self,
@@ -100,7 +101,7 @@ class IncPruner(TrainerCallback):
         Raises:
             RuntimeError: If scores tell nothing, or the last update left another number of units than was asked for.
         """
-        for pruner in self._pruners:
+        for pruner in self._pruners or ():
             pruner.on_step_begin(state.global_step)
             if _is_own(self.config) and state.global_step == pruner.end_step:
                 _check_count(pruner)
@@ -111,24 +112,24 @@ class IncPruner(TrainerCallback):
         Raises:
             ValueError: If the loss gives a layer none.
         """
-        for pruner in self._pruners:
+        for pruner in self._pruners or ():
             _score(pruner)
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Masks the weights that the optimizer has just moved."""
-        for pruner in self._pruners:
+        for pruner in self._pruners or ():
             pruner.on_after_optimizer_step()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Tells INC of the step's end."""
-        for pruner in self._pruners:
+        for pruner in self._pruners or ():
             pruner.on_step_end()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes INC's state into the checkpoint: without it, scores would begin again at zero, which masks all."""
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            _save(self._pruners, folder / STATE_FILE)
+            _save(self._pruners or [], folder / STATE_FILE)
 
     def selection(self, model: PreTrainedModel) -> Selection:
         """Returns what INC's masks leave of each layer, for `surgery.remove`.
@@ -140,16 +141,16 @@ class IncPruner(TrainerCallback):
             RuntimeError: If training ended before the last pruning step of a `PruningConfig`.
             ValueError: If the model's weights are not those that INC masked.
         """
-        if not self._pruners:
+        if self._pruners is None:
             raise ValueError("selection: asked for before training; allowed: after it")
         if _is_own(self.config):
-            for pruner in self._pruners:
+            for pruner in self._pruners or ():
                 _check_count(pruner)
         selection = _selection(self._pruners, model)
-        for index, layer in enumerate(Encoder(model).layers):
+        for index, block in enumerate(Encoder(model).blocks):
             for linear, kept, units in (
-                (layer.attention_output, selection.heads[index], layer.num_heads),
-                (layer.ffn_out, selection.neurons[index], layer.num_neurons),
+                (block.attention_output, selection.heads[index], block.num_heads),
+                (block.ffn_out, selection.neurons[index], block.num_neurons),
             ):
                 gone = torch.ones(units, dtype=torch.bool)
                 gone[list(kept)] = False
@@ -163,6 +164,7 @@ def select_once(
     batches: Iterable[Mapping[str, Tensor]],
     loss_of: Callable[[Mapping[str, Tensor]], Tensor],
     config: PruningConfig,
+    reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Selection:
     """Selects what stays at once, by INC's scores over some batches; the weights are left as they are.
 
@@ -172,6 +174,7 @@ def select_once(
             last ones count most; "gradient" is the absolute value of the gradient summed over all.
         loss_of: Computes the loss of a batch.
         config: What to remove, and by which criterion.
+        reduce: Sums a tensor over all processes.
 
     Raises:
         ValueError: If INC can't prune the model, or the loss does not reach a layer.
@@ -191,9 +194,8 @@ def select_once(
         model.zero_grad()
         model.train(was_training)
     for pruner in pruners:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for score in pruner.criterion.scores.values():
-                torch.distributed.all_reduce(score)
+        scores = pruner.criterion.scores
+        scores.update({name: reduce(score) for name, score in scores.items()})
         pruner.mask_weights = lambda: None
         pruner.global_step = pruner.start_step
         pruner.on_step_begin(pruner.start_step)
@@ -268,28 +270,33 @@ def _own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end:
     """Makes one INC pruner for the heads, and one for the neurons, of each layer, with what it is to leave."""
     if config.saliency not in _CRITERIA:
         raise ValueError(f"saliency: {config.saliency}; allowed of INC: {', '.join(_CRITERIA)}")
-    check_prunable(model.config, heads=config.head_sparsity > 0, neurons=config.ffn_sparsity > 0)
+    check_prunable(model.config, heads=config.head_sparsity > 0)
     inc, encoder, names = _import_inc(), Encoder(model), _names(model)
-    parts: list[tuple[int, str, int, int]] = []
-    for index, layer in enumerate(encoder.layers):
-        parts.append((index, "mha", layer.num_heads, config.kept_heads(layer.num_heads)))
-        parts.append((index, "channelx1", layer.num_neurons, config.kept_neurons(layer.num_neurons)))
-    common = {"pruning_type": config.saliency, "criterion_type": config.saliency, "pruning_scope": "local"}
+    parts: list[tuple[Layer, str, int, int]] = []
+    for block in encoder.blocks:
+        parts.append((block, "mha", block.num_heads, config.kept_heads(block.num_heads)))
+        parts.append((block, "channelx1", block.num_neurons, config.kept_neurons(block.num_neurons)))
+    common: dict[str, Any] = {
+        "pruning_type": config.saliency,
+        "criterion_type": config.saliency,
+        "pruning_scope": "local",
+    }
     common |= {"start_step": start, "end_step": end, "pruning_frequency": frequency}
     common |= {"sparsity_decay_type": _DECAYS[config.schedule]}
     made = []
-    for index, pattern, units, kept in parts:
+    for block, pattern, units, kept in parts:
         if kept == units:
             continue
         # INC removes int(units * sparsity): half a unit more keeps rounding away. Above its limit it would stop.
         sparsity = (units - kept + 0.5) / units
         part = {"pattern": pattern, "target_sparsity": sparsity, "max_sparsity_ratio_per_op": sparsity}
         (info,) = inc.process(inc.config(pruning_configs=[{**common, **part}]))
-        linear = encoder.layers[index].ffn_out
-        found = _attention(encoder, names, [index]) if pattern == "mha" else {names[linear]: linear}
+        found = _attention(encoder, names, [block]) if pattern == "mha" else {names[block.ffn_out]: block.ffn_out}
         pruner = _made(inc.pruner(info, found), found)
         pruner.units_to_keep = kept
-        pruner.pattern.get_masks = _untied(pruner.pattern.get_masks)
+        if config.schedule == "cubic":
+            pruner.scheduler.update_sparsity_ratio = _cubic
+        pruner.pattern.get_masks = _ranked(pruner.pattern.get_masks)
         made.append(pruner)
     return made
 
@@ -311,7 +318,7 @@ def _users_pruners(config: WeightPruningConfig, model: PreTrainedModel, steps: i
                 )
             check_prunable(model.config, heads=True)
             encoder = Encoder(model)
-            found = _attention(encoder, _names(model), range(len(encoder.layers)))
+            found = _attention(encoder, _names(model), encoder.blocks)
         else:
             asked = list(info["op_names"] or [])
             found = inc.find(info, model)
@@ -324,21 +331,21 @@ def _names(model: nn.Module) -> dict[nn.Module, str]:
     return {module: name for name, module in model.named_modules()}
 
 
-def _attention(encoder: Encoder, names: Mapping[nn.Module, str], layers: Iterable[int]) -> list[dict[str, list[Any]]]:
+def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterable[Layer]) -> list[dict[str, list[Any]]]:
     """Describes the attention of some layers as INC's own search would, had it found them."""
     found = []
-    for layer in (encoder.layers[index] for index in layers):
+    for block in blocks:
         if encoder.family.fused is not None:
             raise ValueError(
-                f"saliency: INC's, for heads of model type {encoder.config.model_type!r}, whose {names[layer.q]} is "
+                f"saliency: INC's, for heads of model type {encoder.config.model_type!r}, whose {names[block.q]} is "
                 "all three projections in one; allowed: one that is not INC's"
             )
-        qkv, ffn = [layer.q, layer.k, layer.v], [layer.attention_output]
+        qkv, ffn = [block.q, block.k, block.v], [block.attention_output]
         # INC reads three attributes of the attention module, by names that not every family uses.
         attributes = SimpleNamespace(
-            num_attention_heads=layer.num_heads,
+            num_attention_heads=block.num_heads,
             attention_head_size=encoder.head_size,
-            all_head_size=layer.attention_width,
+            all_head_size=block.attention_width,
         )
         found.append(
             {
@@ -346,7 +353,7 @@ def _attention(encoder: Encoder, names: Mapping[nn.Module, str], layers: Iterabl
                 "qkv_module": qkv,
                 "ffn_name": [names[linear] for linear in ffn],
                 "ffn_module": ffn,
-                "mha_name": [names[layer.attention_output]],
+                "mha_name": [names[block.attention_output]],
                 "mha_module": [attributes],
             }
         )
@@ -380,15 +387,27 @@ def _made(pruner: Any, found: Any) -> Any:
     return pruner
 
 
-def _untied(get_masks: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets INC see the ranks of scores: it removes all units that tie, and in bfloat16 many of 3072 neurons do."""
+def _cubic(sparsity: float, done: int, rounds: int, *_: Any) -> float:
+    """Zhu and Gupta 2017 (arXiv 1710.01878), equation 1: many go at first. INC's "cube" is the opposite."""
+    return sparsity * (1 - (1 - done / rounds) ** 3)
 
-    def masks(scores: Mapping[str, Tensor], *args: Any) -> Any:
+
+def _ranked(get_masks: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets INC see ranks, masked units first.
+
+    It removes all units that tie, and in bfloat16 many of 3072 neurons do; and by their gradients, units that it has
+    zeroed come back.
+    """
+
+    def masks(scores: Mapping[str, Tensor], sparsity: float, before: Mapping[str, Tensor]) -> Any:
+        ranks = {}
         for name, score in scores.items():
             if not score.isfinite().all() or score.min() == score.max():
                 raise RuntimeError(f"INC's scores of {name} tell nothing: they are all the same, or not finite")
-        ranks = {n: s.flatten().argsort(stable=True).argsort().double().view(s.shape) for n, s in scores.items()}
-        return get_masks(ranks, *args)
+            gone = ~before[name].bool().any(0).to(score.device)
+            order = score.flatten().masked_fill(gone, -torch.inf).argsort(stable=True)
+            ranks[name] = order.argsort().double().view(score.shape)
+        return get_masks(ranks, sparsity, before)
 
     return masks
 
@@ -429,17 +448,15 @@ def _selection(pruners: Iterable[Any], model: PreTrainedModel) -> Selection:
     inputs: dict[str, Tensor] = {}
     for pruner in pruners:
         (heads if hasattr(pruner, "head_masks") else inputs).update(_masks(pruner))
-    names, layers = _names(model), Encoder(model).layers
-    of_heads = [heads.get(names[layer.attention_output], torch.ones(layer.num_heads)) for layer in layers]
-    of_neurons = [inputs.get(names[layer.ffn_out], torch.ones(layer.num_neurons)) for layer in layers]
-    width = max(1, *(int(mask.sum()) for mask in of_neurons))
-    return Selection([_kept(mask, 1) for mask in of_heads], [_kept(mask, width) for mask in of_neurons])
+    names, blocks = _names(model), Encoder(model).blocks
+    return Selection(
+        [_kept(heads.get(names[block.attention_output], torch.ones(block.num_heads))) for block in blocks],
+        [_kept(inputs.get(names[block.ffn_out], torch.ones(block.num_neurons))) for block in blocks],
+    )
 
 
-def _kept(mask: Tensor, least: int) -> list[int]:
-    """Returns what a mask keeps; where that is too few to remove the rest, masked units, which change nothing, too."""
-    order = mask.int().argsort(descending=True, stable=True)
-    return sorted(order[: max(least, int(mask.sum()))].tolist())
+def _kept(mask: Tensor) -> list[int]:
+    return torch.nonzero(mask).flatten().tolist() or [0]  # of a layer without any, a masked unit: it changes nothing
 
 
 def _settings(pruners: Iterable[Any]) -> str:
