@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import batch, tiny
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -65,10 +66,10 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-def train(model, pruner, folder, *callbacks, resume=None, **settings):
+def train(model, pruner, folder, *callbacks, resume=None, save_steps=5, **settings):
     args = TrainingArguments(
         folder, max_steps=STEPS, per_device_train_batch_size=8, learning_rate=1e-3, report_to=[], use_cpu=True,
-        save_steps=5, logging_steps=100, disable_tqdm=True, seed=3, **settings,
+        save_steps=save_steps, logging_steps=100, disable_tqdm=True, seed=3, **settings,
     )  # fmt: skip
     trainer = Trainer(model, args, train_dataset=Rows(), callbacks=[pruner, *callbacks])
     trainer.train(resume_from_checkpoint=resume)
@@ -377,15 +378,21 @@ def weight_pruning_config(**settings):
 
 def test_an_inc_configuration_is_used_as_it_is(tmp_path):
     parts = [
-        {"pattern": "mha", "target_sparsity": 0.5, "pruning_scope": "global"},
+        {"pattern": "mha", "target_sparsity": 0.5, "pruning_scope": "global", "sparsity_decay_type": "linear"},
         {"pattern": "channelx1", "op_names": [r"layer.\d.output.dense"], "target_sparsity": 0.6},
     ]
     config = weight_pruning_config(pruning_configs=copy.deepcopy(parts))
     model, pruner = tiny(), IncPruner(config)
+    with torch.no_grad():
+        for part in ("q", "k", "v", "attention_output"):
+            getattr(Encoder(model).layers[1], part).weight.mul_(0.01)
     train(model, pruner, tmp_path, save_strategy="no")
     assert config.pruning_configs == parts  # INC fills in what it is given
     selection = pruner.selection(model.eval())
-    assert sum(map(len, selection.heads)) in (6, 7)  # a layer that loses all its heads keeps a masked one
+    heads = [layer.q.weight.unflatten(0, (4, 8)).flatten(1).any(1).sum().item() for layer in Encoder(model).layers]
+    assert sum(heads) == 6
+    assert not Encoder(model).layers[1].q.weight.any()
+    assert selection.heads[1] == [0]  # a layer cannot lose all: one that is masked stays
     columns = [(layer.ffn_out.weight != 0).any(0).sum().item() for layer in Encoder(model).layers]
     assert sum(columns) == 3 * 64 - int(3 * 64 * 0.6)
     assert len(set(columns)) > 1
@@ -418,22 +425,40 @@ def test_an_end_behind_the_training_is_refused():
         begin(tiny(), weight_pruning_config(pattern="channelx1", pruning_configs=[{}]), steps=8)
 
 
-@pytest.mark.parametrize("kind", ["snip_momentum_progressive", "snip"])
-def test_other_inc_criteria_resume_to_the_bit_too(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "settings", "stop"),
+    [
+        ("snip_momentum_progressive", {}, 7),
+        ("snip", {}, 7),
+        ("magnitude", {"max_sparsity_ratio_per_op": 0.6}, 9),  # a layer that reaches it keeps its mask from there on
+    ],
+)
+def test_other_inc_criteria_resume_to_the_bit_too(kind, settings, stop, tmp_path):
     def pruner():
         return IncPruner(
             weight_pruning_config(
-                pruning_configs=[{}], pattern="channelx1", op_names=["layer.*output.dense"], pruning_type=kind,
-                target_sparsity=0.4,
+                pruning_configs=[{}], pattern="channelx1", op_names=[r"layer.\d.output.dense"], pruning_type=kind,
+                target_sparsity=0.4, **settings,
             )
         )  # fmt: skip
 
-    uninterrupted = train(tiny(), pruner(), tmp_path / "whole", save_strategy="no").model
-    train(tiny(), pruner(), tmp_path / "killed", StopAt(5))
-    again = pruner()
-    again.resume_from = tmp_path / "killed" / "checkpoint-5"
+    def model():
+        model = tiny()
+        with torch.no_grad():
+            Encoder(model).layers[1].ffn_out.weight.mul_(0.01)
+        return model
+
+    whole, again = pruner(), pruner()
+    uninterrupted = train(model(), whole, tmp_path / "whole").model
+    train(model(), pruner(), tmp_path / "killed", StopAt(stop), save_steps=stop)
+    again.resume_from = tmp_path / "killed" / f"checkpoint-{stop}"
     resumed = train(tiny(seed=9), again, tmp_path / "killed", resume=str(again.resume_from)).model
     assert all(torch.equal(resumed.state_dict()[name], t) for name, t in uninterrupted.state_dict().items())
+    states = []
+    for folder in ("whole", "killed"):
+        with safe_open(tmp_path / folder / "checkpoint-12" / STATE_FILE, "pt") as file:
+            states.append(file.metadata())
+    assert states[0] == states[1]
 
 
 def test_inc_config_is_written_by_optimum_intels_class(tmp_path):
