@@ -16,7 +16,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from edgemin_hf import PruningConfig
 from edgemin_hf.encoder import Encoder
-from edgemin_hf.pruning.inc import STATE_FILE, IncPruner, save_inc_config, select_once
+from edgemin_hf.pruning.gradual import PRUNING_STATE
+from edgemin_hf.pruning.inc import IncPruner, save_inc_config, select_once
 from edgemin_hf.surgery import remove
 
 pytest.importorskip("neural_compressor")
@@ -41,9 +42,6 @@ class Config(PruningConfig):
     start: float = 0.2
     end: float = 0.8
     rounds: int = 3
-
-    def __post_init__(self):
-        pass
 
 
 class Rows(Dataset):
@@ -140,7 +138,7 @@ def test_killed_and_resumed_is_uninterrupted_to_the_bit(saliency, dropout, tmp_p
     for name, tensor in uninterrupted.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
     assert second.selection(resumed) == whole.selection(uninterrupted)
-    states = [load_file(tmp_path / folder / "checkpoint-12" / STATE_FILE) for folder in ("whole", "killed")]
+    states = [load_file(tmp_path / folder / "checkpoint-12" / PRUNING_STATE) for folder in ("whole", "killed")]
     assert states[0].keys() == states[1].keys()
     assert any("scores" in name for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -155,7 +153,7 @@ def test_a_resumed_training_without_its_state_is_refused(tmp_path):
     other.resume_from = checkpoint
     with pytest.raises(ValueError, match="belongs to other settings"):
         train(tiny(), other, tmp_path, resume=str(checkpoint))
-    (checkpoint / STATE_FILE).unlink()
+    (checkpoint / PRUNING_STATE).unlink()
     other.resume_from = checkpoint
     with pytest.raises(ValueError, match="does not exist"):
         train(tiny(), other, tmp_path, resume=str(checkpoint))
@@ -322,7 +320,7 @@ def test_a_loss_that_does_not_reach_a_layer_is_refused():
         ("modernbert", {}, r"'modernbert', whose model\.layers\.0\.attn\.Wqkv is all three"),
         ("bert", {"saliency": "taylor"}, "saliency: taylor; allowed of INC: snip_momentum, magnitude, gradient"),
         ("bert", {"rounds": 9}, "rounds: 9; allowed: at most the 8 steps"),
-        ("bert", {"start": 0.9, "end": 0.1}, "start: 0.9 of 12 training steps"),
+        ("bert", {"start": 0.99, "end": 1.0}, "start: 0.99 of 12 training steps"),
     ],
 )
 def test_what_inc_cannot_prune_is_refused(family, settings, message):
@@ -456,7 +454,7 @@ def test_other_inc_criteria_resume_to_the_bit_too(kind, settings, stop, tmp_path
     assert all(torch.equal(resumed.state_dict()[name], t) for name, t in uninterrupted.state_dict().items())
     states = []
     for folder in ("whole", "killed"):
-        with safe_open(tmp_path / folder / "checkpoint-12" / STATE_FILE, "pt") as file:
+        with safe_open(tmp_path / folder / "checkpoint-12" / PRUNING_STATE, "pt") as file:
             states.append(file.metadata())
     assert states[0] == states[1]
 

@@ -26,18 +26,14 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from edgemin_hf.encoder import Encoder, Layer
+from edgemin_hf.pruning.config import INC_SALIENCIES, PruningConfig
+from edgemin_hf.pruning.gradual import PRUNING_STATE
 from edgemin_hf.surgery import Selection, check_prunable
 
 if TYPE_CHECKING:
     from neural_compressor.config import WeightPruningConfig
 
-    from edgemin_hf.pruning.config import PruningConfig
-
-STATE_FILE = "pruning.safetensors"
-"""Name of the file, in a checkpoint, that holds what INC needs to go on."""
-
 _DECAYS = {"one_shot": "linear", "iterative": "linear", "cubic": "cube"}  # see _cubic
-_CRITERIA = ("snip_momentum", "magnitude", "gradient")
 _TENSORS = ("masks", "head_masks", "pre_masks", "progressive_masks")
 _NUMBERS = (
     "global_step", "handled_global_step", "completed_pruned_cnt", "current_sparsity_ratio", "init_sparsity_ratio",
@@ -81,12 +77,12 @@ class IncPruner(TrainerCallback):
         Raises:
             ValueError: If INC would not prune all that it is asked to, or a resumed training lacks INC's state.
         """
-        if _is_own(self.config):
+        if isinstance(self.config, PruningConfig):
             self._pruners = _own_pruners(self.config, model, *_window(self.config, state.max_steps))
         else:
             self._pruners = _users_pruners(self.config, model, state.max_steps)
         if self.resume_from is not None:
-            _restore(self._pruners, Path(self.resume_from) / STATE_FILE)
+            _restore(self._pruners, Path(self.resume_from) / PRUNING_STATE)
         if any(pruner.global_step != state.global_step for pruner in self._pruners):
             raise ValueError(
                 f"resume_from: {self.resume_from}, but training goes on from step {state.global_step}; allowed: the "
@@ -103,7 +99,7 @@ class IncPruner(TrainerCallback):
         """
         for pruner in self._pruners or ():
             pruner.on_step_begin(state.global_step)
-            if _is_own(self.config) and state.global_step == pruner.end_step:
+            if isinstance(self.config, PruningConfig) and state.global_step == pruner.end_step:
                 _check_count(pruner)
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -129,7 +125,7 @@ class IncPruner(TrainerCallback):
         """Writes INC's state into the checkpoint: without it, scores would begin again at zero, which masks all."""
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            _save(self._pruners or [], folder / STATE_FILE)
+            _save(self._pruners or [], folder / PRUNING_STATE)
 
     def selection(self, model: PreTrainedModel) -> Selection:
         """Returns what INC's masks leave of each layer, for `surgery.remove`.
@@ -143,7 +139,7 @@ class IncPruner(TrainerCallback):
         """
         if self._pruners is None:
             raise ValueError("selection: asked for before training; allowed: after it")
-        if _is_own(self.config):
+        if isinstance(self.config, PruningConfig):
             for pruner in self._pruners or ():
                 _check_count(pruner)
         selection = _selection(self._pruners, model)
@@ -215,7 +211,7 @@ def save_inc_config(config: PruningConfig | WeightPruningConfig, folder: str | P
         warnings.simplefilter("ignore", FutureWarning)  # its deprecation: the last release that has it is pinned
         from optimum.intel.neural_compressor import INCConfig
     pruning: Any = config
-    if _is_own(config):
+    if isinstance(config, PruningConfig):
         asked = {"mha": config.head_sparsity, "channelx1": config.ffn_sparsity}
         parts = {pattern: sparsity for pattern, sparsity in asked.items() if sparsity}
         single = len(parts) == 1
@@ -247,10 +243,6 @@ def _import_inc() -> Any:
     )
 
 
-def _is_own(config: Any) -> bool:
-    return hasattr(config, "kept_heads")
-
-
 def _window(config: PruningConfig, steps: int) -> tuple[int, int, int]:
     """Returns INC's start_step, end_step and pruning_frequency. Iterative, INC removes nothing at the first."""
     first, last = max(1, round(config.start * steps)), min(round(config.end * steps), steps - 1)
@@ -268,8 +260,8 @@ def _window(config: PruningConfig, steps: int) -> tuple[int, int, int]:
 
 def _own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: int, frequency: int) -> list[Any]:
     """Makes one INC pruner for the heads, and one for the neurons, of each layer, with what it is to leave."""
-    if config.saliency not in _CRITERIA:
-        raise ValueError(f"saliency: {config.saliency}; allowed of INC: {', '.join(_CRITERIA)}")
+    if config.saliency not in INC_SALIENCIES:
+        raise ValueError(f"saliency: {config.saliency}; allowed of INC: {', '.join(INC_SALIENCIES)}")
     check_prunable(model.config, heads=config.head_sparsity > 0)
     inc, encoder, names = _import_inc(), Encoder(model), _names(model)
     parts: list[tuple[Layer, str, int, int]] = []
@@ -306,8 +298,8 @@ def _users_pruners(config: WeightPruningConfig, model: PreTrainedModel, steps: i
     inc, made = _import_inc(), []
     # INC writes into what it is given, and its default for local settings is one list for all configurations.
     for info in inc.process(copy.deepcopy(config)):
-        if info["pruning_type"].removesuffix("_progressive") not in (*_CRITERIA, "snip", "pattern_lock"):
-            allowed = f"{', '.join(_CRITERIA)}, snip, these with _progressive, pattern_lock"
+        if info["pruning_type"].removesuffix("_progressive") not in (*INC_SALIENCIES, "snip", "pattern_lock"):
+            allowed = f"{', '.join(INC_SALIENCIES)}, snip, these with _progressive, pattern_lock"
             raise ValueError(f"pruning_type: {info['pruning_type']}; allowed: {allowed}")
         if info["end_step"] >= steps:
             raise ValueError(f"end_step: {info['end_step']}; allowed: below the {steps} training steps")
