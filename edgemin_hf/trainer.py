@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import GradualPruner
+from edgemin_hf.pruning.inc import IncPruner, save_inc_config
 from edgemin_hf.pruning.one_shot import costs_of, prune_layers, prune_units
 from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.native import (
@@ -41,6 +42,9 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.surgery import check_prunable, cut_like, remove
+
+if TYPE_CHECKING:
+    from neural_compressor.config import WeightPruningConfig
 
 
 class DistillationTrainer(Trainer):
@@ -58,7 +62,7 @@ class DistillationTrainer(Trainer):
         args: As `transformers.Trainer`.
         distillation_config: One method's settings, or a list whose loss terms are summed.
         pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
-            before the first step, or in masked steps on the way.
+            before the first step, or in masked steps on the way. Neural Compressor's own configuration is taken too.
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
             `train` first calibrates the ranges of their inputs on the training data.
         **kwargs: As `transformers.Trainer`.
@@ -74,7 +78,7 @@ class DistillationTrainer(Trainer):
         args: TrainingArguments | None = None,
         *,
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
-        pruning_config: PruningConfig | None = None,
+        pruning_config: PruningConfig | WeightPruningConfig | None = None,
         quantization_config: QuantizationConfig | None = None,
         **kwargs: Any,
     ) -> None:
@@ -84,8 +88,13 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
-        if pruning_config is not None:
+        if isinstance(pruning_config, PruningConfig):
             self._check_pruning(model, pruning_config)
+        elif pruning_config is not None and quantization_config is not None:
+            raise ValueError(
+                "pruning_config: Neural Compressor's own beside quantization_config, whose layers it does not find; "
+                "allowed: a PruningConfig"
+            )
         # A student that was quantised before brings its ranges.
         self._calibrated = quantization_config is None or bool(fake_quantized_linears(model))
         if quantization_config is not None:
@@ -95,7 +104,7 @@ class DistillationTrainer(Trainer):
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
         self._pruned = pruning_config is None
-        one_shot = pruning_config is None or pruning_config.schedule == "one_shot"
+        one_shot = isinstance(pruning_config, PruningConfig) and pruning_config.schedule == "one_shot"
         self._gradual = None if one_shot else pruning_config
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
         self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
@@ -132,13 +141,17 @@ class DistillationTrainer(Trainer):
         if config is None:
             yield
             return
-        pruner = GradualPruner(config, self.model, costs_of(self.model, config), self._sum_over_processes)
+        pruner: GradualPruner | IncPruner
+        if isinstance(config, PruningConfig) and not config.uses_inc:
+            pruner = GradualPruner(config, self.model, costs_of(self.model, config), self._sum_over_processes)
+        else:
+            pruner = IncPruner(config)
         pruner.resume_from = Path(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
         # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
         self.callback_handler.callbacks.insert(0, pruner)
         yield
         self.remove_callback(pruner)
-        remove(self.model, pruner.finish())
+        remove(self.model, pruner.selection(self.model))
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:
@@ -159,7 +172,7 @@ class DistillationTrainer(Trainer):
         """
         # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
         self._calibrate_once()
-        if not self._pruned and self.pruning_config is not None:
+        if not self._pruned and isinstance(self.pruning_config, PruningConfig):
             self.prune(self.pruning_config)
         self._pruned = True
 
@@ -192,6 +205,14 @@ class DistillationTrainer(Trainer):
         if config.schedule == "one_shot":
             costs, gather = costs_of(self.model, config), self.accelerator.gather
             prune_units(self.model, config, batches, loss_of, forward, costs, self._sum_over_processes, gather)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves as `Trainer` does; beside a model that Neural Compressor pruned, Optimum Intel's `inc_config.json`."""
+        super().save_model(output_dir, _internal_call)
+        config = self.pruning_config
+        of_inc = config is not None and not (isinstance(config, PruningConfig) and not config.uses_inc)
+        if of_inc and self.args.should_save:
+            save_inc_config(config, output_dir or str(self.args.output_dir))
 
     def _sum_over_processes(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor.to(self.args.device), "sum").cpu()
@@ -334,7 +355,7 @@ def _check_arguments(
     teacher: PreTrainedModel | None,
     args: TrainingArguments,
     others: Mapping[str, Any],
-    pruning: PruningConfig | None,
+    pruning: PruningConfig | WeightPruningConfig | None,
 ) -> None:
     """Refuses what would silently train something else than was asked for."""
     if model is None or others.get("model_init") is not None:

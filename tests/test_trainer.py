@@ -1,4 +1,6 @@
 import copy
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from edgemin_hf import (
     TaskDistillationConfig,
     create_student,
     export_onnx,
+    load_pruned,
 )
 from edgemin_hf.data import LengthGroupedBatches
 from edgemin_hf.distillation.task import soft_label_loss
@@ -183,7 +186,9 @@ GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=
 
 
 @pytest.mark.parametrize("checkpoint", [3, 6])
-@pytest.mark.parametrize("stage", ["relations", "prune", "prune cubic", "prune and quantize", "layers", "quantize"])
+@pytest.mark.parametrize(
+    "stage", ["relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize"]
+)
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     def trainer(folder, **arguments):
         extra = {}
@@ -191,7 +196,10 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
             extra = {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
         if stage == "layers":
             extra = {"pruning_config": PruningConfig(layer_sparsity=0.5, saliency_examples=8)}
-        if stage in ("prune cubic", "prune and quantize"):
+        if stage == "prune by INC":
+            pytest.importorskip("neural_compressor")
+            extra = {"pruning_config": replace(GRADUAL, saliency="snip_momentum", rounds=2)}
+        if stage in ("prune cubic", "prune by INC", "prune and quantize"):
             extra = {"pruning_config": GRADUAL}
         if stage in ("quantize", "prune and quantize"):
             extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
@@ -326,6 +334,38 @@ def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedu
     # Without the masks and without the units it computes what it computed with them.
     torch.testing.assert_close(trainer.model.eval()(**batch()).logits, predictions[-1], rtol=1e-5, atol=1e-5)
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
+
+
+@pytest.mark.parametrize("saliency", ["magnitude", "gradient", "snip_momentum"])
+@pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
+def test_neural_compressor_prunes(tmp_path, tokenizer, schedule, saliency):
+    pytest.importorskip("neural_compressor")
+    config = PruningConfig(0.5, 0.5, saliency=saliency, schedule=schedule, rounds=2, end=0.8)
+    trainer = make(tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=config, max_steps=8)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = load_pruned(tmp_path / "saved")
+    assert [layer.num_heads for layer in Encoder(saved).layers] == [2, 2]
+    assert saved.config.intermediate_size == 32
+    pruning = json.loads((tmp_path / "saved/inc_config.json").read_text())["pruning"]
+    assert pruning["approach"] == saliency
+    trainer.model.eval()
+    torch.testing.assert_close(saved.eval()(**batch()).logits, trainer.model(**batch()).logits)
+
+
+def test_neural_compressors_own_configuration_is_taken(tmp_path, tokenizer):
+    inc = pytest.importorskip("neural_compressor")
+    config = inc.WeightPruningConfig(
+        [{"pattern": "mha", "op_names": ["attention"]}, {"pattern": "channelx1", "op_names": [r"output\.dense"],
+         "excluded_op_names": ["attention"]}],
+        target_sparsity=0.5, start_step=1, end_step=6, pruning_frequency=2, pruning_scope="local",
+    )  # fmt: skip
+    trainer = make(tmp_path, tokenizer, config=TaskDistillationConfig(), pruning_config=config, max_steps=8)
+    trainer.train()
+    layers = Encoder(trainer.model).layers
+    assert all(layer.num_heads < 4 and layer.num_neurons < 64 for layer in layers)
+    with pytest.raises(ValueError, match="pruning_config: Neural Compressor's own beside quantization_config"):
+        make(tmp_path, tokenizer, pruning_config=config, quantization_config=QuantizationConfig())
 
 
 def test_a_budget_can_be_met_on_the_way(tmp_path, tokenizer):

@@ -85,8 +85,11 @@ class PruningConfig:
             raise ValueError("target_latency_ms: beside target_parameters; allowed: one of the two")
         if self.uses_inc and (self.has_budget or self.scope == "model"):
             raise ValueError(f"saliency: {self.saliency} with a target or scope model; allowed: taylor, fisher, random")
-        if self.tune_masks and self.schedule != "one_shot":
-            raise ValueError(f"tune_masks: true with schedule {self.schedule}; allowed: with one_shot")
+        if self.tune_masks and (self.schedule != "one_shot" or self.uses_inc):
+            raise ValueError(
+                f"tune_masks: true with schedule {self.schedule} and saliency {self.saliency}; allowed: with one_shot "
+                "and a saliency that is not Neural Compressor's"
+            )
 
     @property
     def uses_inc(self) -> bool:

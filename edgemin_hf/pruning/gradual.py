@@ -123,10 +123,15 @@ class GradualPruner(TrainerCallback):
             if name.endswith("mask") or (name.endswith("scores") and keep_scores):
                 current.copy_(state[name])
 
-    def finish(self) -> Selection:
-        """Takes the masks off the model again, and returns what they leave."""
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes the masks off the model again."""
         if self._progress < 1:  # the last round was due when training was over
             self._mask_more(1.0)
         self._hooks.close()
+
+    def selection(self, model: PreTrainedModel) -> Selection:
+        """Returns what the masks leave of each layer of the model."""
         kept = [[torch.nonzero(mask).flatten().tolist() for mask in masks] for masks in self.masks]
         return Selection([heads for heads, _ in kept], [neurons for _, neurons in kept])

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
+from edgemin_hf.pruning.inc import select_once
 from edgemin_hf.pruning.saliency import Batches, Loss, Saliency, fisher_saliency, random_saliency, taylor_saliency
 from edgemin_hf.pruning.selection import Costs, Parameters, select
 from edgemin_hf.pruning.tuning import tune_masks
@@ -54,6 +55,9 @@ def prune_units(
         reduce: Sums a tensor over all processes.
         gather: Joins tensors of all processes along their first dimension.
     """
+    if config.uses_inc:
+        remove(model, select_once(model, batches(), loss_of, config, reduce))
+        return
     if config.saliency == "random":
         saliency = random_saliency(model, config.pruning_seed)
     else:
