@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgemin_hf.export.onnx import export_onnx
     from edgemin_hf.loading import load_pruned
     from edgemin_hf.pruning.config import PruningConfig
+    from edgemin_hf.pruning.vocabulary import prune_vocabulary
     from edgemin_hf.quantization.native import QuantizationConfig
     from edgemin_hf.student import create_student, student_from_checkpoint
     from edgemin_hf.trainer import DistillationTrainer
@@ -46,6 +47,7 @@ _HOMES = {
     "export_onnx": "export.onnx",
     "load_pruned": "loading",
     "minilmv2_loss": "distillation.minilmv2",
+    "prune_vocabulary": "pruning.vocabulary",
     "student_from_checkpoint": "student",
 }
 
@@ -69,6 +71,7 @@ __all__ = [
     "export_onnx",
     "load_pruned",
     "minilmv2_loss",
+    "prune_vocabulary",
     "student_from_checkpoint",
 ]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgemin_hf.estimate import Estimate, estimate_stages
+from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, Recipe, RecipeError, Student, model_name, settings_of
 from edgemin_hf.recipe_check import check_recipe
-from edgemin_hf.recipe_stages import Assistant, Augment, Distill, DistillOnTask, Evaluate, Stage
+from edgemin_hf.recipe_stages import Assistant, Augment, Distill, DistillOnTask, Evaluate, PruneVocabulary, Stage
 from edgemin_hf.run import Run, raw_text_source
 
 
@@ -156,6 +157,8 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
     if isinstance(stage, Augment):
         inputs["words"] = _model(run, stage.model or recipe.teacher.model)
         inputs["vectors"] = None if stage.vectors is None else _content(run.root / stage.vectors)
+    if isinstance(stage, PruneVocabulary):
+        inputs["files"] = TextFiles([run.root / file for file in stage.files], stage.text_column).fingerprint()
     if isinstance(stage, Evaluate):
         inputs["test_file"] = [run.task.test_file, _content(run.root / run.task.test_file)]
     return inputs

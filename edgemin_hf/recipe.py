@@ -144,6 +144,7 @@ class Recipe:
 _MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")
 TRAINS_STUDENT = (*_MAKES_STUDENT, "prune", "quantize")
 _NEEDS: dict[str, tuple[str, ...]] = {
+    "prune_vocabulary": TRAINS_STUDENT,
     "export": ("quantize",),
     "evaluate": ("export",),
     "benchmark": ("evaluate",),
@@ -152,10 +153,11 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """What a stage needs: one of these before it."""
 _ON_TASK = ("distill_on_task", "task_distill", "prune", "quantize")
 _TOO_LATE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*_MAKES_STUDENT, "quantize"), ("quantize", "export")),
+    **dict.fromkeys((*_MAKES_STUDENT, "quantize"), ("quantize", "prune_vocabulary", "export")),
     "assistant": TRAINS_STUDENT,
     "augment": _ON_TASK,
-    "prune": ("export",),
+    "prune": ("prune_vocabulary", "export"),
+    "prune_vocabulary": ("export",),
 }
 """What may not stand before a stage."""
 

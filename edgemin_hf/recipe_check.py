@@ -12,8 +12,9 @@ from edgemin_hf.data import check_table
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
-from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, TaskStage
+from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, PruneVocabulary, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
 from edgemin_hf.surgery import check_prunable
 
@@ -62,6 +63,8 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 _check_methods(stage, student, teacher)
             if isinstance(stage, Export):
                 check_exportable(student)
+            if isinstance(stage, PruneVocabulary):
+                TextFiles([root / file for file in stage.files], stage.text_column).check()
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
             pruning = stage if isinstance(stage, Prune) else getattr(stage, "pruning", None)

@@ -166,6 +166,25 @@ class Quantize(TaskStage, QuantizationConfig):
 
 
 @dataclass(config=STRICT)
+class PruneVocabulary:
+    """Cuts the student's vocabulary to the tokens of the task's training texts, behind all training.
+
+    See `prune_vocabulary`. The student then has a tokenizer of its own.
+
+    Attributes:
+        files: Further texts whose tokens stay (.txt, .jsonl, .parquet, also .zst), relative to the recipe.
+        text_column: The column of a table that holds the text.
+        min_count: How often a token must occur to stay.
+    """
+
+    stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    files: list[str] = field(default_factory=list)
+    text_column: str = "text"
+    min_count: Count = 1
+    folder: ClassVar[str] = "prune_vocabulary"
+
+
+@dataclass(config=STRICT)
 class Export:
     """Exports student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
 
@@ -241,7 +260,7 @@ _DISTILLS = [
     for name, config in METHODS.items()
     if name not in _LEAVES_OUT[base.stage]
 ]
-_OTHERS: tuple[Any, ...] = (Augment, TaskDistill, Prune, Quantize, Export, Evaluate, Benchmark, Report)
+_OTHERS: tuple[Any, ...] = (Augment, TaskDistill, Prune, Quantize, PruneVocabulary, Export, Evaluate, Benchmark, Report)
 
 
 def tag_of(stage: Any) -> str | None:
@@ -259,7 +278,7 @@ SETTINGS: dict[str, type] = {
 """The settings of every stage, by `tag_of`."""
 
 TrainingStage = Finetune | Distill | TaskDistill | Prune | Quantize
-Stage = TrainingStage | Augment | Export | Evaluate | Benchmark | Report
+Stage = TrainingStage | Augment | PruneVocabulary | Export | Evaluate | Benchmark | Report
 
 if TYPE_CHECKING:
     ParsedStage = Stage

@@ -40,7 +40,7 @@ from edgemin_hf.masked_lm import load_masked_lm
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.raw_text import HubText, TextFiles
 from edgemin_hf.recipe import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
-from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, Quantize, Stage
+from edgemin_hf.recipe_stages import Assistant, Augment, Distill, Finetune, PruneVocabulary, Quantize, Stage
 from edgemin_hf.student import create_student, student_config, student_from_checkpoint
 from edgemin_hf.tasks import TextClassification
 
@@ -85,15 +85,18 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, which is the student's too; it neither pads nor cuts unless asked."""
+        """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
         # From the fine-tuned teacher where there is one: the Hub is not needed again.
         finetune = next((stage for stage in self.recipe.stages if isinstance(stage, Finetune)), None)
         finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
-        tokenizer = AutoTokenizer.from_pretrained(self.teacher_folder if finetuned else self.base_folder)
-        if tokenizer.is_fast:
-            tokenizer.backend_tokenizer.no_padding()
-            tokenizer.backend_tokenizer.no_truncation()
-        return tokenizer
+        return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
+
+    def tokenizer_of(self, model: str) -> PreTrainedTokenizerBase:
+        """Returns the tokenizer of the finished "student" or of the "teacher": two, where the vocabulary was cut."""
+        cut = any(isinstance(stage, PruneVocabulary) for stage in self.recipe.stages)
+        if model == "student" and cut:
+            return _free_tokenizer(str(self.output / PruneVocabulary.folder))
+        return self.tokenizer
 
     @property
     def task(self) -> TextClassification:
@@ -213,7 +216,8 @@ class Run:
     def student(self, stage: Stage) -> PreTrainedModel:
         """Loads what the stage before left of the student, or makes it from its teacher; likewise an assistant."""
         names = [other.stage for other in self.recipe.stages]
-        before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in TRAINS_STUDENT]
+        leave_student = (*TRAINS_STUDENT, PruneVocabulary.folder)
+        before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in leave_student]
         if before:
             return self.trained(before[-1], self._head(stage))
         shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
@@ -253,6 +257,14 @@ class Run:
         """Reads what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
 
 
 def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:

@@ -31,8 +31,9 @@ from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, expo
 from edgemin_hf.hub.card import render_card
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
-from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, Report, Stage, TrainingStage
+from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, PruneVocabulary, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
+from edgemin_hf.student_vocabulary import cut_student_vocabulary
 from edgemin_hf.training import train_stage
 
 
@@ -56,6 +57,8 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
     with whole_folder(folder) as partial:
         if isinstance(stage, Augment):
             return augment(run, stage, partial, work)
+        if isinstance(stage, PruneVocabulary):
+            return cut_student_vocabulary(run, stage, partial)
         if isinstance(stage, Export):
             return _export(run, stage, partial)
         if isinstance(stage, Evaluate):
@@ -68,11 +71,14 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
 def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     student = run.student(stage)
     texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
-    made = export_onnx(student, run.tokenizer, folder / "student", texts=texts)
+    made = export_onnx(student, run.tokenizer_of("student"), folder / "student", texts=texts)
     export_baseline(run.teacher_folder, folder / "teacher")
     assert made.int8 is not None  # noqa: S101 - the student has been quantised
     note = f"INT8 graph differs from PyTorch by {made.int8.error:.1e}, of {made.int8.limit:.1e} allowed"
     return {"notes": [note], "fidelity": {"fp32": asdict(made.fp32), "int8": asdict(made.int8)}}
+
+
+_MODELS = ("teacher", "student")
 
 
 def _files(run: Run) -> dict[Row, Path]:
@@ -83,17 +89,18 @@ def _files(run: Run) -> dict[Row, Path]:
 
 def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
     task = run.task
-    test = task.test(run.root, run.tokenizer, run.label_ids)
-    labels = np.array(test["labels"])
-    inputs = test.remove_columns("labels")
-    arrays, predictions = _arrays(inputs), {}
+    tests = {model: task.test(run.root, run.tokenizer_of(model), run.label_ids) for model in _MODELS}
+    labels = np.array(tests["teacher"]["labels"])
+    inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
+    arrays, predictions = {model: _arrays(dataset) for model, dataset in inputs.items()}, {}
     for row, file in _files(run).items():
-        logits = predict(load_runner(file, run.threads), arrays, f"Predictions of {' / '.join(row)}")
+        logits = predict(load_runner(file, run.threads), arrays[row[0]], f"Predictions of {' / '.join(row)}")
         predictions["_".join(row)] = task.predictions(logits)
     results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
     _write_json(folder / "results.json", results)
     save_file(predictions, folder / "predictions.safetensors")
-    inputs.save_to_disk(folder / "inputs")
+    for model, dataset in inputs.items():
+        dataset.save_to_disk(folder / "inputs" / model)
     return {"notes": [f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items()]}
 
 
@@ -103,11 +110,13 @@ def _arrays(inputs: Dataset) -> list[dict[str, np.ndarray]]:
 
 def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
     evaluated = run.output / Evaluate.folder
-    inputs = load_from_disk(str(evaluated / "inputs"))
-    chosen = np.linspace(0, len(inputs) - 1, min(stage.sentences, len(inputs))).round().astype(int)
+    tests = {model: load_from_disk(str(evaluated / "inputs" / model)) for model in _MODELS}
+    count = len(tests["teacher"])
+    chosen = np.linspace(0, count - 1, min(stage.sentences, count)).round().astype(int)
+    inputs = {model: _arrays(test.select(chosen)) for model, test in tests.items()}
     files = _files(run)
     runners = {row: load_runner(file, run.threads) for row, file in files.items()}
-    times = measure_latency(runners, _arrays(inputs.select(chosen)), stage.rounds)
+    times = measure_latency(runners, inputs, stage.rounds)
     results = _read_json(evaluated / "results.json")
     rows = benchmark_rows(files, times, run.threads, {row: results["_".join(row)] for row in files})
     _write_json(folder / "benchmark.json", {"rows": rows, "environment": environment(run.threads)})

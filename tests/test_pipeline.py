@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from optimum.onnxruntime import ORTModelForSequenceClassification
 from safetensors.numpy import load_file
 from test_recipe import place, put, write_recipe  # noqa: F401 - a fixture
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
@@ -203,6 +204,34 @@ def test_pruning_after_quantisation_within_it_and_without_training(place, order)
     assert sum(int8_weights(place / "run/export/student/onnx/model_quantized.onnx")) < sum(
         int8_weights(place / "run/export/teacher/onnx/model_quantized.onnx")
     )
+
+
+def test_a_smaller_vocabulary_is_the_students_alone(place):  # noqa: F811
+    def change(recipe):
+        recipe["stages"].insert(5, {"stage": "prune_vocabulary"})
+
+    lines = [line for line in (place / "train.tsv").read_text().splitlines() if "please" not in line]
+    (place / "train.tsv").unlink()
+    (place / "train.tsv").write_text("\n".join(lines) + "\n")
+    recipe = write_recipe(place, change)
+    assert main(["run", str(recipe)]) == 0
+    artefact = place / "run/artefact"
+    student, teacher = (AutoConfig.from_pretrained(folder) for folder in (artefact, place / "run/teacher"))
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (artefact, place / "run/teacher")]
+    assert student.vocab_size == len(tokenizers[0]) < teacher.vocab_size == len(tokenizers[1])
+    texts = [line.split("\t")[0] for line in (place / "train.tsv").read_text().splitlines()[1:]]
+    assert [tokenizers[0].tokenize(text) for text in texts] == [tokenizers[1].tokenize(text) for text in texts]
+    # The graphs answer to the student's own ids: as in the report, so by Optimum.
+    model = ORTModelForSequenceClassification.from_pretrained(
+        artefact, subfolder="onnx", file_name="model_quantized.onnx"
+    )
+    texts = [line.split("\t")[0] for line in (place / "test.tsv").read_text().splitlines()[1:]]
+    found = [int(model(**tokenizers[0](text, return_tensors="pt")).logits.argmax()) for text in texts]
+    saved = load_file(place / "run/evaluate/predictions.safetensors")["student_onnxruntime_int8"]
+    assert found == saved.tolist()
+    record = json.loads((place / "run/stages/prune_vocabulary.json").read_text())
+    assert record["notes"] == [f"{teacher.vocab_size} tokens became {student.vocab_size}"]
+    assert main(["benchmark", str(artefact), "--teacher", str(place / "run/teacher"), "--rounds", "1"]) == 0
 
 
 def int8_weights(graph):

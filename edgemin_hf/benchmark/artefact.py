@@ -47,7 +47,10 @@ def benchmark_artefact(
             export_baseline(teacher, Path(scratch) / "teacher")
             files = files_of("teacher", teacher, Path(scratch) / "teacher") | files
         runners = {row: load_runner(file, threads) for row, file in files.items()}
-        inputs = tokenized(AutoTokenizer.from_pretrained(artefact), sentences)
+        folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
+        inputs = {
+            model: tokenized(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()
+        }
         times = measure_latency(runners, inputs, rounds)
         rows = benchmark_rows(files, times, threads)
     return {"rows": rows, "environment": environment(threads)}

@@ -51,16 +51,16 @@ def load_runner(file: Path, threads: int) -> Runner:
 
 
 def measure_latency(
-    runners: Mapping[Row, Runner], inputs: Sequence[Inputs], rounds: int, progress: str = "Latency"
+    runners: Mapping[Row, Runner], inputs: Mapping[str, Sequence[Inputs]], rounds: int, progress: str = "Latency"
 ) -> dict[Row, np.ndarray]:
-    """Times the forward pass of every model on the same inputs, one at a time.
+    """Times the forward pass of every model on the same texts, one at a time.
 
     Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
     them; a first round warms up and is not counted.
 
     Args:
         runners: The models.
-        inputs: Tokenised sentences.
+        inputs: By the name of a model, which a row begins with, the texts as its tokenizer reads them.
         rounds: Number of counted rounds.
         progress: Title of the progress bar.
 
@@ -68,7 +68,7 @@ def measure_latency(
         For each model all its times, in milliseconds (rounds * inputs,).
     """
     times: dict[Row, list[float]] = {row: [] for row in runners}
-    prepared = {row: [runner.prepare(one) for one in inputs] for row, runner in runners.items()}
+    prepared = {row: [runner.prepare(one) for one in inputs[row[0]]] for row, runner in runners.items()}
     with tqdm(total=(rounds + 1) * len(runners), desc=progress, unit="pass") as bar:
         for counted in [False] + [True] * rounds:
             for row, runner in runners.items():
