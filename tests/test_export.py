@@ -1,20 +1,22 @@
 import json
+from collections import Counter
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import EXPORTED, PRUNABLE, batch, sentences, tiny
+from conftest import EXPORTED, batch, sentences, tiny
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from optimum.pipelines import pipeline
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
 
 from edgemin_hf import QuantizationConfig, export_onnx
+from edgemin_hf.encoder import Encoder
 from edgemin_hf.export.fidelity import FidelityError, check_fidelity
 from edgemin_hf.export.folder import whole_folder, write_whole
-from edgemin_hf.export.graph import optimized_graph, quantized_nodes
+from edgemin_hf.export.graph import count_parameters, optimized_graph, quantized_nodes
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
 from edgemin_hf.surgery import Selection, remove
 
@@ -24,8 +26,9 @@ TEXTS = [text for text, _ in sentences(24, seed=7)]
 def trained(family="bert", tokenizer=None):
     """A pruned and calibrated model, as quantisation-aware training leaves it."""
     model = tiny(family)
-    if family in PRUNABLE:
-        remove(model, Selection([[0, 1]] * 3, [range(32)] * 3))
+    blocks = len(Encoder(model).blocks)
+    widths = [32, 32, 32] if family == "bert" else [24, 64, 40]
+    remove(model, Selection([[0, 1], [3], [1, 2, 3]][:blocks], [range(width) for width in widths[:blocks]]))
     prepare_qat(model, QuantizationConfig())
     batches = [batch(seed=seed) for seed in range(4)]
     if tokenizer is not None:
@@ -136,8 +139,23 @@ def test_every_family_exports(family, tmp_path, tokenizer):
     made = export_onnx(trained(family, tokenizer), tokenizer, tmp_path / "out", texts=TEXTS)
     kernels = quantized_nodes(optimized_graph(tmp_path / "out/onnx/model_quantized.onnx", tmp_path / "o.onnx"))
     assert made.int8.error <= made.int8.limit
+    assert made.fp32.error <= made.fp32.limit
     once, shared = fake_quantized_linears(trained(family)), 6 if family == "albert" else 0
     assert sum(kernels.values()) == len(once) + 2 * shared, "ALBERT's one layer runs three times"
+
+
+@pytest.mark.parametrize("family", EXPORTED)
+def test_the_graph_of_a_pruned_model_holds_the_smaller_matrices_alone(family, tmp_path, tokenizer):
+    model = trained(family)
+    made = export_onnx(model, tokenizer, tmp_path / "out", texts=TEXTS)
+    for file, kinds in (("model.onnx", [onnx.TensorProto.FLOAT]), ("model_quantized.onnx", [onnx.TensorProto.INT8])):
+        graph = onnx.load(made.folder / "onnx" / file).graph
+        stored = Counter(tuple(sorted(tensor.dims)) for tensor in graph.initializer if tensor.data_type in kinds)
+        parts = ("q", "k", "v", "attention_output", "ffn_in", "ffn_out")
+        matrices = {id(getattr(block, part)): getattr(block, part) for block in Encoder(model).blocks for part in parts}
+        wanted = Counter(tuple(sorted(matrix.weight.shape)) for matrix in matrices.values())
+        assert not wanted - stored, (file, wanted, stored)
+        assert count_parameters(made.folder / "onnx" / file) <= 1.05 * model.num_parameters()
 
 
 def test_a_family_that_the_exporter_does_not_know_is_named(tmp_path, tokenizer):
