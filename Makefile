@@ -28,7 +28,7 @@ install: $(VENV)/.installed-quickstart  ## Make .venv and install the package wi
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
-test: $(VENV)/.installed-test lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(VENV)/.installed-intel lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from datasets import Dataset, load_from_disk
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig
 
 from edgemin_hf.augmented_data import augment
 from edgemin_hf.benchmark import figures
@@ -31,6 +32,7 @@ from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, expo
 from edgemin_hf.hub.card import render_card
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
+from edgemin_hf.pruned_shape import reloads_plainly
 from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, PruneVocabulary, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.student_vocabulary import cut_student_vocabulary
@@ -153,6 +155,7 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
         benchmark=benchmark,
         stages=stages,
         recipe_yaml=recipe_yaml,
+        plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return {}

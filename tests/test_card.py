@@ -47,6 +47,15 @@ def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
 
 
+def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
+    plain, other = (render_card(**FACTS | {"plain": plain}) for plain in (True, False))
+    assert "load_pruned" not in plain
+    assert "from edgemin_hf import load_pruned" in other
+    assert [line for line in other.splitlines() if line.startswith("print(classify(")] == [
+        line for line in plain.splitlines() if line.startswith("print(classify(")
+    ]
+
+
 def test_the_front_matter_says_what_the_hub_needs():
     meta = front_matter(render_card(**FACTS))
     assert meta["license"] == "apache-2.0"

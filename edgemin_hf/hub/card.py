@@ -18,6 +18,7 @@ STAGE_TAGS = {
     "distill": "distillation",
     "task_distill": "distillation",
     "prune": "pruning",
+    "prune_vocabulary": "pruning",
     "quantize": "quantization-aware-training",
 }
 """What the Hub's visitors search for, by the stage that earns it."""
@@ -39,6 +40,7 @@ def render_card(
     benchmark: Mapping[str, Any],
     stages: Sequence[Mapping[str, Any]],
     recipe_yaml: str,
+    plain: bool = True,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -57,6 +59,7 @@ def render_card(
         benchmark: As for `edgemin_hf.benchmark.report.render_report`.
         stages: As for `edgemin_hf.benchmark.report.render_report`.
         recipe_yaml: The recipe that made the model.
+        plain: Whether plain `transformers` loads the checkpoint.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -67,6 +70,7 @@ def render_card(
     """
     title, rows = " ".join(name.split()), benchmark["rows"]
     metric = METRICS[rows[0]["metric"]]
+    made = [stage["stage"] for stage in stages]
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
@@ -78,7 +82,13 @@ def render_card(
         metrics=sorted({row["metric"] for row in rows}),
         model_name=title,
         pipeline_tag=task,
-        tags=["onnx", "optimum", "int8", "edge", *(STAGE_TAGS[s["stage"]] for s in stages if s["stage"] in STAGE_TAGS)],
+        tags=[
+            "onnx",
+            "optimum",
+            "int8",
+            "edge",
+            *dict.fromkeys(STAGE_TAGS[name] for name in made if name in STAGE_TAGS),
+        ],
     )
     variables = {
         "name": title,
@@ -98,6 +108,7 @@ def render_card(
         "texts": ", ".join(map(_literal, texts)),
         "max_length": max_length,
         "stages": markdown_table(stage_table(stages)),
+        "plain": plain,
         "recipe": _fenced(recipe_yaml, "yaml"),
         "languages": ", ".join(languages),
         "test_set": test_set,
