@@ -1,6 +1,7 @@
 import pytest
 import torch
 from conftest import EXPORTED, FAMILIES, PRUNABLE, batch, tiny
+from optimum.onnxruntime import ORTModelForSequenceClassification
 from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf import load_pruned
@@ -124,6 +125,34 @@ def test_parameters_fall_as_computed():
     heads = 2 * (3 * (32 * 8 + 8) + 32 * 8)
     neurons = 32 * (32 + 1 + 32)
     assert before - model.num_parameters() == 3 * (heads + neurons)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_checkpoint_gets_smaller_by_what_went(family, tmp_path):
+    model, sizes, counts = tiny(family), [], []
+    for part in ("whole", "pruned"):
+        model.save_pretrained(tmp_path / part)
+        sizes.append((tmp_path / part / "model.safetensors").stat().st_size)
+        counts.append(sum(tensor.numel() for tensor in model.state_dict().values()))
+        if part == "whole":
+            remove(model, selection(model, UNEVEN))
+    saved = sizes[0] - sizes[1]
+    assert saved == pytest.approx(4 * (counts[0] - counts[1]), abs=200)  # the header says shapes in digits
+    assert saved > 0.1 * sizes[0]
+
+
+@pytest.mark.parametrize("family", [family for family in PRUNABLE if family in EXPORTED])
+def test_optimum_exports_what_plain_transformers_reloads(family, tmp_path, tokenizer):
+    model = tiny(family)
+    remove(model, selection(model, NEURONS))
+    model.save_pretrained(tmp_path / "pruned")
+    tokenizer.save_pretrained(tmp_path / "pruned")
+    exported = ORTModelForSequenceClassification.from_pretrained(tmp_path / "pruned", export=True)
+    inputs = batch() | {"token_type_ids": torch.zeros_like(batch()["input_ids"])}
+    names = exported.input_names
+    found = exported(**{name: inputs[name] for name in names}).logits
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(**batch()).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_mixing_heads_are_refused():
