@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
+from edgemin_hf.benchmark.latency_table import LatencyTable, measure_latency_table
 from edgemin_hf.data import LengthGroupedBatches
 from edgemin_hf.distillation.capture import (
     DistillationConfig,
@@ -29,10 +31,12 @@ from edgemin_hf.distillation.capture import (
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
+from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.pruning.gradual import GradualPruner
+from edgemin_hf.pruning.gradual import GradualPruner, costs_state
 from edgemin_hf.pruning.inc import IncPruner, save_inc_config
-from edgemin_hf.pruning.one_shot import costs_of, prune_layers, prune_units
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units
+from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
@@ -142,11 +146,12 @@ class DistillationTrainer(Trainer):
             yield
             return
         pruner: GradualPruner | IncPruner
+        folder = Path(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
         if isinstance(config, PruningConfig) and not config.uses_inc:
-            pruner = GradualPruner(config, self.model, costs_of(self.model, config), self._sum_over_processes)
+            pruner = GradualPruner(config, self.model, self._costs(config, folder), self._sum_over_processes)
         else:
             pruner = IncPruner(config)
-        pruner.resume_from = Path(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
+        pruner.resume_from = folder
         # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
         self.callback_handler.callbacks.insert(0, pruner)
         yield
@@ -203,8 +208,20 @@ class DistillationTrainer(Trainer):
 
         prune_layers(self.model, config, batches(), loss_of)
         if config.schedule == "one_shot":
-            costs, gather = costs_of(self.model, config), self.accelerator.gather
+            costs, gather = self._costs(config), self.accelerator.gather
             prune_units(self.model, config, batches, loss_of, forward, costs, self._sum_over_processes, gather)
+
+    def _costs(self, config: PruningConfig, checkpoint: Path | None = None) -> Costs | None:
+        """Returns the costs that a budget counts, as the checkpoint keeps them if there is one."""
+        if config.target_parameters is not None:
+            return Parameters(self.model)
+        if config.target_latency_ms is None:
+            return None
+        if checkpoint is not None:
+            return LatencyTable(**costs_state(checkpoint))
+        # Each process would measure other numbers, and by them choose other units.
+        table = [measure_latency_table(self.model) if self.is_world_process_zero() else None]
+        return broadcast_object_list(table)[0]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves as `Trainer` does; beside a model that Neural Compressor pruned, Optimum Intel's `inc_config.json`."""
@@ -226,6 +243,8 @@ class DistillationTrainer(Trainer):
             )
         if config.tune_masks:
             check_tunable(model)
+        if config.target_latency_ms is not None:
+            check_exportable(model.config)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yields training batches, on the device, that hold at least `examples` over all processes."""

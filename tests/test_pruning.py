@@ -9,7 +9,7 @@ from edgemin_hf import PruningConfig
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruned_shape import pruned_shape
 from edgemin_hf.pruning.depth import losses_without, remove_least_layers
-from edgemin_hf.pruning.one_shot import costs_of, prune_layers, prune_units
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units
 from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency
 from edgemin_hf.pruning.selection import Parameters, rearranged, select
 from edgemin_hf.pruning.tuning import tune_masks
@@ -140,7 +140,7 @@ def test_a_budget_of_parameters_is_met_closely_by_what_is_cheapest(scope):
     model = tiny(intermediate_size=256)
     target = round(0.6 * model.num_parameters())
     config = PruningConfig(target_parameters=target, scope=scope)
-    prune_units(model, config, lambda: [batch()], loss_of(model), None, costs_of(model, config))
+    prune_units(model, config, lambda: [batch()], loss_of(model), None, Parameters(model))
     step = 3 * max(32 * (2 * 32 + 1), 4 * 32 * 8 + 3 * 8)
     assert target - step < model.num_parameters() <= target
     shape = pruned_shape(model.config)
@@ -152,7 +152,7 @@ def test_a_budget_prefers_to_remove_what_has_no_saliency():
     saliency = random_saliency(model, 0)
     saliency.neurons[1][:] = 0
     config = PruningConfig(target_parameters=model.num_parameters() - 4 * 32 * 65, scope="model")
-    chosen = select(model, saliency, config, costs_of(model, config))
+    chosen = select(model, saliency, config, Parameters(model))
     assert [len(neurons) for neurons in chosen.neurons] == [256, 128, 256]
     assert [len(heads) for heads in chosen.heads] == [4, 4, 4]
 
@@ -161,7 +161,7 @@ def test_a_budget_that_is_too_small_names_the_least():
     model = tiny()
     config = PruningConfig(target_parameters=10)
     with pytest.raises(ValueError, match=r"target_parameters: 10; allowed: \d+"):
-        select(model, random_saliency(model, 0), config, costs_of(model, config))
+        select(model, random_saliency(model, 0), config, Parameters(model))
 
 
 def test_scope_model_removes_the_least_salient_anywhere():

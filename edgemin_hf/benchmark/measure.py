@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH
 
 Row = tuple[str, str, str]
 """Model ("teacher", "student"), runtime ("pytorch", "onnxruntime") and precision ("fp32", "int8") of a row."""
+
+Name = TypeVar("Name", bound=tuple[Any, ...])
 
 _PACKAGES = (
     "accelerate", "datasets", "edgemin-hf", "numpy", "onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers",
@@ -51,23 +53,23 @@ def load_runner(file: Path, threads: int) -> Runner:
 
 
 def measure_latency(
-    runners: Mapping[Row, Runner], inputs: Mapping[str, Sequence[Inputs]], rounds: int, progress: str = "Latency"
-) -> dict[Row, np.ndarray]:
+    runners: Mapping[Name, Runner], inputs: Mapping[Any, Sequence[Inputs]], rounds: int, progress: str = "Latency"
+) -> dict[Name, np.ndarray]:
     """Times the forward pass of every model on the same texts, one at a time.
 
     Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
     them; a first round warms up and is not counted.
 
     Args:
-        runners: The models.
-        inputs: By the name of a model, which a row begins with, the texts as its tokenizer reads them.
+        runners: The models, such as those of rows.
+        inputs: By the name of a model, which its key begins with, the texts as its tokenizer reads them.
         rounds: Number of counted rounds.
         progress: Title of the progress bar.
 
     Returns:
         For each model all its times, in milliseconds (rounds * inputs,).
     """
-    times: dict[Row, list[float]] = {row: [] for row in runners}
+    times: dict[Name, list[float]] = {row: [] for row in runners}
     prepared = {row: [runner.prepare(one) for one in inputs[row[0]]] for row, runner in runners.items()}
     with tqdm(total=(rounds + 1) * len(runners), desc=progress, unit="pass") as bar:
         for counted in [False] + [True] * rounds:

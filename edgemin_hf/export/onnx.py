@@ -78,11 +78,11 @@ def export_onnx(
     with whole_folder(output) as folder:
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        _write_graph(plain, folder / FP32_GRAPH)
+        write_graph(plain, folder / FP32_GRAPH)
         fp32 = check_fidelity(plain, folder / FP32_GRAPH, tokenizer, texts)
         int8 = None
         if quantized:
-            _write_graph(integer_copy(model), folder / INT8_GRAPH)
+            write_graph(integer_copy(model), folder / INT8_GRAPH)
             int8 = check_fidelity(model, folder / INT8_GRAPH, tokenizer, texts)
     return Export(output, fp32, int8)
 
@@ -114,7 +114,13 @@ def export_baseline(model: str | Path, output: str | Path, task: str = "text-cla
         ORTQuantizer.from_pretrained(graphs).quantize(quantization_config=preset, save_dir=graphs)
 
 
-def _write_graph(model: PreTrainedModel, path: Path) -> None:
+def write_graph(model: PreTrainedModel, path: Path) -> None:
+    """Writes the graph of a model as it stands, unchecked.
+
+    Args:
+        model: What `plain_copy` or `integer_copy` made, or a model like it.
+        path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
+    """
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, _quiet_exporter():
         onnx_export_from_model(model, scratch, do_validation=False)

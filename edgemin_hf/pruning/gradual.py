@@ -21,8 +21,16 @@ from edgemin_hf.surgery import Selection
 PRUNING_STATE = "pruning.safetensors"
 """File of a checkpoint that holds what a pruner must not forget."""
 
+_COSTS = "costs."
+
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes."""
+
+
+def costs_state(checkpoint: Path) -> dict[str, Tensor]:
+    """Returns what a checkpoint keeps of the costs that its run counts: `Costs.state`."""
+    state = load_file(checkpoint / PRUNING_STATE)
+    return {name.removeprefix(_COSTS): value for name, value in state.items() if name.startswith(_COSTS)}
 
 
 class GradualPruner(TrainerCallback):
@@ -104,13 +112,15 @@ class GradualPruner(TrainerCallback):
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writes masks and scores into the checkpoint."""
+        """Writes masks, scores and measured costs into the checkpoint."""
         tensors = self._state(self._summed())
         if state.is_world_process_zero:
             save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / PRUNING_STATE)
 
     def _state(self, scores: Saliency) -> dict[str, Tensor]:
         state = {"progress": torch.tensor(self._progress, dtype=torch.float64)}
+        if self.costs is not None:
+            state |= {f"{_COSTS}{name}": value for name, value in self.costs.state().items()}
         for layer, (heads, neurons) in enumerate(self.masks):
             state |= {f"{layer}.heads.mask": heads, f"{layer}.heads.scores": scores.heads[layer]}
             state |= {f"{layer}.neurons.mask": neurons, f"{layer}.neurons.scores": scores.neurons[layer]}

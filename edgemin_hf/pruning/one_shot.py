@@ -13,7 +13,7 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
 from edgemin_hf.pruning.inc import select_once
 from edgemin_hf.pruning.saliency import Batches, Loss, Saliency, fisher_saliency, random_saliency, taylor_saliency
-from edgemin_hf.pruning.selection import Costs, Parameters, select
+from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.pruning.tuning import tune_masks
 from edgemin_hf.surgery import remove
 
@@ -69,8 +69,3 @@ def prune_units(
     remove(model, select(model, saliency, config, costs))
     if whole is not None:
         tune_masks(model, whole, list(batches()), forward)
-
-
-def costs_of(model: PreTrainedModel, config: PruningConfig) -> Costs | None:
-    """Returns the costs that a configuration's budget counts; None where it has none."""
-    return Parameters(model) if config.target_parameters is not None else None

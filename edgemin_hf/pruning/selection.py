@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +15,8 @@ from edgemin_hf.encoder import Encoder, Layer
 from edgemin_hf.pruning.config import PruningConfig, group_size
 from edgemin_hf.pruning.saliency import Saliency
 from edgemin_hf.surgery import Selection, check_prunable
+
+logger = logging.getLogger(__name__)
 
 
 class Costs(Protocol):
@@ -26,6 +30,9 @@ class Costs(Protocol):
 
     def neurons(self, layer: int, count: int) -> float:
         """Returns the cost of a layer's feed-forward network with so many neurons."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns what a resumed run could not find out again; nothing, where the model tells it all."""
 
 
 class Parameters:
@@ -54,6 +61,10 @@ class Parameters:
     def neurons(self, layer: int, count: int) -> float:
         """Returns the parameters of a layer's neurons."""
         return count * self._neuron[layer]
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns nothing: a model's parameters can be counted again."""
+        return {}
 
 
 def _rows_of_heads(block: Layer, encoder: Encoder) -> int:
@@ -145,8 +156,11 @@ class _Choice:
         """Removes what saves most for its saliency, until the cost is the target's or, on the way to it, its share."""
         full, least = self._cost(costs), self._least_cost(costs)
         if least > target:
-            raise ValueError(f"{costs.name}: {target:g}; allowed: {least:g} or more, one head and few neurons a layer")
-        goal = full - progress * (full - target)
+            least = math.ceil(1000 * least) / 1000  # what the message names is allowed
+            raise ValueError(
+                f"{costs.name}: {target:.12g}; allowed: {least:.12g} or more, one head and few neurons a layer"
+            )
+        goal = target + (1 - progress) * (full - target)  # in the end the target itself, not one rounding below it
 
         def price(step: _Step) -> float:
             saved = self._saved(costs, step)
@@ -154,6 +168,7 @@ class _Choice:
 
         while self._cost(costs) > goal:
             self._take(min(filter(self._possible, self.steps), key=price))
+        logger.info("%s: %.6g predicted of %.6g, for a target of %.6g", costs.name, self._cost(costs), full, target)
 
     def shrink_by(self, config: PruningConfig, progress: float) -> None:
         """Removes the least salient of each kind, whatever their layer, until their share is gone."""
