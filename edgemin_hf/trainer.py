@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from edgemin_hf.benchmark.latency_table import LatencyTable, measure_latency_table
 from edgemin_hf.data import LengthGroupedBatches
 from edgemin_hf.distillation.capture import (
     DistillationConfig,
@@ -31,13 +29,7 @@ from edgemin_hf.distillation.capture import (
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
-from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.pruning.gradual import GradualPruner, costs_state
-from edgemin_hf.pruning.inc import IncPruner, save_inc_config
-from edgemin_hf.pruning.one_shot import prune_layers, prune_units
-from edgemin_hf.pruning.selection import Costs, Parameters
-from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
     RangeFreezer,
@@ -45,7 +37,8 @@ from edgemin_hf.quantization.native import (
     fake_quantized_linears,
     prepare_qat,
 )
-from edgemin_hf.surgery import check_prunable, cut_like, remove
+from edgemin_hf.student_pruning import StudentPruning, check_pruning
+from edgemin_hf.surgery import cut_like
 
 if TYPE_CHECKING:
     from neural_compressor.config import WeightPruningConfig
@@ -92,24 +85,17 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
-        if isinstance(pruning_config, PruningConfig):
-            self._check_pruning(model, pruning_config)
-        elif pruning_config is not None and quantization_config is not None:
-            raise ValueError(
-                "pruning_config: Neural Compressor's own beside quantization_config, whose layers it does not find; "
-                "allowed: a PruningConfig"
-            )
+        if pruning_config is not None:
+            taps = {tap for objective in self.objectives for tap in objective.student_taps}
+            check_pruning(model, pruning_config, taps, quantization_config is not None)
         # A student that was quantised before brings its ranges.
         self._calibrated = quantization_config is None or bool(fake_quantized_linears(model))
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
-        self.pruning_config = pruning_config
+        self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
         self.quantization_config = quantization_config
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
-        self._pruned = pruning_config is None
-        one_shot = isinstance(pruning_config, PruningConfig) and pruning_config.schedule == "one_shot"
-        self._gradual = None if one_shot else pruning_config
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
         self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
         super().__init__(model=model, args=args, **kwargs)
@@ -132,31 +118,15 @@ class DistillationTrainer(Trainer):
                 raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
         if isinstance(resume_from_checkpoint, str | os.PathLike):
             cut_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
-            self._pruned = self._calibrated = True
+            self._calibrated = True
+            if self.pruning is not None:
+                self.pruning.resume()
         else:
             self.prepare()
-        with self._projections_in_model(), self._pruning_gradually(resume_from_checkpoint):
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
+        gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
+        with self._projections_in_model(), gradually:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
-    @contextmanager
-    def _pruning_gradually(self, checkpoint: str | bool | None) -> Iterator[None]:
-        """Masks units while the student trains, and removes them when that is done; no second time."""
-        config, self._gradual = self._gradual, None
-        if config is None:
-            yield
-            return
-        pruner: GradualPruner | IncPruner
-        folder = Path(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
-        if isinstance(config, PruningConfig) and not config.uses_inc:
-            pruner = GradualPruner(config, self.model, self._costs(config, folder), self._sum_over_processes)
-        else:
-            pruner = IncPruner(config)
-        pruner.resume_from = folder
-        # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
-        self.callback_handler.callbacks.insert(0, pruner)
-        yield
-        self.remove_callback(pruner)
-        remove(self.model, pruner.selection(self.model))
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:
@@ -177,9 +147,8 @@ class DistillationTrainer(Trainer):
         """
         # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
         self._calibrate_once()
-        if not self._pruned and isinstance(self.pruning_config, PruningConfig):
-            self.prune(self.pruning_config)
-        self._pruned = True
+        if self.pruning is not None:
+            self.pruning.at_once(self._batches, lambda batch: self._losses(self.model, batch)[0])
 
     def _calibrate_once(self) -> None:
         if not self._calibrated and self.quantization_config is not None:
@@ -190,61 +159,11 @@ class DistillationTrainer(Trainer):
                 module.input_high.copy_(self.accelerator.gather(module.input_high).max())
         self._calibrated = True
 
-    def prune(self, config: PruningConfig) -> None:
-        """Removes what is due before training: layers, and with the schedule "one_shot" heads and neurons.
-
-        Args:
-            config: What to remove, and by which saliency.
-        """
-
-        def batches() -> Iterator[dict[str, Tensor]]:
-            return self._batches(config.saliency_examples)
-
-        def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
-            return self._losses(self.model, batch)[0]
-
-        def forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Any:
-            return model(**accepted(model, batch))
-
-        prune_layers(self.model, config, batches(), loss_of)
-        if config.schedule == "one_shot":
-            costs, gather = self._costs(config), self.accelerator.gather
-            prune_units(self.model, config, batches, loss_of, forward, costs, self._sum_over_processes, gather)
-
-    def _costs(self, config: PruningConfig, checkpoint: Path | None = None) -> Costs | None:
-        """Returns the costs that a budget counts, as the checkpoint keeps them if there is one."""
-        if config.target_parameters is not None:
-            return Parameters(self.model)
-        if config.target_latency_ms is None:
-            return None
-        if checkpoint is not None:
-            return LatencyTable(**costs_state(checkpoint))
-        # Each process would measure other numbers, and by them choose other units.
-        table = [measure_latency_table(self.model) if self.is_world_process_zero() else None]
-        return broadcast_object_list(table)[0]
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves as `Trainer` does; beside a model that Neural Compressor pruned, Optimum Intel's `inc_config.json`."""
+        """Saves as `Trainer` does, and what belongs beside a pruned model."""
         super().save_model(output_dir, _internal_call)
-        config = self.pruning_config
-        of_inc = config is not None and not (isinstance(config, PruningConfig) and not config.uses_inc)
-        if of_inc and self.args.should_save:
-            save_inc_config(config, output_dir or str(self.args.output_dir))
-
-    def _sum_over_processes(self, tensor: Tensor) -> Tensor:
-        return self.accelerator.reduce(tensor.to(self.args.device), "sum").cpu()
-
-    def _check_pruning(self, model: PreTrainedModel, config: PruningConfig) -> None:
-        layers = config.layer_sparsity > 0
-        check_prunable(model.config, heads=config.removes_heads, layers=layers)
-        if layers and any(objective.student_taps for objective in self.objectives):
-            raise ValueError(
-                "layer_sparsity: above 0 beside a method that reads inner layers; allowed: 0, or task distillation"
-            )
-        if config.tune_masks:
-            check_tunable(model)
-        if config.target_latency_ms is not None:
-            check_exportable(model.config)
+        if self.pruning is not None:
+            self.pruning.save(output_dir or str(self.args.output_dir))
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yields training batches, on the device, that hold at least `examples` over all processes."""

@@ -7,7 +7,7 @@ import torch
 from conftest import EXPORTED, tiny
 from test_trainer import assert_same, dataset, make, weights
 
-import edgemin_hf.trainer
+import edgemin_hf.student_pruning
 from edgemin_hf import PruningConfig, TaskDistillationConfig, create_student
 from edgemin_hf.benchmark import latency_table
 from edgemin_hf.benchmark.latency_table import LatencyTable, encoder_of_shape, measure_latency_table
@@ -185,7 +185,7 @@ def noisy_tables():
 @pytest.mark.parametrize("checkpoint", [3, 6])
 def test_a_resumed_run_goes_on_with_its_table(tmp_path, tokenizer, monkeypatch, checkpoint):
     tables = noisy_tables()
-    monkeypatch.setattr(edgemin_hf.trainer, "measure_latency_table", lambda model: next(tables))
+    monkeypatch.setattr(edgemin_hf.student_pruning, "measure_latency_table", lambda model: next(tables))
     config = PruningConfig(target_latency_ms=2.5, schedule="cubic", scope="model", start=0.25, end=0.9, rounds=4)
 
     def trainer(folder):
@@ -205,7 +205,7 @@ def test_a_resumed_run_goes_on_with_its_table(tmp_path, tokenizer, monkeypatch, 
 
 
 def test_before_training_the_trainer_prunes_to_a_budget(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(edgemin_hf.trainer, "measure_latency_table", lambda model: table(calls=(1, 1)))
+    monkeypatch.setattr(edgemin_hf.student_pruning, "measure_latency_table", lambda model: table(calls=(1, 1)))
     model = create_student(tiny(intermediate_size=256), 2)
     config = PruningConfig(target_latency_ms=3.0, saliency_examples=8)
     trainer = make(tmp_path, tokenizer, model, config=TaskDistillationConfig(), pruning_config=config)

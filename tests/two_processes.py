@@ -57,7 +57,7 @@ def train(method, folder, size, tokenizer):
     teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **narrow, **still)
     collator = DataCollatorForTokenClassification if head else DataCollatorWithPadding
     latency = edgemin_hf.PruningConfig(target_latency_ms=2.5, saliency_examples=64, scope="model")
-    edgemin_hf.trainer.measure_latency_table = measured_once
+    edgemin_hf.student_pruning.measure_latency_table = measured_once
     trainer = DistillationTrainer(
         student,
         teacher,
