@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgemin_hf import __version__
 
@@ -85,12 +86,43 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
     benchmark.set_defaults(command=_benchmark)
 
+    _add_sensitivity(commands)
+
     push = commands.add_parser("push", help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
     push.add_argument("--private", action="store_true", help="make the repository private")
     push.set_defaults(command=_push)
     return parser
+
+
+def _add_sensitivity(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sensitivity",
+        help="measure and draw where a fine-tuned model can be cut",
+        description="Mask ever more of each layer's heads and neurons, or leave the layer out, and measure the task's "
+        "metric each time: a heat map, curves and a page show where the model can be cut. Nothing is trained.",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="fine-tuned sequence classifier: folder, or Hub id such as org/name")
+    add("--train", type=Path, required=True, metavar="FILE", help="table whose rows tell which units matter least")
+    add("--data", type=Path, required=True, metavar="FILE", help="table whose rows are measured, not those of --train")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="folder for numbers, pictures and the page")
+    add("--text-column", default="text", metavar="NAME", help="column of the texts (%(default)s)")
+    add("--text-pair-column", metavar="NAME", help="column of the second texts, where rows are pairs")
+    add("--label-column", default="label", metavar="NAME", help="column of the labels or scores (%(default)s)")
+    metrics = "accuracy, f1, matthews_correlation, pearsonr or spearmanr"
+    add("--metric", default="accuracy", metavar="NAME", help=f"{metrics} (%(default)s)")
+    add("--max-length", type=int, default=128, metavar="N", help="tokens after which a text is cut (%(default)s)")
+    add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")
+    add("--saliency", default="taylor", metavar="NAME", help="what goes first: taylor, fisher or random (%(default)s)")
+    add("--saliency-examples", type=int, default=1024, metavar="N", help="rows that saliency needs (%(default)s)")
+    shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
+    add("--sparsities", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="SHARE", help=shares)
+    add("--batch-size", type=int, default=32, metavar="N", help="rows of a pass (%(default)s)")
+    add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of a pass (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the rows drawn and of random saliency (%(default)s)")
+    parser.set_defaults(command=_sensitivity)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -117,6 +149,15 @@ def _benchmark(options: argparse.Namespace) -> None:
         from edgemin_hf.export.folder import write_whole
 
         write_whole(options.output, json.dumps(benchmark, indent=2) + "\n")
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    from edgemin_hf.benchmark.sensitivity_page import summary
+    from edgemin_hf.sensitivity import PAGE, SensitivitySettings, run_sensitivity
+
+    settings = {name: value for name, value in vars(options).items() if name != "command"}
+    print(summary(run_sensitivity(SensitivitySettings(**settings))))
+    print(f"written: {options.output / PAGE} and its numbers and pictures beside it")
 
 
 def _push(options: argparse.Namespace) -> None:

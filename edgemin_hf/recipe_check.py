@@ -114,12 +114,21 @@ def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
     name = model_name(recipe.teacher.model, root)
     if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(recipe.output_dir).absolute()):
         raise ValueError(f"{recipe.teacher.model}, which lies in output_dir; allowed: a folder outside, or a Hub id")
-    found = resolve_checkpoint(name, weights=False)
+    return load_config(name)
+
+
+def load_config(model: str) -> PretrainedConfig:
+    """Loads the configuration of a model, folder or Hub id, that has a tokenizer beside it; loads no weights.
+
+    Raises:
+        ValueError: If one of the two can't be loaded, or the model's family is not known.
+    """
+    found = resolve_checkpoint(model, weights=False)
     try:
         config = AutoConfig.from_pretrained(found.path)
         AutoTokenizer.from_pretrained(found.path)
     except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{name}: its configuration or tokenizer can't be loaded ({error})") from None
+        raise ValueError(f"{model}: its configuration or tokenizer can't be loaded ({error})") from None
     family_of(config)
     return config
 

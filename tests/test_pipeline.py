@@ -281,7 +281,7 @@ def test_benchmark_command(finished, capsys, tmp_path):
         assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["push"]])
+@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["sensitivity"], ["push"]])
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])

@@ -45,8 +45,7 @@ def render_report(
     Raises:
         KeyError: A row lacks one of its keys.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
+    template = page_template("report.html")
     rows, described = benchmark["rows"], benchmark.get("environment", {})
     return template.render(
         title=title,
@@ -56,9 +55,16 @@ def render_report(
         conditions=conditions(benchmark),
         stages=stage_table(stages),
         figures={caption: Markup(svg) for caption, svg in figures.items()},  # noqa: S704
-        environment={key.replace("_", " "): _environment_text(value) for key, value in described.items()},
+        environment={key.replace("_", " "): environment_text(value) for key, value in described.items()},
         text_columns=TEXT_COLUMNS,
     )
+
+
+def page_template(name: str) -> jinja2.Template:
+    """Load a page's template, a file beside this one that may include others; values are escaped."""
+    files = jinja2.FunctionLoader(lambda file: resources.files(__package__).joinpath(file).read_text("utf-8"))
+    environment = jinja2.Environment(loader=files, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.get_template(name)
 
 
 def summary_table(benchmark: Mapping[str, Any]) -> str:
@@ -212,7 +218,8 @@ def _distinct(rows: Sequence[Row], key: str) -> str:
     return ", ".join(dict.fromkeys(str(row[key]) for row in rows if row.get(key) is not None)) or DASH
 
 
-def _environment_text(value: object) -> str:
+def environment_text(value: object) -> str:
+    """Write a value of an environment, or of settings, for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):

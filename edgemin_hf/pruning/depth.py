@@ -15,21 +15,32 @@ from edgemin_hf.pruning.saliency import Loss
 from edgemin_hf.surgery import check_prunable, remove_layers
 
 
-@contextmanager
-def without_layer(model: PreTrainedModel, layer: int) -> Iterator[None]:
-    """Makes a model compute as if a layer, numbered from 0, were not there."""
+def layer_modules(model: PreTrainedModel) -> nn.ModuleList:
+    """Returns the list of a model's layers; of ALBERT, of the groups that share their weights."""
     encoder = Encoder(model)
-    modules: nn.ModuleList = attrgetter(encoder.family.layers)(encoder.base)
+    return attrgetter(encoder.family.layers)(encoder.base)
+
+
+@contextmanager
+def with_layers(model: PreTrainedModel, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Makes a model run other modules in the place of its layers."""
+    encoder, before, depth = Encoder(model), layer_modules(model), model.config.num_hidden_layers
     *parents, name = encoder.family.layers.split(".")
     parent = attrgetter(".".join(parents))(encoder.base) if parents else encoder.base
-    depth = len(modules)
-    setattr(parent, name, nn.ModuleList(module for index, module in enumerate(modules) if index != layer))
-    model.config.num_hidden_layers = depth - 1
+    setattr(parent, name, nn.ModuleList(modules))
+    model.config.num_hidden_layers = depth + len(modules) - len(before)
     try:
         yield
     finally:
-        setattr(parent, name, modules)
+        setattr(parent, name, before)
         model.config.num_hidden_layers = depth
+
+
+@contextmanager
+def without_layer(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """Makes a model compute as if a layer, numbered from 0, were not there."""
+    with with_layers(model, [module for index, module in enumerate(layer_modules(model)) if index != layer]):
+        yield
 
 
 @torch.no_grad()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency, mask_gradients, no_scores, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.surgery import Selection
@@ -69,16 +71,9 @@ class GradualPruner(TrainerCallback):
         if self.resume_from is not None:
             self._load(load_file(self.resume_from / PRUNING_STATE), keep_scores=state.is_world_process_zero)
         self._hooks.enter_context(mask_gradients(self.model, self._add))
-        for block, (heads, neurons) in zip(Encoder(self.model).blocks, self.masks, strict=True):
-            self._mask(block.attention_output, heads)
-            self._mask(block.ffn_out, neurons)
-
-    def _mask(self, linear: nn.Linear, mask: Tensor) -> None:
-        def multiply(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            wide = mask.to(args[0]).repeat_interleave(args[0].shape[-1] // len(mask))
-            return (args[0] * wide, *args[1:])
-
-        self._hooks.callback(linear.register_forward_pre_hook(multiply).remove)
+        blocks = Encoder(self.model).blocks
+        pairs = [zip((b.attention_output, b.ffn_out), m, strict=True) for b, m in zip(blocks, self.masks, strict=True)]
+        self._hooks.enter_context(masked(chain.from_iterable(pairs)))
 
     def _add(self, layer: int, kind: int, gradients: Tensor) -> None:
         amounts = gradients.abs() if self.config.saliency == "taylor" else gradients.square()

@@ -113,20 +113,23 @@ def select(
             (config.kept_heads(len(heads), progress), config.kept_neurons(len(neurons), progress))
             for heads, neurons in zip(saliency.heads, saliency.neurons, strict=True)
         ]
-    kept = [
-        (_top(heads, count[0]), _top(neurons, count[1]))
-        for heads, neurons, count in zip(saliency.heads, saliency.neurons, choice.counts, strict=True)
-    ]
-    if saliency.gradients is not None:
-        kept = [
-            (rearranged(heads, of_heads), rearranged(neurons, of_neurons))
-            for (heads, neurons), (of_heads, of_neurons) in zip(kept, saliency.gradients, strict=True)
-        ]
-    return Selection([heads for heads, _ in kept], [neurons for _, neurons in kept])
+    return Selection(
+        [most_salient(saliency, layer, 0, heads) for layer, (heads, _) in enumerate(choice.counts)],
+        [most_salient(saliency, layer, 1, neurons) for layer, (_, neurons) in enumerate(choice.counts)],
+    )
 
 
-def _top(scores: Tensor, count: int) -> list[int]:
-    return sorted(scores.topk(count).indices.tolist())
+def most_salient(saliency: Saliency, layer: int, kind: int, count: int) -> list[int]:
+    """Returns, in their order, the units of a layer that stay where `count` do.
+
+    Args:
+        saliency: The scores; with gradients, units are exchanged by their products (`rearranged`).
+        layer: The layer, numbered from 0.
+        kind: 0 for its heads, 1 for its neurons.
+        count: How many stay.
+    """
+    kept = sorted((saliency.heads, saliency.neurons)[kind][layer].topk(count).indices.tolist())
+    return kept if saliency.gradients is None else rearranged(kept, saliency.gradients[layer][kind])
 
 
 @dataclass(frozen=True)

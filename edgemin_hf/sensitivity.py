@@ -1,0 +1,224 @@
+"""`edgemin sensitivity`: where a fine-tuned model can be cut, measured on labelled rows, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from edgemin_hf.benchmark.measure import environment
+from edgemin_hf.benchmark.sensitivity_figures import draw_heat_map, draw_sensitivity_curves
+from edgemin_hf.benchmark.sensitivity_page import render_page
+from edgemin_hf.data import check_table, read_table
+from edgemin_hf.distillation.capture import accepted
+from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.families import first_position
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.loading import load_pruned
+from edgemin_hf.metrics import METRICS
+from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency
+from edgemin_hf.pruning.sensitivity import Cut, cuts_of, predict_with_cuts
+from edgemin_hf.recipe_check import load_config
+from edgemin_hf.tasks import TextClassification
+
+SALIENCIES = ("taylor", "fisher", "random")
+NUMBERS, HEAT_MAP, CURVES, PAGE = FILES = ("sensitivity.json", "sensitivity.svg", "curves.svg", "sensitivity.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivitySettings:
+    """What is measured, and on which rows.
+
+    Attributes:
+        model: Folder or Hub id of a fine-tuned sequence classifier.
+        train: Table whose rows tell the saliency.
+        data: Table whose rows are measured; another than `train`.
+        output: Folder for the result.
+        text_column: As in `TextClassification`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
+        examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
+        saliency_examples: Number of rows of `train` that are drawn for the saliency.
+        saliency: By what the units that go first are chosen: "taylor", "fisher" or "random".
+        sparsities: Shares of units, above 0 to 1.
+        batch_size: Rows of a pass.
+        threads: Threads of PyTorch.
+        seed: Seed of the two draws and of random saliency.
+    """
+
+    model: str
+    train: Path
+    data: Path
+    output: Path
+    text_column: str
+    text_pair_column: str | None
+    label_column: str
+    metric: str
+    max_length: int
+    examples: int
+    saliency_examples: int
+    saliency: str
+    sparsities: list[float]
+    batch_size: int
+    threads: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        least = {"examples": 0, "saliency_examples": 1, "batch_size": 1, "threads": 1, "seed": 0}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: {lowest} or more")
+        if self.saliency not in SALIENCIES:
+            raise ValueError(f"saliency: {self.saliency}; allowed: {', '.join(SALIENCIES)}")
+        for share in self.sparsities:
+            if not 0 < share <= 1:
+                raise ValueError(f"sparsities: {share:g}; allowed: shares above 0 to 1")
+        if len(set(self.sparsities)) < len(self.sparsities):
+            raise ValueError(f"sparsities: {' '.join(f'{s:g}' for s in self.sparsities)}; allowed: each share once")
+        if self.train.resolve() == self.data.resolve():
+            raise ValueError(f"data: {self.data}, which is train too; allowed: rows that chose nothing")
+        if self.output.exists() and not (
+            self.output.is_dir() and {path.name for path in self.output.iterdir()} <= set(FILES)
+        ):
+            raise ValueError(f"output: {self.output}, which holds something else; allowed: a new folder")
+
+    @property
+    def task(self) -> TextClassification:
+        """The task: what the columns are, and the metric."""
+        names = ("text_column", "text_pair_column", "label_column", "metric", "max_length")
+        return TextClassification(str(self.train), str(self.data), **{name: getattr(self, name) for name in names})
+
+
+def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
+    """Measures a model's sensitivity and writes numbers, pictures and a page, all of them or nothing.
+
+    Args:
+        settings: What is measured.
+
+    Returns:
+        What stands in `sensitivity.json`.
+
+    Raises:
+        ValueError: If a file or the model does not fit; before weights are loaded.
+    """
+    task = settings.task
+    config = _checked(settings, task)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(settings.model, weights=False).path)
+    train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, config.label2id)
+    data = _rows(settings.data, settings.examples, settings, tokenizer, config.label2id)
+    torch.set_num_threads(settings.threads)
+    model = load_pruned(resolve_checkpoint(settings.model).path).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    result = _measure(model, task, settings, _batches(train, settings, tokenizer), _batches(data, settings, tokenizer))
+    title = f"Where {settings.model} can be cut"
+    pictures = {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
+    with whole_folder(settings.output.absolute()) as folder:
+        page = render_page(title, result, pictures[HEAT_MAP], pictures[CURVES])
+        numbers = json.dumps(result, indent=2) + "\n"
+        for name, text in {NUMBERS: numbers, **pictures, PAGE: page}.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    return result
+
+
+def _checked(settings: SensitivitySettings, task: TextClassification) -> PretrainedConfig:
+    """Checks files and model against each other, without weights; returns the model's configuration."""
+    config = load_config(settings.model)
+    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
+    kinds = (None, task.problem_type)
+    if task.regression != (config.num_labels == 1) or config.problem_type not in kinds:
+        raise ValueError(
+            f"metric: {task.metric} for a model of {config.num_labels} label(s) and problem_type "
+            f"{config.problem_type}; allowed: a model for {task.problem_type}"
+        )
+    if task.metric == "f1" and config.num_labels != 2:
+        raise ValueError(f"metric: f1 for a model of {config.num_labels} labels; allowed: another, or two labels")
+    longest = config.max_position_embeddings - first_position(config)
+    if task.max_length > longest:
+        raise ValueError(f"max_length: {task.max_length}; allowed: 3 to {longest}, the model's positions")
+    for name in ("train", "data"):
+        try:
+            file = getattr(settings, name)
+            check_table(file, *task.text_columns, label_column=task.label_column, scores=task.regression)
+            if not task.regression:
+                _check_labels({str(label) for label in read_table(file)[task.label_column]}, config)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return config
+
+
+def _check_labels(labels: set[str], config: PretrainedConfig) -> None:
+    if unknown := sorted(labels - set(config.label2id)):
+        allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
+        raise ValueError(f"label {unknown[0]!r}, which the model does not know; allowed: {allowed}")
+
+
+def _rows(
+    file: Path, count: int, settings: SensitivitySettings, tokenizer: Tokenizer, labels: Mapping[str, int]
+) -> Dataset:
+    """Reads, draws and tokenises rows; the longest come first, so that what does not fit in memory fails at once."""
+    table = read_table(file)
+    if 0 < count < len(table):
+        table = table.select(np.random.default_rng(settings.seed).permutation(len(table))[:count])
+    rows = settings.task.tokenized(table, tokenizer, labels)
+    return rows.select(np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable"))
+
+
+def _batches(rows: Dataset, settings: SensitivitySettings, tokenizer: Tokenizer) -> list[dict[str, Tensor]]:
+    collate = DataCollatorWithPadding(tokenizer)
+    kept = rows.select_columns([n for n in rows.column_names if n in {*tokenizer.model_input_names, "labels"}])
+    starts = range(0, len(kept), settings.batch_size)
+    return [collate(list(kept.select(range(i, min(i + settings.batch_size, len(kept)))))) for i in starts]
+
+
+def _measure(
+    model: PreTrainedModel,
+    task: TextClassification,
+    settings: SensitivitySettings,
+    train: list[dict[str, Tensor]],
+    data: list[dict[str, Tensor]],
+) -> dict[str, Any]:
+    def logits_of(batch: Mapping[str, Tensor]) -> Tensor:
+        return model(**{name: value.to(model.device) for name, value in accepted(model, batch).items()}).logits.float()
+
+    def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
+        labels, logits = batch["labels"].to(model.device), logits_of(batch)
+        return F.mse_loss(logits[:, 0], labels.float()) if task.regression else F.cross_entropy(logits, labels)
+
+    cuts = cuts_of(model, sorted(settings.sparsities))
+    whole, predictions = predict_with_cuts(
+        model,
+        _saliency(model, settings, train, loss_of),
+        cuts,
+        data,
+        lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
+    )
+    labels = np.concatenate([batch["labels"].numpy() for batch in data])
+    base = task.measure(labels, whole)
+    values = [float(METRICS[task.metric].compute(labels, predictions[cut])) for cut in cuts]
+    return {
+        "base": base,
+        "measurements": [_row(cut, value, base["value"]) for cut, value in zip(cuts, values, strict=True)],
+        "shared_layers": model.config.model_type == "albert",
+        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
+        "environment": environment(settings.threads) | {"device": str(model.device)},
+    }
+
+
+def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Any, loss_of: Any) -> Saliency:
+    if settings.saliency == "random":
+        return random_saliency(model, settings.seed)
+    return (taylor_saliency if settings.saliency == "taylor" else fisher_saliency)(model, batches, loss_of)
+
+
+def _row(cut: Cut, value: float, base: float) -> dict[str, Any]:
+    layer = None if cut.layer is None else cut.layer + 1
+    return asdict(cut) | {"layer": layer, "value": value, "change": value - base}
