@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,6 +90,9 @@ class SensitivitySettings:
             self.output.is_dir() and {path.name for path in self.output.iterdir()} <= set(FILES)
         ):
             raise ValueError(f"output: {self.output}, which holds something else; allowed: a new folder")
+        above = next(folder for folder in self.output.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise ValueError(f"output: {self.output}, which can't be made in {above}; allowed: a new folder")
 
     @property
     def task(self) -> TextClassification:

@@ -261,6 +261,7 @@ WRONG = {
     ),
     "output": (["--output", "classifier"], "output: .*classifier, which holds something else; allowed: a new folder"),
     "output file": (["--output", "train.tsv"], "output: .*train.tsv, which holds something else"),
+    "output below a file": (["--output", "train.tsv/out"], "output: train.tsv/out, which can't be made in .*train.tsv"),
     "no model": ("no such model", "'no such model' is neither a Hub id"),
     "no head": ("headless", "model: .*headless, without a classification head; allowed: a fine-tuned classifier"),
     "no family": ("gpt2", ".*gpt2.* is not supported; allowed: bert"),
