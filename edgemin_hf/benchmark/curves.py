@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from edgemin_hf.benchmark.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH, to_svg
+from edgemin_hf.benchmark.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH, to_svg
 
-_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
-_MARKERS = "osD^vPX"
+_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, INK)
+_MARKERS = "osD^vPX*"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str)
 
     Returns:
         The figure as SVG.
+
+    Raises:
+        ValueError: If there are more than eight curves, which no eye could tell apart.
     """
+    if len(curves) > len(_COLOURS):
+        raise ValueError(f"curves: {len(curves)}; allowed: {len(_COLOURS)} or fewer")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4))
         axes = figure.add_axes((0.12, 0.15, 0.84 if len(curves) == 1 else 0.66, 0.8))
