@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from edgemin_hf.benchmark.curves import Curve, draw_curves
 
 SPARSITIES = (0.25, 0.5, 0.75)
-SALIENCIES = ("random", "magnitude", "gradient", "snip_momentum", "taylor", "fisher")
+SALIENCIES = ("random", "magnitude", "gradient", "snip_momentum", "taylor", "taylor_weights", "fisher")
 MARKER = "<!-- table: written by benchmarks/pruning.py -->"
 
 

@@ -115,7 +115,12 @@ def _add_sensitivity(commands: Any) -> None:
     add("--metric", default="accuracy", metavar="NAME", help=f"{metrics} (%(default)s)")
     add("--max-length", type=int, default=128, metavar="N", help="tokens after which a text is cut (%(default)s)")
     add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")
-    add("--saliency", default="taylor", metavar="NAME", help="what goes first: taylor, fisher or random (%(default)s)")
+    add(
+        "--saliency",
+        default="taylor",
+        metavar="NAME",
+        help="what goes first: taylor, taylor_weights, fisher or random (%(default)s)",
+    )
     add("--saliency-examples", type=int, default=1024, metavar="N", help="rows that saliency needs (%(default)s)")
     shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
     add("--sparsities", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="SHARE", help=shares)

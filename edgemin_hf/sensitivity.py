@@ -27,12 +27,12 @@ from edgemin_hf.families import first_position
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.loading import load_pruned
 from edgemin_hf.metrics import METRICS
-from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency
+from edgemin_hf.pruning.saliency import MEASURES, Saliency, random_saliency
 from edgemin_hf.pruning.sensitivity import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.recipe_check import load_config
 from edgemin_hf.tasks import TextClassification
 
-SALIENCIES = ("taylor", "fisher", "random")
+SALIENCIES = (*MEASURES, "random")
 NUMBERS, HEAT_MAP, CURVES, PAGE = FILES = ("sensitivity.json", "sensitivity.svg", "curves.svg", "sensitivity.html")
 
 
@@ -48,7 +48,7 @@ class SensitivitySettings:
         text_column: As in `TextClassification`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
         examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
         saliency_examples: Number of rows of `train` that are drawn for the saliency.
-        saliency: By what the units that go first are chosen: "taylor", "fisher" or "random".
+        saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
         sparsities: Shares of units, above 0 to 1.
         batch_size: Rows of a pass.
         threads: Threads of PyTorch.
@@ -220,7 +220,7 @@ def _measure(
 def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Any, loss_of: Any) -> Saliency:
     if settings.saliency == "random":
         return random_saliency(model, settings.seed)
-    return (taylor_saliency if settings.saliency == "taylor" else fisher_saliency)(model, batches, loss_of)
+    return MEASURES[settings.saliency](model, batches, loss_of)
 
 
 def _row(cut: Cut, value: float, base: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruned_shape import pruned_shape
 from edgemin_hf.pruning.depth import losses_without, remove_least_layers
 from edgemin_hf.pruning.one_shot import prune_layers, prune_units
-from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency
+from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency, weight_saliency
 from edgemin_hf.pruning.selection import Parameters, rearranged, select
 from edgemin_hf.pruning.tuning import tune_masks
 from edgemin_hf.surgery import Selection, remove, remove_layers
@@ -61,7 +61,25 @@ def test_saliency_is_of_the_gradients_of_masks(family):
     assert not any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("measure", [taylor_saliency, fisher_saliency])
+@pytest.mark.parametrize("family", ["bert", "deberta", "albert", "modernbert"])
+def test_weight_saliency_is_of_weights_times_their_gradients(family):
+    model = tiny(family)
+    measured = weight_saliency(model, [batch(), batch(seed=1)], loss_of(model))
+    block = Encoder(model).blocks[0]
+    heads, neurons = np.zeros(4), np.zeros(64)
+    for inputs in (batch(), batch(seed=1)):
+        loss_of(model)(inputs).backward()
+        found = [(p.detach() * p.grad).double().numpy() for p in (block.attention_output.weight, block.ffn_in.weight,
+                                                                   block.ffn_out.weight)]  # fmt: skip
+        model.zero_grad()
+        heads += [np.abs(found[0][:, 8 * head : 8 * head + 8]).sum() for head in range(4)]
+        for neuron in range(64):
+            neurons[neuron] += np.abs(found[1][neuron::64]).sum() + np.abs(found[2][:, neuron]).sum()
+    np.testing.assert_allclose(measured.heads[0], heads, rtol=1e-5)
+    np.testing.assert_allclose(measured.neurons[0], neurons, rtol=1e-5)
+
+
+@pytest.mark.parametrize("measure", [taylor_saliency, weight_saliency, fisher_saliency])
 def test_saliency_ignores_padding(measure):
     model = tiny()
     narrow = measure(model, [batch()], loss_of(model))
@@ -76,7 +94,7 @@ def test_a_loss_that_reaches_no_layer_is_refused():
         taylor_saliency(model, [batch()], lambda inputs: model.classifier.weight.sum())
 
 
-@pytest.mark.parametrize("saliency", [taylor_saliency, fisher_saliency])
+@pytest.mark.parametrize("saliency", [taylor_saliency, weight_saliency, fisher_saliency])
 def test_what_does_nothing_goes_first(saliency):
     model = tiny()
     silence(model, Selection([[1, 3]] * 3, [range(32, 64)] * 3))

@@ -308,7 +308,7 @@ def test_two_configs_of_one_method_are_summed(tmp_path, tokenizer):
     assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("saliency", ["taylor", "fisher", "random"])
+@pytest.mark.parametrize("saliency", ["taylor", "taylor_weights", "fisher", "random"])
 @pytest.mark.parametrize("schedule", ["cubic", "iterative"])
 def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedule, saliency):
     config = PruningConfig(0.5, 0.5, saliency=saliency, schedule=schedule, start=0.2, end=0.8, rounds=3)

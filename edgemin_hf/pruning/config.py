@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Saliencies = Literal["taylor", "fisher", "random", "snip_momentum", "magnitude", "gradient"]
+Saliencies = Literal["taylor", "taylor_weights", "fisher", "random", "snip_momentum", "magnitude", "gradient"]
 INC_SALIENCIES = ("snip_momentum", "magnitude", "gradient")
 """The saliencies that Intel Neural Compressor provides."""
 Schedule = Literal["one_shot", "cubic", "iterative"]
@@ -34,8 +34,9 @@ class PruningConfig:
             begins. A resumed gradual run goes on with its table.
         scope: "layer" removes as many units from each layer: plain `transformers` reloads the result. "model"
             compares units of all layers.
-        saliency: "taylor" (|a . dL/da| of each example, Michel et al. 2019, arXiv 1905.10650), "fisher" (its square,
-            then a search within each layer by their products, Kwon et al. 2022, arXiv 2204.09656), "random": a
+        saliency: "taylor" (|a . dL/da| of each example, Michel et al. 2019, arXiv 1905.10650), "taylor_weights"
+            (|w . dL/dw| of a unit's weights, ROSITA, Liu et al. 2021, arXiv 2103.11367), "fisher" (the square of the
+            first, then a search within each layer by their products, Kwon et al. 2022, arXiv 2204.09656), "random": a
             control; or Intel Neural Compressor's "snip_momentum", "magnitude" and "gradient".
         saliency_examples: Number of training examples that the saliency is measured on.
         tune_masks: Whether what stays is scaled so that each layer's output comes closest to the whole model's (Kwon et

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.masks import masked
-from edgemin_hf.pruning.saliency import Saliency, mask_gradients, no_scores, random_saliency
+from edgemin_hf.pruning.saliency import Saliency, add_weight_products, mask_gradients, no_scores, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.surgery import Selection
 
@@ -70,7 +70,8 @@ class GradualPruner(TrainerCallback):
         """Puts the masks on the model, as the checkpoint kept them if there is one."""
         if self.resume_from is not None:
             self._load(load_file(self.resume_from / PRUNING_STATE), keep_scores=state.is_world_process_zero)
-        self._hooks.enter_context(mask_gradients(self.model, self._add))
+        if self.config.saliency in ("taylor", "fisher"):
+            self._hooks.enter_context(mask_gradients(self.model, self._add))
         blocks = Encoder(self.model).blocks
         pairs = [zip((b.attention_output, b.ffn_out), m, strict=True) for b, m in zip(blocks, self.masks, strict=True)]
         self._hooks.enter_context(masked(chain.from_iterable(pairs)))
@@ -78,6 +79,11 @@ class GradualPruner(TrainerCallback):
     def _add(self, layer: int, kind: int, gradients: Tensor) -> None:
         amounts = gradients.abs() if self.config.saliency == "taylor" else gradients.square()
         (self.scores.heads, self.scores.neurons)[kind][layer] += amounts.sum(0).cpu()
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Scores units by their weights' gradients, where that is the saliency."""
+        if self.config.saliency == "taylor_weights":
+            add_weight_products(self.model, self.scores)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

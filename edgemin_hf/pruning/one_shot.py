@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
 from edgemin_hf.pruning.inc import select_once
-from edgemin_hf.pruning.saliency import Batches, Loss, Saliency, fisher_saliency, random_saliency, taylor_saliency
+from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.pruning.tuning import tune_masks
 from edgemin_hf.surgery import remove
@@ -61,8 +61,7 @@ def prune_units(
     if config.saliency == "random":
         saliency = random_saliency(model, config.pruning_seed)
     else:
-        measure = taylor_saliency if config.saliency == "taylor" else fisher_saliency
-        found = measure(model, batches(), loss_of)
+        found = MEASURES[config.saliency](model, batches(), loss_of)
         gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
         saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
     whole = copy.deepcopy(model) if config.tune_masks else None

@@ -7,7 +7,7 @@ activation times its gradient, summed over positions (and over the dimensions of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,43 @@ def taylor_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
     return _reached(totals, "taylor")
 
 
+def weight_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
+    """Measures sum |w . dL/dw| over a unit's weights and over batches (ROSITA, Liu et al. 2021, arXiv 2103.11367).
+
+    Args:
+        model: As `taylor_saliency`.
+        batches: As `taylor_saliency`.
+        loss_of: As `taylor_saliency`.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: As `taylor_saliency`.
+    """
+    totals = no_scores(model)
+    _backward(model, batches, loss_of, None, lambda: add_weight_products(model, totals))
+    return _reached(totals, "taylor_weights")
+
+
+@torch.no_grad()
+def add_weight_products(model: PreTrainedModel, totals: Saliency) -> None:
+    """Adds |w . dL/dw| of the gradients that a model holds to the scores of its units.
+
+    The weights of a head are its columns of the attention's output matrix; those of a neuron its row of the first
+    feed-forward matrix (and that of its gate) and its column of the second.
+    """
+    for index, block in enumerate(Encoder(model).blocks):
+        if block.attention_output.weight.grad is None or block.ffn_out.weight.grad is None:
+            continue
+        output, first, second = (
+            (linear.weight * linear.weight.grad).double().abs()
+            for linear in (block.attention_output, block.ffn_in, block.ffn_out)
+        )
+        totals.heads[index] += output.sum(0).unflatten(0, (block.num_heads, -1)).sum(1).cpu()
+        totals.neurons[index] += (first.sum(1).unflatten(0, (-1, block.num_neurons)).sum(0) + second.sum(0)).cpu()
+
+
 def fisher_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
     """Measures sum (dL/dm)^2 over examples, the diagonal of the empirical Fisher information of the masks.
 
@@ -127,6 +164,14 @@ def fisher_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
     return _reached(Saliency([s[0] for s in squares], [s[1] for s in squares], gradients), "fisher")
 
 
+MEASURES: dict[str, Callable[[PreTrainedModel, Batches, Loss], Saliency]] = {
+    "taylor": taylor_saliency,
+    "taylor_weights": weight_saliency,
+    "fisher": fisher_saliency,
+}
+"""The saliencies that need batches, by their names in `PruningConfig`."""
+
+
 def random_saliency(model: PreTrainedModel, seed: int) -> Saliency:
     """Draws a score for every head and neuron: the control that any saliency has to beat."""
     generator = torch.Generator().manual_seed(seed)
@@ -146,13 +191,21 @@ def no_scores(model: PreTrainedModel) -> Saliency:
     )
 
 
-def _backward(model: PreTrainedModel, batches: Batches, loss_of: Loss, receive: Receive) -> None:
+def _backward(
+    model: PreTrainedModel,
+    batches: Batches,
+    loss_of: Loss,
+    receive: Receive | None,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs each batch forward and backward, hands out mask gradients and, after each batch, calls `after`."""
     was_training = model.training
     model.eval()
     try:
-        with mask_gradients(model, receive):
+        with nullcontext() if receive is None else mask_gradients(model, receive):
             for batch in batches:
                 loss_of(batch).backward()
+                after()
                 model.zero_grad()
     finally:
         model.train(was_training)
