@@ -119,7 +119,7 @@ def _add_sensitivity(commands: Any) -> None:
         "--saliency",
         default="taylor",
         metavar="NAME",
-        help="what goes first: taylor, taylor_weights, fisher or random (%(default)s)",
+        help="taylor, taylor_weights, fisher or random (%(default)s)",
     )
     add("--saliency-examples", type=int, default=1024, metavar="N", help="rows that saliency needs (%(default)s)")
     shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
