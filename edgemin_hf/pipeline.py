@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import shutil
 import time
@@ -75,6 +76,9 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
         write_whole(file, json.dumps(record, indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
         print(describe_result(record), flush=True)
+    # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
+    # the memory of many stages in one process.
+    gc.collect()
 
 
 def describe_result(record: Mapping[str, Any]) -> str:

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from safetensors.numpy import load_file
 from test_recipe import place, put, write_recipe  # noqa: F401 - a fixture
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
@@ -97,6 +98,23 @@ def test_stages_say_what_they_did(finished, capsys):
     assert trained["task_distill"]["examples"] == 8 * 144
     assert trained["distill"]["after"] < trained["distill"]["before"]
     assert trained["task_distill"]["after"] >= trained["task_distill"]["before"]
+
+
+def test_no_model_of_a_stage_stays_in_memory(place):  # noqa: F811
+    def models():
+        return sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())
+
+    def short(recipe):
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] in ("finetune", "task_distill")]
+
+    gc.collect()
+    before, recipe = models(), write_recipe(place, short)
+    gc.disable()
+    try:
+        assert main(["run", str(recipe)]) == 0
+        assert models() == before
+    finally:
+        gc.enable()
 
 
 def test_what_is_done_is_not_done_again(finished, capsys):
