@@ -23,12 +23,12 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pyt
 	$(BIN)/python -m pip check
 	touch $@
 
-install: $(VENV)/.installed-quickstart  ## Make .venv and install the package with its pinned dependencies
+install: $(VENV)/.installed-quickstart $(VENV)/.installed-inc  ## Make .venv and install the package with its pinned dependencies
 
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
-test: $(VENV)/.installed-test $(VENV)/.installed-intel lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data

@@ -232,7 +232,7 @@ def _import_inc() -> Any:
             from neural_compressor import config
             from neural_compressor.compression.pruner import pruners, utils
         except ImportError as error:
-            raise ImportError("pruning by INC needs neural-compressor: pip install 'edgemin-hf[intel]'") from error
+            raise ImportError("pruning by INC needs neural-compressor: pip install 'edgemin-hf[inc]'") from error
     if "LOGLEVEL" not in os.environ:
         logging.getLogger("neural_compressor").setLevel(logging.WARNING)
     return SimpleNamespace(
