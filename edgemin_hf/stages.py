@@ -96,7 +96,7 @@ def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
     inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
     arrays, predictions = {model: _arrays(dataset) for model, dataset in inputs.items()}, {}
     for row, file in _files(run).items():
-        logits = predict(load_runner(file, run.threads), arrays[row[0]], f"Predictions of {' / '.join(row)}")
+        logits = predict(load_runner(row, file, run.threads), arrays[row[0]], f"Predictions of {' / '.join(row)}")
         predictions["_".join(row)] = task.predictions(logits)
     results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
     _write_json(folder / "results.json", results)
@@ -117,7 +117,7 @@ def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
     chosen = np.linspace(0, count - 1, min(stage.sentences, count)).round().astype(int)
     inputs = {model: _arrays(test.select(chosen)) for model, test in tests.items()}
     files = _files(run)
-    runners = {row: load_runner(file, run.threads) for row, file in files.items()}
+    runners = {row: load_runner(row, file, run.threads) for row, file in files.items()}
     times = measure_latency(runners, inputs, stage.rounds)
     results = _read_json(evaluated / "results.json")
     rows = benchmark_rows(files, times, run.threads, {row: results["_".join(row)] for row in files})

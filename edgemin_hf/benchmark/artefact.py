@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from edgemin_hf.benchmark.measure import benchmark_rows, environment, files_of, load_runner, measure_latency, tokenized
+from edgemin_hf.benchmark.measure import (
+    benchmark_rows,
+    environment,
+    files_of,
+    in_openvino,
+    load_runner,
+    measure_latency,
+    tokenized,
+)
 from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.onnx import export_baseline
 
 
 def benchmark_artefact(
-    artefact: Path, teacher: Path | None, texts: Path | None, *, threads: int, rounds: int
+    artefact: Path, teacher: Path | None, texts: Path | None, *, threads: int, rounds: int, openvino: bool = False
 ) -> dict[str, Any]:
     """Measures latency and size of an artefact, and of its teacher where one is given.
 
@@ -25,16 +34,19 @@ def benchmark_artefact(
         texts: File with a text a line, or a pair with a tab between; None takes built-in sentences.
         threads: Threads of a pass.
         rounds: Number of counted rounds over the sentences.
+        openvino: Whether the graphs are measured in OpenVINO too.
 
     Returns:
         The contents of a `benchmark.json`, without the task's metric.
 
     Raises:
-        ValueError: If a file is missing, or a number is below 1.
+        ValueError: If a file or OpenVINO is missing, or a number is below 1.
     """
     for name, value in (("threads", threads), ("rounds", rounds)):
         if value < 1:
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
+    if openvino and find_spec("openvino") is None:
+        raise ValueError('--openvino, whose package is missing; allowed: after `pip install "edgemin-hf[intel]"`')
     files = files_of("student", artefact, artefact)
     required = [*files.values(), artefact / "config.json"]
     required += [] if teacher is None else [teacher / "config.json", teacher / "model.safetensors"]
@@ -46,14 +58,16 @@ def benchmark_artefact(
         if teacher is not None:
             export_baseline(teacher, Path(scratch) / "teacher")
             files = files_of("teacher", teacher, Path(scratch) / "teacher") | files
-        runners = {row: load_runner(file, threads) for row, file in files.items()}
+        if openvino:
+            files |= in_openvino(files)
+        runners = {row: load_runner(row, file, threads) for row, file in files.items()}
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
         inputs = {
             model: tokenized(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()
         }
         times = measure_latency(runners, inputs, rounds)
         rows = benchmark_rows(files, times, threads)
-    return {"rows": rows, "environment": environment(threads)}
+    return {"rows": rows, "environment": environment(threads, *["openvino"] * openvino)}
 
 
 def _read_lines(path: Path) -> list[Text]:

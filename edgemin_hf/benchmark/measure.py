@@ -15,13 +15,13 @@ from safetensors import safe_open
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, PyTorchRunner, Runner
+from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, OpenVinoRunner, PyTorchRunner, Runner
 from edgemin_hf.data import Text
 from edgemin_hf.export.graph import count_parameters, size_bytes
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH
 
 Row = tuple[str, str, str]
-"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime") and precision ("fp32", "int8") of a row."""
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino") and precision ("fp32", "int8")."""
 
 Name = TypeVar("Name", bound=tuple[Any, ...])
 
@@ -47,9 +47,20 @@ def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
     }
 
 
-def load_runner(file: Path, threads: int) -> Runner:
-    """Loads a row's model for running: a graph in ONNX Runtime, a checkpoint in PyTorch."""
-    return OnnxRunner(file, threads) if file.suffix == ".onnx" else PyTorchRunner(file.parent, threads)
+def in_openvino(files: Mapping[Row, Path]) -> dict[Row, Path]:
+    """Returns the rows that run the graphs of ONNX Runtime's rows in OpenVINO."""
+    return {
+        (model, "openvino", precision): file
+        for (model, runtime, precision), file in files.items()
+        if runtime == "onnxruntime"
+    }
+
+
+def load_runner(row: Row, file: Path, threads: int) -> Runner:
+    """Loads a row's model for running in its runtime."""
+    if row[1] == "pytorch":
+        return PyTorchRunner(file.parent, threads)
+    return (OpenVinoRunner if row[1] == "openvino" else OnnxRunner)(file, threads)
 
 
 def measure_latency(
@@ -130,8 +141,8 @@ def benchmark_rows(
     ]
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """Describes the machine and the versions behind a measurement."""
+def environment(threads: int, *more_packages: str) -> dict[str, Any]:
+    """Describes the machine and the versions behind a measurement, those of further packages too."""
     return {
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -140,7 +151,7 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in (*_PACKAGES, *more_packages)},
     }
 
 

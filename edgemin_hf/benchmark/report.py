@@ -12,7 +12,7 @@ from markupsafe import Markup
 from edgemin_hf.metrics import METRICS
 
 DASH = "—"
-RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric"})
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
 
