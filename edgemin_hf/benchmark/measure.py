@@ -60,7 +60,7 @@ def load_runner(row: Row, file: Path, threads: int) -> Runner:
     """Loads a row's model for running in its runtime."""
     if row[1] == "pytorch":
         return PyTorchRunner(file.parent, threads)
-    return (OpenVinoRunner if row[1] == "openvino" else OnnxRunner)(file, threads)
+    return OpenVinoRunner(file, threads) if row[1] == "openvino" else OnnxRunner(file, threads)
 
 
 def measure_latency(

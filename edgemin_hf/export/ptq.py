@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequ
         )
         quantizer.quantize(preset, scratch, calibration_tensors_range=ranges)
         output.parent.mkdir(parents=True, exist_ok=True)
-        (Path(scratch) / f"{graph.stem}_quantized.onnx").replace(output)
+        shutil.move(Path(scratch) / f"{graph.stem}_quantized.onnx", output)
 
 
 def _parts(text: Text) -> tuple[str, ...]:

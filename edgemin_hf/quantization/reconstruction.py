@@ -86,7 +86,8 @@ def reconstruct(
 ) -> list[Reconstruction]:
     """Trains, in place, one module after another of a quantised model to compute what the teacher's computes.
 
-    Weights, biases, LayerNorms and the ranges of the inputs are trained; the scales of the weights follow their rows.
+    Weights, biases, LayerNorms and the ranges of the inputs are trained, also what is frozen: a copy of a frozen teacher
+    is to learn too. The scales of the weights follow their rows.
     What several modules share (tables of relative positions, tied decoders) stays as it is. All is done in evaluation
     mode: without dropout, and without ranges that move by observation.
 
