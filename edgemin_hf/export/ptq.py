@@ -19,8 +19,8 @@ from edgemin_hf.export.onnx import _quiet_exporter
 def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], output: Path) -> None:
     """Quantises a float graph as anybody would with Optimum: static INT8, min-max ranges (AVX512-VNNI preset).
 
-    Weights are int8 by channel. Activations are uint8 by tensor, in the range that they have on `texts`, in every
-    operator that the preset takes, so also in residual sums and in softmax, whose inputs have outliers.
+    Weights are int8 by channel. Activations are uint8 by tensor, in the range that they have on `texts`, wherever the
+    preset's operators read them: in linear layers, attention's two products, LayerNorms and embeddings.
 
     Args:
         graph: An fp32 ONNX file, such as `export_baseline` writes.

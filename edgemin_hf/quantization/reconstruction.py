@@ -86,16 +86,16 @@ def reconstruct(
 ) -> list[Reconstruction]:
     """Trains, in place, one module after another of a quantised model to compute what the teacher's computes.
 
-    Weights, biases, LayerNorms and the ranges of the inputs are trained, also what is frozen: a copy of a frozen teacher
-    is to learn too. The scales of the weights follow their rows.
-    What several modules share (tables of relative positions, tied decoders) stays as it is. All is done in evaluation
-    mode: without dropout, and without ranges that move by observation.
+    Weights, biases, LayerNorms and the ranges of the inputs are trained, also frozen ones: a copy of a frozen teacher
+    is to learn too. The scales of the weights follow their rows. What several modules share (tables of relative
+    positions, tied decoders) stays as it is, or as its first module left it. All is done in evaluation mode: without
+    dropout, and without ranges that move by observation.
 
     Args:
         model: The quantised model, calibrated: any modules with trainable weights.
         teacher: The model before it was quantised; it stays as it is.
         batches: Batches of inputs that both models take, with `attention_mask`; labels are not read. Their sizes, order
-            of lengths and padding change nothing. Three hidden states of each token used are kept in memory.
+            of lengths and padding change nothing. Up to five hidden states of each token are kept in memory.
         config: The settings.
 
     Returns:
