@@ -94,8 +94,8 @@ def reconstruct(
     Args:
         model: The quantised model, calibrated: any modules with trainable weights.
         teacher: The model before it was quantised; it stays as it is.
-        batches: Batches of inputs that both models take, with `attention_mask`; labels are not read. Their sizes, order
-            of lengths and padding change nothing. Up to five hidden states of each token are kept in memory.
+        batches: Batches of inputs that both models take, with `attention_mask`; labels are not read. Their sizes and
+            padding change nothing. Up to five hidden states of each token are kept in memory.
         config: The settings.
 
     Returns:
