@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
     benchmark.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a pass (%(default)s)")
     benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
-    benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `intel`)")
+    benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `openvino`)")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
     benchmark.set_defaults(command=_benchmark)
 

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from conftest import sentences, tiny
 
-from edgemin_hf.export.graph import optimized_graph, quantized_nodes, size_bytes
+from edgemin_hf.export.graph import optimized_graph, quantized_nodes
 from edgemin_hf.export.onnx import FP32_GRAPH, export_baseline
 from edgemin_hf.export.ptq import quantize_static
 
@@ -37,7 +37,7 @@ def test_the_static_graph_is_near_the_float_one(graphs, tokenizer):
 
 
 def test_its_products_run_on_integers_with_fixed_ranges(graphs, tmp_path):
-    float_graph, static = graphs
+    static = graphs[1]
     ran = quantized_nodes(optimized_graph(static, tmp_path / "optimized.onnx"))
     assert sum(ran.values()) >= 3 * 6 + 2, "each linear layer, whatever else"
     assert "DynamicQuantizeMatMul" not in ran
@@ -45,7 +45,6 @@ def test_its_products_run_on_integers_with_fixed_ranges(graphs, tmp_path):
     operators = [node.op_type for node in onnx.load(str(static)).graph.node]
     assert "DynamicQuantizeLinear" not in operators
     assert operators.count("QuantizeLinear") > 20
-    assert size_bytes(static) < size_bytes(float_graph)
 
 
 def test_the_calibration_texts_set_the_ranges(graphs, tokenizer, tmp_path):

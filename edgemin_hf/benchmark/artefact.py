@@ -46,7 +46,7 @@ def benchmark_artefact(
         if value < 1:
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
     if openvino and find_spec("openvino") is None:
-        raise ValueError('--openvino, whose package is missing; allowed: after `pip install "edgemin-hf[intel]"`')
+        raise ValueError('--openvino, whose package is missing; allowed: after `pip install "edgemin-hf[openvino]"`')
     files = files_of("student", artefact, artefact)
     required = [*files.values(), artefact / "config.json"]
     required += [] if teacher is None else [teacher / "config.json", teacher / "model.safetensors"]

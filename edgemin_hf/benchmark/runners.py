@@ -65,7 +65,7 @@ class OnnxRunner:
 
 
 class OpenVinoRunner:
-    """Runs a graph in OpenVINO on the CPU; needs the package openvino, which the extra `intel` brings.
+    """Runs a graph in OpenVINO on the CPU; needs the package openvino, which the extra `openvino` brings.
 
     Float operations run in float32, as in the other runtimes: by itself OpenVINO takes bfloat16 where the CPU has it.
 
