@@ -14,8 +14,9 @@ from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
-from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, PruneVocabulary, TaskStage
+from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
+from edgemin_hf.student_pruning import check_schedule
 from edgemin_hf.surgery import check_prunable
 
 
@@ -70,6 +71,9 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
             pruning = stage if isinstance(stage, Prune) else getattr(stage, "pruning", None)
             if pruning is not None:
                 check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
+                before = recipe.stages[: recipe.stages.index(stage) + 1]
+                for quantize in (other for other in before if isinstance(other, Quantize)):
+                    check_schedule(pruning, quantize)
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

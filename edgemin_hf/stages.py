@@ -28,7 +28,7 @@ from edgemin_hf.benchmark.measure import (
 from edgemin_hf.benchmark.report import render_report
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.graph import bytes_by_component
-from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, export_baseline, export_onnx
+from edgemin_hf.export.onnx import QUANTIZED_GRAPHS, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
@@ -75,9 +75,13 @@ def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
     made = export_onnx(student, run.tokenizer_of("student"), folder / "student", texts=texts)
     export_baseline(run.teacher_folder, folder / "teacher")
-    assert made.int8 is not None  # noqa: S101 - the student has been quantised
-    note = f"INT8 graph differs from PyTorch by {made.int8.error:.1e}, of {made.int8.limit:.1e} allowed"
-    return {"notes": [note], "fidelity": {"fp32": asdict(made.fp32), "int8": asdict(made.int8)}}
+    checks = {name: check for name in ("fp32", *QUANTIZED_GRAPHS) if (check := getattr(made, name)) is not None}
+    notes = [
+        f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"
+        for name, check in checks.items()
+        if name != "fp32"
+    ]
+    return {"notes": notes, "fidelity": {name: asdict(check) for name, check in checks.items()}}
 
 
 _MODELS = ("teacher", "student")
@@ -166,13 +170,11 @@ def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
     times = load_file(run.output / Benchmark.folder / "latencies.safetensors")
     latencies = {figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
                  for row in benchmark["rows"]}  # fmt: skip
-    export = run.output / Export.folder
-    graphs = {
-        "teacher fp32": export / "teacher" / FP32_GRAPH,
-        "student fp32": export / "student" / FP32_GRAPH,
-        "student int8": export / "student" / INT8_GRAPH,
+    components = {
+        f"{model} {precision}": bytes_by_component(graph)
+        for (model, runtime, precision), graph in _files(run).items()
+        if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
     }
-    components = {name: bytes_by_component(graph) for name, graph in graphs.items()}
     pictures = {
         "size_metric": (
             f"Size on disk against {METRICS[run.task.metric].title}: up and to the left is better. "

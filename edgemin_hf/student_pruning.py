@@ -22,6 +22,7 @@ from edgemin_hf.pruning.one_shot import prune_layers, prune_units
 from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
+from edgemin_hf.quantization.native import QuantizationConfig
 from edgemin_hf.surgery import check_prunable, remove
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def check_pruning(
     model: PreTrainedModel,
     config: PruningConfig | WeightPruningConfig,
     student_taps: Collection[Tap],
-    quantizes: bool,
+    quantization: QuantizationConfig | None,
 ) -> None:
     """Checks that a student can be pruned as is asked for, beside what else is done with it.
 
@@ -40,18 +41,20 @@ def check_pruning(
         model: The student.
         config: What is to go.
         student_taps: Inner tensors of the student that objectives read.
-        quantizes: Whether it is trained for quantisation.
+        quantization: What it is quantised to in the same training, if it is.
 
     Raises:
         ValueError: If not.
     """
     if not isinstance(config, PruningConfig):
-        if quantizes:
+        if quantization is not None:
             raise ValueError(
                 "pruning_config: Neural Compressor's own beside quantization_config, whose layers it does not find; "
                 "allowed: a PruningConfig"
             )
         return
+    if quantization is not None:
+        check_schedule(config, quantization)
     layers = config.layer_sparsity > 0
     check_prunable(model.config, heads=config.removes_heads, layers=layers)
     if layers and student_taps:
@@ -62,6 +65,19 @@ def check_pruning(
         check_tunable(model)
     if config.target_latency_ms is not None:
         check_exportable(model.config)
+
+
+def check_schedule(pruning: PruningConfig, quantization: QuantizationConfig) -> None:
+    """Checks that pruning leaves weights on the grids that they are trained on.
+
+    Raises:
+        ValueError: If not.
+    """
+    if quantization.weights == "int4" and pruning.schedule != "one_shot":
+        raise ValueError(
+            f"schedule: {pruning.schedule} beside weights: int4, whose groups would change when units are removed at "
+            "the end; allowed: one_shot, or a training of its own before"
+        )
 
 
 class StudentPruning:

@@ -156,6 +156,8 @@ def _keep_rows(module: nn.Module, path: str, rows: Tensor) -> None:
         if found.bias is not None:
             found.bias = _kept(found.bias, 0, rows)
         found.out_features = len(rows)
+        if getattr(found, "weight_scale", None) is not None:  # of a fake-quantised layer with fixed scales
+            found.weight_scale = found.weight_scale.index_select(0, rows.to(found.weight_scale.device))
     elif found is not None:
         setattr(parent, name, _kept(found, 0, rows))
 

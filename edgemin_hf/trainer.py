@@ -61,7 +61,7 @@ class DistillationTrainer(Trainer):
         pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
             before the first step, or in masked steps on the way. Neural Compressor's own configuration is taken too.
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
-            `train` first calibrates the ranges of their inputs on the training data.
+            `train` first calibrates the ranges of their inputs on the training data, which INT8 needs.
         **kwargs: As `transformers.Trainer`.
 
     Raises:
@@ -87,9 +87,10 @@ class DistillationTrainer(Trainer):
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
-            check_pruning(model, pruning_config, taps, quantization_config is not None)
-        # A student that was quantised before brings its ranges.
-        self._calibrated = quantization_config is None or bool(fake_quantized_linears(model))
+            check_pruning(model, pruning_config, taps, quantization_config)
+        # A student that was quantised before brings its ranges; INT4 has none.
+        ranges = quantization_config is not None and quantization_config.weights == "int8"
+        self._calibrated = not ranges or bool(fake_quantized_linears(model))
         if quantization_config is not None:
             prepare_qat(model, quantization_config)
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)

@@ -72,6 +72,21 @@ def test_the_front_matter_says_what_the_hub_needs():
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9068, "name": "Accuracy"}]
 
 
+def test_an_int4_model_is_told_as_such():
+    rows = [TEACHER, row("teacher", "onnxruntime", "int8", 0.91, 23_000_000, 2.0), {**STUDENT, "precision": "int4"}]
+    card = render_card(**FACTS | {"benchmark": {"rows": rows}})
+    meta = front_matter(card)
+    assert "int4" in meta["tags"]
+    assert "int8" not in meta["tags"]
+    assert meta["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9068
+    assert card.count("model_q4.onnx") == 3
+    assert "model_quantized.onnx" not in card
+    assert "trained with weights of 4 bits" in card
+    assert "8-bit" not in card
+    assert "The student at int4 in ONNX Runtime takes 15.0 MB" in card
+    assert "int4" not in render_card(**FACTS)
+
+
 def test_a_model_without_measured_accuracy_claims_none():
     rows = [TEACHER, {**STUDENT, "value": None, "n": None}]
     card = render_card(**FACTS | {"benchmark": {"rows": rows}})

@@ -99,7 +99,7 @@ def bert(tmp_path: Path) -> Path:
 @pytest.fixture
 def artefact(tmp_path: Path) -> Path:
     folder = tmp_path / "artefact"
-    for name in (*push.REQUIRED_FILES, "tokenizer.json"):
+    for name in (*push.REQUIRED_FILES, "onnx/model_quantized.onnx", "tokenizer.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(os.urandom(1000) if name.endswith((".onnx", ".safetensors")) else b"{}")
     return folder
@@ -157,6 +157,16 @@ def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytes
     monkeypatch.delattr(push, "HfApi")
     (artefact / name).unlink()
     with pytest.raises(ValueError, match=f"lacks {name}$"):
+        push.push_artefact(artefact, "edge/mini")
+
+
+def test_push_takes_either_quantised_graph(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(push, "HfApi")
+    (artefact / "onnx/model_quantized.onnx").rename(artefact / "onnx/model_q4.onnx")
+    with pytest.raises(NameError, match="HfApi"):  # gets as far as the Hub
+        push.push_artefact(artefact, "edge/mini")
+    (artefact / "onnx/model_q4.onnx").unlink()
+    with pytest.raises(ValueError, match=r"lacks onnx/model_quantized\.onnx or onnx/model_q4\.onnx$"):
         push.push_artefact(artefact, "edge/mini")
 
 

@@ -252,6 +252,28 @@ def test_a_smaller_vocabulary_is_the_students_alone(place):  # noqa: F811
     assert main(["benchmark", str(artefact), "--teacher", str(place / "run/teacher"), "--rounds", "1"]) == 0
 
 
+def test_an_int4_student_goes_all_the_way(place, capsys):  # noqa: F811
+    def change(recipe):
+        left_out = ("distill", "task_distill", "prune")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
+        put("quantize.weights", "int4", "quantize.embeddings", "int4")(recipe)
+        put("quantize.pruning", {"ffn_sparsity": 0.5})(recipe)
+
+    assert main(["run", str(write_recipe(place, change))]) == 0
+    artefact = place / "run/artefact"
+    assert sorted(file.name for file in (artefact / "onnx").iterdir()) == ["model.onnx", "model_q4.onnx"]
+    rows = json.loads((artefact / "benchmark.json").read_text())["rows"]
+    last = rows[-1]
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "int8", "fp32", "fp32", "int4"]
+    assert last["size_bytes"] == (artefact / "onnx/model_q4.onnx").stat().st_size
+    assert last["parameters"] == pytest.approx(rows[-2]["parameters"], rel=0.01)
+    assert "student int4" in (artefact / "figures/bytes.svg").read_text()
+    note = json.loads((place / "run/stages/export.json").read_text())["notes"][0]
+    assert note.startswith("INT4 graph differs from PyTorch by")
+    assert main(["benchmark", str(artefact), "--rounds", "1"]) == 0
+    assert "student  onnxruntime  int4" in capsys.readouterr().out
+
+
 def int8_weights(graph):
     return [np.prod(tensor.dims) for tensor in onnx.load(graph).graph.initializer if tensor.data_type == 3]
 

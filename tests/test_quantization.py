@@ -127,7 +127,7 @@ def test_plain_copy_is_full_precision():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"weights": "int3"}, {"embeddings": "int4"}, {"frozen_share": 2}, {"calibration_examples": 0}]
+    "wrong", [{"weights": "int3"}, {"embeddings": "int2"}, {"frozen_share": 2}, {"calibration_examples": 0}]
 )
 def test_impossible_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -92,6 +92,8 @@ WRONG = {
     "out of range": (put("prune.head_sparsity", 1.5), "prune.head_sparsity: 1.5; allowed: 0 to below 1"),
     "not positive": (put("distill.learning_rate", 0), "distill.learning_rate: 0; allowed: greater than 0"),
     "no batch": (put("quantize.per_device_train_batch_size", 0), "quantize.per_device_train_batch_size: 0; allowed: "),
+    "no such group": (put("quantize.group_size", 48), "quantize.group_size: 48; allowed: 32, 64"),
+    "no such weights": (put("quantize.weights", "int3"), "quantize.weights: .int3.; allowed: .int8. or .int4."),
     "a range's end": (put("quantize.frozen_share", 1.5), "quantize.frozen_share: 1.5; allowed: 0 to 1"),
     "missing file": (put("task.train_file", "nowhere.tsv"), "task.train_file: .*nowhere.tsv, which is no file"),
     "missing raw text": (put("raw_text.files", ["nowhere.tsv"]), "raw_text.files: .*nowhere.tsv, which is no file"),
@@ -122,6 +124,10 @@ WRONG = {
     "too much pruning": (
         put("quantize.pruning", {"ffn_sparsity": 1}),
         "quantize.pruning.ffn_sparsity: 1.0; allowed: 0 t",
+    ),
+    "units that go at the end of INT4": (
+        put("quantize.weights", "int4", "quantize.pruning", {"ffn_sparsity": 0.5, "schedule": "cubic"}),
+        "quantize.schedule: cubic beside weights: int4, .*; allowed: one_shot",
     ),
     "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: first"),
     "twice": (only("distill", "distill"), "stages: distill twice"),

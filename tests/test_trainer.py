@@ -187,7 +187,7 @@ GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=
 
 @pytest.mark.parametrize("checkpoint", [3, 6])
 @pytest.mark.parametrize(
-    "stage", ["relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize"]
+    "stage", ["relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize", "int4"]
 )
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     def trainer(folder, **arguments):
@@ -203,6 +203,9 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
             extra = {"pruning_config": GRADUAL}
         if stage in ("quantize", "prune and quantize"):
             extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
+        if stage == "int4":
+            extra = {"quantization_config": QuantizationConfig("int4", "int4")}
+            extra |= {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
         config = RELATIONS if stage == "relations" else TaskDistillationConfig()
         model = create_student(tiny(), 2)
         return make(
@@ -215,7 +218,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     resumed = trainer(tmp_path / "resumed")
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{checkpoint}"))
     assert_same(weights(resumed), weights(whole))
-    if "prune" in stage:
+    if "prune" in stage or stage == "int4":
         assert [layer.num_heads for layer in Encoder(resumed.model).layers] == [2, 2]
         assert resumed.model.config.pruned_heads == whole.model.config.pruned_heads
     if stage == "layers":
@@ -467,6 +470,26 @@ def test_what_a_bf16_run_trained_exports_faithfully(tmp_path, tokenizer):
     assert made.int8.error <= made.int8.limit
     with pytest.raises(ValueError, match="holds other things"):
         export_onnx(trainer.model, tokenizer, tmp_path)
+
+
+def test_pruning_and_int4_in_one_bf16_run_export_faithfully(tmp_path, tokenizer):
+    trainer = make(
+        tmp_path / "run", tokenizer, config=TaskDistillationConfig(), pruning_config=PruningConfig(0.5, 0.5),
+        quantization_config=QuantizationConfig("int4", "int4"), bf16=True,
+    )  # fmt: skip
+    before = weights(trainer)
+    trainer.train()
+    assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
+    after = weights(trainer)
+    name = "bert.embeddings.word_embeddings.weight"
+    assert not torch.equal(after[name], before[name])
+    made = export_onnx(trainer.model, tokenizer, tmp_path / "out", texts=["where is my card", "send the money now"])
+    assert made.int4.error <= made.int4.limit
+
+
+def test_units_do_not_go_at_the_end_where_int4_groups_would_change(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match=r"schedule: cubic beside weights: int4, .*; allowed: one_shot"):
+        make(tmp_path, tokenizer, pruning_config=GRADUAL, quantization_config=QuantizationConfig("int4"))
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path, tokenizer):

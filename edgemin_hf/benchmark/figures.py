@@ -157,7 +157,7 @@ def _draw_point(axes: Axes, row: Mapping[str, Any], point: np.ndarray) -> None:
     axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="none", ecolor=colour, elinewidth=1, capsize=3)
     # PyTorch is a ring, so that the same weights in ONNX Runtime show as a dot inside it.
     face, size = ("none", 10) if row["runtime"] == "pytorch" else (colour, 6)
-    axes.plot(x, y, "D" if row["precision"] == "int8" else "o", ms=size, mec=colour, mfc=face, mew=1.5)
+    axes.plot(x, y, "o" if row["precision"] == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
 
 
 def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None:

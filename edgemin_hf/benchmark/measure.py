@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerBase
 from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, OpenVinoRunner, PyTorchRunner, Runner
 from edgemin_hf.data import Text
 from edgemin_hf.export.graph import count_parameters, size_bytes
-from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH
+from edgemin_hf.export.onnx import FP32_GRAPH, INT4_GRAPH, QUANTIZED_GRAPHS
 
 Row = tuple[str, str, str]
-"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino") and precision ("fp32", "int8")."""
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
 
 Name = TypeVar("Name", bound=tuple[Any, ...])
 
@@ -39,11 +39,12 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list
 
 
 def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
-    """Returns the weight file of each row of a model: its checkpoint and its two graphs."""
+    """Returns the weight file of each row of a model: its checkpoint and its two graphs, the second as it was made."""
+    precision = "int4" if (graphs / INT4_GRAPH).is_file() else "int8"
     return {
         (model, "pytorch", "fp32"): checkpoint / "model.safetensors",
         (model, "onnxruntime", "fp32"): graphs / FP32_GRAPH,
-        (model, "onnxruntime", "int8"): graphs / INT8_GRAPH,
+        (model, "onnxruntime", precision): graphs / QUANTIZED_GRAPHS[precision],
     }
 
 

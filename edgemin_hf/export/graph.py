@@ -1,4 +1,4 @@
-"""Read ONNX files: how many parameters, how many bytes and in which component, which integer kernels."""
+"""Read ONNX files: how many parameters, how many bytes and in which component, which quantised kernels."""
 
 import re
 from collections import Counter
@@ -14,9 +14,12 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 COMPONENTS = ("word embeddings", "other embeddings", "attention", "FFN", "head", "rest")
 """The keys of `bytes_by_component`, in the order in which a token passes them."""
 
-INTEGER_MATMULS = frozenset(
-    {"MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "QAttention"}
-)
+QUANTIZED_OPS = frozenset(
+    {
+        "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "QAttention",
+        "MatMulNBits", "GatherBlockQuantized",
+    }
+)  # fmt: skip
 
 # The first pattern that occurs in a scope decides, so LayerNorm comes before the block that holds it.
 _SCOPES = (
@@ -30,14 +33,20 @@ _SCOPES = (
 # Operators between a stored tensor and the layer that uses it.
 _PASSED_THROUGH = frozenset({"Identity", "DequantizeLinear", "Transpose", "Cast"})
 # Inputs that hold scales or zero points.
-_QUANTIZATION_INPUTS = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "MatMulInteger": (2, 3)}
+_QUANTIZATION_INPUTS = {
+    "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "MatMulInteger": (2, 3), "MatMulNBits": (2, 3),
+    "GatherBlockQuantized": (2, 3),
+}  # fmt: skip
+# Input that holds packed weights, and that which holds the scales of their groups.
+_PACKED_INPUTS = {"MatMulNBits": (1, 2), "GatherBlockQuantized": (0, 2)}
 _WEIGHT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8})
 
 
 def count_parameters(path: Path | str) -> int:
     """Count the model parameters that a graph holds.
 
-    These are the elements of its weights, biases and LayerNorm tensors, in floating point or quantised. Scales, zero
+    These are the elements of its weights, biases and LayerNorm tensors, in floating point or quantised, also where
+    several share a byte. Scales, zero
     points, scalars, masks and shapes are left out. A tensor that the exporter stored once for several layers, because
     it is tied or because its values are equal, counts once.
 
@@ -51,7 +60,7 @@ def count_parameters(path: Path | str) -> int:
         FileNotFoundError: There is no such file.
     """
     graph = _Graph(path)
-    return sum(prod(tensor.dims) for name, tensor in graph.tensors() if graph.is_parameter(name, tensor))
+    return sum(graph.elements(name, tensor) for name, tensor in graph.tensors() if graph.is_parameter(name, tensor))
 
 
 def size_bytes(path: Path | str) -> int:
@@ -76,7 +85,8 @@ def bytes_by_component(path: Path | str) -> dict[str, int]:
 
     The parameters go by the scope in the name of the node that uses them, such as
     `/bert/encoder/layer.0/attention/self/query/MatMul`, because the exporter renames weights that it transposes.
-    LayerNorm, scales, zero points and the structure of the graph are "rest".
+    Scales of packed weights go with them: in groups of 32 they are a fifth of the bytes. LayerNorm, other scales, zero
+    points and the structure of the graph are "rest".
 
     Args:
         path: An ONNX file of a BERT, RoBERTa, XLM-R, ELECTRA, DistilBERT or MPNet encoder.
@@ -90,17 +100,17 @@ def bytes_by_component(path: Path | str) -> dict[str, int]:
     graph = _Graph(path)
     sizes = dict.fromkeys(COMPONENTS, 0)
     for name, tensor in graph.tensors():
-        if graph.is_parameter(name, tensor):
+        if graph.is_parameter(name, tensor) or graph.scales_groups(name):
             sizes[graph.component(name)] += _tensor_bytes(tensor)
     sizes["rest"] += size_bytes(path) - sum(sizes.values())
     return sizes
 
 
 def quantized_nodes(path: Path | str) -> dict[str, int]:
-    """Count the integer matrix products of a graph.
+    """Count the integer matrix products of a graph, and the operators that read packed weights.
 
-    In a graph as exported they are still spelt out as float products of dequantised tensors: call this on what
-    `optimized_graph` writes to see what really runs in integers.
+    In a graph as exported integer products are still spelt out as float products of dequantised tensors: call this on
+    what `optimized_graph` writes to see what really runs in integers.
 
     Args:
         path: An ONNX file.
@@ -111,7 +121,7 @@ def quantized_nodes(path: Path | str) -> dict[str, int]:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    return dict(Counter(n.op_type for n in _Graph(path).proto.node if n.op_type in INTEGER_MATMULS))
+    return dict(Counter(n.op_type for n in _Graph(path).proto.node if n.op_type in QUANTIZED_OPS))
 
 
 def optimized_graph(path: Path | str, out: Path | str) -> Path:
@@ -164,6 +174,20 @@ class _Graph:
         if tensor.data_type == TensorProto.INT32:  # A bias if it is dequantised, else indices.
             return any(node.op_type == "DequantizeLinear" for node, _ in uses)
         return tensor.data_type in _WEIGHT_TYPES
+
+    def elements(self, name: str, tensor: TensorProto) -> int:
+        """Count the numbers in a stored tensor; packed ones without those that fill up the last group of a row."""
+        for node, position in self._direct_uses(name):
+            if position == _PACKED_INPUTS.get(node.op_type, (None,))[0]:
+                attributes = {attribute.name: attribute.i for attribute in node.attribute}
+                if node.op_type == "MatMulNBits":
+                    return attributes["K"] * attributes["N"]
+                return prod(tensor.dims) * 8 // attributes["bits"]
+        return prod(tensor.dims)
+
+    def scales_groups(self, name: str) -> bool:
+        """Tell the scales of packed weights from all else."""
+        return any(_PACKED_INPUTS.get(n.op_type, ())[1:] == (position,) for n, position in self._direct_uses(name))
 
     def component(self, name: str) -> str:
         """Name the component that uses a stored tensor; if several do, the first in the graph."""

@@ -1,4 +1,4 @@
-"""Export to ONNX: full precision and, after quantisation-aware training, INT8, both checked against PyTorch."""
+"""Export to ONNX: full precision and, after quantisation-aware training, INT8 or INT4, all checked against PyTorch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
-from edgemin_hf.quantization.native import fake_quantized_linears
+from edgemin_hf.quantization.native import quantized_weights
 
 FP32_GRAPH = "onnx/model.onnx"
 INT8_GRAPH = "onnx/model_quantized.onnx"
+INT4_GRAPH = "onnx/model_q4.onnx"
+QUANTIZED_GRAPHS = {"int8": INT8_GRAPH, "int4": INT4_GRAPH}
+"""File of the quantised graph, by the precision of its linear layers; a model has one of them."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Export:
     Attributes:
         folder: The folder, with the PyTorch model, its tokenizer and the graphs.
         fp32: Outcome of the check of `onnx/model.onnx`.
-        int8: Outcome of the check of `onnx/model_quantized.onnx`; None where the model was not quantised.
+        int8: Outcome of the check of `onnx/model_quantized.onnx`; None where the linear layers are not INT8.
+        int4: Outcome of the check of `onnx/model_q4.onnx`; None where they are not INT4.
     """
 
     folder: Path
     fp32: Fidelity
-    int8: Fidelity | None
+    int8: Fidelity | None = None
+    int4: Fidelity | None = None
 
 
 def export_onnx(
@@ -53,8 +58,9 @@ def export_onnx(
     """Exports a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
     The folder holds `config.json`, the tokenizer, `model.safetensors` (full precision), `onnx/model.onnx` and, for a
-    model after quantisation-aware training, `onnx/model_quantized.onnx` with int8 weights and embeddings. Batch and
-    length are dynamic. A folder that is there already is replaced once the new one is whole and checked.
+    model after quantisation-aware training, `onnx/model_quantized.onnx` where its linear layers are INT8, or
+    `onnx/model_q4.onnx` where they are INT4; embeddings are as they were trained. Batch and length are dynamic. A
+    folder that is there already is replaced once the new one is whole and checked.
 
     Args:
         model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
@@ -73,18 +79,19 @@ def export_onnx(
     if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
         raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
     check_exportable(model.config)
-    quantized = bool(fake_quantized_linears(model))
+    precision = quantized_weights(model)
     plain = plain_copy(model)
     with whole_folder(output) as folder:
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_graph(plain, folder / FP32_GRAPH)
         fp32 = check_fidelity(plain, folder / FP32_GRAPH, tokenizer, texts)
-        int8 = None
-        if quantized:
-            write_graph(integer_copy(model), folder / INT8_GRAPH)
-            int8 = check_fidelity(model, folder / INT8_GRAPH, tokenizer, texts)
-    return Export(output, fp32, int8)
+        checks = {}
+        if precision is not None:
+            graph = folder / QUANTIZED_GRAPHS[precision]
+            write_graph(integer_copy(model), graph)
+            checks[precision] = check_fidelity(model, graph, tokenizer, texts)
+    return Export(output, fp32, **checks)
 
 
 def check_exportable(config: PretrainedConfig) -> None:

@@ -10,8 +10,17 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, meta
 
-from edgemin_hf.benchmark.report import TEXT_COLUMNS, Table, conditions, headline, result_table, stage_table
+from edgemin_hf.benchmark.report import (
+    TEXT_COLUMNS,
+    Table,
+    conditions,
+    finished_row,
+    headline,
+    result_table,
+    stage_table,
+)
 from edgemin_hf.data import Text
+from edgemin_hf.export.onnx import FP32_GRAPH, QUANTIZED_GRAPHS
 from edgemin_hf.metrics import METRICS
 
 STAGE_TAGS = {
@@ -71,6 +80,7 @@ def render_card(
     title, rows = " ".join(name.split()), benchmark["rows"]
     metric = METRICS[rows[0]["metric"]]
     made = [stage["stage"] for stage in stages]
+    finished = finished_row(rows)["precision"]
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
@@ -85,7 +95,7 @@ def render_card(
         tags=[
             "onnx",
             "optimum",
-            "int8",
+            finished,
             "edge",
             *dict.fromkeys(STAGE_TAGS[name] for name in made if name in STAGE_TAGS),
         ],
@@ -95,6 +105,8 @@ def render_card(
         "task_name": task.replace("-", " "),
         "base_model": base_model,
         "headline": headline(benchmark),
+        "finished": finished,
+        "graph": Path(QUANTIZED_GRAPHS.get(finished, FP32_GRAPH)).name,
         "results": markdown_table(result_table(benchmark)),
         "conditions": conditions(benchmark),
         "baseline": any((row["model"], row["precision"]) == ("teacher", "int8") for row in rows),
@@ -149,8 +161,7 @@ def markdown_table(table: Table) -> str:
 
 
 def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, test_set: str) -> list[EvalResult] | None:
-    """Give the measured quality of the student's int8 row in the Hub's form, if there is one."""
-    finished = ("student", "onnxruntime", "int8")
+    """Give the measured quality of the student's quantised row in the Hub's form, if there is one."""
     return [
         EvalResult(
             task_type=task,
@@ -163,7 +174,9 @@ def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, te
             metric_value=round(row["value"], 4),
         )
         for row in rows
-        if (row["model"], row["runtime"], row["precision"]) == finished and row.get("value") is not None
+        if (row["model"], row["runtime"]) == ("student", "onnxruntime")
+        and row["precision"] in QUANTIZED_GRAPHS
+        and row.get("value") is not None
     ] or None
 
 

@@ -1,4 +1,4 @@
-"""The integer form of a model after quantisation-aware training: what is exported.
+"""The integer form of a model after quantisation-aware training: what is exported. That of INT4 is in `packed.py`.
 
 Weights are stored as int8. In PyTorch these modules compute the same numbers as their fake-quantised sources; in ONNX
 they become QuantizeLinear/DequantizeLinear pairs around each product, which ONNX Runtime runs on integer kernels.
@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.pruned_shape import whole
-from edgemin_hf.quantization.native import FakeQuantEmbedding, FakeQuantLinear, input_grid, plain_state_dict, row_scales
+from edgemin_hf.quantization.int4 import FakeInt4Linear
+from edgemin_hf.quantization.native import (
+    FakeQuantEmbedding,
+    FakeQuantLinear,
+    input_grid,
+    integer_rows,
+    plain_state_dict,
+    row_scales,
+)
+from edgemin_hf.quantization.packed import PackedEmbedding, PackedLinear
 from edgemin_hf.surgery import cut_like
 
 
@@ -44,10 +53,10 @@ class IntegerLinear(nn.Module):
 
     def __init__(self, source: FakeQuantLinear) -> None:
         super().__init__()
-        scales = row_scales(source.weight)
+        scales = row_scales(source.weight) if source.weight_scale is None else source.weight_scale
         scale, zero_point = input_grid(source.input_low, source.input_high)
         bias = source.weight.new_zeros(source.out_features) if source.bias is None else source.bias.detach()
-        self.register_buffer("weight", torch.round(source.weight.detach() / scales).to(torch.int8).T.contiguous())
+        self.register_buffer("weight", integer_rows(source.weight, scales).to(torch.int8).T.contiguous())
         self.register_buffer("weight_scale", scales.squeeze(-1))
         self.register_buffer("input_scale", scale)
         self.register_buffer("input_zero_point", zero_point.to(torch.uint8))
@@ -66,7 +75,7 @@ class IntegerEmbedding(nn.Module):
     def __init__(self, source: FakeQuantEmbedding) -> None:
         super().__init__()
         scales = row_scales(source.weight)
-        self.register_buffer("weight", torch.round(source.weight.detach() / scales).to(torch.int8))
+        self.register_buffer("weight", integer_rows(source.weight, scales).to(torch.int8))
         self.register_buffer("weight_scale", scales)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -101,8 +110,19 @@ def integer_copy(model: PreTrainedModel) -> PreTrainedModel:
     integer = plain_copy(model)
     modules: dict[str, nn.Module] = dict(model.named_modules())
     for name, source in modules.items():
-        if isinstance(source, FakeQuantLinear | FakeQuantEmbedding):
+        form = _integer_form(source)
+        if form is not None:
             parent, _, child = name.rpartition(".")
-            form = IntegerLinear(source) if isinstance(source, FakeQuantLinear) else IntegerEmbedding(source)
             setattr(integer.get_submodule(parent), child, form.cpu())
     return integer
+
+
+def _integer_form(source: nn.Module) -> nn.Module | None:
+    """Returns what a fake-quantised module becomes; None for any other."""
+    if isinstance(source, FakeQuantLinear):
+        return IntegerLinear(source)
+    if isinstance(source, FakeInt4Linear):
+        return PackedLinear(source)
+    if isinstance(source, FakeQuantEmbedding):
+        return IntegerEmbedding(source) if source.group_size is None else PackedEmbedding(source, source.group_size)
+    return None

@@ -1,14 +1,14 @@
-"""INT8 quantisation-aware training with plain modules: fake-quantised `Linear` and `Embedding`.
+"""Quantisation-aware training with plain modules: fake-quantised `Linear` and `Embedding`. INT4 is in `int4.py`.
 
-Grids (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -127..127; activations affine, one
-scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
+Grids of INT8 (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -127..127; activations affine,
+one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from edgemin_hf.encoder import Encoder
+from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
 
 _RANGE_NAMES = ("input_low", "input_high")
+_ADDED_NAMES = (*_RANGE_NAMES, "weight_scale")
+"""Buffers that a plain model does not have."""
 _SMALL_TABLE = 16
 """Tables of no more rows (token types) stay in full precision: dequantising costs time and they hold no bytes."""
 
@@ -27,24 +30,27 @@ class QuantizationConfig:
     """Settings of quantisation-aware training.
 
     Attributes:
-        weights: Precision of every linear layer: weights int8 by output row, inputs uint8 by tensor.
-        embeddings: Precision of the tables of words and positions: "int8" by row, or "fp32".
+        weights: Precision of every linear layer. "int8": weights by output row, inputs uint8 by tensor. "int4": weights
+            alone, by groups of a row; inputs stay in floating point, so there are no ranges.
+        embeddings: Precision of the tables of words and positions: "int8" by row, "int4" by groups of a row, or "fp32".
+        group_size: Number of weights that share a scale where "int4" is asked for: 32, 64 or 128.
         calibration_examples: Number of training examples that the first input ranges are taken from.
         range_momentum: Share of a training batch's range in the running range of a layer's input.
         frozen_share: Last share of the training steps, in which the ranges stay as they are and the weights settle.
     """
 
-    weights: Literal["int8"] = "int8"
-    embeddings: Literal["int8", "fp32"] = "int8"
+    weights: Literal["int8", "int4"] = "int8"
+    embeddings: Literal["int8", "int4", "fp32"] = "int8"
+    group_size: Literal[32, 64, 128] = 32
     calibration_examples: int = 512
     range_momentum: float = 0.01
     frozen_share: float = 0.33
 
     def __post_init__(self) -> None:
-        if self.weights != "int8":
-            raise ValueError(f"weights: {self.weights}; allowed: int8")
-        if self.embeddings not in ("int8", "fp32"):
-            raise ValueError(f"embeddings: {self.embeddings}; allowed: int8, fp32")
+        for name in ("weights", "embeddings", "group_size"):
+            allowed = get_args(get_type_hints(QuantizationConfig)[name])
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: {', '.join(map(str, allowed))}")
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
         for name in ("range_momentum", "frozen_share"):
@@ -60,10 +66,13 @@ class FakeQuantLinear(nn.Linear):
 
     Attributes:
         observing: Whether training widens the range; evaluation never does.
+        weight_scale: Fixed scales of the weight's rows (out_features, 1), to which weights are then clipped; None takes
+            them from the rows as they are.
     """
 
     input_low: Tensor
     input_high: Tensor
+    weight_scale: Tensor | None
 
     def __init__(self, linear: nn.Linear, momentum: float) -> None:
         nn.Module.__init__(self)
@@ -73,6 +82,7 @@ class FakeQuantLinear(nn.Linear):
         self.observing = True
         for name in _RANGE_NAMES:
             self.register_buffer(name, torch.zeros((), device=linear.weight.device))
+        self.register_buffer("weight_scale", None)
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer on the grids of its input and of its weight."""
@@ -81,12 +91,18 @@ class FakeQuantLinear(nn.Linear):
         scale, zero_point = input_grid(self.input_low, self.input_high)
         # In float32: bf16 has too few digits to round to a grid of 256 values.
         input = torch.fake_quantize_per_tensor_affine(input.float(), scale, zero_point, 0, 255)
-        return F.linear(input.to(self.weight.dtype), fake_quantize_rows(self.weight), self.bias)
+        return F.linear(input.to(self.weight.dtype), fake_quantize_rows(self.weight, self.weight_scale), self.bias)
 
     def _update_range(self, input: Tensor) -> None:
         low, high = (bound.float() for bound in torch.aminmax(input))
         self.input_low.lerp_(low.clamp(max=0), self.momentum)
         self.input_high.lerp_(high.clamp(min=0), self.momentum)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}weight_scale")
+        if saved is not None and self.weight_scale is None:
+            self.weight_scale = torch.empty_like(saved, device=self.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def widen_range(self, input: Tensor) -> None:
         """Widens the range until it holds every value of `input`: calibration."""
@@ -96,10 +112,15 @@ class FakeQuantLinear(nn.Linear):
 
 
 class FakeQuantEmbedding(nn.Embedding):
-    """An embedding whose rows are on the grid that the integer table will hold; only rows that are read are rounded."""
+    """An embedding whose rows are on the grid that the integer table will hold; only rows that are read are rounded.
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    Attributes:
+        group_size: Number of INT4 values in a row that share a scale; None for INT8, with a scale a row.
+    """
+
+    def __init__(self, embedding: nn.Embedding, group_size: int | None = None) -> None:
         nn.Module.__init__(self)
+        self.group_size = group_size
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.padding_idx, self.max_norm, self.norm_type = embedding.padding_idx, None, embedding.norm_type
         self.scale_grad_by_freq, self.sparse = embedding.scale_grad_by_freq, embedding.sparse
@@ -107,7 +128,8 @@ class FakeQuantEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Reads rows and rounds them to their grids."""
-        return fake_quantize_rows(super().forward(input))
+        rows = super().forward(input)
+        return fake_quantize_rows(rows) if self.group_size is None else fake_quantize_groups(rows, self.group_size)
 
 
 def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,32 +143,63 @@ def row_scales(weight: Tensor) -> Tensor:
     return (weight.detach().abs().amax(dim=-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def fake_quantize_rows(weight: Tensor) -> Tensor:
-    """Rounds each row to its int8 grid; no value is clipped, so the gradient passes straight through."""
-    scales = row_scales(weight)
-    return weight + (torch.round(weight.detach() / scales) * scales - weight.detach())
+def integer_rows(weight: Tensor, scales: Tensor) -> Tensor:
+    """Returns the integers, -127 to 127, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
+    return torch.round(weight.detach() / scales).clamp(-127, 127)
+
+
+def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None) -> Tensor:
+    """Rounds each row to its int8 grid; the gradient passes straight through where nothing is clipped.
+
+    Args:
+        weight: (..., width).
+        scales: Scales (..., 1) that a row is clipped to; None takes those that clip nothing.
+
+    Returns:
+        The values on the grid.
+    """
+    if scales is None:
+        scales = row_scales(weight)
+    else:
+        weight = torch.clamp(weight, -127 * scales, 127 * scales)
+    return weight + (integer_rows(weight, scales) * scales - weight.detach())
 
 
 def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
     """Swaps a model's linear layers and embedding tables, in place, for fake-quantised ones with the same parameters.
 
     Args:
-        model: The model; its parameters stay the same objects. What is prepared already stays as it is.
+        model: The model; its parameters stay the same objects. What is so prepared already stays as it is.
         config: What to quantise.
+
+    Raises:
+        ValueError: If a table can't be stored in INT4.
     """
     encoder = Encoder(model)
     for parent, name, linear in list(encoder.linears()):
-        if isinstance(linear, FakeQuantLinear):
-            continue  # prepared before: it keeps its range
-        setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
-    if config.embeddings == "int8":
-        for parent, name, embedding in list(encoder.embeddings()):
-            if embedding.num_embeddings > _SMALL_TABLE and not isinstance(embedding, FakeQuantEmbedding):
-                setattr(parent, name, FakeQuantEmbedding(embedding))
+        if config.weights == "int8" and not isinstance(linear, FakeQuantLinear):  # else it keeps its range
+            setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
+        if config.weights == "int4":
+            setattr(parent, name, FakeInt4Linear(linear, config.group_size))
+    if config.embeddings == "fp32":
+        return
+    group_size = config.group_size if config.embeddings == "int4" else None
+    for parent, name, embedding in list(encoder.embeddings()):
+        if group_size is not None and embedding.embedding_dim % 2:
+            raise ValueError(f"embeddings: int4 for {name}, {embedding.embedding_dim} wide; allowed: an even width")
+        if embedding.num_embeddings > _SMALL_TABLE:
+            setattr(parent, name, FakeQuantEmbedding(embedding, group_size))
+
+
+def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
+    """Returns the precision that a model's linear layers are trained for; None where it is not prepared for QAT."""
+    if any(isinstance(module, FakeInt4Linear) for module in model.modules()):
+        return "int4"
+    return "int8" if fake_quantized_linears(model) else None
 
 
 def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
-    """Returns the fake-quantised linear layers of a model; none where it is not prepared for QAT."""
+    """Returns the linear layers of a model that are prepared for INT8: those whose input has a range."""
     return [module for module in model.modules() if isinstance(module, FakeQuantLinear)]
 
 
@@ -193,5 +246,5 @@ class RangeFreezer(TrainerCallback):
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a model's weights without the input ranges: the state of the plain model that it was made from."""
-    return {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] not in _RANGE_NAMES}
+    """Returns a model's weights without input ranges and scales: the state of the plain model that it was made from."""
+    return {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] not in _ADDED_NAMES}
