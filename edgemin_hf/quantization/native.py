@@ -84,6 +84,12 @@ class FakeQuantLinear(nn.Linear):
             self.register_buffer(name, torch.zeros((), device=linear.weight.device))
         self.register_buffer("weight_scale", None)
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Only some checkpoints hold fixed scales: what one holds decides.
+        scale = state_dict.get(f"{prefix}weight_scale")
+        self.weight_scale = None if scale is None else torch.empty_like(scale, device=self.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer on the grids of its input and of its weight."""
         if self.training and self.observing:
@@ -144,8 +150,8 @@ def row_scales(weight: Tensor) -> Tensor:
 
 
 def integer_rows(weight: Tensor, scales: Tensor) -> Tensor:
-    """Returns the integers, -127 to 127, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
-    return torch.round(weight.detach() / scales).clamp(-127, 127)
+    """Returns the integers, -128 to 127, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
+    return torch.round(weight.detach() / scales).clamp(-128, 127)
 
 
 def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None) -> Tensor:
@@ -161,7 +167,7 @@ def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None) -> Tensor:
     if scales is None:
         scales = row_scales(weight)
     else:
-        weight = torch.clamp(weight, -127 * scales, 127 * scales)
+        weight = torch.clamp(weight, -128 * scales, 127 * scales)
     return weight + (integer_rows(weight, scales) * scales - weight.detach())
 
 
