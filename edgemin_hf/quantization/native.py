@@ -34,6 +34,8 @@ class QuantizationConfig:
             alone, by groups of a row; inputs stay in floating point, so there are no ranges.
         embeddings: Precision of the tables of words and positions: "int8" by row, "int4" by groups of a row, or "fp32".
         group_size: Number of weights that share a scale where "int4" is asked for: 32, 64 or 128.
+        provider: Who gives the fake quantisers of the linear layers: "native", plain modules of ours, or "inc", Intel
+            Neural Compressor (INT8 only).
         calibration_examples: Number of training examples that the first input ranges are taken from.
         range_momentum: Share of a training batch's range in the running range of a layer's input.
         frozen_share: Last share of the training steps, in which the ranges stay as they are and the weights settle.
@@ -42,15 +44,18 @@ class QuantizationConfig:
     weights: Literal["int8", "int4"] = "int8"
     embeddings: Literal["int8", "int4", "fp32"] = "int8"
     group_size: Literal[32, 64, 128] = 32
+    provider: Literal["native", "inc"] = "native"
     calibration_examples: int = 512
     range_momentum: float = 0.01
     frozen_share: float = 0.33
 
     def __post_init__(self) -> None:
-        for name in ("weights", "embeddings", "group_size"):
+        for name in ("weights", "embeddings", "group_size", "provider"):
             allowed = get_args(get_type_hints(QuantizationConfig)[name])
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {', '.join(map(str, allowed))}")
+        if self.provider == "inc" and self.weights != "int8":
+            raise ValueError(f"provider: inc with weights {self.weights}; allowed: native, or weights int8")
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
         for name in ("range_momentum", "frozen_share"):
@@ -187,10 +192,23 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
             setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
         if config.weights == "int4":
             setattr(parent, name, FakeInt4Linear(linear, config.group_size))
+    prepare_embeddings(model, config)
+
+
+def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> None:
+    """Swaps a model's tables of words and positions, in place, for fake-quantised ones with the same parameters.
+
+    Args:
+        model: The model.
+        config: Their precision.
+
+    Raises:
+        ValueError: If a table can't be stored in INT4.
+    """
     if config.embeddings == "fp32":
         return
     group_size = config.group_size if config.embeddings == "int4" else None
-    for parent, name, embedding in list(encoder.embeddings()):
+    for parent, name, embedding in list(Encoder(model).embeddings()):
         if group_size is not None and embedding.embedding_dim % 2:
             raise ValueError(f"embeddings: int4 for {name}, {embedding.embedding_dim} wide; allowed: an even width")
         if embedding.num_embeddings > _SMALL_TABLE:
