@@ -139,6 +139,8 @@ class Recipe:
             raise ValueError(f"task: missing; allowed: files and columns, since stage {needs_task[0]} learns it")
         if ("assistant" in names) != (self.assistant is not None):
             raise ValueError(f"assistant: {self.assistant}; allowed: a shape if and only if there is a stage assistant")
+        if self.precision == "bf16" and any(getattr(stage, "provider", None) == "inc" for stage in self.stages):
+            raise ValueError("precision: bf16 beside provider inc; allowed: auto (that stage is trained in fp32), fp32")
 
 
 _MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")

@@ -163,6 +163,8 @@ class Quantize(TaskStage, QuantizationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         QuantizationConfig.__post_init__(self)
+        if self.provider == "inc" and self.pruning is not None:
+            raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")
 
 
 @dataclass(config=STRICT)

@@ -30,6 +30,7 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.quantization.inc import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
     RangeFreezer,
@@ -41,7 +42,7 @@ from edgemin_hf.student_pruning import StudentPruning, check_pruning
 from edgemin_hf.surgery import cut_like
 
 if TYPE_CHECKING:
-    from neural_compressor.config import WeightPruningConfig
+    from neural_compressor.config import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
 class DistillationTrainer(Trainer):
@@ -61,7 +62,8 @@ class DistillationTrainer(Trainer):
         pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
             before the first step, or in masked steps on the way. Neural Compressor's own configuration is taken too.
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
-            `train` first calibrates the ranges of their inputs on the training data, which INT8 needs.
+            `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
+            Compressor's own configuration is taken too.
         **kwargs: As `transformers.Trainer`.
 
     Raises:
@@ -76,7 +78,7 @@ class DistillationTrainer(Trainer):
         *,
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
         pruning_config: PruningConfig | WeightPruningConfig | None = None,
-        quantization_config: QuantizationConfig | None = None,
+        quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
         **kwargs: Any,
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
@@ -85,14 +87,24 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
+        asked = quantization_config
+        quantization_config = None if asked is None else own_settings(asked)
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
             check_pruning(model, pruning_config, taps, quantization_config)
         # A student that was quantised before brings its ranges; INT4 has none.
         ranges = quantization_config is not None and quantization_config.weights == "int8"
         self._calibrated = not ranges or bool(fake_quantized_linears(model))
+        self._inc_config = None
         if quantization_config is not None:
-            prepare_qat(model, quantization_config)
+            if quantization_config.provider == "inc":
+                if pruning_config is not None and not self._calibrated:
+                    raise ValueError("pruning_config: beside provider inc; allowed: a training before or after it")
+                check_precision(args)
+                prepare_inc(model, asked)
+                self._inc_config = asked
+            else:
+                prepare_qat(model, quantization_config)
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
         self.quantization_config = quantization_config
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
@@ -127,7 +139,9 @@ class DistillationTrainer(Trainer):
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         with self._projections_in_model(), gradually:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finish_inc(self.model)
+        return result
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:
@@ -156,8 +170,7 @@ class DistillationTrainer(Trainer):
             batches = self._batches(self.quantization_config.calibration_examples)
             calibrate(self.model, batches, lambda batch: self.model(**accepted(self.model, batch)))
             for module in fake_quantized_linears(self.model):
-                module.input_low.copy_(self.accelerator.gather(module.input_low).min())
-                module.input_high.copy_(self.accelerator.gather(module.input_high).max())
+                module.widen_range(self.accelerator.gather(torch.stack([module.input_low, module.input_high])))
         self._calibrated = True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -165,6 +178,8 @@ class DistillationTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.pruning is not None:
             self.pruning.save(output_dir or str(self.args.output_dir))
+        if self._inc_config is not None and self.args.should_save:
+            save_inc_config(self._inc_config, output_dir or str(self.args.output_dir))
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yields training batches, on the device, that hold at least `examples` over all processes."""

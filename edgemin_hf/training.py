@@ -170,7 +170,7 @@ def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool
         **{name: getattr(stage, name) for name in names},
         per_device_eval_batch_size=64,
         group_by_length=not packed,
-        bf16=run.bf16,
+        bf16=run.bf16 and getattr(stage, "provider", None) != "inc",
         use_cpu=not torch.cuda.is_available(),
         seed=run.recipe.seed,
         save_strategy="steps",
