@@ -237,7 +237,7 @@ def _import_inc() -> Any:
         try:
             from neural_compressor import QuantizationAwareTrainingConfig, training
         except ImportError as error:
-            raise ImportError("quantization by INC needs neural-compressor: pip install 'edgemin-hf[intel]'") from error
+            raise ImportError("quantization by INC needs neural-compressor: pip install 'edgemin-hf[inc]'") from error
     if "LOGLEVEL" not in os.environ:
         logging.getLogger("neural_compressor").setLevel(logging.WARNING)
     return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression)
