@@ -254,10 +254,10 @@ def test_a_smaller_vocabulary_is_the_students_alone(place):  # noqa: F811
 
 def test_an_int4_student_goes_all_the_way(place, capsys):  # noqa: F811
     def change(recipe):
-        left_out = ("distill", "task_distill", "prune")
-        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
         put("quantize.weights", "int4", "quantize.embeddings", "int4")(recipe)
         put("quantize.pruning", {"ffn_sparsity": 0.5})(recipe)
+        left_out = ("distill", "task_distill", "prune")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
 
     assert main(["run", str(write_recipe(place, change))]) == 0
     artefact = place / "run/artefact"
