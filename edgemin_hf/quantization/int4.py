@@ -4,7 +4,7 @@ The grid is what ONNX Runtime's MatMulNBits and GatherBlockQuantized store: inte
 32, 64 or 128 neighbours in a row; the last group of a row may be shorter. The scale is the group's largest value by
 magnitude over -8, sign included: that value is kept exactly, by the integer that has no opposite. On MiniLM's weights
 the error is 12% less than with max|w| / 7, which leaves -8 unused. A value of the other sign beyond 7.5 steps is
-clipped to 7, by half a step at most. Gradients pass straight through (Bengio et al. 2013, arXiv 1308.3432).
+clipped to 7, by a step at most. Gradients pass straight through (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
