@@ -157,8 +157,7 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
         )
     for parent, name, linear in linears:
         setattr(parent, name, IncLinear(linear, qconfigs[names[linear]], settings.range_momentum))
-    if settings.embeddings == "int8":
-        prepare_embeddings(model)
+    prepare_embeddings(model, settings)
 
 
 def finish_inc(model: PreTrainedModel) -> None:

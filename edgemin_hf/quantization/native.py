@@ -109,12 +109,6 @@ class FakeQuantLinear(nn.Linear):
         self.input_low.lerp_(low.clamp(max=0), self.momentum)
         self.input_high.lerp_(high.clamp(min=0), self.momentum)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}weight_scale")
-        if saved is not None and self.weight_scale is None:
-            self.weight_scale = torch.empty_like(saved, device=self.weight.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def widen_range(self, input: Tensor) -> None:
         """Widens the range until it holds every value of `input`: calibration."""
         low, high = (bound.float() for bound in torch.aminmax(input))
