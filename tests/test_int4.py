@@ -177,12 +177,12 @@ def test_fixed_scales_of_int8_rows_clip_and_pass_gradients_inside():
     scale = layer.weight.detach().abs().amax(1, keepdim=True) / 254  # half the range: the largest values are clipped
     layer.weight_scale = scale
     weight = layer.weight.detach().numpy().astype(np.float64)
-    grid = np.clip(np.round(weight / scale.numpy()), -127, 127) * scale.numpy()
+    grid = np.clip(np.round(weight / scale.numpy()), -128, 127) * scale.numpy()
     ones = torch.eye(16)
     found = (layer(ones) - layer.bias).T.detach().numpy()
     np.testing.assert_allclose(found, grid, atol=1e-6)
     layer(ones).sum().backward()
-    inside = np.abs(weight) <= 127 * scale.numpy()
+    inside = (weight >= -128 * scale.numpy()) & (weight <= 127 * scale.numpy())
     assert 0 < inside.sum() < inside.size
     assert np.array_equal(layer.weight.grad.numpy() != 0, inside)
     again = FakeQuantLinear(nn.Linear(16, 4), momentum=0.1).eval()
