@@ -12,6 +12,7 @@ from edgemin_hf.data import check_table
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.inc import check_inc
 from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
 from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
@@ -69,6 +70,10 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
             if isinstance(stage, Augment):
                 _check_augmentation(stage, recipe, root)
             pruning = stage if isinstance(stage, Prune) else getattr(stage, "pruning", None)
+            if pruning is not None and pruning.uses_inc:
+                check_inc(f"saliency: {pruning.saliency}")
+            if getattr(stage, "provider", None) == "inc":
+                check_inc("provider: inc")
             if pruning is not None:
                 check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
                 before = recipe.stages[: recipe.stages.index(stage) + 1]

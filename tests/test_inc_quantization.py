@@ -296,5 +296,5 @@ def test_inc_is_imported_only_when_asked_for(monkeypatch):
     code = "import edgemin_hf.quantization.inc, sys; sys.exit('neural_compressor' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     monkeypatch.setitem(sys.modules, "neural_compressor", None)
-    with pytest.raises(ImportError, match=r"edgemin-hf\[inc\]"):
+    with pytest.raises(ValueError, match=r"provider: inc without .*edgemin-hf\[inc\]"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc"))

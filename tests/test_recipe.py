@@ -1,6 +1,7 @@
 import copy
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,15 @@ def test_every_recipe_of_the_repository_is_valid():
         recipe, _ = load_recipe(path)
         if recipe.task is not None:
             recipe.task.check(path.parent)
+
+
+def test_neural_compressor_is_asked_for_by_name_where_it_is_missing(place, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "neural_compressor", None)
+    recipe = write_recipe(place, put("prune.saliency", "magnitude"))
+    assert main(["run", str(recipe)]) == 2
+    error = capsys.readouterr().err
+    assert "prune.saliency: magnitude without Neural Compressor; allowed: after pip install" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_every_setting_is_in_the_reference():

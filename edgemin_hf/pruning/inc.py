@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +23,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from edgemin_hf.encoder import Encoder, Layer
+from edgemin_hf.inc import importing_inc, write_inc_config
 from edgemin_hf.pruning.config import INC_SALIENCIES, PruningConfig
 from edgemin_hf.pruning.gradual import PRUNING_STATE
 from edgemin_hf.surgery import Selection, check_prunable
@@ -206,10 +204,6 @@ def save_inc_config(config: PruningConfig | WeightPruningConfig, folder: str | P
         config: What the model was pruned by.
         folder: The model's folder.
     """
-    _import_inc()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # its deprecation: the last release that has it is pinned
-        from optimum.intel.neural_compressor import INCConfig
     pruning: Any = config
     if isinstance(config, PruningConfig):
         asked = {"mha": config.head_sparsity, "channelx1": config.ffn_sparsity}
@@ -221,20 +215,13 @@ def save_inc_config(config: PruningConfig | WeightPruningConfig, folder: str | P
             "pattern": patterns[0] if single else patterns,
             "sparsity": sparsities[0] if single else sparsities,
         }
-    INCConfig(pruning=pruning).save_pretrained(folder)
+    write_inc_config(folder, pruning=pruning)
 
 
 def _import_inc() -> Any:
-    """Imports INC, quietly: it logs every mask of every step, unless the user sets LOGLEVEL, which it reads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of pkg_resources
-        try:
-            from neural_compressor import config
-            from neural_compressor.compression.pruner import pruners, utils
-        except ImportError as error:
-            raise ImportError("pruning by INC needs neural-compressor: pip install 'edgemin-hf[inc]'") from error
-    if "LOGLEVEL" not in os.environ:
-        logging.getLogger("neural_compressor").setLevel(logging.WARNING)
+    with importing_inc("pruning_config: INC's saliency"):
+        from neural_compressor import config
+        from neural_compressor.compression.pruner import pruners, utils
     return SimpleNamespace(
         config=config.WeightPruningConfig,
         process=utils.process_config,

@@ -9,9 +9,6 @@ symmetric by row. Both by moving averages of the extremes. INC is imported when 
 from __future__ import annotations
 
 import copy
-import logging
-import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +21,7 @@ from torch.ao.nn.qat import Linear as QatLinear
 from transformers import PreTrainedModel, TrainingArguments
 
 from edgemin_hf.encoder import Encoder
+from edgemin_hf.inc import importing_inc, write_inc_config
 from edgemin_hf.quantization.native import (
     FakeQuantLinear,
     QuantizationConfig,
@@ -193,11 +191,7 @@ def save_inc_config(config: QuantizationConfig | QuantizationAwareTrainingConfig
         folder: The model's folder.
     """
     inc = _import_inc()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # its deprecation: the last release that has it is pinned
-        from optimum.intel.neural_compressor import INCConfig
-    quantization = inc.config() if isinstance(config, QuantizationConfig) else config
-    INCConfig(quantization=quantization).save_pretrained(folder)
+    write_inc_config(folder, quantization=inc.config() if isinstance(config, QuantizationConfig) else config)
 
 
 def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> dict[str, Any]:
@@ -230,13 +224,6 @@ def _bounds(quantizer: Any) -> tuple[Tensor, Tensor]:
 
 
 def _import_inc() -> Any:
-    """Imports INC, quietly unless the user sets LOGLEVEL, which it reads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of pkg_resources
-        try:
-            from neural_compressor import QuantizationAwareTrainingConfig, training
-        except ImportError as error:
-            raise ImportError("quantization by INC needs neural-compressor: pip install 'edgemin-hf[inc]'") from error
-    if "LOGLEVEL" not in os.environ:
-        logging.getLogger("neural_compressor").setLevel(logging.WARNING)
+    with importing_inc("provider: inc"):
+        from neural_compressor import QuantizationAwareTrainingConfig, training
     return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression)

@@ -1,0 +1,58 @@
+"""Intel Neural Compressor (INC) as a guest: whether it is there, and importing it without its noise."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def check_inc(setting: str) -> None:
+    """Checks that INC is installed.
+
+    Args:
+        setting: What asks for it, such as "saliency: magnitude".
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if find_spec("neural_compressor") is None:
+        raise ValueError(f"{setting} without Neural Compressor; allowed: after pip install 'edgemin-hf[inc]'")
+
+
+@contextmanager
+def importing_inc(setting: str) -> Iterator[None]:
+    """Silences what INC says when it is imported, and from then on what it says of every mask of every step.
+
+    Unless the user sets LOGLEVEL, which INC reads.
+
+    Args:
+        setting: As `check_inc`.
+
+    Raises:
+        ValueError: As `check_inc`.
+    """
+    check_inc(setting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of pkg_resources
+        yield
+    if "LOGLEVEL" not in os.environ:
+        logging.getLogger("neural_compressor").setLevel(logging.WARNING)
+
+
+def write_inc_config(folder: str | Path, **parts: Any) -> None:
+    """Writes `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
+
+    Args:
+        folder: The model's folder.
+        **parts: "pruning" or "quantization", as Optimum's `INCConfig` takes them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its deprecation: the last release that has it is pinned
+        from optimum.intel.neural_compressor import INCConfig
+    INCConfig(**parts).save_pretrained(folder)
