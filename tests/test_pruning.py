@@ -1,4 +1,6 @@
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -59,6 +61,16 @@ def test_saliency_is_of_the_gradients_of_masks(family):
     torch.testing.assert_close(fisher.neurons[1].float(), neurons.square().sum(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fisher.gradients[1][1], neurons, rtol=1e-3, atol=1e-5)
     assert not any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("measure", [taylor_saliency, fisher_saliency])
+def test_no_graph_outlives_the_measurement(measure):
+    model, seen = tiny(), []
+    Encoder(model).layers[1].ffn_out.register_forward_pre_hook(lambda _, args: seen.append(weakref.ref(args[0])))
+    measure(model, [batch(), batch(seed=1)], loss_of(model))
+    gc.collect()
+    assert len(seen) == 2
+    assert all(reference() is None for reference in seen)
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta", "albert", "modernbert"])

@@ -51,15 +51,16 @@ def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
 
     def watch(layer: int, kind: int, units: int) -> Callable[[Any, tuple[Tensor, ...]], None]:
         def before_forward(_module: Any, args: tuple[Tensor, ...]) -> None:
-            activation = args[0]
+            # Detached: a hook that held the tensor it hangs on would keep the whole graph alive, for ever.
+            values = args[0].detach()
 
             def on_gradient(gradient: Tensor) -> None:
                 # The loss is a mean over examples: times their number, it is each example's own gradient.
-                products = (activation.detach() * gradient).double().sum(dim=1) * len(gradient)
+                products = (values * gradient).double().sum(dim=1) * len(gradient)
                 receive(layer, kind, products.unflatten(-1, (units, -1)).sum(-1))
 
-            if activation.requires_grad:
-                activation.register_hook(on_gradient)
+            if args[0].requires_grad:
+                args[0].register_hook(on_gradient)
 
         return before_forward
 
