@@ -127,7 +127,7 @@ def draw(found: dict[str, list[float]], whole: float, rows: int, title: str) -> 
     for index, (name, cells) in enumerate(found.items()):
         y = [whole, *cells]
         heights = [50 * (high - low) for low, high in (bounds(value, rows) for value in y)]
-        shifted = [100 * sparsity + 0.6 * index for sparsity in (0.0, *SPARSITIES)]  # or intervals hide each other
+        shifted = [100 * sparsity + 0.4 * index for sparsity in (0.0, *SPARSITIES)]  # or intervals hide each other
         curves.append(Curve(name, shifted, [100 * value for value in y], heights))
     return draw_curves(curves, "heads and neurons removed (%)", "accuracy (%)", title)
 

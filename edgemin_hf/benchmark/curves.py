@@ -51,7 +51,9 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str)
         raise ValueError(f"curves: {len(curves)}; allowed: {len(_COLOURS)} or fewer")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4))
-        axes = figure.add_axes((0.12, 0.15, 0.84 if len(curves) == 1 else 0.66, 0.8))
+        names = max(len(curve.name) for curve in curves)
+        width = 0.84 if len(curves) == 1 else 0.8 - 0.013 * names  # the rest is the legend's
+        axes = figure.add_axes((0.12, 0.15, width, 0.8))
         for curve, colour, marker in zip(curves, _COLOURS, _MARKERS, strict=False):
             order = np.argsort(curve.x)
             x, y = np.array(curve.x)[order], np.array(curve.y)[order]
