@@ -246,7 +246,8 @@ class Run:
     def quantized(self, stage: Stage) -> Quantize | None:
         """Returns the stage by which the student of a stage was quantised: itself, or one before; None where none."""
         names = [other.stage for other in self.recipe.stages]
-        until = self.recipe.stages[: names.index(stage.stage) + 1]
+        # The search for a layer trains by a stage that the recipe need not have.
+        until = self.recipe.stages[: names.index(stage.stage) + 1] if stage.stage in names else []
         return next((other for other in until if isinstance(other, Quantize)), None)
 
     def record_file(self, stage: Stage) -> Path:

@@ -108,12 +108,14 @@ def test_tinybert_as_in_its_paper(here):
     assert record(here, "task_distill")["examples"] == after
 
 
-def test_the_teachers_layer_is_searched(here, capsys):
+@pytest.mark.parametrize("last", ["distill", "task_distill"])
+def test_the_teachers_layer_is_searched(here, capsys, last):
     stages = [
         {"stage": "finetune", **SHORT},
         one_method("minilmv2", teacher_layer="search", search_steps=2, search_layers=[1, 3]),
         {"stage": "task_distill", **SHORT},
     ]
+    stages = stages[:2] if last == "distill" else stages
     recipe = write(here, stages, task=TASK)
     assert main(["run", recipe]) == 0
     search = record(here, "distill")["search"]

@@ -237,7 +237,7 @@ def test_regression_and_fisher(tmp_path, tokenizer, capsys):
 WRONG = {
     "metric": (["--metric", "bleu"], "metric: bleu; allowed: accuracy"),
     "scores": (["--metric", "pearsonr"], "metric: pearsonr for a model of 2 label.*; allowed: a model for regression"),
-    "saliency": (["--saliency", "magnitude"], "saliency: magnitude; allowed: taylor, fisher, random"),
+    "saliency": (["--saliency", "magnitude"], "saliency: magnitude; allowed: taylor, taylor_weights, fisher, random"),
     "share": (["--sparsities", "0.5", "1.5"], "sparsities: 1.5; allowed: shares above 0 to 1"),
     "no share": (["--sparsities", "0"], "sparsities: 0; allowed: shares above 0 to 1"),
     "nan": (["--sparsities", "nan"], "sparsities: nan; allowed: "),
