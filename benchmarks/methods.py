@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_tasks import TASKS, TEACHER, RealTasks, learning_rate, run_once
+from real_tasks import TASKS, TEACHER, RealTasks, run_once
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from edgemin_hf import create_student
@@ -91,10 +91,11 @@ def on_task(options: argparse.Namespace, student: str, method: str, task: str, s
     start, also = stage_1(options, student, method, seed), METHODS[method][1]
     if task == "stsb":  # a score has no classes to contrast
         also = [{**other, "contrast_weight": 0.0} if other["method"] == "mlkd_task" else other for other in also]
-    rate = learning_rate(task)
+    tasks = tasks_of(options)
+    rate = tasks.learning_rate(task)
     stage = {"stage": "task_distill", "max_steps": options.task_steps, "learning_rate": rate, "also": also}
     checkpoint = {"checkpoint": str(start.absolute())}
-    return tasks_of(options).learn(f"{student}-{method}-{seed}", task, stage, seed, student=checkpoint)["after"]
+    return tasks.learn(f"{student}-{method}-{seed}", task, stage, seed, student=checkpoint)["after"]
 
 
 def tasks_of(options: argparse.Namespace) -> RealTasks:

@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from real_tasks import RealTasks, learning_rate
+from real_tasks import RealTasks
 from scipy.stats import binomtest
 
 from edgemin_hf.benchmark.curves import Curve, draw_curves
@@ -53,7 +53,7 @@ VARIANTS = [
 def measure(tasks: RealTasks, task: str, variant: Variant, sparsity: float, options: argparse.Namespace) -> float:
     """Prunes a task's fine-tuned model, and returns the metric."""
     shares = {"head_sparsity": sparsity, "ffn_sparsity": sparsity}
-    steps = {"max_steps": options.steps if variant.trains else 0, "learning_rate": learning_rate(task)}
+    steps = {"max_steps": options.steps if variant.trains else 0, "learning_rate": tasks.learning_rate(task)}
     name = f"{variant.name.replace(', ', '-').replace(' ', '-')}-{'trained' if variant.trains else 'once'}-{sparsity}"
     return tasks.learn(name, task, {"stage": "prune", **shares, **variant.settings, **steps}, seed=0)["after"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ class RealTasks:
         output: Folder of the runs.
         rows: Training rows of a task, at most.
         teacher_steps: Steps that a task's teacher is fine-tuned for.
+        learning_rates: By task, at which teacher and students learn; of any other task it is 3e-4.
     """
 
     data: Path
     output: Path
     rows: int
     teacher_steps: int
+    learning_rates: Mapping[str, float] = field(default_factory=lambda: LEARNING_RATES)
 
     def recipe(self, task: str, stages: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns what the recipes of a task share; its validation rows are those that it is measured on."""
@@ -64,9 +67,13 @@ class RealTasks:
     def finetuned(self, task: str) -> Path:
         """Fine-tunes the teacher on a task, once for all, and returns its folder."""
         output = self.output / "teachers" / task
-        stage = {"stage": "finetune", "max_steps": self.teacher_steps, "learning_rate": learning_rate(task)}
+        stage = {"stage": "finetune", "max_steps": self.teacher_steps, "learning_rate": self.learning_rate(task)}
         run_once(self.recipe(task, [stage]), output, seed=0)
         return output / "teacher"
+
+    def learning_rate(self, task: str) -> float:
+        """Returns the learning rate of a task, for teachers and students."""
+        return self.learning_rates.get(task, 3e-4)
 
     def teacher_value(self, task: str) -> float:
         """Returns the metric of a task's teacher."""
@@ -93,11 +100,6 @@ class RealTasks:
             shutil.copytree(output / "cache", logits)
         shutil.rmtree(output / "cache", ignore_errors=True)
         return record_of(output, stage["stage"])
-
-
-def learning_rate(task: str) -> float:
-    """Returns the learning rate of a task, for teachers and students."""
-    return LEARNING_RATES.get(task, 3e-4)
 
 
 def run_once(recipe: dict[str, Any], output: Path, seed: int) -> None:
