@@ -93,7 +93,7 @@ def write_graphs(folder: Path, config: BertConfig) -> dict[Name, Path]:
 
     def write(kind: str, sparsity: float, model: BertForSequenceClassification) -> None:
         graphs[kind, sparsity] = folder / "onnx" / f"{kind}-{sparsity}.onnx"
-        write_graph(model, graphs[kind, sparsity])
+        write_graph(model, graphs[kind, sparsity], fused=kind == "int8")
 
     for sparsity in SPARSITIES:
         heads, neurons = counts(sparsity)

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
 from edgemin_hf.quantization.native import quantized_weights
@@ -89,7 +90,7 @@ def export_onnx(
         checks = {}
         if precision is not None:
             graph = folder / QUANTIZED_GRAPHS[precision]
-            write_graph(integer_copy(model), graph)
+            write_graph(integer_copy(model), graph, fused=True)
             checks[precision] = check_fidelity(model, graph, tokenizer, texts)
     return Export(output, fp32, **checks)
 
@@ -121,17 +122,19 @@ def export_baseline(model: str | Path, output: str | Path, task: str = "text-cla
         ORTQuantizer.from_pretrained(graphs).quantize(quantization_config=preset, save_dir=graphs)
 
 
-def write_graph(model: PreTrainedModel, path: Path) -> None:
+def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> None:
     """Writes the graph of a model as it stands, unchecked.
 
     Args:
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
+        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.23 on; else any runtime will do.
     """
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, _quiet_exporter():
         onnx_export_from_model(model, scratch, do_validation=False)
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
+        graph = fuse_attention(graph) if fused else graph
         large = graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
 
