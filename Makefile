@@ -28,7 +28,7 @@ install: $(VENV)/.installed-quickstart $(VENV)/.installed-inc  ## Make .venv and
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
-test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(VENV)/.installed-inc $(VENV)/.installed-openvino lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data

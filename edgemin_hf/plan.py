@@ -161,6 +161,8 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
         inputs["files"] = TextFiles([run.root / file for file in stage.files], stage.text_column).fingerprint()
     if isinstance(stage, Evaluate):
         inputs["test_file"] = [run.task.test_file, _content(run.root / run.task.test_file)]
+        if recipe.openvino:
+            inputs["openvino"] = True
     return inputs
 
 

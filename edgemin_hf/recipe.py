@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from edgemin_hf.initialization import Initialization
 from edgemin_hf.recipe_methods import STRICT, Count
-from edgemin_hf.recipe_stages import ParsedStage
+from edgemin_hf.recipe_stages import Benchmark, ParsedStage
 from edgemin_hf.tasks import TextClassification
 
 
@@ -141,6 +141,11 @@ class Recipe:
             raise ValueError(f"assistant: {self.assistant}; allowed: a shape if and only if there is a stage assistant")
         if self.precision == "bf16" and any(getattr(stage, "provider", None) == "inc" for stage in self.stages):
             raise ValueError("precision: bf16 beside provider inc; allowed: auto (that stage is trained in fp32), fp32")
+
+    @property
+    def openvino(self) -> bool:
+        """Whether the graphs are measured in OpenVINO too."""
+        return any(isinstance(stage, Benchmark) and stage.openvino for stage in self.stages)
 
 
 _MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from edgemin_hf.benchmark.runners import check_openvino
 from edgemin_hf.data import check_table
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.families import family_of, first_position, shape_of
@@ -15,7 +16,7 @@ from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.inc import check_inc
 from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
-from edgemin_hf.recipe_stages import Augment, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
+from edgemin_hf.recipe_stages import Augment, Benchmark, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
 from edgemin_hf.run import raw_text_source, student_configs
 from edgemin_hf.student_pruning import check_schedule
 from edgemin_hf.surgery import check_prunable
@@ -63,6 +64,8 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 _check_methods(stage, *pairs.get(stage.stage, (student, teacher)))
             if isinstance(stage, TaskStage):
                 _check_methods(stage, student, teacher)
+            if isinstance(stage, Benchmark) and stage.openvino:
+                check_openvino("openvino: true")
             if isinstance(stage, Export):
                 check_exportable(student)
             if isinstance(stage, PruneVocabulary):

@@ -214,11 +214,13 @@ class Benchmark:
     Attributes:
         sentences: Number of sentences, evenly spaced in the test set.
         rounds: Number of counted rounds over them.
+        openvino: Whether the graphs are measured in OpenVINO too, and by the stage `evaluate` their predictions.
     """
 
     stage: Literal["benchmark"] = "benchmark"
     sentences: Count = 500
     rounds: Count = 5
+    openvino: bool = False
     folder: ClassVar[str] = "benchmark"
 
 

@@ -21,6 +21,7 @@ from edgemin_hf.benchmark.measure import (
     benchmark_rows,
     environment,
     files_of,
+    in_openvino,
     load_runner,
     measure_latency,
     predict,
@@ -90,7 +91,8 @@ _MODELS = ("teacher", "student")
 def _files(run: Run) -> dict[Row, Path]:
     export = run.output / Export.folder
     teacher = files_of("teacher", Path(run.teacher_folder), export / "teacher")
-    return teacher | files_of("student", export / "student", export / "student")
+    files = teacher | files_of("student", export / "student", export / "student")
+    return files | in_openvino(files) if run.recipe.openvino else files
 
 
 def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
@@ -125,7 +127,10 @@ def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
     times = measure_latency(runners, inputs, stage.rounds)
     results = _read_json(evaluated / "results.json")
     rows = benchmark_rows(files, times, run.threads, {row: results["_".join(row)] for row in files})
-    _write_json(folder / "benchmark.json", {"rows": rows, "environment": environment(run.threads)})
+    _write_json(
+        folder / "benchmark.json",
+        {"rows": rows, "environment": environment(run.threads, *["openvino"] * stage.openvino)},
+    )
     save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
     return {}
 

@@ -159,11 +159,13 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("example", ["where is my card", 'my "card" is {{ lost }} \\ ' + "where " * 30])
 def test_the_snippets_run_and_agree(artefact: Path, monkeypatch: pytest.MonkeyPatch, example: str):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, allow_patterns: repo)
+    pytest.importorskip("openvino")
+    pytest.importorskip("optimum.intel")
     card = render_card(**FACTS | {"repo_id": str(artefact), "example": example})
     answers = []
     for snippet in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(snippet, {})
         answers.append(re.search("lost|found|neither", output.getvalue())[0])
-    assert len(answers) == 3
+    assert len(answers) == 4
     assert len(set(answers)) == 1

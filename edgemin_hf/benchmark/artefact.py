@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from edgemin_hf.benchmark.measure import (
     measure_latency,
     tokenized,
 )
+from edgemin_hf.benchmark.runners import check_openvino
 from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.onnx import export_baseline
@@ -45,8 +45,8 @@ def benchmark_artefact(
     for name, value in (("threads", threads), ("rounds", rounds)):
         if value < 1:
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
-    if openvino and find_spec("openvino") is None:
-        raise ValueError('--openvino, whose package is missing; allowed: after `pip install "edgemin-hf[openvino]"`')
+    if openvino:
+        check_openvino("--openvino")
     files = files_of("student", artefact, artefact)
     required = [*files.values(), artefact / "config.json"]
     required += [] if teacher is None else [teacher / "config.json", teacher / "model.safetensors"]
