@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from transformers import PretrainedConfig
@@ -11,6 +12,8 @@ from edgemin_hf.families import family_of, shape_of
 
 _FIELD = "edgemin_shape"
 """The configuration's field for it. `pruned_heads` and the feed-forward width say what plain `transformers` reads."""
+_NUMBERS = "edgemin_layers"
+"""The configuration's field for the numbers of layers, of a model in which they decide on precisions."""
 
 
 class PrunedShape(NamedTuple):
@@ -45,11 +48,25 @@ def write_pruned_shape(config: PretrainedConfig, shape: PrunedShape) -> None:
         config.pruned_heads = {index: heads for index, heads in enumerate(gone) if heads}
 
 
+def layer_numbers(config: PretrainedConfig) -> list[int] | None:
+    """Returns the number that each layer had when the model was prepared for quantisation; None where none are kept."""
+    return getattr(config, _NUMBERS, None)
+
+
+def write_layer_numbers(config: PretrainedConfig, numbers: Iterable[int] | None) -> None:
+    """Writes those numbers into a configuration; None takes them out."""
+    if numbers is not None:
+        setattr(config, _NUMBERS, list(numbers))
+    elif hasattr(config, _NUMBERS):
+        delattr(config, _NUMBERS)
+
+
 def whole(config: PretrainedConfig) -> PretrainedConfig:
     """Returns the configuration with every head, and all layers as wide as the widest."""
     config = copy.deepcopy(config)
     if hasattr(config, _FIELD):
         delattr(config, _FIELD)
+    write_layer_numbers(config, None)
     config.pruned_heads = {}
     return config
 

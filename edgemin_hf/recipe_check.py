@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from edgemin_hf.benchmark.runners import check_openvino
 from edgemin_hf.data import check_table
@@ -14,6 +21,8 @@ from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.inc import check_inc
+from edgemin_hf.pruned_shape import whole
+from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
 from edgemin_hf.recipe_stages import Augment, Benchmark, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
@@ -81,7 +90,19 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
                 before = recipe.stages[: recipe.stages.index(stage) + 1]
                 for quantize in (other for other in before if isinstance(other, Quantize)):
-                    check_schedule(pruning, quantize)
+                    check_schedule(_as_quantized(student, recipe, quantize), pruning, quantize)
+            if isinstance(stage, Quantize):
+                precisions(_as_quantized(student, recipe, stage), stage)
+
+
+def _as_quantized(student: PretrainedConfig, recipe: Recipe, quantize: Quantize) -> PreTrainedModel:
+    """Builds the student without weights, with as many layers as it will have when it is quantised."""
+    config = whole(student)
+    for stage in recipe.stages[: recipe.stages.index(quantize)]:
+        if isinstance(stage, Prune):
+            config.num_hidden_layers = stage.kept_layers(config.num_hidden_layers)
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config)
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer
 
 from edgemin_hf.benchmark.latency_table import LatencyTable, measure_latency_table
 from edgemin_hf.distillation.capture import accepted
-from edgemin_hf.encoder import Tap
+from edgemin_hf.encoder import Encoder, Tap
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import GradualPruner, costs_state
@@ -23,6 +23,7 @@ from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.surgery import check_prunable, remove
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def check_pruning(
             )
         return
     if quantization is not None:
-        check_schedule(config, quantization)
+        check_schedule(model, config, quantization)
     layers = config.layer_sparsity > 0
     check_prunable(model.config, heads=config.removes_heads, layers=layers)
     if layers and student_taps:
@@ -67,13 +68,21 @@ def check_pruning(
         check_exportable(model.config)
 
 
-def check_schedule(pruning: PruningConfig, quantization: QuantizationConfig) -> None:
+def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization: QuantizationConfig) -> None:
     """Checks that pruning leaves weights on the grids that they are trained on.
 
+    Args:
+        model: The student; it may be on the meta device.
+        pruning: What is to go, and when.
+        quantization: What is quantised beside it.
+
     Raises:
-        ValueError: If not.
+        ValueError: If not, or if overrides do not fit the model.
     """
-    if quantization.weights == "int4" and pruning.schedule != "one_shot":
+    if pruning.schedule == "one_shot":
+        return
+    wanted = precisions(model, quantization)
+    if any(wanted[linear] == "int4" for _, _, linear in Encoder(model).linears()):
         raise ValueError(
             f"schedule: {pruning.schedule} beside weights: int4, whose groups would change when units are removed at "
             "the end; allowed: one_shot, or a training of its own before"

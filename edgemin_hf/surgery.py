@@ -14,7 +14,13 @@ from transformers import PretrainedConfig, PreTrainedModel
 from edgemin_hf.encoder import Encoder, Layer
 from edgemin_hf.families import family_of
 from edgemin_hf.mpnet import keep_bias_heads
-from edgemin_hf.pruned_shape import PrunedShape, pruned_shape, write_pruned_shape
+from edgemin_hf.pruned_shape import (
+    PrunedShape,
+    layer_numbers,
+    pruned_shape,
+    write_layer_numbers,
+    write_pruned_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -93,20 +99,28 @@ def remove_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
     modules = attrgetter(encoder.family.layers)(encoder.base)
     _set(encoder.base, encoder.family.layers, nn.ModuleList(modules[layer] for layer in kept))
     model.config.num_hidden_layers = len(kept)
+    numbers = layer_numbers(model.config)
+    write_layer_numbers(model.config, numbers and [numbers[layer] for layer in kept])
     _write_shape(encoder, PrunedShape([shape.heads[i] for i in kept], [shape.neurons[i] for i in kept]))
 
 
 def cut_like(model: PreTrainedModel, config: PretrainedConfig) -> None:
     """Cuts a model to the shape of another's configuration, to load that one's weights into it.
 
-    Which neurons and layers go does not matter then; the heads that stay are those of the configuration.
+    Which neurons go does not matter then. The heads that stay are those of the configuration, and so are the layers
+    where both number them, since a layer's number may decide on its precision.
 
     Args:
         model: A model of that architecture, at least as large.
         config: The configuration of a pruned model.
     """
     goal = pruned_shape(config)
-    remove_layers(model, range(config.num_hidden_layers))
+    first, kept = layer_numbers(model.config), layer_numbers(config)
+    if first is None or kept is None:
+        remove_layers(model, range(config.num_hidden_layers))
+        write_layer_numbers(model.config, kept)
+    else:
+        remove_layers(model, [first.index(number) for number in kept])
     now = pruned_shape(model.config)
     heads = [[first.index(number) for number in kept] for first, kept in zip(now.heads, goal.heads, strict=True)]
     remove(model, Selection(heads, [range(width) for width in goal.neurons]))

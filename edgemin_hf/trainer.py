@@ -92,19 +92,19 @@ class DistillationTrainer(Trainer):
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
             check_pruning(model, pruning_config, taps, quantization_config)
-        # A student that was quantised before brings its ranges; INT4 has none.
-        ranges = quantization_config is not None and quantization_config.weights == "int8"
-        self._calibrated = not ranges or bool(fake_quantized_linears(model))
+        # A student that was quantised before brings its ranges.
+        had_ranges = bool(fake_quantized_linears(model))
         self._inc_config = None
         if quantization_config is not None:
             if quantization_config.provider == "inc":
-                if pruning_config is not None and not self._calibrated:
+                if pruning_config is not None and not had_ranges:
                     raise ValueError("pruning_config: beside provider inc; allowed: a training before or after it")
                 check_precision(args)
                 prepare_inc(model, asked)
                 self._inc_config = asked
             else:
                 prepare_qat(model, quantization_config)
+        self._calibrated = had_ranges or not fake_quantized_linears(model)
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
         self.quantization_config = quantization_config
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]

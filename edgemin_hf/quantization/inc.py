@@ -23,11 +23,14 @@ from transformers import PreTrainedModel, TrainingArguments
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.inc import importing_inc, write_inc_config
 from edgemin_hf.quantization.native import (
+    ALL_BITS,
+    SEVEN_BITS,
     FakeQuantLinear,
     QuantizationConfig,
     fake_quantized_linears,
     prepare_embeddings,
 )
+from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
     from neural_compressor import QuantizationAwareTrainingConfig
@@ -40,17 +43,21 @@ class IncLinear(FakeQuantLinear):
         linear: The layer; its parameters stay the same objects.
         qconfig: What INC's module swap gave it.
         momentum: Share of a training batch's range in the running range of the input.
+        reduce_range: Whether its weights use 7 bits, -64..64.
     """
 
-    def __init__(self, linear: nn.Linear, qconfig: Any, momentum: float) -> None:
+    def __init__(self, linear: nn.Linear, qconfig: Any, momentum: float, reduce_range: bool = False) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.momentum = momentum
         self.observing = True
-        # INC narrows the grid to 7 bits where the processor that trains lacks VNNI; the one that will run it counts.
+        self.weight_integers = SEVEN_BITS if reduce_range else ALL_BITS
+        least, largest = self.weight_integers
+        # INC narrows inputs to 7 bits where the processor that trains lacks VNNI; the one that will run it counts, and
+        # 7 bits of the weights serve as well.
         self.input_quantizer = qconfig.activation(reduce_range=False, averaging_constant=momentum)
-        self.weight_quantizer = qconfig.weight()
+        self.weight_quantizer = qconfig.weight(quant_min=least, quant_max=largest)
         self.to(linear.weight.device).train(linear.training)
         with torch.no_grad():
             self.weight_quantizer(self.weight)  # its first look, which also gives its state the shape that is saved
@@ -109,7 +116,10 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
             "QuantizationAwareTrainingConfig"
         )
     if config.reduce_range:
-        raise ValueError("reduce_range: True; allowed: None, False: all 8 bits")
+        raise ValueError(
+            "reduce_range: True, which would give inputs 7 bits; allowed: None, False, or our QuantizationConfig with "
+            "provider inc and reduce_range, which gives them to weights"
+        )
     embedding = (config.op_type_dict or {}).get("Embedding", {}).get("weight", {}).get("dtype")
     return QuantizationConfig(provider="inc", embeddings="fp32" if embedding == ["fp32"] else "int8")
 
@@ -133,7 +143,8 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
         config: What to quantise: our settings, or INC's own, of which the layers that it excludes are heeded.
 
     Raises:
-        ValueError: If the model is not plain and fp32, or INC leaves a linear layer as it is.
+        ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, or INC leaves
+            a linear layer as it is that is to be INT8.
         ImportError: If INC is not installed.
     """
     settings = own_settings(config)
@@ -145,16 +156,18 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
     if model.dtype != torch.float32:
         raise ValueError(f"model: of {model.dtype}; allowed: torch.float32")
     names = {module: name for name, module in model.named_modules()}
-    linears = list(Encoder(model).linears())
+    wanted = precisions(model, settings)
+    linears = [found for found in Encoder(model).linears() if wanted[found[2]] == "int8"]
     qconfigs = _qconfigs(model, config)
     left = [names[linear] for _, _, linear in linears if names[linear] not in qconfigs]
     if left:
         raise ValueError(
             f"{', '.join(left)} of model type {model.config.model_type!r}: not quantised by Neural Compressor; "
-            "allowed: plain linear layers, none of them fp32 by op_type_dict or op_name_dict"
+            "allowed: plain linear layers, none of them fp32 by op_type_dict or op_name_dict, but by our overrides"
         )
     for parent, name, linear in linears:
-        setattr(parent, name, IncLinear(linear, qconfigs[names[linear]], settings.range_momentum))
+        made = IncLinear(linear, qconfigs[names[linear]], settings.range_momentum, settings.reduce_range)
+        setattr(parent, name, made)
     prepare_embeddings(model, settings)
 
 
@@ -176,6 +189,7 @@ def finish_inc(model: PreTrainedModel) -> None:
         if linear.input_quantizer.activation_post_process.min_val.isinf():
             raise ValueError(f"{names[linear]}: has seen no input; allowed: after training, or calibration")
         made = FakeQuantLinear(linear, linear.momentum)
+        made.weight_integers = linear.weight_integers
         made.input_low.copy_(linear.input_low)
         made.input_high.copy_(linear.input_high)
         made.weight_scale = linear.weight_scale.clone()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.pruned_shape import whole
+from edgemin_hf.pruned_shape import whole, write_layer_numbers
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
@@ -53,10 +53,13 @@ class IntegerLinear(nn.Module):
 
     def __init__(self, source: FakeQuantLinear) -> None:
         super().__init__()
-        scales = row_scales(source.weight) if source.weight_scale is None else source.weight_scale
+        scales = source.weight_scale
+        if scales is None:
+            scales = row_scales(source.weight, source.weight_integers)
+        integers = integer_rows(source.weight, scales, source.weight_integers)
         scale, zero_point = input_grid(source.input_low, source.input_high)
         bias = source.weight.new_zeros(source.out_features) if source.bias is None else source.bias.detach()
-        self.register_buffer("weight", integer_rows(source.weight, scales).to(torch.int8).T.contiguous())
+        self.register_buffer("weight", integers.to(torch.int8).T.contiguous())
         self.register_buffer("weight_scale", scales.squeeze(-1))
         self.register_buffer("input_scale", scale)
         self.register_buffer("input_zero_point", zero_point.to(torch.uint8))
@@ -94,6 +97,7 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     """
     plain = type(model)._from_config(whole(model.config), attn_implementation="eager")
     cut_like(plain, model.config)
+    write_layer_numbers(plain.config, None)  # it is prepared for nothing
     plain.load_state_dict(plain_state_dict(model))
     return plain.cpu().eval()
 

@@ -6,8 +6,9 @@ one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
 import torch
@@ -17,12 +18,13 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
+from edgemin_hf.quantization.precision import Precision, keep_layer_numbers, plain_linear, plain_table, precisions
 
 _RANGE_NAMES = ("input_low", "input_high")
 _ADDED_NAMES = (*_RANGE_NAMES, "weight_scale")
 """Buffers that a plain model does not have."""
-_SMALL_TABLE = 16
-"""Tables of no more rows (token types) stay in full precision: dequantising costs time and they hold no bytes."""
+ALL_BITS, SEVEN_BITS = (-128, 127), (-64, 64)
+"""Integers of INT8 weights, and with `reduce_range`: 2 x 255 x 64 = 32640 does not saturate int16."""
 
 
 @dataclass
@@ -39,6 +41,11 @@ class QuantizationConfig:
         calibration_examples: Number of training examples that the first input ranges are taken from.
         range_momentum: Share of a training batch's range in the running range of a layer's input.
         frozen_share: Last share of the training steps, in which the ranges stay as they are and the weights settle.
+        overrides: Precision of single linear layers and tables: by the name of a module or of one that holds it, or a
+            pattern of names (`fnmatch`: "*.attention.*"). Where several match, that with the most characters beside
+            wildcards decides. Layers are numbered as in the model when it is first prepared.
+        reduce_range: Whether INT8 weights of linear layers use 7 bits, -64..64: for CPUs without VNNI, whose kernels
+            add pairs of uint8 x int8 products in int16, which saturates.
     """
 
     weights: Literal["int8", "int4"] = "int8"
@@ -48,6 +55,8 @@ class QuantizationConfig:
     calibration_examples: int = 512
     range_momentum: float = 0.01
     frozen_share: float = 0.33
+    overrides: dict[str, Literal["int8", "int4", "fp32"]] = field(default_factory=dict)
+    reduce_range: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weights", "embeddings", "group_size", "provider"):
@@ -56,6 +65,9 @@ class QuantizationConfig:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {', '.join(map(str, allowed))}")
         if self.provider == "inc" and self.weights != "int8":
             raise ValueError(f"provider: inc with weights {self.weights}; allowed: native, or weights int8")
+        for pattern, precision in self.overrides.items():
+            if precision not in get_args(Precision):
+                raise ValueError(f"overrides: {precision} for {pattern}; allowed: {', '.join(get_args(Precision))}")
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
         for name in ("range_momentum", "frozen_share"):
@@ -73,6 +85,7 @@ class FakeQuantLinear(nn.Linear):
         observing: Whether training widens the range; evaluation never does.
         weight_scale: Fixed scales of the weight's rows (out_features, 1), to which weights are then clipped; None takes
             them from the rows as they are.
+        weight_integers: The least and the largest integer of a weight.
     """
 
     input_low: Tensor
@@ -84,6 +97,7 @@ class FakeQuantLinear(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.momentum = momentum
+        self.weight_integers = ALL_BITS
         self.observing = True
         for name in _RANGE_NAMES:
             self.register_buffer(name, torch.zeros((), device=linear.weight.device))
@@ -102,7 +116,8 @@ class FakeQuantLinear(nn.Linear):
         scale, zero_point = input_grid(self.input_low, self.input_high)
         # In float32: bf16 has too few digits to round to a grid of 256 values.
         input = torch.fake_quantize_per_tensor_affine(input.float(), scale, zero_point, 0, 255)
-        return F.linear(input.to(self.weight.dtype), fake_quantize_rows(self.weight, self.weight_scale), self.bias)
+        weight = fake_quantize_rows(self.weight, self.weight_scale, self.weight_integers)
+        return F.linear(input.to(self.weight.dtype), weight, self.bias)
 
     def _update_range(self, input: Tensor) -> None:
         low, high = (bound.float() for bound in torch.aminmax(input))
@@ -143,31 +158,33 @@ def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, torch.round(-low / scale).clamp(0, 255).to(torch.int32)
 
 
-def row_scales(weight: Tensor) -> Tensor:
-    """Returns the symmetric int8 scale of each row (..., 1) of a tensor (..., width)."""
-    return (weight.detach().abs().amax(dim=-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+def row_scales(weight: Tensor, integers: tuple[int, int] = ALL_BITS) -> Tensor:
+    """Returns the symmetric scale (..., 1) of each row (..., width): its largest value becomes the last integer."""
+    least = torch.finfo(torch.float32).tiny
+    return (weight.detach().abs().amax(dim=-1, keepdim=True) / integers[1]).clamp(min=least)
 
 
-def integer_rows(weight: Tensor, scales: Tensor) -> Tensor:
-    """Returns the integers, -128 to 127, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
-    return torch.round(weight.detach() / scales).clamp(-128, 127)
+def integer_rows(weight: Tensor, scales: Tensor, integers: tuple[int, int] = ALL_BITS) -> Tensor:
+    """Returns the integers, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
+    return torch.round(weight.detach() / scales).clamp(*integers)
 
 
-def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None) -> Tensor:
+def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None, integers: tuple[int, int] = ALL_BITS) -> Tensor:
     """Rounds each row to its int8 grid; the gradient passes straight through where nothing is clipped.
 
     Args:
         weight: (..., width).
         scales: Scales (..., 1) that a row is clipped to; None takes those that clip nothing.
+        integers: The least and the largest integer of the grid.
 
     Returns:
         The values on the grid.
     """
     if scales is None:
-        scales = row_scales(weight)
+        scales = row_scales(weight, integers)
     else:
-        weight = torch.clamp(weight, -128 * scales, 127 * scales)
-    return weight + (integer_rows(weight, scales) * scales - weight.detach())
+        weight = torch.clamp(weight, integers[0] * scales, integers[1] * scales)
+    return weight + (integer_rows(weight, scales, integers) * scales - weight.detach())
 
 
 def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
@@ -178,14 +195,11 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
         config: What to quantise.
 
     Raises:
-        ValueError: If a table can't be stored in INT4.
+        ValueError: If `overrides` do not fit the model, or a table can't be stored in INT4.
     """
-    encoder = Encoder(model)
-    for parent, name, linear in list(encoder.linears()):
-        if config.weights == "int8" and not isinstance(linear, FakeQuantLinear):  # else it keeps its range
-            setattr(parent, name, FakeQuantLinear(linear, config.range_momentum))
-        if config.weights == "int4":
-            setattr(parent, name, FakeInt4Linear(linear, config.group_size))
+    wanted = precisions(model, config)
+    for parent, name, linear in list(Encoder(model).linears()):
+        setattr(parent, name, _linear_in(wanted[linear], linear, config))
     prepare_embeddings(model, config)
 
 
@@ -197,23 +211,48 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
         config: Their precision.
 
     Raises:
-        ValueError: If a table can't be stored in INT4.
+        ValueError: If `overrides` do not fit the model, or a table can't be stored in INT4.
     """
-    if config.embeddings == "fp32":
-        return
-    group_size = config.group_size if config.embeddings == "int4" else None
-    for parent, name, embedding in list(Encoder(model).embeddings()):
-        if group_size is not None and embedding.embedding_dim % 2:
-            raise ValueError(f"embeddings: int4 for {name}, {embedding.embedding_dim} wide; allowed: an even width")
-        if embedding.num_embeddings > _SMALL_TABLE:
-            setattr(parent, name, FakeQuantEmbedding(embedding, group_size))
+    wanted = precisions(model, config)
+    for parent, name, table in list(Encoder(model).embeddings()):
+        if table in wanted:
+            setattr(parent, name, _table_in(wanted[table], table, config))
+    if config.overrides:
+        keep_layer_numbers(model.config)
+
+
+def _linear_in(precision: Precision, linear: nn.Linear, config: QuantizationConfig) -> nn.Linear:
+    """Returns a linear layer of a precision with the parameters of another."""
+    if precision == "int4":
+        return FakeInt4Linear(linear, config.group_size)
+    if precision == "int8":
+        if not isinstance(linear, FakeQuantLinear):  # else it keeps its range
+            linear = FakeQuantLinear(linear, config.range_momentum)
+        linear.weight_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+        return linear
+    return plain_linear(linear) if isinstance(linear, FakeQuantLinear | FakeInt4Linear) else linear
+
+
+def _table_in(precision: Precision, table: nn.Embedding, config: QuantizationConfig) -> nn.Embedding:
+    """Returns a table of a precision with the parameters of another."""
+    if precision != "fp32":
+        return FakeQuantEmbedding(table, config.group_size if precision == "int4" else None)
+    return plain_table(table) if isinstance(table, FakeQuantEmbedding) else table
 
 
 def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
-    """Returns the precision that a model's linear layers are trained for; None where it is not prepared for QAT."""
-    if any(isinstance(module, FakeInt4Linear) for module in model.modules()):
-        return "int4"
-    return "int8" if fake_quantized_linears(model) else None
+    """Returns the precision of most of a model's quantised weights; None where it is not prepared for QAT.
+
+    Those of linear layers count: tables only where no linear layer is quantised.
+    """
+    linears, tables = Counter[Literal["int8", "int4"]](), Counter[Literal["int8", "int4"]]()
+    for module in model.modules():
+        if isinstance(module, FakeQuantLinear | FakeInt4Linear):
+            linears["int8" if isinstance(module, FakeQuantLinear) else "int4"] += module.weight.numel()
+        elif isinstance(module, FakeQuantEmbedding):
+            tables["int8" if module.group_size is None else "int4"] += module.weight.numel()
+    counted = linears or tables
+    return max(sorted(counted, reverse=True), key=counted.__getitem__, default=None)
 
 
 def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
