@@ -199,7 +199,7 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
     """
     wanted = precisions(model, config)
     for parent, name, linear in list(Encoder(model).linears()):
-        setattr(parent, name, _linear_in(wanted[linear], linear, config))
+        setattr(parent, name, _linear_in(wanted[linear], linear, config).train(linear.training))
     prepare_embeddings(model, config)
 
 
@@ -216,7 +216,7 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
     wanted = precisions(model, config)
     for parent, name, table in list(Encoder(model).embeddings()):
         if table in wanted:
-            setattr(parent, name, _table_in(wanted[table], table, config))
+            setattr(parent, name, _table_in(wanted[table], table, config).train(table.training))
     if config.overrides:
         keep_layer_numbers(model.config)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
@@ -125,8 +126,8 @@ def _specificity(pattern: str) -> int:
 def _check_patterns(overrides: Mapping[str, Precision], names: Sequence[str]) -> None:
     for pattern in overrides:
         if not any(_matches(pattern, name) for name in names):
-            some = ", ".join([*names[:2], *names[-2:]])
+            nearest = ", ".join(get_close_matches(pattern, names, n=3, cutoff=0))
             raise ValueError(
-                f"overrides: {pattern}, which matches no linear layer or table; allowed: names such as {some}, those "
-                "of modules that hold them, or patterns (*, ?)"
+                f"overrides: {pattern}, which matches no linear layer or table; allowed: names such as {nearest}, "
+                "those of modules that hold them, or patterns (*, ?)"
             )
