@@ -26,6 +26,7 @@ from edgemin_hf import (
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.loading import load_pruned
 from edgemin_hf.quantization.inc import IncLinear, finish_inc, own_settings, prepare_inc
+from edgemin_hf.quantization.integer import IntegerLinear, integer_copy
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
     FakeQuantLinear,
@@ -298,3 +299,21 @@ def test_inc_is_imported_only_when_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "neural_compressor", None)
     with pytest.raises(ValueError, match=r"provider: inc without .*edgemin-hf\[inc\]"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc"))
+
+
+def test_overrides_leave_layers_plain_and_reduced_range_reaches_the_weights():
+    model = trained(overrides={"classifier": "fp32", "*.word_embeddings": "int4"}, reduce_range=True)
+    assert type(model.classifier) is nn.Linear
+    assert model.bert.embeddings.word_embeddings.group_size == 32
+    expected = model(**batch(seed=9)).logits
+    finish_inc(model)
+    torch.testing.assert_close(model(**batch(seed=9)).logits, expected, rtol=1e-4, atol=1e-4)
+    integer = integer_copy(model)
+    layers = [module for module in integer.modules() if isinstance(module, IntegerLinear)]
+    assert len(layers) == 3 * 6 + 1
+    assert {layer.weight.int().abs().max().item() for layer in layers} == {64}
+    torch.testing.assert_close(integer(**batch(seed=9)).logits, expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"reduce_range: True, .*; allowed: None, False, or our QuantizationConfig"):
+        own_settings(inc_config(reduce_range=True))
+    with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
+        prepare_inc(tiny(), QuantizationConfig(provider="inc", overrides={"classifier": "int4"}))

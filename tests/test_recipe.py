@@ -264,6 +264,24 @@ def test_neural_compressor_is_asked_for_by_name_where_it_is_missing(place, monke
     assert len(error.splitlines()) == 1
 
 
+def test_names_of_overrides_are_checked_before_weights_are_loaded(place, capsys):
+    def error(*changes):
+        status = main(["run", str(write_recipe(place, put(*changes))), "--dry-run"])
+        return (status, capsys.readouterr().err)
+
+    assert error("quantize.overrides", {"*.layer.0.attention": "int4", "classifier": "fp32"})[0] == 0
+    status, message = error("quantize.overrides", {"bert.encoder.layer.7": "int4"})
+    assert status == 2
+    assert "quantize.overrides: bert.encoder.layer.7, which matches no linear layer or table; allowed: " in message
+    assert len(message.splitlines()) == 1
+    status, message = error("quantize.overrides", {"classifier": "int3"})
+    assert (status, "quantize.overrides.classifier" in message) == (2, True)
+    gradually = {"ffn_sparsity": 0.5, "schedule": "cubic"}
+    tables = error("quantize.overrides", {"*.word_embeddings": "int4"}, "quantize.pruning", gradually)
+    assert tables[0] == 0, tables
+    assert "beside weights: int4" in error("quantize.overrides", {"*.query": "int4"}, "quantize.pruning", gradually)[1]
+
+
 def test_every_setting_is_in_the_reference():
     reference = (Path(__file__).parents[1] / "docs/recipes.md").read_text()
     from dataclasses import fields
