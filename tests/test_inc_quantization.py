@@ -313,7 +313,5 @@ def test_overrides_leave_layers_plain_and_reduced_range_reaches_the_weights():
     assert len(layers) == 3 * 6 + 1
     assert {layer.weight.int().abs().max().item() for layer in layers} == {64}
     torch.testing.assert_close(integer(**batch(seed=9)).logits, expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match=r"reduce_range: True, .*; allowed: None, False, or our QuantizationConfig"):
-        own_settings(inc_config(reduce_range=True))
     with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc", overrides={"classifier": "int4"}))

@@ -187,8 +187,12 @@ GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=
 
 @pytest.mark.parametrize("checkpoint", [3, 6])
 @pytest.mark.parametrize(
-    "stage", ["relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize", "int4"]
-)
+    "stage",
+    [
+        "relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize", "int4",
+        "mixed layers",
+    ],
+)  # fmt: skip
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     def trainer(folder, **arguments):
         extra = {}
@@ -206,6 +210,10 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
         if stage == "int4":
             extra = {"quantization_config": QuantizationConfig("int4", "int4")}
             extra |= {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
+        if stage == "mixed layers":
+            extra = {"pruning_config": PruningConfig(layer_sparsity=0.5, saliency_examples=8)}
+            overrides = {"bert.encoder.layer.0": "int4", "classifier": "fp32"}
+            extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, overrides=overrides)}
         config = RELATIONS if stage == "relations" else TaskDistillationConfig()
         model = create_student(tiny(), 2)
         return make(
@@ -221,7 +229,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
     if "prune" in stage or stage == "int4":
         assert [layer.num_heads for layer in Encoder(resumed.model).layers] == [2, 2]
         assert resumed.model.config.pruned_heads == whole.model.config.pruned_heads
-    if stage == "layers":
+    if "layers" in stage:
         assert len(Encoder(resumed.model).layers) == 1
     if "quantize" in stage:
         assert not fake_quantized_linears(resumed.model)[0].observing

@@ -117,8 +117,8 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
         )
     if config.reduce_range:
         raise ValueError(
-            "reduce_range: True, which would give inputs 7 bits; allowed: None, False, or our QuantizationConfig with "
-            "provider inc and reduce_range, which gives them to weights"
+            "reduce_range: True; allowed: None, False: all 8 bits of inputs, or our QuantizationConfig with provider inc "
+            "and reduce_range: 7 bits of weights"
         )
     embedding = (config.op_type_dict or {}).get("Embedding", {}).get("weight", {}).get("dtype")
     return QuantizationConfig(provider="inc", embeddings="fp32" if embedding == ["fp32"] else "int8")
