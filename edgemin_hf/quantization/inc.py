@@ -117,7 +117,7 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
         )
     if config.reduce_range:
         raise ValueError(
-            "reduce_range: True; allowed: None, False: all 8 bits of inputs, or our QuantizationConfig with provider inc "
+            "reduce_range: True; allowed: None, False: inputs of 8 bits, or our QuantizationConfig with provider inc "
             "and reduce_range: 7 bits of weights"
         )
     embedding = (config.op_type_dict or {}).get("Embedding", {}).get("weight", {}).get("dtype")
