@@ -274,6 +274,26 @@ def test_an_int4_student_goes_all_the_way(place, capsys):  # noqa: F811
     assert "student  onnxruntime  int4" in capsys.readouterr().out
 
 
+def test_a_mixed_student_that_loses_layers_goes_all_the_way(place):  # noqa: F811
+    def change(recipe):
+        overrides = {"bert.encoder.layer.0": "int4", "bert.encoder.layer.2": "fp32", "classifier": "fp32"}
+        put("quantize.overrides", overrides, "quantize.reduce_range", True)(recipe)
+        put("quantize.pruning", {"layer_sparsity": 0.34, "saliency_examples": 16})(recipe)
+        put("student", {"num_hidden_layers": 3})(recipe)
+        left_out = ("distill", "task_distill", "prune", "benchmark", "report")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
+
+    assert main(["run", str(write_recipe(place, change))]) == 0
+    graphs = place / "run/export/student/onnx"
+    assert sorted(file.name for file in graphs.iterdir()) == ["model.onnx", "model_quantized.onnx"]
+    kept = json.loads((place / "run/quantize/config.json").read_text())["edgemin_layers"]
+    assert len(kept) == 2
+    int4 = sum(node.op_type == "MatMulNBits" for node in onnx.load(graphs / "model_quantized.onnx").graph.node)
+    assert int4 == (6 if 0 in kept else 0)
+    record = json.loads((place / "run/stages/quantize.json").read_text())
+    assert record["settings"]["overrides"]["classifier"] == "fp32"
+
+
 def int8_weights(graph):
     return [np.prod(tensor.dims) for tensor in onnx.load(graph).graph.initializer if tensor.data_type == 3]
 
