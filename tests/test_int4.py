@@ -16,14 +16,13 @@ from edgemin_hf.encoder import Encoder
 from edgemin_hf.export.fidelity import FidelityError, check_fidelity
 from edgemin_hf.export.graph import bytes_by_component, count_parameters, optimized_graph, quantized_nodes, size_bytes
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups, group_integers
-from edgemin_hf.quantization.integer import integer_copy
+from edgemin_hf.quantization.integer import integer_copy, quantized_weights
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
     FakeQuantLinear,
     calibrate,
     plain_state_dict,
     prepare_qat,
-    quantized_weights,
 )
 from edgemin_hf.quantization.packed import PackedEmbedding, PackedLinear, pack, unpack
 from edgemin_hf.surgery import Selection, remove

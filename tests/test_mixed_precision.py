@@ -15,14 +15,13 @@ from edgemin_hf.export.graph import optimized_graph, quantized_nodes
 from edgemin_hf.loading import load_pruned
 from edgemin_hf.pruned_shape import layer_numbers
 from edgemin_hf.quantization.int4 import FakeInt4Linear
-from edgemin_hf.quantization.integer import integer_copy, plain_copy
+from edgemin_hf.quantization.integer import integer_copy, plain_copy, quantized_weights
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
     FakeQuantLinear,
     calibrate,
     fake_quantize_rows,
     prepare_qat,
-    quantized_weights,
 )
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.surgery import cut_like, remove_layers

@@ -22,8 +22,7 @@ from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.families import FAMILIES
-from edgemin_hf.quantization.integer import integer_copy, plain_copy
-from edgemin_hf.quantization.native import quantized_weights
+from edgemin_hf.quantization.integer import integer_copy, plain_copy, quantized_weights
 
 FP32_GRAPH = "onnx/model.onnx"
 INT8_GRAPH = "onnx/model_quantized.onnx"

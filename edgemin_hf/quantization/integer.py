@@ -6,7 +6,8 @@ they become QuantizeLinear/DequantizeLinear pairs around each product, which ONN
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,21 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     write_layer_numbers(plain.config, None)  # it is prepared for nothing
     plain.load_state_dict(plain_state_dict(model))
     return plain.cpu().eval()
+
+
+def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
+    """Returns the precision of most of a model's quantised weights; None where it is not prepared for QAT.
+
+    Those of linear layers count: tables only where no linear layer is quantised.
+    """
+    linears, tables = Counter[Literal["int8", "int4"]](), Counter[Literal["int8", "int4"]]()
+    for module in model.modules():
+        if isinstance(module, FakeQuantLinear | FakeInt4Linear):
+            linears["int8" if isinstance(module, FakeQuantLinear) else "int4"] += module.weight.numel()
+        elif isinstance(module, FakeQuantEmbedding):
+            tables["int8" if module.group_size is None else "int4"] += module.weight.numel()
+    counted = linears or tables
+    return max(sorted(counted, reverse=True), key=counted.__getitem__, default=None)
 
 
 def integer_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,7 +6,6 @@ one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
@@ -238,21 +237,6 @@ def _table_in(precision: Precision, table: nn.Embedding, config: QuantizationCon
     if precision != "fp32":
         return FakeQuantEmbedding(table, config.group_size if precision == "int4" else None)
     return plain_table(table) if isinstance(table, FakeQuantEmbedding) else table
-
-
-def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
-    """Returns the precision of most of a model's quantised weights; None where it is not prepared for QAT.
-
-    Those of linear layers count: tables only where no linear layer is quantised.
-    """
-    linears, tables = Counter[Literal["int8", "int4"]](), Counter[Literal["int8", "int4"]]()
-    for module in model.modules():
-        if isinstance(module, FakeQuantLinear | FakeInt4Linear):
-            linears["int8" if isinstance(module, FakeQuantLinear) else "int4"] += module.weight.numel()
-        elif isinstance(module, FakeQuantEmbedding):
-            tables["int8" if module.group_size is None else "int4"] += module.weight.numel()
-    counted = linears or tables
-    return max(sorted(counted, reverse=True), key=counted.__getitem__, default=None)
 
 
 def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
