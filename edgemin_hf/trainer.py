@@ -33,11 +33,11 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.inc import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
 from edgemin_hf.quantization.native import (
     QuantizationConfig,
-    RangeFreezer,
     calibrate,
     fake_quantized_linears,
     prepare_qat,
 )
+from edgemin_hf.quantization.range_training import RangeFreezer, learn_ranges_apart, learned_ranges
 from edgemin_hf.student_pruning import StudentPruning, check_pruning
 from edgemin_hf.surgery import cut_like
 
@@ -89,6 +89,9 @@ class DistillationTrainer(Trainer):
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         asked = quantization_config
         quantization_config = None if asked is None else own_settings(asked)
+        self._learns_ranges = quantization_config is not None and quantization_config.ranges == "learned"
+        if self._learns_ranges and kwargs.get("optimizers", (None, None))[0] is not None:
+            raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
             check_pruning(model, pruning_config, taps, quantization_config)
@@ -138,10 +141,20 @@ class DistillationTrainer(Trainer):
             self.prepare()
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
-        with self._projections_in_model(), gradually:
+        learning = learned_ranges([self.model]) if self._learns_ranges else nullcontext()
+        with self._projections_in_model(), learning, gradually:
             result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finish_inc(self.model)
         return result
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Creates the optimizer as `Trainer` does; learned input ranges get a group of their own."""
+        if not self._learns_ranges:
+            return super().create_optimizer()
+        self.optimizer = None  # that of an earlier training would not know the parameters of this one
+        optimizer: torch.optim.Optimizer = super().create_optimizer()
+        learn_ranges_apart(optimizer, self.model, self.quantization_config.range_learning_rate)
+        return optimizer
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:

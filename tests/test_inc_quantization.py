@@ -30,13 +30,13 @@ from edgemin_hf.quantization.integer import IntegerLinear, integer_copy
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
     FakeQuantLinear,
-    RangeFreezer,
     calibrate,
     fake_quantized_linears,
     input_grid,
     plain_state_dict,
     prepare_qat,
 )
+from edgemin_hf.quantization.range_training import RangeFreezer
 
 neural_compressor = pytest.importorskip("neural_compressor")
 inc_training = pytest.importorskip("neural_compressor.training")

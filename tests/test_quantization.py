@@ -10,12 +10,12 @@ from edgemin_hf.quantization.integer import integer_copy, plain_copy
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
     FakeQuantLinear,
-    RangeFreezer,
     calibrate,
     fake_quantized_linears,
     plain_state_dict,
     prepare_qat,
 )
+from edgemin_hf.quantization.range_training import RangeFreezer
 
 
 def quantized(family="bert", **settings):

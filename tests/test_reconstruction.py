@@ -9,8 +9,9 @@ from transformers import AutoModel, AutoModelForMaskedLM, DebertaV2ForSequenceCl
 
 from edgemin_hf import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
-from edgemin_hf.quantization.learned_range import learned_ranges, quantize_input
+from edgemin_hf.quantization.learned_range import quantize_input
 from edgemin_hf.quantization.native import FakeQuantLinear, calibrate, fake_quantized_linears, input_grid, prepare_qat
+from edgemin_hf.quantization.range_training import learned_ranges
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
 from edgemin_hf.quantization.replay import Replay
 
@@ -105,9 +106,12 @@ def test_a_learned_range_computes_what_the_layer_computes_and_stays():
             factors.copy_(torch.tensor([0.5, 2.0]))
     low, high = 0.5 * 0.8 * x.min(), 2 * 0.8 * x.max()
     torch.testing.assert_close(torch.stack([layer.input_low, layer.input_high]), torch.stack([low, high]))
-    assert not layer._forward_pre_hooks
-    with learned_ranges([FakeQuantLinear(nn.Linear(4, 2), momentum=0.1)]) as uncalibrated:
-        assert uncalibrated == []
+    assert layer.range_factors is None
+    assert list(layer.state_dict()) == ["weight", "bias", "input_low", "input_high"]
+    empty = FakeQuantLinear(nn.Linear(4, 2), momentum=0.1)
+    with learned_ranges([empty]) as (factors,):
+        empty(x[:, :4]).square().sum().backward()
+        assert factors.grad.eq(0).all(), "without calibration there is nothing to learn"
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2", "modernbert", "distilbert"])

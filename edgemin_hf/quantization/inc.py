@@ -52,6 +52,7 @@ class IncLinear(FakeQuantLinear):
         self.weight, self.bias = linear.weight, linear.bias
         self.momentum = momentum
         self.observing = True
+        self.register_parameter("range_factors", None)
         self.weight_integers = SEVEN_BITS if reduce_range else ALL_BITS
         least, largest = self.weight_integers
         # INC narrows inputs to 7 bits where the processor that trains lacks VNNI; the one that will run it counts, and

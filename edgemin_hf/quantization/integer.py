@@ -58,7 +58,7 @@ class IntegerLinear(nn.Module):
         if scales is None:
             scales = row_scales(source.weight, source.weight_integers)
         integers = integer_rows(source.weight, scales, source.weight_integers)
-        scale, zero_point = input_grid(source.input_low, source.input_high)
+        scale, zero_point = input_grid(*(end.detach() for end in source.input_range()))
         bias = source.weight.new_zeros(source.out_features) if source.bias is None else source.bias.detach()
         self.register_buffer("weight", integers.to(torch.int8).T.contiguous())
         self.register_buffer("weight_scale", scales.squeeze(-1))

@@ -13,15 +13,16 @@ from typing import Any, Literal, get_args, get_type_hints
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
+from edgemin_hf.quantization.learned_range import quantize_input, scaled_range
 from edgemin_hf.quantization.precision import Precision, keep_layer_numbers, plain_linear, plain_table, precisions
 
 _RANGE_NAMES = ("input_low", "input_high")
-_ADDED_NAMES = (*_RANGE_NAMES, "weight_scale")
-"""Buffers that a plain model does not have."""
+_ADDED_NAMES = (*_RANGE_NAMES, "range_factors", "weight_scale")
+"""Buffers and parameters that a plain model does not have."""
 ALL_BITS, SEVEN_BITS = (-128, 127), (-64, 64)
 """Integers of INT8 weights, and with `reduce_range`: 2 x 255 x 64 = 32640 does not saturate int16."""
 
@@ -45,6 +46,9 @@ class QuantizationConfig:
             wildcards decides. Layers are numbered as in the model when it is first prepared.
         reduce_range: Whether INT8 weights of linear layers use 7 bits, -64..64: for CPUs without VNNI, whose kernels
             add pairs of uint8 x int8 products in int16, which saturates.
+        ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
+            after those of the batches. "learned": the optimizer trains their ends (LSQ, arXiv 1902.08153).
+        range_learning_rate: Peak learning rate of learned ranges, as factors of the calibrated ones.
     """
 
     weights: Literal["int8", "int4"] = "int8"
@@ -56,9 +60,11 @@ class QuantizationConfig:
     frozen_share: float = 0.33
     overrides: dict[str, Literal["int8", "int4", "fp32"]] = field(default_factory=dict)
     reduce_range: bool = False
+    ranges: Literal["observed", "learned"] = "observed"
+    range_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("weights", "embeddings", "group_size", "provider"):
+        for name in ("weights", "embeddings", "group_size", "provider", "ranges"):
             allowed = get_args(get_type_hints(QuantizationConfig)[name])
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {', '.join(map(str, allowed))}")
@@ -67,6 +73,10 @@ class QuantizationConfig:
         for pattern, precision in self.overrides.items():
             if precision not in get_args(Precision):
                 raise ValueError(f"overrides: {precision} for {pattern}; allowed: {', '.join(get_args(Precision))}")
+        if self.provider == "inc" and self.ranges != "observed":
+            raise ValueError(f"ranges: {self.ranges} with provider inc; allowed: observed, or provider native")
+        if not 0 <= self.range_learning_rate < float("inf"):
+            raise ValueError(f"range_learning_rate: {self.range_learning_rate}; allowed: 0 or more")
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
         for name in ("range_momentum", "frozen_share"):
@@ -81,7 +91,9 @@ class FakeQuantLinear(nn.Linear):
     buffers; it always holds 0, which padding and ReLU-like outputs need exactly.
 
     Attributes:
-        observing: Whether training widens the range; evaluation never does.
+        observing: Whether training changes the range; evaluation never does.
+        range_factors: While the range is learned, a parameter (2,), float32: what the two buffers are multiplied by.
+            Else None.
         weight_scale: Fixed scales of the weight's rows (out_features, 1), to which weights are then clipped; None takes
             them from the rows as they are.
         weight_integers: The least and the largest integer of a weight.
@@ -89,6 +101,7 @@ class FakeQuantLinear(nn.Linear):
 
     input_low: Tensor
     input_high: Tensor
+    range_factors: nn.Parameter | None
     weight_scale: Tensor | None
 
     def __init__(self, linear: nn.Linear, momentum: float) -> None:
@@ -100,6 +113,7 @@ class FakeQuantLinear(nn.Linear):
         self.observing = True
         for name in _RANGE_NAMES:
             self.register_buffer(name, torch.zeros((), device=linear.weight.device))
+        self.register_parameter("range_factors", None)
         self.register_buffer("weight_scale", None)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -110,11 +124,14 @@ class FakeQuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Computes the layer on the grids of its input and of its weight."""
-        if self.training and self.observing:
+        if self.training and self.observing and self.range_factors is None:
             self._update_range(input.detach())
-        scale, zero_point = input_grid(self.input_low, self.input_high)
+        low, high = self.input_range()
         # In float32: bf16 has too few digits to round to a grid of 256 values.
-        input = torch.fake_quantize_per_tensor_affine(input.float(), scale, zero_point, 0, 255)
+        if low.requires_grad:
+            input = quantize_input(input.float(), low, high)
+        else:
+            input = torch.fake_quantize_per_tensor_affine(input.float(), *input_grid(low, high), 0, 255)
         weight = fake_quantize_rows(self.weight, self.weight_scale, self.weight_integers)
         return F.linear(input.to(self.weight.dtype), weight, self.bias)
 
@@ -122,6 +139,12 @@ class FakeQuantLinear(nn.Linear):
         low, high = (bound.float() for bound in torch.aminmax(input))
         self.input_low.lerp_(low.clamp(max=0), self.momentum)
         self.input_high.lerp_(high.clamp(min=0), self.momentum)
+
+    def input_range(self) -> tuple[Tensor, Tensor]:
+        """Returns the ends of the input's range, () each, with gradients for its factors where it is learned."""
+        if self.range_factors is None:
+            return self.input_low, self.input_high
+        return scaled_range(self.input_low, self.input_high, self.range_factors)
 
     def widen_range(self, input: Tensor) -> None:
         """Widens the range until it holds every value of `input`: calibration."""
@@ -269,21 +292,6 @@ def calibrate(
         for handle in handles:
             handle.remove()
         model.train(was_training)
-
-
-class RangeFreezer(TrainerCallback):
-    """Stops the update of the input ranges for the last share of the training steps, also after a resume."""
-
-    def __init__(self, config: QuantizationConfig) -> None:
-        self.frozen_share = config.frozen_share
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
-    ) -> None:
-        """Turns observation on or off as the step's number says."""
-        observing = state.global_step < (1 - self.frozen_share) * state.max_steps
-        for module in fake_quantized_linears(model):
-            module.observing = observing
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.encoder import EMBEDDINGS, Encoder
-from edgemin_hf.quantization.learned_range import learned_ranges
+from edgemin_hf.quantization.range_training import learned_ranges
 from edgemin_hf.quantization.replay import Replay
 
 Batch = Mapping[str, Tensor]
