@@ -24,6 +24,7 @@ def test_two_processes_train_every_method_as_one_with_twice_the_batch(tmp_path):
     for method, facts in together.items():
         assert (facts["processes"], alone[method]["processes"]) == (2, 1)
         assert facts["student_wrapped"]
+        assert facts["equal_everywhere"]
         assert not facts["teacher_wrapped"]
         assert facts["moved"] > 1e-3, f"{method} trained nothing"
         ours, theirs = (load_file(tmp_path / n / method / "model.safetensors") for n in ("two", "one"))

@@ -190,7 +190,7 @@ GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=
     "stage",
     [
         "relations", "prune", "prune cubic", "prune by INC", "prune and quantize", "layers", "quantize", "int4",
-        "mixed layers",
+        "mixed layers", "quantize, learned ranges", "prune and quantize, learned ranges",
     ],
 )  # fmt: skip
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
@@ -203,10 +203,11 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
         if stage == "prune by INC":
             pytest.importorskip("neural_compressor")
             extra = {"pruning_config": replace(GRADUAL, saliency="snip_momentum", rounds=2)}
-        if stage in ("prune cubic", "prune by INC", "prune and quantize"):
+        if stage in ("prune cubic", "prune by INC") or stage.startswith("prune and quantize"):
             extra = {"pruning_config": GRADUAL}
-        if stage in ("quantize", "prune and quantize"):
-            extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3)}
+        if "quantize" in stage:
+            ranges = {"ranges": "learned", "range_learning_rate": 0.05} if "learned" in stage else {}
+            extra |= {"quantization_config": QuantizationConfig(calibration_examples=8, range_momentum=0.3, **ranges)}
         if stage == "int4":
             extra = {"quantization_config": QuantizationConfig("int4", "int4")}
             extra |= {"pruning_config": PruningConfig(0.5, 0.5, saliency_examples=8)}
@@ -235,10 +236,11 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
         assert not fake_quantized_linears(resumed.model)[0].observing
 
 
-def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer):
+@pytest.mark.parametrize("ranges", ["observed", "learned"])
+def test_pruning_and_quantization_in_one_run(tmp_path, tokenizer, ranges):
     trainer = make(
         tmp_path, tokenizer, config=[RELATIONS, TaskDistillationConfig()], pruning_config=PruningConfig(0.5, 0.5),
-        quantization_config=QuantizationConfig(), bf16=True,
+        quantization_config=QuantizationConfig(ranges=ranges), bf16=True,
     )  # fmt: skip
     trainer.train()
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]

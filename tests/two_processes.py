@@ -33,6 +33,7 @@ METHODS = {
     "mlkd": edgemin_hf.MLKDConfig(),
     "task": TaskDistillationConfig(),
     "latency": TaskDistillationConfig(),
+    "learned ranges": TaskDistillationConfig(),
 }
 
 
@@ -57,6 +58,7 @@ def train(method, folder, size, tokenizer):
     teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **narrow, **still)
     collator = DataCollatorForTokenClassification if head else DataCollatorWithPadding
     latency = edgemin_hf.PruningConfig(target_latency_ms=2.5, saliency_examples=64, scope="model")
+    learned = edgemin_hf.QuantizationConfig(ranges="learned", range_learning_rate=0.1, calibration_examples=64)
     edgemin_hf.student_pruning.measure_latency_table = measured_once
     trainer = DistillationTrainer(
         student,
@@ -67,6 +69,7 @@ def train(method, folder, size, tokenizer):
         ),
         distillation_config=METHODS[method],
         pruning_config=latency if method == "latency" else None,
+        quantization_config=learned if method == "learned ranges" else None,
         train_dataset=rows(64, masked=head is not None),
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
@@ -74,12 +77,15 @@ def train(method, folder, size, tokenizer):
     trainer.prepare()
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
     trainer.train()
+    state = torch.cat([weight.flatten() for weight in student.state_dict().values()])
+    everywhere = trainer.accelerator.gather(state[None])
     if trainer.is_world_process_zero():
         trainer.save_model(str(folder))
     return {
         "processes": trainer.args.world_size,
         "student_wrapped": isinstance(trainer.model_wrapped, DistributedDataParallel),
         "teacher_wrapped": isinstance(trainer.teacher_model, DistributedDataParallel),
+        "equal_everywhere": bool((everywhere == everywhere[0]).all()),
         "moved": max((weight - before[name]).abs().max().item() for name, weight in student.state_dict().items()),
     }
 
