@@ -89,8 +89,10 @@ class DistillationTrainer(Trainer):
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         asked = quantization_config
         quantization_config = None if asked is None else own_settings(asked)
-        self._learns_ranges = quantization_config is not None and quantization_config.ranges == "learned"
-        if self._learns_ranges and kwargs.get("optimizers", (None, None))[0] is not None:
+        self._range_learning_rate: float | None = None
+        if quantization_config is not None and quantization_config.ranges == "learned":
+            self._range_learning_rate = quantization_config.range_learning_rate
+        if self._range_learning_rate is not None and kwargs.get("optimizers", (None, None))[0] is not None:
             raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
@@ -141,7 +143,7 @@ class DistillationTrainer(Trainer):
             self.prepare()
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
-        learning = learned_ranges([self.model]) if self._learns_ranges else nullcontext()
+        learning = nullcontext() if self._range_learning_rate is None else learned_ranges([self.model])
         with self._projections_in_model(), learning, gradually:
             result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finish_inc(self.model)
@@ -149,11 +151,11 @@ class DistillationTrainer(Trainer):
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Creates the optimizer as `Trainer` does; learned input ranges get a group of their own."""
-        if not self._learns_ranges:
+        if self._range_learning_rate is None:
             return super().create_optimizer()
         self.optimizer = None  # that of an earlier training would not know the parameters of this one
         optimizer: torch.optim.Optimizer = super().create_optimizer()
-        learn_ranges_apart(optimizer, self.model, self.quantization_config.range_learning_rate)
+        learn_ranges_apart(optimizer, self.model, self._range_learning_rate)
         return optimizer
 
     @contextmanager
