@@ -155,3 +155,12 @@ def test_what_can_not_be_learned_is_refused(tmp_path, tokenizer):
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="optimizers: given beside ranges: learned"):
         make(tmp_path, tokenizer, student, quantization_config=LEARNED, optimizers=(optimizer, None))
+
+
+@pytest.mark.parametrize("family", ["albert", "mpnet", "deberta", "modernbert"])
+def test_ranges_of_other_families_learn(tmp_path, tokenizer, family):
+    student = create_student(tiny(family), 2)
+    trainer, before = trained(
+        tmp_path, tokenizer, model=student, teacher=tiny(family), max_steps=3, gradient_checkpointing=family == "mpnet"
+    )
+    assert (ranges(trainer.model) != before).any(dim=1).all()
