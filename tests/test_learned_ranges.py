@@ -161,6 +161,7 @@ def test_what_can_not_be_learned_is_refused(tmp_path, tokenizer):
 def test_ranges_of_other_families_learn(tmp_path, tokenizer, family):
     student = create_student(tiny(family), 2)
     trainer, before = trained(
-        tmp_path, tokenizer, model=student, teacher=tiny(family), max_steps=3, gradient_checkpointing=family == "modernbert"
-    )
+        tmp_path, tokenizer, model=student, teacher=tiny(family), max_steps=3,
+        gradient_checkpointing=family == "modernbert",
+    )  # fmt: skip
     assert (ranges(trainer.model) != before).any(dim=1).all()

@@ -95,7 +95,7 @@ WRONG = {
     "no batch": (put("quantize.per_device_train_batch_size", 0), "quantize.per_device_train_batch_size: 0; allowed: "),
     "no such group": (put("quantize.group_size", 48), "quantize.group_size: 48; allowed: 32, 64"),
     "no such weights": (put("quantize.weights", "int3"), "quantize.weights: .int3.; allowed: .int8. or .int4."),
-    "no such ranges": (put("quantize.ranges", "guessed"), "quantize.ranges: .guessed.; allowed: .observed. or .learned"),
+    "no such ranges": (put("quantize.ranges", "guessed"), "quantize.ranges: .guessed.; allowed: .observed. or "),
     "a rate of ranges": (put("quantize.range_learning_rate", -1), "quantize.range_learning_rate: -1.*; allowed: 0 or"),
     "a range's end": (put("quantize.frozen_share", 1.5), "quantize.frozen_share: 1.5; allowed: 0 to 1"),
     "missing file": (put("task.train_file", "nowhere.tsv"), "task.train_file: .*nowhere.tsv, which is no file"),
