@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import fields
 from math import ceil
@@ -166,8 +165,6 @@ def make_trainer(
 
 def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:
     names = [field.name for field in fields(Training)]
-    # TrainingArguments leaves its precision here, where the next in the process would find it, one of fp32 too.
-    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     return TrainingArguments(
         output_dir=str(work),
         **{name: getattr(stage, name) for name in names},

@@ -124,7 +124,8 @@ class _Reader:
 
     def _masks_and_scores(self, value: str) -> tuple[tuple[str, ...], str]:
         """Follows the sum of scores and masks down to the scores."""
-        node, masks = self.maker.get(value), ()
+        node = self.maker.get(value)
+        masks: tuple[str, ...] = ()
         while node is not None and node.op_type == "Add":
             value, mask = node.input
             masks = (mask, *masks)
