@@ -139,6 +139,10 @@ def _estimate(
         teacher = flops_per_token(shape._replace(num_hidden_layers=read) if isinstance(read, int) else shape)
     flops = steps * batch * tokens * (3 * forward + teacher)
     compute = steps * batch * tokens * (3 * rounding * forward + teacher) / speed
+    if isinstance(stage, Quantize) and stage.reconstruction is not None:
+        # Each module's steps go through its own layers alone: together they are those of the whole model.
+        own = 3 * stage.reconstruction.steps * stage.reconstruction.batch_size * tokens * forward
+        flops, compute = flops + own, compute + rounding * own / speed
     parameters = parameters_of(trained)
     if isinstance(stage, LayerSearch) and stage.teacher_layer == "search":
         tried = 2 * stage.search_steps * len(stage.layers_to_try(shape_of(compared or trained).num_hidden_layers))

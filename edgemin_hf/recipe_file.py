@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, Student, Task, Teacher
 from edgemin_hf.recipe_methods import METHODS
-from edgemin_hf.recipe_stages import SETTINGS, Pruning
+from edgemin_hf.recipe_stages import SETTINGS, Pruning, Reconstruction
 
 
 class _Loader(yaml.SafeLoader):
@@ -79,11 +79,12 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 
 def _names(settings: type) -> str:
-    return ", ".join(f.name for f in fields(settings))
+    return ", ".join(f.name for f in fields(settings) if f.init)
 
 
 _PARTS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "assistant": Student}
 _PARTS |= {"raw_text": RawText}
+_PARTS_OF_STAGES: dict[str, type] = {"pruning": Pruning, "reconstruction": Reconstruction}
 
 
 def _explain(error: ValidationError) -> str:
@@ -95,8 +96,7 @@ def _explain(error: ValidationError) -> str:
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed = SETTINGS[path[2]]
         path = [path[2].partition(":")[0], *path[3:]]
-    if "pruning" in path[:-1]:
-        allowed = Pruning
+        allowed = next((kind for part, kind in _PARTS_OF_STAGES.items() if part in path[1:-1]), allowed)
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":
         return ".".join([*path, str(first["ctx"]["error"])])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import asdict, field
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -17,6 +17,7 @@ from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.reconstruction import ReconstructionConfig
 from edgemin_hf.recipe_methods import METHODS, STRICT, Count, LayerSearch, ParsedAlso, Positive, check_rest, with_method
 
 
@@ -149,22 +150,52 @@ class Pruning(PruningConfig):
 
 
 @dataclass(config=STRICT)
+class Reconstruction(ReconstructionConfig):
+    """The settings of `ReconstructionConfig` inside another stage's; its seed is the recipe's."""
+
+    seed: int = field(default=0, init=False)
+
+    def settings(self, seed: int) -> ReconstructionConfig:
+        """Returns the settings of the reconstruction alone."""
+        return ReconstructionConfig(**{**asdict(self), "seed": seed})
+
+
+@dataclass(config=STRICT)
 class Quantize(TaskStage, QuantizationConfig):
     """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`.
 
+    With `max_steps: 0` it is post-training quantisation: the student is calibrated and not trained.
+
     Attributes:
         pruning: Prunes the student in the same training.
+        reconstruction: Trains module after module to compute what the student computed before it was quantised, behind
+            the calibration and before the first step.
     """
 
     pruning: Pruning | None = None
+    reconstruction: Reconstruction | None = None
     stage: Literal["quantize"] = "quantize"
     folder: ClassVar[str] = "quantize"
+    least_steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         QuantizationConfig.__post_init__(self)
-        if self.provider == "inc" and self.pruning is not None:
-            raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")
+        if self.pruning is not None:
+            if self.provider == "inc":
+                raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")
+            if self.max_steps == 0 and self.pruning.schedule != "one_shot":
+                raise ValueError(
+                    f"max_steps: 0 with pruning.schedule {self.pruning.schedule}; allowed: 1 or more, or one_shot"
+                )
+        if self.reconstruction is not None:
+            if self.provider == "inc":
+                raise ValueError("reconstruction: beside provider inc, whose scales it can't train; allowed: native")
+            if self.pruning is not None:
+                raise ValueError(
+                    "reconstruction: beside pruning, which leaves no whole model to compute like; allowed: a stage "
+                    "prune of its own"
+                )
 
 
 @dataclass(config=STRICT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import fields
 from math import ceil
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -21,10 +23,12 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from edgemin_hf.distillation.capture import DistillationConfig
+from edgemin_hf.distillation.capture import DistillationConfig, accepted
 from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.export.folder import whole_folder, write_whole
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.quantization.inc import finish_inc
+from edgemin_hf.quantization.reconstruction import reconstruct
 from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_stages import (
     Distill,
@@ -82,17 +86,54 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
     metric = "loss" if isinstance(stage, Distill) else run.task.metric
     # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
+    notes = {}
+    if isinstance(stage, Quantize) and stage.reconstruction is not None:
+        notes = _reconstruct(run, stage, trainer, work, resumed=checkpoint is not None)
     if stage.max_steps:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
         trainer.prepare()
+        finish_inc(trainer.model)
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
         with whole_folder(folder) as partial:
             trainer.save_model(str(partial))
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
-    return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after}
+    return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after, **notes}
+
+
+def _reconstruct(
+    run: Run, stage: Quantize, trainer: DistillationTrainer, work: Path, *, resumed: bool
+) -> dict[str, Any]:
+    """Reconstructs a calibrated student, against the one that the stage began with, on training rows drawn at random.
+
+    All processes do the same, on the same rows.
+
+    Args:
+        run: The recipe at work.
+        stage: The stage, with settings of the reconstruction.
+        trainer: Its trainer.
+        work: Folder for what became of the modules.
+        resumed: Whether a checkpoint brings the student, which was reconstructed before it.
+
+    Returns:
+        What is worth remembering: "reconstruction", the errors of each module, and "notes" that tell them.
+    """
+    assert stage.reconstruction is not None  # noqa: S101 - the caller's check
+    config, file, model = stage.reconstruction.settings(run.recipe.seed), work / "reconstruction.json", trainer.model
+    if not resumed:
+        rows = trainer.train_dataset
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))[: config.examples]
+        loader = DataLoader(rows.select(drawn.tolist()), config.batch_size, collate_fn=trainer.data_collator)
+        batches = (accepted(model, batch) for batch in loader)
+        found = reconstruct(model, run.student(stage).to(model.device), batches, config)
+        if PartialState().is_main_process:
+            write_whole(file, json.dumps([module._asdict() for module in found]))
+    PartialState().wait_for_everyone()
+    modules = json.loads(file.read_text(encoding="utf-8"))
+    errors = [f"{module['name']} {module['before']:.1e} -> {module['after']:.1e}" for module in modules]
+    return {"reconstruction": modules, "notes": [f"errors of the modules: {', '.join(errors)}"]}
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:

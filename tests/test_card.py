@@ -87,6 +87,17 @@ def test_an_int4_model_is_told_as_such():
     assert "int4" not in render_card(**FACTS)
 
 
+def test_what_was_quantised_after_training_is_told_as_such():
+    quantize = {"stage": "quantize", "examples": 0, "seconds": 1.0}
+    prune = {"stage": "prune", "examples": 9_000, "seconds": 4.0}
+    for stages, trained in ([[prune, quantize], False], [[quantize, prune], True]):
+        card = render_card(**FACTS | {"stages": stages})
+        tags = {"quantization-aware-training", "post-training-quantization"} & set(front_matter(card)["tags"])
+        assert tags == {"quantization-aware-training" if trained else "post-training-quantization"}
+        assert ("and that was trained to compute in 8-bit" in card) == trained
+        assert ("and that was quantised after training, to compute in 8-bit" in card) != trained
+
+
 def test_a_model_without_measured_accuracy_claims_none():
     rows = [TEACHER, {**STUDENT, "value": None, "n": None}]
     card = render_card(**FACTS | {"benchmark": {"rows": rows}})

@@ -13,7 +13,7 @@ from edgemin_hf.cli import main
 from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_file import load_recipe
 from edgemin_hf.recipe_methods import Also
-from edgemin_hf.recipe_stages import SETTINGS, Distill
+from edgemin_hf.recipe_stages import SETTINGS, Distill, Reconstruction
 
 RECIPE = {
     "name": "tiny",
@@ -290,7 +290,7 @@ def test_every_setting_is_in_the_reference():
 
     from edgemin_hf.recipe import RawText, Recipe, Student, Task, Teacher
 
-    for kind in (Recipe, Teacher, Task, Student, RawText, Also, *SETTINGS.values()):
+    for kind in (Recipe, Teacher, Task, Student, RawText, Also, Reconstruction, *SETTINGS.values()):
         for field in fields(kind):
             assert f"`{field.name}`" in reference, f"{kind.__name__}.{field.name}"
 

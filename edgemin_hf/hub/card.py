@@ -31,6 +31,7 @@ STAGE_TAGS = {
     "quantize": "quantization-aware-training",
 }
 """What the Hub's visitors search for, by the stage that earns it."""
+_UNTRAINED_TAG = "post-training-quantization"
 
 
 def render_card(
@@ -81,6 +82,9 @@ def render_card(
     metric = METRICS[rows[0]["metric"]]
     made = [stage["stage"] for stage in stages]
     finished = finished_row(rows)["precision"]
+    # Behind quantisation nothing saw an example: what was trained before it was only calibrated.
+    untrained = "quantize" in made and not any(s.get("examples") for s in stages[made.index("quantize") :])
+    tags = STAGE_TAGS | ({"quantize": _UNTRAINED_TAG} if untrained else {})
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
@@ -97,7 +101,7 @@ def render_card(
             "optimum",
             finished,
             "edge",
-            *dict.fromkeys(STAGE_TAGS[name] for name in made if name in STAGE_TAGS),
+            *dict.fromkeys(tags[name] for name in made if name in tags),
         ],
     )
     variables = {
@@ -106,6 +110,7 @@ def render_card(
         "base_model": base_model,
         "headline": headline(benchmark),
         "finished": finished,
+        "untrained": untrained,
         "graph": Path(QUANTIZED_GRAPHS.get(finished, FP32_GRAPH)).name,
         "results": markdown_table(result_table(benchmark)),
         "conditions": conditions(benchmark),

@@ -1,0 +1,173 @@
+import json
+import re
+
+import pytest
+import torch
+from conftest import LABELS, tiny
+from safetensors.torch import load_file
+from test_recipe import place, write_recipe  # noqa: F401 - a fixture
+
+from edgemin_hf import training
+from edgemin_hf.cli import main
+from edgemin_hf.quantization.native import quantized_weights
+from edgemin_hf.recipe_file import load_recipe
+from edgemin_hf.run import Run
+from edgemin_hf.trainer import DistillationTrainer
+
+RECONSTRUCTION = {"modules": 2, "examples": 48, "steps": 20, "learning_rate": 3e-4, "range_learning_rate": 3e-3}
+
+
+def write(place, *behind, **settings):  # noqa: F811
+    """A recipe that quantises a copy of the teacher, and nothing else."""
+
+    def change(recipe):
+        recipe["stages"] = [{"stage": "quantize", "max_steps": 0, "calibration_examples": 64, **settings}, *behind]
+        recipe["teacher"]["model"] = "classifier"
+        recipe["student"] = {}
+
+    labels = dict(enumerate(LABELS))
+    model = tiny(num_labels=2, id2label=labels, label2id={label: index for index, label in labels.items()})
+    model.save_pretrained(place / "classifier")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        (place / "classifier" / name).write_bytes((place / "teacher" / name).read_bytes())
+    return write_recipe(place, change)
+
+
+def run(place, *behind, **settings):  # noqa: F811
+    path = write(place, *behind, **settings)
+    assert main(["run", str(path)]) == 0
+    return path
+
+
+def record(place, stage="quantize"):  # noqa: F811
+    return json.loads((place / f"run/stages/{stage}.json").read_text())
+
+
+def saved(place):  # noqa: F811
+    return load_file(place / "run/quantize/model.safetensors")
+
+
+def is_weight(name):
+    return name.endswith(("weight", "bias"))
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_without_steps_the_student_is_calibrated_and_nothing_is_trained(place, weights):  # noqa: F811
+    path = run(place, {"stage": "export", "fidelity_texts": 8}, weights=weights)
+    told, before = record(place), load_file(place / "classifier/model.safetensors")
+    assert (told["examples"], told["before"]) == (0, told["after"])
+    assert all(torch.equal(value, before[name]) for name, value in saved(place).items() if is_weight(name))
+    lows = [value for name, value in saved(place).items() if name.endswith("input_low")]
+    assert len(lows) == (20 if weights == "int8" else 0)
+    assert all(low < 0 for low in lows)
+    recipe, settings = load_recipe(path)
+    student = Run(recipe, settings, place, place / "run").trained(recipe.stages[0])
+    assert quantized_weights(student) == weights
+    graph = {"int8": "model_quantized.onnx", "int4": "model_q4.onnx"}[weights]
+    assert (place / "run/export/student/onnx" / graph).is_file()
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_modules_are_reconstructed_and_their_errors_told(place, weights, capsys):  # noqa: F811
+    run(place, {"stage": "export", "fidelity_texts": 8}, weights=weights, reconstruction=RECONSTRUCTION)
+    told, before = record(place), load_file(place / "classifier/model.safetensors")
+    assert [module["name"] for module in told["reconstruction"]] == ["layer 0", "layers 1-2", "head"]
+    assert all(module["after"] <= module["before"] for module in told["reconstruction"])
+    assert told["reconstruction"][1]["after"] < 0.95 * told["reconstruction"][1]["before"]
+    assert re.fullmatch(r"errors of the modules: layer 0 [\d.e-]+ -> [\d.e-]+, layers 1-2 .*", told["notes"][0])
+    assert told["notes"][0] in capsys.readouterr().out
+    assert told["examples"] == 0
+    weight = "bert.encoder.layer.1.output.dense.weight"
+    assert not torch.equal(saved(place)[weight], before[weight])
+
+
+def test_the_recipes_seed_draws_rows_and_batches(place):  # noqa: F811
+    found = []
+    for seed in (0, 0, 1):
+        assert main(["run", str(write(place, reconstruction=RECONSTRUCTION)), "--set", f"seed={seed}", "--set",
+                     f"output_dir={place}/run{len(found)}"]) == 0  # fmt: skip
+        found.append(load_file(place / f"run{len(found)}/quantize/model.safetensors"))
+    first, again, other = found
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+
+
+class KilledError(Exception):
+    """The process ended here."""
+
+
+def test_a_killed_stage_reconstructs_again_and_a_resumed_training_does_not(place, monkeypatch):  # noqa: F811
+    settings = {"max_steps": 8, "save_steps": 4, "reconstruction": RECONSTRUCTION}
+    run(place, **settings)
+    whole, told = saved(place), record(place)
+    path, elsewhere = write(place, **settings), ["--set", f"output_dir={place}/killed/run"]
+    calls, real = [], training.reconstruct
+
+    def counted(*args):
+        calls.append("begun")
+        found = real(*args)
+        if len(calls) == 1:
+            raise KilledError
+        return found
+
+    def killed_behind_it(self, **arguments):
+        self.args.max_steps = 8
+        train(self, **arguments)
+        raise KilledError
+
+    train = DistillationTrainer.train
+    monkeypatch.setattr(training, "reconstruct", counted)
+    with pytest.raises(KilledError):  # in the reconstruction
+        main(["run", str(path), *elsewhere])
+    monkeypatch.setattr(DistillationTrainer, "train", killed_behind_it)
+    with pytest.raises(KilledError):  # behind the last step, before the stage's folder is written
+        main(["run", str(path), *elsewhere])
+    monkeypatch.setattr(DistillationTrainer, "train", train)
+    (last,) = (place / "killed/run/work").glob("*/*/checkpoint-8")
+    (last / "complete").unlink()
+    assert main(["run", str(path), *elsewhere]) == 0
+    assert len(calls) == 2
+    resumed = saved(place / "killed")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    again = record(place / "killed")
+    assert (again["reconstruction"], again["before"]) == (told["reconstruction"], told["before"])
+
+
+WRONG = {
+    "a setting": ({"reconstruction": {"steps": 0}}, r"quantize\.reconstruction\.steps: 0; allowed: 1 or more"),
+    "a name": (
+        {"reconstruction": {"epochs": 1}},
+        r"quantize\.reconstruction\.epochs: 1; allowed: modules, .*, teacher_forcing$",
+    ),
+    "a seed of its own": ({"reconstruction": {"seed": 1}}, r"quantize\.reconstruction\.seed: 1; allowed: modules"),
+    "pruning": (
+        {"reconstruction": {}, "pruning": {"head_sparsity": 0.5}},
+        r"quantize\.reconstruction: beside pruning, .*; allowed: a stage prune of its own",
+    ),
+    "Neural Compressor": (
+        {"reconstruction": {}, "provider": "inc"},
+        r"quantize\.reconstruction: beside provider inc, .*; allowed: native",
+    ),
+    "a slow schedule": (
+        {"pruning": {"head_sparsity": 0.5, "schedule": "cubic"}},
+        r"quantize\.max_steps: 0 with pruning\.schedule cubic; allowed: 1 or more, or one_shot",
+    ),
+    "steps": ({"max_steps": -2}, r"quantize\.max_steps: -2; allowed: 0 or more, or -1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_impossible_settings_are_one_line(place, case, capsys):  # noqa: F811
+    settings, message = WRONG[case]
+    assert main(["run", str(write(place, **settings))]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line), line
+
+
+def test_the_estimate_counts_the_reconstruction(place, capsys):  # noqa: F811
+    def work(**settings):
+        assert main(["run", str(write(place, **settings)), "--dry-run"]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("quantize")]
+        return float(line.split()[6])
+
+    assert work() == 0 < work(reconstruction={"steps": 10}) < work(reconstruction={"steps": 1000})
