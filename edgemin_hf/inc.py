@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,25 @@ def importing_inc(setting: str) -> Iterator[None]:
         yield
     if "LOGLEVEL" not in os.environ:
         logging.getLogger("neural_compressor").setLevel(logging.WARNING)
+
+
+INC_CONFIG = "inc_config.json"
+
+
+def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None:
+    """Writes one `inc_config.json` for a model that several trainings made; none where INC had no part in them.
+
+    Args:
+        sources: The folders that the trainings left, in their order.
+        folder: The model's folder.
+    """
+    parts: dict[str, Any] = {}
+    for file in (Path(source) / INC_CONFIG for source in sources):
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            parts |= {part: found[part] for part in ("pruning", "quantization") if found[part]}
+    if parts:
+        write_inc_config(folder, **parts)
 
 
 def write_inc_config(folder: str | Path, **parts: Any) -> None:

@@ -31,9 +31,11 @@ from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.onnx import QUANTIZED_GRAPHS, export_baseline, export_onnx
 from edgemin_hf.hub.card import render_card
+from edgemin_hf.inc import merge_inc_configs
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
 from edgemin_hf.pruned_shape import reloads_plainly
+from edgemin_hf.recipe import TRAINS_STUDENT
 from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, PruneVocabulary, Report, Stage, TrainingStage
 from edgemin_hf.run import Run
 from edgemin_hf.student_vocabulary import cut_student_vocabulary
@@ -75,6 +77,8 @@ def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     student = run.student(stage)
     texts = run.task.texts(run.root, stage.fidelity_texts, run.recipe.seed)
     made = export_onnx(student, run.tokenizer_of("student"), folder / "student", texts=texts)
+    trained = [run.output / other.folder for other in run.recipe.stages if other.stage in TRAINS_STUDENT]
+    merge_inc_configs(trained, folder / "student")
     export_baseline(run.teacher_folder, folder / "teacher")
     checks = {name: check for name in ("fp32", *QUANTIZED_GRAPHS) if (check := getattr(made, name)) is not None}
     notes = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import fields
 from math import ceil
@@ -206,12 +207,15 @@ def make_trainer(
 
 def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:
     names = [field.name for field in fields(Training)]
+    bf16 = run.bf16 and getattr(stage, "provider", None) != "inc"
+    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 behind one in bf16 would find it.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     return TrainingArguments(
         output_dir=str(work),
         **{name: getattr(stage, name) for name in names},
         per_device_eval_batch_size=64,
         group_by_length=not packed,
-        bf16=run.bf16 and getattr(stage, "provider", None) != "inc",
+        bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=run.recipe.seed,
         save_strategy="steps",

@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 import torch
 from conftest import EXPORTED, batch, sentences, tiny
-from optimum.onnxruntime import ORTModelForSequenceClassification
+from onnxruntime.quantization import QuantFormat, QuantType
+from optimum.onnxruntime import ORTConfig, ORTModelForSequenceClassification
 from optimum.pipelines import pipeline
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, BertModel
@@ -83,6 +84,33 @@ def test_it_loads_with_plain_onnxruntime_and_tokenizers(exported, tokenizer):
     feeds = {node.name: np.array([feeds[node.name]], dtype=np.int64) for node in session.get_inputs()}
     assert session.run(None, feeds)[0].shape == (1, 3)
     assert json.loads((made.folder / "config.json").read_text())["id2label"]["0"]
+
+
+def test_optimums_configuration_says_what_the_graph_is(exported, tokenizer, tmp_path):
+    _, made = exported
+    config = ORTConfig.from_pretrained(made.folder)
+    told, graph = config.quantization, onnx.load(made.folder / "onnx/model_quantized.onnx")
+    assert config.opset == graph.opset_import[0].version
+    assert not config.use_external_data_format
+    assert (told.is_static, told.format, told.per_channel) == (True, QuantFormat.QDQ, True)
+    assert (told.activations_dtype, told.weights_dtype) == (QuantType.QUInt8, QuantType.QInt8)
+    assert (told.activations_symmetric, told.weights_symmetric) == (False, True)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    made_by = {output: node for node in graph.graph.node for output in node.output}
+    for node in graph.graph.node:
+        sources = [made_by[name] for name in node.input[:2] if name in made_by]
+        quantized = len(sources) == 2 and all(source.op_type == "DequantizeLinear" for source in sources)
+        assert quantized == (node.name in told.nodes_to_quantize), node.name
+        if quantized:
+            assert node.op_type in told.operators_to_quantize
+            weight, scales, _ = (stored.get(name) for name in sources[1].input)
+            assert weight.dtype == np.int8
+            axis = {attribute.name: attribute.i for attribute in sources[1].attribute}["axis"]
+            assert axis == told.qdq_op_type_per_channel_support_to_axis[node.op_type]
+            assert len(scales) == weight.shape[axis]
+    assert len(told.nodes_to_quantize) == 3 * 6 + 2
+    export_onnx(tiny(), tokenizer, tmp_path / "plain")
+    assert not (tmp_path / "plain/ort_config.json").exists()
 
 
 def test_the_checkpoint_loads_with_plain_transformers(exported, tokenizer):

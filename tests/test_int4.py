@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import batch, sentences, tiny
-from optimum.onnxruntime import ORTModelForSequenceClassification
+from optimum.onnxruntime import ORTConfig, ORTModelForSequenceClassification
 from torch import nn
 
 from edgemin_hf import QuantizationConfig, export_onnx
@@ -233,6 +233,9 @@ def test_it_loads_with_optimum(exported, tokenizer):
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(graph(**inputs).logits, model(**inputs).logits, rtol=1e-3, atol=1e-3)
+    config = ORTConfig.from_pretrained(made.folder)
+    assert config.quantization is None, "Optimum has no words for weights of 4 bits alone"
+    assert config.opset == onnx.load(made.folder / "onnx/model_q4.onnx").opset_import[0].version
 
 
 def test_every_layer_is_a_quantised_node_that_computes_in_float(exported, tmp_path):

@@ -22,7 +22,7 @@ from edgemin_hf.pruned_shape import pruned_shape
 
 FILES = {
     "README.md", "benchmark.json", "config.json", "environment.json", "model.safetensors", "onnx/model.onnx",
-    "onnx/model_quantized.onnx", "recipe.yaml", "report.html", "tokenizer.json",
+    "onnx/model_quantized.onnx", "ort_config.json", "recipe.yaml", "report.html", "tokenizer.json",
 }  # fmt: skip
 ROWS = [
     ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),

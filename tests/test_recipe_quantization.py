@@ -171,3 +171,54 @@ def test_the_estimate_counts_the_reconstruction(place, capsys):  # noqa: F811
         return float(line.split()[6])
 
     assert work() == 0 < work(reconstruction={"steps": 10}) < work(reconstruction={"steps": 1000})
+
+
+def test_neural_compressors_quantisation_goes_all_the_way(place):  # noqa: F811
+    pytest.importorskip("neural_compressor")
+    from optimum.intel.neural_compressor import INCConfig
+    from optimum.onnxruntime import ORTConfig
+
+    prune = {
+        "stage": "prune",
+        "ffn_sparsity": 0.5,
+        "saliency": "magnitude",
+        "max_steps": 8,
+        "rounds": 2,
+        "schedule": "cubic",
+    }
+
+    def change(recipe):
+        stages = {stage["stage"]: stage for stage in recipe["stages"]}
+        quantize = {"stage": "quantize", "provider": "inc", "max_steps": 4, "calibration_examples": 32}
+        names = ("export", "evaluate", "benchmark", "report")
+        recipe["stages"] = [stages["finetune"], prune, quantize, *(stages[name] for name in names)]
+
+    assert main(["run", str(write_recipe(place, change))]) == 0
+    for folder in (place / "run/export/student", place / "run/artefact"):
+        config = INCConfig.from_pretrained(folder)
+        assert config.quantization["is_static"] is True
+        assert config.pruning == {"approach": "magnitude", "pattern": "channelx1", "sparsity": 0.5}
+        assert ORTConfig.from_pretrained(folder).quantization.is_static
+    for stage, part in (("prune", "pruning"), ("quantize", "quantization")):
+        alone = INCConfig.from_pretrained(place / "run" / stage).to_dict()
+        assert [name for name in ("pruning", "quantization") if alone[name]] == [part]
+    rows = json.loads((place / "run/artefact/benchmark.json").read_text())["rows"]
+    assert [row["precision"] for row in rows if row["model"] == "student"] == ["fp32", "fp32", "int8"]
+    card = (place / "run/artefact/README.md").read_text()
+    assert "quantization-aware-training" in card
+    assert "provider: inc" in card
+    assert (place / "run/artefact/report.html").is_file()
+
+
+def test_neural_compressors_grids_without_training(place):  # noqa: F811
+    pytest.importorskip("neural_compressor")
+    run(place, {"stage": "export", "fidelity_texts": 8}, provider="inc")
+    told, before = record(place), load_file(place / "classifier/model.safetensors")
+    assert (told["examples"], told["before"]) == (0, told["after"])
+    assert all(torch.equal(saved(place)[name], value) for name, value in before.items())
+    assert not [name for name in saved(place) if "quantizer" in name], "what it leaves is as after native training"
+    scales = {name: value for name, value in saved(place).items() if name.endswith("weight_scale")}
+    assert len(scales) == 20
+    for name, scale in scales.items():
+        low, high = before[name.replace("weight_scale", "weight")].aminmax(dim=1, keepdim=True)
+        torch.testing.assert_close(scale, torch.maximum(-low / 128, high / 127), rtol=1e-5, atol=0)

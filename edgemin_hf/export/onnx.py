@@ -21,6 +21,7 @@ from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
 from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.fused_attention import fuse_attention
+from edgemin_hf.export.ort_config import write_ort_config
 from edgemin_hf.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy, quantized_weights
 
@@ -59,8 +60,8 @@ def export_onnx(
 
     The folder holds `config.json`, the tokenizer, `model.safetensors` (full precision), `onnx/model.onnx` and, for a
     model after quantisation-aware training, `onnx/model_quantized.onnx` where its linear layers are INT8, or
-    `onnx/model_q4.onnx` where they are INT4; embeddings are as they were trained. Batch and length are dynamic. A
-    folder that is there already is replaced once the new one is whole and checked.
+    `onnx/model_q4.onnx` where they are INT4, with Optimum's `ort_config.json`; embeddings are as they were trained.
+    Batch and length are dynamic. A folder that is there already is replaced once the new one is whole and checked.
 
     Args:
         model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
@@ -91,6 +92,7 @@ def export_onnx(
             graph = folder / QUANTIZED_GRAPHS[precision]
             write_graph(integer_copy(model), graph, fused=True)
             checks[precision] = check_fidelity(model, graph, tokenizer, texts)
+            write_ort_config(folder, graph)
     return Export(output, fp32, **checks)
 
 

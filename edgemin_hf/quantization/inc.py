@@ -144,9 +144,8 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
         config: What to quantise: our settings, or INC's own, of which the layers that it excludes are heeded.
 
     Raises:
-        ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, or INC leaves
-            a linear layer as it is that is to be INT8.
-        ImportError: If INC is not installed.
+        ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC leaves a
+            linear layer as it is that is to be INT8, or it is not installed.
     """
     settings = own_settings(config)
     prepared = fake_quantized_linears(model)
