@@ -6,8 +6,13 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
+# Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
+CORE_TESTS := tests/test_without_inc.py tests/test_inc_pruning.py tests/test_inc_quantization.py tests/test_trainer.py \
+	tests/test_recipe.py tests/test_recipe_quantization.py tests/test_export.py tests/test_card.py \
+	tests/test_pipeline.py::test_the_artefact_is_whole
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint type format bench clean
+.PHONY: help install quickstart test test-core test-slow lint type format bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +35,15 @@ quickstart: install  ## From a real teacher to a measured edge model (15 to 30 m
 
 test: $(VENV)/.installed-test $(VENV)/.installed-inc $(VENV)/.installed-openvino lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
+
+# Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
+test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what needs no Neural Compressor, without it
+	rm -rf $(VENV)-core
+	cp -al $(VENV) $(VENV)-core
+	$(VENV)-core/bin/python -m pip uninstall --yes neural-compressor optimum-intel
+	! $(VENV)-core/bin/python -c 'import neural_compressor' 2>/dev/null
+	! $(VENV)-core/bin/python -c 'import optimum.intel' 2>/dev/null
+	$(VENV)-core/bin/python -m pytest $(CORE_TESTS)
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow
@@ -59,4 +73,4 @@ bench: install $(VENV)/peers  ## Measure everything: the quickstart's artefact, 
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-core .mypy_cache .pytest_cache .ruff_cache build *.egg-info
