@@ -63,13 +63,14 @@ format: $(VENV)/.installed-test  ## Rewrite the code in the house style
 $(VENV)/peers: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --no-deps --target $@ bertdistiller==0.1.2
 
-bench: install $(VENV)/peers  ## Measure everything: the quickstart's artefact, the relation loss, pruning, raw text (JSON in runs/bench)
+bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything: the quickstart's artefact, the relation loss, pruning, quantisation, raw text (JSON in runs/bench)
 	mkdir -p runs/bench
 	$(BIN)/edgemin benchmark runs/quickstart/artefact --teacher runs/quickstart/teacher --output runs/bench/artefact.json
 	$(BIN)/python benchmarks/relation_loss.py --output runs/bench/relation_loss.json
 	$(BIN)/python benchmarks/relation_memory.py --output runs/bench/relation_memory.json
 	$(BIN)/python benchmarks/minilmv2_peer.py --peer $(VENV)/peers --output runs/bench/minilmv2_peer.json
 	$(BIN)/python benchmarks/pruning_speed.py --output runs/bench/pruning_speed.json
+	CI=true $(BIN)/python benchmarks/quantization_speed.py --openvino --output runs/bench/quantization_speed.json
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/

@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import statistics
 import tempfile
-from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
-from common import write_json
+from common import PASSES, profile, write_json
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
@@ -45,8 +42,6 @@ LENGTH = 128
 SPARSITIES = (0.0, 0.25, 0.5, 0.75)
 GOAL = 1.6
 """Times that half of the heads and neurons are meant to make the layers faster."""
-PASSES = 5
-"""Of a graph in a round: the first finds the caches full of another graph's weights."""
 
 Name = tuple[str, float]
 """Kind ("fp32", "int8", "dense") and sparsity of a graph; 1.0 is that without layers."""
@@ -174,8 +169,9 @@ def verdict(kind: str, half: dict[str, Any], graphs: dict[Name, Path], options: 
     said = f"{kind}: 50% of heads and neurons make the layers {ratio:.2f}x as fast, of FLOPs {half['flop_ratio']:.2f}x"
     if ratio >= GOAL:
         return f"{said}: {GOAL}x is reached."
-    whole, less = (profile(graphs[kind, sparsity], options) for sparsity in (0.0, 0.5))
-    outside = profile(graphs[kind, 1.0], options)
+    cost = partial(profile, inputs=inputs(), threads=options.threads, passes=options.rounds)
+    whole, less = (cost(graphs[kind, sparsity]) for sparsity in (0.0, 0.5))
+    outside = cost(graphs[kind, 1.0])
     layers = {op: (whole[op] - outside[op], less[op] - outside[op]) for op in whole}
     lines = [f"{said}: {GOAL}x is not reached. Operators of the layers in ONNX Runtime's profile, ms at 0% and 50%:"]
     for op, (before, after) in sorted(layers.items(), key=lambda item: -item[1][1]):
@@ -185,26 +181,6 @@ def verdict(kind: str, half: dict[str, Any], graphs: dict[Name, Path], options: 
     names = ", ".join(op for op, _ in sorted(slow, key=lambda item: -item[1]))
     lines.append(f"  Those below {GOAL}x take {share:.0%} of the time at 50%: {names}.")
     return "\n".join(lines)
-
-
-def profile(graph: Path, options: argparse.Namespace) -> Counter[str]:
-    """Returns the milliseconds of a pass by kind of operator, as ONNX Runtime's own profiler times them."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.enable_profiling = options.threads, True
-    settings.profile_file_prefix = str(graph.with_suffix(""))
-    session = onnxruntime.InferenceSession(str(graph), settings, providers=["CPUExecutionProvider"])
-    given = {node.name: inputs()[node.name] for node in session.get_inputs()}
-    for _ in range(options.rounds):
-        session.run(None, given)
-    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    of_node: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            of_node[event["args"]["op_name"], event["name"]].append(event["dur"] / 1000)
-    found: Counter[str] = Counter()
-    for (op, _), ms in of_node.items():
-        found[op] += statistics.median(ms)
-    return found
 
 
 if __name__ == "__main__":
