@@ -100,15 +100,24 @@ def _parser() -> argparse.ArgumentParser:
 def _add_sensitivity(commands: Any) -> None:
     parser = commands.add_parser(
         "sensitivity",
-        help="measure and draw where a fine-tuned model can be cut",
-        description="Mask ever more of each layer's heads and neurons, or leave the layer out, and measure the task's "
-        "metric each time: a heat map, curves and a page show where the model can be cut. Nothing is trained.",
+        help="measure and draw where a fine-tuned model can be cut or quantised",
+        description="Mask ever more of each layer's heads and neurons, leave it out, or quantise one module at "
+        "a time, and measure what it costs: pictures and a page show where the model can be cut or stored in fewer "
+        "bits. Nothing is trained.",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="fine-tuned sequence classifier: folder, or Hub id such as org/name")
-    add("--train", type=Path, required=True, metavar="FILE", help="table whose rows tell which units matter least")
+    add(
+        "--train",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="table whose rows tell which units matter least, and the ranges of inputs",
+    )
     add("--data", type=Path, required=True, metavar="FILE", help="table whose rows are measured, not those of --train")
     add("--output", type=Path, required=True, metavar="FOLDER", help="folder for numbers, pictures and the page")
+    what = "pruning (heads, neurons, layers), quantization (linear layers, embeddings), or both (pruning)"
+    add("--measure", nargs="+", default=["pruning"], metavar="WHAT", help=what)
     add("--text-column", default="text", metavar="NAME", help="column of the texts (%(default)s)")
     add("--text-pair-column", metavar="NAME", help="column of the second texts, where rows are pairs")
     add("--label-column", default="label", metavar="NAME", help="column of the labels or scores (%(default)s)")
@@ -122,7 +131,7 @@ def _add_sensitivity(commands: Any) -> None:
         metavar="NAME",
         help="taylor, taylor_weights, fisher or random (%(default)s)",
     )
-    add("--saliency-examples", type=int, default=1024, metavar="N", help="rows that saliency needs (%(default)s)")
+    add("--saliency-examples", type=int, default=1024, metavar="N", help="rows for saliency and ranges (%(default)s)")
     shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
     add("--sparsities", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="SHARE", help=shares)
     add("--batch-size", type=int, default=32, metavar="N", help="rows of a pass (%(default)s)")

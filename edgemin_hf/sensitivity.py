@@ -1,11 +1,11 @@
-"""`edgemin sensitivity`: where a fine-tuned model can be cut, measured on labelled rows, without training."""
+"""`edgemin sensitivity`: where a fine-tuned model can be cut or quantised, measured on labelled rows, untrained."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfi
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.measure import environment
+from edgemin_hf.benchmark.quantization_figure import draw_modules
 from edgemin_hf.benchmark.sensitivity_figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.benchmark.sensitivity_page import render_page
 from edgemin_hf.data import check_table, read_table
@@ -29,11 +30,15 @@ from edgemin_hf.loading import load_pruned
 from edgemin_hf.metrics import METRICS
 from edgemin_hf.pruning.saliency import MEASURES, Saliency, random_saliency
 from edgemin_hf.pruning.sensitivity import Cut, cuts_of, predict_with_cuts
+from edgemin_hf.quantization.sensitivity import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.recipe_check import load_config
 from edgemin_hf.tasks import TextClassification
 
 SALIENCIES = (*MEASURES, "random")
-NUMBERS, HEAT_MAP, CURVES, PAGE = FILES = ("sensitivity.json", "sensitivity.svg", "curves.svg", "sensitivity.html")
+MEASURED = ("pruning", "quantization")
+NUMBERS, HEAT_MAP, CURVES, MODULES, PAGE = FILES = (
+    "sensitivity.json", "sensitivity.svg", "curves.svg", "quantization.svg", "sensitivity.html",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +47,13 @@ class SensitivitySettings:
 
     Attributes:
         model: Folder or Hub id of a fine-tuned sequence classifier.
-        train: Table whose rows tell the saliency.
+        train: Table whose rows tell the saliency, and the ranges of the inputs that are quantised.
         data: Table whose rows are measured; another than `train`.
         output: Folder for the result.
+        measure: What is measured: "pruning" (cuts), "quantization" (modules on their grids), or both.
         text_column: As in `TextClassification`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
         examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
-        saliency_examples: Number of rows of `train` that are drawn for the saliency.
+        saliency_examples: Number of rows of `train` that are drawn for the saliency and the ranges.
         saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
         sparsities: Shares of units, above 0 to 1.
         batch_size: Rows of a pass.
@@ -59,6 +65,7 @@ class SensitivitySettings:
     train: Path
     data: Path
     output: Path
+    measure: list[str]
     text_column: str
     text_pair_column: str | None
     label_column: str
@@ -77,6 +84,8 @@ class SensitivitySettings:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {lowest} or more")
+        if not self.measure or not set(self.measure) <= set(MEASURED):
+            raise ValueError(f"measure: {' '.join(self.measure)}; allowed: {', '.join(MEASURED)}, or both")
         if self.saliency not in SALIENCIES:
             raise ValueError(f"saliency: {self.saliency}; allowed: {', '.join(SALIENCIES)}")
         for share in self.sparsities:
@@ -122,10 +131,13 @@ def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
     model = load_pruned(resolve_checkpoint(settings.model).path).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     result = _measure(model, task, settings, _batches(train, settings, tokenizer), _batches(data, settings, tokenizer))
-    title = f"Where {settings.model} can be cut"
-    pictures = {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
+    pictures: dict[str, str] = {}
+    if result["measurements"]:
+        pictures |= {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
+    if result["quantization"]:
+        pictures[MODULES] = draw_modules(result)
     with whole_folder(settings.output.absolute()) as folder:
-        page = render_page(title, result, pictures[HEAT_MAP], pictures[CURVES])
+        page = render_page(settings.model, result, *(pictures.get(name) for name in (HEAT_MAP, CURVES, MODULES)))
         numbers = json.dumps(result, indent=2) + "\n"
         for name, text in {NUMBERS: numbers, **pictures, PAGE: page}.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -197,20 +209,34 @@ def _measure(
         labels, logits = batch["labels"].to(model.device), logits_of(batch)
         return F.mse_loss(logits[:, 0], labels.float()) if task.regression else F.cross_entropy(logits, labels)
 
-    cuts = cuts_of(model, sorted(settings.sparsities))
-    whole, predictions = predict_with_cuts(
-        model,
-        _saliency(model, settings, train, loss_of),
-        cuts,
-        data,
-        lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
-    )
     labels = np.concatenate([batch["labels"].numpy() for batch in data])
-    base = task.measure(labels, whole)
-    values = [float(METRICS[task.metric].compute(labels, predictions[cut])) for cut in cuts]
+    measurements: list[dict[str, Any]] = []
+    modules: list[dict[str, Any]] = []
+
+    def change(predictions: np.ndarray, base: float) -> dict[str, float]:
+        value = float(METRICS[task.metric].compute(labels, predictions))
+        return {"value": value, "change": value - base}
+
+    if "pruning" in settings.measure:
+        cuts = cuts_of(model, sorted(settings.sparsities))
+        whole, predictions = predict_with_cuts(
+            model,
+            _saliency(model, settings, train, loss_of),
+            cuts,
+            data,
+            lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
+        )
+        base = task.measure(labels, whole)
+        measurements = [_row(cut) | change(predictions[cut], base["value"]) for cut in cuts]
+    if "quantization" in settings.measure:
+        found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data))
+        base = task.measure(labels, task.predictions(found.logits.numpy()))
+        modules = [_module(row) | change(task.predictions(row.logits.numpy()), base["value"]) for row in found.modules]
     return {
         "base": base,
-        "measurements": [_row(cut, value, base["value"]) for cut, value in zip(cuts, values, strict=True)],
+        "measurements": measurements,
+        "quantization": modules,
+        "quantization_loss": "squared_difference" if task.regression else "kl_divergence",
         "shared_layers": model.config.model_type == "albert",
         "settings": {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
         "environment": environment(settings.threads) | {"device": str(model.device)},
@@ -223,6 +249,13 @@ def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: An
     return MEASURES[settings.saliency](model, batches, loss_of)
 
 
-def _row(cut: Cut, value: float, base: float) -> dict[str, Any]:
-    layer = None if cut.layer is None else cut.layer + 1
-    return asdict(cut) | {"layer": layer, "value": value, "change": value - base}
+def _inputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{name: value.to(model.device) for name, value in accepted(model, batch).items()} for batch in batches]
+
+
+def _row(cut: Cut) -> dict[str, Any]:
+    return asdict(cut) | {"layer": None if cut.layer is None else cut.layer + 1}
+
+
+def _module(row: ModuleSensitivity) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(row) if field.name != "logits"}

@@ -96,7 +96,7 @@ def test_the_model_stays_as_it_was():
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
     prepare_qat(model, QuantizationConfig())
-    with pytest.raises(ValueError, match="^model: a quantised BertForSequenceClassification; allowed: "):
+    with pytest.raises(ValueError, match=r"^model: a quantised BertForSequenceClassification; allowed: "):
         quantization_sensitivity(model, CALIBRATION, BATCHES)
 
 

@@ -12,8 +12,9 @@ from conftest import FAMILIES, LABELS, batch, sentences, tiny, write_tsv
 from test_report import boxes
 from transformers import BertConfig, GPT2Config, PreTrainedModel
 
+from edgemin_hf.benchmark.quantization_figure import draw_modules, short_name
 from edgemin_hf.benchmark.sensitivity_figures import draw_heat_map, draw_sensitivity_curves, points
-from edgemin_hf.benchmark.sensitivity_page import rankings, render_page, summary
+from edgemin_hf.benchmark.sensitivity_page import module_table, rankings, render_page, summary
 from edgemin_hf.cli import main
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.loading import load_pruned
@@ -181,7 +182,8 @@ def finished(arguments):
 
 def test_the_command_writes_everything(finished, arguments, capsys):
     folder = Path(arguments[7])
-    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(set(FILES) - {"quantization.svg"})
+    assert finished["quantization"] == []
     keys = [(row["kind"], row["layer"], row["sparsity"]) for row in finished["measurements"]]
     shares = [0.25, 0.5, 0.75, 1.0]
     units = [(kind, n, s) for kind in ("heads", "neurons") for n in (1, 2, 3, None) for s in shares]
@@ -223,6 +225,31 @@ def test_values_are_those_of_the_trainers_metric(finished, place, tokenizer):
     assert row["value"] == pytest.approx(np.mean(hits))
 
 
+def test_modules_are_measured_beside_cuts_or_alone(finished, arguments, tmp_path, capsys):
+    changed = [*arguments[:7], str(tmp_path / "out"), *arguments[8:]]
+    assert main([*changed, "--measure", "quantization", "pruning"]) == 0
+    both = json.loads((tmp_path / "out" / "sensitivity.json").read_text())
+    assert both["measurements"] == finished["measurements"]
+    assert both["base"] == finished["base"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert (tmp_path / "out" / "sensitivity.html").read_text().count("<svg ") == 3
+    assert main([*changed, "--measure", "quantization", "--batch-size", "5"]) == 0
+    alone = json.loads((tmp_path / "out" / "sensitivity.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "quantization.svg", "sensitivity.html", "sensitivity.json",
+    ]  # fmt: skip
+    assert alone["measurements"] == []
+    # 3 layers of 6, pooler and classifier; words and positions; at both precisions.
+    assert len(alone["quantization"]) == 2 * (3 * 6 + 2 + 2)
+    again = {(row["name"], row["precision"]): row for row in both["quantization"]}
+    for row in alone["quantization"]:
+        assert row["loss"] == pytest.approx(
+            again[row["name"], row["precision"]]["loss"], rel=0.3, abs=1e-9
+        )  # roundings turn
+        assert row["change"] == row["value"] - alone["base"]["value"]
+        assert row["saved_bytes"]["fp32"] > 0
+
+
 def test_regression_and_fisher(tmp_path, tokenizer, capsys):
     save(tmp_path / "model", tokenizer, ["score"], problem_type="regression")
     for name, seed in (("train", 0), ("data", 1)):
@@ -230,13 +257,17 @@ def test_regression_and_fisher(tmp_path, tokenizer, capsys):
     command = ["sensitivity", str(tmp_path / "model"), "--train", str(tmp_path / "train.tsv"), "--data"]
     command += [str(tmp_path / "data.tsv"), "--output", str(tmp_path / "out"), "--metric", "spearmanr"]
     command += ["--saliency", "fisher", "--max-length", "24", "--threads", "1", "--sparsities", "0.5"]
+    command += ["--measure", "pruning", "quantization"]
     assert main(command) == 0
-    assert "Spearman correlation ×100" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Spearman correlation ×100" in told
+    assert "squared difference of the scores" in told
 
 
 WRONG = {
     "metric": (["--metric", "bleu"], "metric: bleu; allowed: accuracy"),
     "scores": (["--metric", "pearsonr"], "metric: pearsonr for a model of 2 label.*; allowed: a model for regression"),
+    "measure": (["--measure", "pruning", "speed"], "measure: pruning speed; allowed: pruning, quantization, or both"),
     "saliency": (["--saliency", "magnitude"], "saliency: magnitude; allowed: taylor, taylor_weights, fisher, random"),
     "share": (["--sparsities", "0.5", "1.5"], "sparsities: 1.5; allowed: shares above 0 to 1"),
     "no share": (["--sparsities", "0"], "sparsities: 0; allowed: shares above 0 to 1"),
@@ -312,7 +343,7 @@ def test_help_explains_every_option(capsys):
         main(["sensitivity", "--help"])
     told = capsys.readouterr().out
     options = re.findall(r"^  (--[a-z-]+) [A-Z]+(?: \[[A-Z ]+\.\.\.\])?\s+(\w.{10,})", told, re.MULTILINE)
-    assert len(options) == 15
+    assert len(options) == 16
 
 
 def result(layers, shares, kinds=("heads", "neurons", "layers"), loss=0.3, metric="accuracy"):
@@ -325,7 +356,76 @@ def result(layers, shares, kinds=("heads", "neurons", "layers"), loss=0.3, metri
                 row = {"kind": kind, "layer": layer, "sparsity": share, "removed": 1, "units": 2, "change": change}
                 rows.append(row | {"value": 0.88 + change})
     base = {"metric": metric, "value": 0.88, "ci95": [0.86, 0.9], "n": 1000}
-    return {"base": base, "measurements": rows, "shared_layers": False, "settings": {}, "environment": {}}
+    drawn = {"base": base, "measurements": rows, "shared_layers": False, "settings": {}, "environment": {}}
+    return drawn | {"quantization": [], "quantization_loss": "kl_divergence"}
+
+
+def quantized(names, metric="accuracy", decades=6):
+    """What stands in a result that has the modules `names`, the last of which can't be INT4 and loses nothing."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for name in names:
+        for precision in ("int8", "int4"):
+            row = {"name": name, "kind": "linear", "precision": precision, "value": 0.88, "change": -0.0123}
+            saved = {"fp32": 3_000_000, "int4": 400_000} if precision == "int8" else {"fp32": 3.4e6, "int8": -400_000}
+            loss = 10.0 ** -(1 + decades * generator.random())
+            rows.append(row | {"loss": loss, "size_bytes": 1_000_000, "saved_bytes": saved})
+    if len(names) > 1:
+        rows[-2]["loss"] = 0.0
+        del rows[-1]
+    rows.sort(key=lambda row: -row["loss"])
+    loss = "squared_difference" if metric == "spearmanr" else "kl_divergence"
+    return {"quantization": rows, "quantization_loss": loss}
+
+
+def modules_of(layers, prefix="bert.encoder.layer"):
+    parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+    parts += ("intermediate.dense", "output.dense")
+    inner = [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in parts]
+    return ["bert.embeddings.word_embeddings", "bert.embeddings.position_embeddings", *inner, "classifier"]
+
+
+@pytest.mark.parametrize(
+    ("names", "decades"),
+    [
+        (modules_of(24), 11),
+        (modules_of(6), 4),
+        (modules_of(1, "albert.encoder.albert_layer_groups.0.albert_layers"), 0.3),
+        (["classifier"], 1),
+    ],
+)
+def test_the_bars_are_readable(names, decades):
+    drawn = result(2, [0.5]) | quantized(names, decades=decades)
+    svg = draw_modules(drawn)
+    assert svg == draw_modules(drawn)
+    check_texts(svg)
+    shown = [text for text, *_ in boxes(svg)]
+    ranked = dict.fromkeys(row["name"] for row in drawn["quantization"])
+    assert [text for text in shown if text in map(short_name, ranked)] == [short_name(name) for name in ranked]
+    assert short_name("bert.encoder.layer.0.output.dense") == "layer.0.output.dense"
+    assert len({short_name(name) for name in names}) == len(names)
+
+
+def test_a_page_and_a_summary_of_modules_alone():
+    drawn = result(2, [0.5], metric="spearmanr") | {"measurements": []} | quantized(modules_of(2), "spearmanr")
+    page = render_page("my model", drawn, None, None, draw_modules(drawn))
+    assert page.count("<svg ") == 1
+    assert "Where my model can be quantised" in page
+    assert "What a cut costs" not in page
+    assert "mean KL divergence" not in page
+    headers, rows = module_table(drawn)
+    assert headers == [
+        "module", "INT8 loss", "INT8 points", "INT4 loss", "INT4 points", "fp32 MB", "INT8 MB", "INT4 MB",
+    ]  # fmt: skip
+    assert [row[0] for row in rows] == list(dict.fromkeys(row["name"] for row in drawn["quantization"]))
+    lost = next(row for row in rows if row[0] == "classifier")
+    assert lost == ["classifier", "0.0e+00", "\N{MINUS SIGN}1.2", "—", "—", "4.000", "1.000", "—"]
+    for row in rows:
+        assert row[0] in page
+    told = summary(drawn)
+    assert f"INT4  most sensitive: {next(r['name'] for r in drawn['quantization'] if r['precision'] == 'int4')}" in told
+    assert "squared difference of the scores" in told
+    assert "sparsities" not in told
 
 
 @pytest.mark.parametrize(
@@ -341,16 +441,21 @@ def test_no_text_of_the_pictures_overlaps_or_leaves_them(layers, shares, kinds, 
     for draw in (draw_heat_map, draw_sensitivity_curves):
         svg = draw(drawn)
         assert svg == draw(drawn)
-        _, _, width, height = map(float, ElementTree.fromstring(svg).get("viewBox").split())
-        found = boxes(svg)
-        for index, (text, left, right, top, bottom) in enumerate(found):
-            assert left >= 0, text
-            assert top >= 0, text
-            assert right <= width, text
-            assert bottom <= height, text
-            for other, other_left, other_right, other_top, other_bottom in found[:index]:
-                apart = right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
-                assert apart, (text, other)
+        check_texts(svg)
+
+
+def check_texts(svg):
+    """Every text lies inside the picture, and apart from all others."""
+    _, _, width, height = map(float, ElementTree.fromstring(svg).get("viewBox").split())
+    found = boxes(svg)
+    for index, (text, left, right, top, bottom) in enumerate(found):
+        assert left >= 0, text
+        assert top >= 0, text
+        assert right <= width, text
+        assert bottom <= height, text
+        for other, other_left, other_right, other_top, other_bottom in found[:index]:
+            apart = right <= other_left or other_right <= left or bottom <= other_top or other_bottom <= top
+            assert apart, (text, other)
 
 
 def test_the_heat_map_shows_every_number():
@@ -375,7 +480,8 @@ def test_the_ranking_is_by_the_mean_over_sparsities():
 
 def test_the_page_loads_nothing_and_escapes_everything():
     drawn = result(3, [0.5]) | {"settings": {"model": "<script>alert(1)</script>", "sparsities": [0.5, 1.0]}}
-    page = render_page("<script>", drawn, draw_heat_map(drawn), draw_sensitivity_curves(drawn))
+    drawn |= quantized(["<script>.weight"])
+    page = render_page("<script>", drawn, draw_heat_map(drawn), draw_sensitivity_curves(drawn), draw_modules(drawn))
     assert "<script" not in page
     assert "0.5 1.0" in page
     assert not re.search(r"<(link|img|iframe|object|embed|base)\b|@import", page)

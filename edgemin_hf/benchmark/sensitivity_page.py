@@ -1,4 +1,4 @@
-"""Tell where a model can be cut: one self-contained HTML page, and lines for the terminal."""
+"""Tell where a model can be cut or quantised: one self-contained HTML page, and lines for the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from edgemin_hf.benchmark.report import environment_text, page_template
+from edgemin_hf.benchmark.quantization_figure import LOSSES, loss_title, losses_by_module
+from edgemin_hf.benchmark.report import DASH, Table, environment_text, page_template
 from edgemin_hf.benchmark.sensitivity_figures import TITLES, points
 from edgemin_hf.metrics import METRICS
 
@@ -58,35 +59,54 @@ def base_line(result: Mapping[str, Any]) -> str:
 def summary(result: Mapping[str, Any]) -> str:
     """Lays out for the terminal what the whole model reaches, and each kind's least and most sensitive layer."""
     lines = [base_line(result)]
-    width = max(len(TITLES[ranking.kind]) for ranking in rankings(result))
+    width = max((len(TITLES[ranking.kind]) for ranking in rankings(result)), default=0)
     for kind, changes in rankings(result):
         least, most = next(iter(changes)), list(changes)[-1]
         lines.append(
             f"{TITLES[kind]:{width}}  least sensitive: layer {least} ({points(changes[least])} points), "
             f"most: layer {most} ({points(changes[most])})"
         )
-    return "\n".join([*lines, "Points: change of 100 times the metric, mean over the sparsities."])
+    if rankings(result):
+        lines.append("Points: change of 100 times the metric, mean over the sparsities.")
+    for precision in ("int8", "int4") if result["quantization"] else ():
+        rows = [row for row in result["quantization"] if row["precision"] == precision]
+        most, least = (f"{row['name']} ({row['loss']:.1e})" for row in (rows[0], rows[-1]))
+        lines.append(f"{precision.upper()}  most sensitive: {most}, least: {least}, all together about "
+                     f"{sum(row['loss'] for row in rows):.1e}")  # fmt: skip
+    if result["quantization"]:
+        lines.append(f"In brackets: {loss_title(result)} from the unquantised model's, that module alone quantised.")
+    return "\n".join(lines)
 
 
-def render_page(title: str, result: Mapping[str, Any], heat_map: str, curves: str) -> str:
+def render_page(
+    model: str, result: Mapping[str, Any], heat_map: str | None, curves: str | None, bars: str | None
+) -> str:
     """Renders the page, without scripts or anything to load.
 
     Args:
-        title: Heading of the page.
+        model: The model's name, for the heading.
         result: The contents of a `sensitivity.json`.
-        heat_map: SVG of the heat map. Pictures go into the page as they are: pass those drawn here only.
-        curves: SVG of the curves.
+        heat_map: SVG of the heat map; None where no cuts were measured. Pictures go into the page as they are: pass
+            those drawn here only.
+        curves: SVG of the curves, likewise.
+        bars: SVG of the modules' losses; None where these were not measured.
 
     Returns:
         The page.
     """
+    found = [word for word, picture in (("cut", heat_map), ("quantised", bars)) if picture is not None]
     return page_template("sensitivity.html").render(
-        title=title,
+        title=f"Where {model} can be {' and '.join(found)}",
         headline=f"{base_line(result)}.",
         advice=[_advice(ranking) for ranking in rankings(result)],
         shared=result["shared_layers"],
-        heat_map=Markup(heat_map),  # noqa: S704
-        curves=Markup(curves),  # noqa: S704
+        heat_map=Markup(heat_map or ""),  # noqa: S704
+        curves=Markup(curves or ""),  # noqa: S704
+        bars=Markup(bars or ""),  # noqa: S704
+        modules=module_table(result) if bars is not None else None,
+        loss_title=loss_title(result) if bars is not None else "",
+        divergence=result.get("quantization_loss") == next(iter(LOSSES)),
+        text_columns={"module"},
         whole_layers=any(ranking.kind == "layers" for ranking in rankings(result)),
         facts={
             name.replace("_", " "): environment_text(" ".join(map(str, value)) if isinstance(value, list) else value)
@@ -94,6 +114,25 @@ def render_page(title: str, result: Mapping[str, Any], heat_map: str, curves: st
             if value is not None
         },
     )
+
+
+def module_table(result: Mapping[str, Any]) -> Table:
+    """Formats what quantising each module costs and saves, the most sensitive module first."""
+    found = {(row["name"], row["precision"]): row for row in result["quantization"]}
+    rows = []
+    for name in losses_by_module(result):
+        int8, int4 = (found.get((name, precision)) for precision in ("int8", "int4"))
+        cells = [name]
+        for row in (int8, int4):
+            cells += [DASH, DASH] if row is None else [f"{row['loss']:.1e}", points(row["change"])]
+        any_row = int8 or int4
+        sizes = [
+            any_row["size_bytes"] + any_row["saved_bytes"]["fp32"],
+            *(row and row["size_bytes"] for row in (int8, int4)),
+        ]
+        rows.append(cells + [DASH if size is None else f"{size / 1e6:.3f}" for size in sizes])
+    headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
+    return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], rows)
 
 
 def _advice(ranking: Ranking) -> dict[str, str]:
