@@ -245,7 +245,7 @@ def test_modules_are_measured_beside_cuts_or_alone(finished, arguments, tmp_path
     for row in alone["quantization"]:
         assert row["loss"] == pytest.approx(
             again[row["name"], row["precision"]]["loss"], rel=0.3, abs=1e-9
-        )  # roundings turn
+        )
         assert row["change"] == row["value"] - alone["base"]["value"]
         assert row["saved_bytes"]["fp32"] > 0
 
