@@ -130,7 +130,7 @@ def module_table(result: Mapping[str, Any]) -> Table:
             any_row["size_bytes"] + any_row["saved_bytes"]["fp32"],
             *(row and row["size_bytes"] for row in (int8, int4)),
         ]
-        rows.append(cells + [DASH if size is None else f"{size / 1e6:.3f}" for size in sizes])
+        rows.append(cells + [DASH if size is None else f"{size / 1e6:.4f}" for size in sizes])
     headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
     return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], rows)
 

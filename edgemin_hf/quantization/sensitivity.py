@@ -155,9 +155,7 @@ def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "i
     return rows * ((groups * group_size if linear else width) // 2 + 4 * groups)
 
 
-def _candidates(
-    model: PreTrainedModel, calibration: Sequence[Batch], config: QuantizationConfig
-) -> list[_Candidate]:
+def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: QuantizationConfig) -> list[_Candidate]:
     encoder, group_size = Encoder(model), config.group_size
     names = {module: name for name, module in model.named_modules()}
     starts, quantizable = _first_layers(encoder), precisions(model, QuantizationConfig())
