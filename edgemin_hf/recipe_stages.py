@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, field, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -184,6 +184,8 @@ class Quantize(TaskStage, QuantizationConfig):
         if self.pruning is not None:
             if self.provider == "inc":
                 raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")
+            if self.target_size_mb is not None:
+                raise ValueError("pruning: beside target_size_mb; allowed: a stage prune of its own before it")
             if self.max_steps == 0 and self.pruning.schedule != "one_shot":
                 raise ValueError(
                     f"max_steps: 0 with pruning.schedule {self.pruning.schedule}; allowed: 1 or more, or one_shot"
@@ -196,6 +198,10 @@ class Quantize(TaskStage, QuantizationConfig):
                     "reconstruction: beside pruning, which leaves no whole model to compute like; allowed: a stage "
                     "prune of its own"
                 )
+
+    def with_precisions(self, precisions: Mapping[str, Literal["int8", "int4"]]) -> Quantize:
+        """Returns the settings with precisions by name in the place of a target size."""
+        return replace(self, overrides={**self.overrides, **precisions}, target_size_mb=None)
 
 
 @dataclass(config=STRICT)

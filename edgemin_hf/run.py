@@ -248,7 +248,13 @@ class Run:
         names = [other.stage for other in self.recipe.stages]
         # The search for a layer trains by a stage that the recipe need not have.
         until = self.recipe.stages[: names.index(stage.stage) + 1] if stage.stage in names else []
-        return next((other for other in until if isinstance(other, Quantize)), None)
+        if isinstance(stage, Quantize) and stage.target_size_mb is None:
+            return stage  # whose precisions may have been chosen a moment ago
+        found = next((other for other in until if isinstance(other, Quantize)), None)
+        if found is None or found.target_size_mb is None:
+            return found
+        record = self.record(found) or {}
+        return found.with_precisions(record["precisions"])
 
     def record_file(self, stage: Stage) -> Path:
         """File in which a stage writes down what it is made of, and when it has finished, what it did."""

@@ -34,9 +34,20 @@ from edgemin_hf.hub.card import render_card
 from edgemin_hf.inc import merge_inc_configs
 from edgemin_hf.layer_search import SEARCH_CURVE, search_teacher_layer
 from edgemin_hf.metrics import METRICS
+from edgemin_hf.precision_search import choose_precisions
 from edgemin_hf.pruned_shape import reloads_plainly
 from edgemin_hf.recipe import TRAINS_STUDENT
-from edgemin_hf.recipe_stages import Augment, Benchmark, Evaluate, Export, PruneVocabulary, Report, Stage, TrainingStage
+from edgemin_hf.recipe_stages import (
+    Augment,
+    Benchmark,
+    Evaluate,
+    Export,
+    PruneVocabulary,
+    Quantize,
+    Report,
+    Stage,
+    TrainingStage,
+)
 from edgemin_hf.run import Run
 from edgemin_hf.student_vocabulary import cut_student_vocabulary
 from edgemin_hf.training import train_stage
@@ -54,6 +65,9 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
     Returns:
         What is worth remembering: "examples", "metric", "before", "after", "notes", as far as they apply.
     """
+    if isinstance(stage, Quantize) and stage.target_size_mb is not None:
+        stage, chosen = choose_precisions(run, stage, work)
+        return {**train_stage(run, stage, folder, work), **chosen}
     if isinstance(stage, TrainingStage):
         if getattr(stage, "teacher_layer", None) != "search":
             return train_stage(run, stage, folder, work)

@@ -82,9 +82,12 @@ def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization:
     if pruning.schedule == "one_shot":
         return
     wanted = precisions(model, quantization)
+    source = None if quantization.target_size_mb is None else f"target_size_mb: {quantization.target_size_mb:g}"
     if any(wanted[linear] == "int4" for _, _, linear in Encoder(model).linears()):
+        source = "weights: int4"
+    if source is not None:
         raise ValueError(
-            f"schedule: {pruning.schedule} beside weights: int4, whose groups would change when units are removed at "
+            f"schedule: {pruning.schedule} beside {source}, whose groups would change when units are removed at "
             "the end; allowed: one_shot, or a training of its own before"
         )
 

@@ -44,6 +44,8 @@ class QuantizationConfig:
         overrides: Precision of single linear layers and tables: by the name of a module or of one that holds it, or a
             pattern of names (`fnmatch`: "*.attention.*"). Where several match, that with the most characters beside
             wildcards decides. Layers are numbered as in the model when it is first prepared.
+        target_size_mb: Largest size of the exported graph, in MB of 10^6 bytes: a recipe then chooses INT8 or INT4 for
+            each layer and table that `overrides` do not name, by what it costs (`target_size.meet_size`).
         reduce_range: Whether INT8 weights of linear layers use 7 bits, -64..64: for CPUs without VNNI, whose kernels
             add pairs of uint8 x int8 products in int16, which saturates.
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
@@ -59,6 +61,7 @@ class QuantizationConfig:
     range_momentum: float = 0.01
     frozen_share: float = 0.33
     overrides: dict[str, Literal["int8", "int4", "fp32"]] = field(default_factory=dict)
+    target_size_mb: float | None = None
     reduce_range: bool = False
     ranges: Literal["observed", "learned"] = "observed"
     range_learning_rate: float = 1e-3
@@ -77,11 +80,22 @@ class QuantizationConfig:
             raise ValueError(f"ranges: {self.ranges} with provider inc; allowed: observed, or provider native")
         if not 0 <= self.range_learning_rate < float("inf"):
             raise ValueError(f"range_learning_rate: {self.range_learning_rate}; allowed: 0 or more")
+        if self.target_size_mb is not None:
+            _check_target_size(self)
         if self.calibration_examples < 1:
             raise ValueError(f"calibration_examples: {self.calibration_examples}; allowed: 1 or more")
         for name in ("range_momentum", "frozen_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: 0 to 1")
+
+
+def _check_target_size(config: QuantizationConfig) -> None:
+    if not 0 < config.target_size_mb < float("inf"):
+        raise ValueError(f"target_size_mb: {config.target_size_mb}; allowed: above 0")
+    for name, needed in (("weights", "int8"), ("embeddings", "int8"), ("provider", "native")):
+        if getattr(config, name) != needed:
+            found = f"{name} {getattr(config, name)}"
+            raise ValueError(f"target_size_mb: beside {found}; allowed: {name} {needed}")
 
 
 class FakeQuantLinear(nn.Linear):
@@ -217,8 +231,11 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
         config: What to quantise.
 
     Raises:
-        ValueError: If `overrides` do not fit the model, or a table can't be stored in INT4.
+        ValueError: If `overrides` do not fit the model, a table can't be stored in INT4, or precisions are yet to be
+            chosen for a `target_size_mb`.
     """
+    if config.target_size_mb is not None:
+        raise ValueError(f"target_size_mb: {config.target_size_mb:g}; allowed: in a recipe; here overrides")
     wanted = precisions(model, config)
     for parent, name, linear in list(Encoder(model).linears()):
         setattr(parent, name, _linear_in(wanted[linear], linear, config).train(linear.training))

@@ -60,6 +60,12 @@ def precisions(model: PreTrainedModel, config: QuantizationConfig) -> dict[nn.Mo
     return found
 
 
+def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -> set[str]:
+    """Returns the names of the linear layers and tables that `overrides` say nothing of, as `precisions` has them."""
+    names = _names_when_prepared(model)
+    return {names[module] for module in precisions(model, config) if not _override(names[module], config.overrides)}
+
+
 def keep_layer_numbers(config: PretrainedConfig) -> None:
     """Notes in a model's configuration how its layers are numbered when overrides are applied to it by name.
 
