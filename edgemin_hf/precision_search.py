@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from edgemin_hf.export.folder import write_whole
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx import write_graph
 from edgemin_hf.quantization.integer import integer_copy
-from edgemin_hf.quantization.native import QuantizationConfig, fake_quantized_linears, prepare_qat
+from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
 from edgemin_hf.quantization.precision import names_without_override
 from edgemin_hf.quantization.sensitivity import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.quantization.target_size import meet_size
@@ -102,14 +103,18 @@ def precisions_for_size(
         ValueError: If no precisions are small enough.
     """
     assert config.target_size_mb is not None  # noqa: S101 - the stage's
-    # The exporter stores equal tensors once, and training makes them differ.
+    # The exporter stores equal tensors once, and training makes them differ. The ranges stay equal: of two equal
+    # numbers the second is a node of its own, which takes more bytes than the number.
     generator = torch.Generator().manual_seed(0)
     for parameter in model.cpu().parameters():
         parameter.data = torch.rand(parameter.shape, generator=generator)
     precisions: dict[str, Precision] = {row.name: "int8" for row in modules}
     real = int8 = _graph_bytes(model, config, precisions, above)
     while real > 1e6 * config.target_size_mb:
-        precisions = meet_size(modules, int8, config.target_size_mb)
+        before, precisions = precisions, meet_size(modules, int8, config.target_size_mb)
+        if precisions == before:
+            least = f"{ceil(real / 1e3) / 1e3:.3f} or more, the size with all in INT4 that can be"
+            raise ValueError(f"target_size_mb: {config.target_size_mb:g}; allowed: {least}")
         lowered = [row for row in modules if row.precision == precisions[row.name] == "int4"]
         predicted = int8 - sum(row.saved_bytes["int8"] for row in lowered)
         real = _graph_bytes(model, config, precisions, above)
@@ -122,10 +127,6 @@ def _graph_bytes(
 ) -> int:
     overrides = {**config.overrides, **precisions}
     prepare_qat(model, replace(config, overrides=overrides, target_size_mb=None))
-    for number, linear in enumerate(fake_quantized_linears(model)):
-        step = 1 + number / 997  # other scales and zero points for each layer
-        linear.input_low.fill_(-step * (number % 255))
-        linear.input_high.fill_(step * (255 - number % 255))
     with TemporaryDirectory(dir=above) as folder:
         graph = Path(folder) / "onnx" / "graph.onnx"
         write_graph(integer_copy(model), graph)

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -33,14 +34,14 @@ def total(modules, precisions, what):
     return sum(getattr(row, what) for row in modules if precisions[row.name] == row.precision)
 
 
-def test_what_fits_stays_int8_and_what_never_fits_is_refused_with_the_least_size():
+def test_what_fits_stays_int8_and_what_never_fits_is_all_int4():
     modules = rows(
         (0.1, 0.2, 3_000_000, 2_000_000), (0.1, 0.9, 5_000_000, 3_000_000), (0, 0, 100, 200), (0, 0, 7, None)
     )
     assert set(meet_size(modules, 9_000_000, 9).values()) == {"int8"}
     assert set(meet_size(modules, 9_000_000, 6.0).values()) == {"int8", "int4"}
-    with pytest.raises(ValueError, match=r"^target_size_mb: 5.9; allowed: 6.000 or more, the size with all in INT4$"):
-        meet_size(modules, 9_000_000, 5.9)
+    lowest = {"module.0": "int4", "module.1": "int4", "module.2": "int8", "module.3": "int8"}
+    assert meet_size(modules, 9_000_000, 6.0) == meet_size(modules, 9_000_000, 5.9) == lowest
     assert meet_size(modules, 9_000_000, 8.0)["module.0"] == "int4"
 
 
@@ -84,11 +85,14 @@ def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, chan
     assert set(precisions.values()) == {"int8"}
     saved = sum(row.saved_bytes["int8"] for row in modules if row.precision == "int4")
     target = (int8 - 0.5 * saved) / 1e6
+    with pytest.raises(ValueError, match=r"^target_size_mb: 0.01; allowed: ") as error:
+        precisions_for_size(tiny(family, **changes), replace(config, target_size_mb=0.01), modules, tmp_path)
+    least = float(re.search(r"allowed: ([0-9.]+) or more", str(error.value))[1])
+    target = max(target, least + 0.0005)
     chosen, told = precisions_for_size(
         tiny(family, **changes), replace(config, target_size_mb=target), modules, tmp_path
     )
     assert list(tmp_path.iterdir()) == []
-    assert set(chosen.values()) == {"int8", "int4"}
     # Other weights, and ranges that were calibrated: the graph is as large.
     model = tiny(family, seed=1, **changes)
     with torch.no_grad():
@@ -101,6 +105,7 @@ def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, chan
     assert real <= told <= 1e6 * target
     assert told == pytest.approx(real, rel=0.005)
     if changes:  # where the weights are more than the structure, theirs is nearly all that counts
+        assert set(chosen.values()) == {"int8", "int4"}
         lowered = [row for row in modules if row.precision == chosen[row.name] == "int4"]
         assert int8 - sum(row.saved_bytes["int8"] for row in lowered) == pytest.approx(real, rel=0.02)
 
@@ -119,7 +124,7 @@ def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, caps
     assert main(["run", recipe_with(place, 0.01)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("edgemin: quantize.target_size_mb: 0.01; allowed: 0.")
-    target = float(error.partition("allowed: ")[2].split()[0]) + 0.004
+    target = float(error.partition("allowed: ")[2].split()[0]) + 0.018
     recipe = recipe_with(place, target)
 
     def stop(*_args):

@@ -70,8 +70,8 @@ def summary(result: Mapping[str, Any]) -> str:
         lines.append("Points: change of 100 times the metric, mean over the sparsities.")
     for precision in ("int8", "int4") if result["quantization"] else ():
         rows = [row for row in result["quantization"] if row["precision"] == precision]
-        most, least = (f"{row['name']} ({row['loss']:.1e})" for row in (rows[0], rows[-1]))
-        lines.append(f"{precision.upper()}  most sensitive: {most}, least: {least}, all together about "
+        first, last = (f"{row['name']} ({row['loss']:.1e})" for row in (rows[0], rows[-1]))
+        lines.append(f"{precision.upper()}  most sensitive: {first}, least: {last}, all together about "
                      f"{sum(row['loss'] for row in rows):.1e}")  # fmt: skip
     if result["quantization"]:
         lines.append(f"In brackets: {loss_title(result)} from the unquantised model's, that module alone quantised.")
@@ -119,20 +119,17 @@ def render_page(
 def module_table(result: Mapping[str, Any]) -> Table:
     """Formats what quantising each module costs and saves, the most sensitive module first."""
     found = {(row["name"], row["precision"]): row for row in result["quantization"]}
-    rows = []
+    table = []
     for name in losses_by_module(result):
-        int8, int4 = (found.get((name, precision)) for precision in ("int8", "int4"))
-        cells = [name]
-        for row in (int8, int4):
-            cells += [DASH, DASH] if row is None else [f"{row['loss']:.1e}", points(row["change"])]
-        any_row = int8 or int4
-        sizes = [
-            any_row["size_bytes"] + any_row["saved_bytes"]["fp32"],
-            *(row and row["size_bytes"] for row in (int8, int4)),
+        rows = [found.get((name, precision)) for precision in ("int8", "int4")]
+        whole = next(row["size_bytes"] + row["saved_bytes"]["fp32"] for row in rows if row)
+        losses = [
+            cell for row in rows for cell in ((f"{row['loss']:.1e}", points(row["change"])) if row else (DASH, DASH))
         ]
-        rows.append(cells + [DASH if size is None else f"{size / 1e6:.4f}" for size in sizes])
+        sizes = [f"{row['size_bytes'] / 1e6:.4f}" if row else DASH for row in rows]
+        table.append([name, *pairs[0], *pairs[1], f"{whole / 1e6:.4f}", *sizes])
     headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
-    return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], rows)
+    return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], table)
 
 
 def _advice(ranking: Ranking) -> dict[str, str]:

@@ -90,7 +90,7 @@ class QuantizationConfig:
 
 
 def _check_target_size(config: QuantizationConfig) -> None:
-    if not 0 < config.target_size_mb < float("inf"):
+    if config.target_size_mb is not None and not 0 < config.target_size_mb < float("inf"):
         raise ValueError(f"target_size_mb: {config.target_size_mb}; allowed: above 0")
     for name, needed in (("weights", "int8"), ("embeddings", "int8"), ("provider", "native")):
         if getattr(config, name) != needed:

@@ -170,7 +170,8 @@ def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: Qu
             forms["int8"] = FakeQuantEmbedding(module)
             if module.embedding_dim % 2 == 0:  # others can't be packed
                 forms["int4"] = FakeQuantEmbedding(module, group_size)
-        sizes = {precision: module_bytes(module, precision, group_size) for precision in ("fp32", *forms)}
+        sizes = {"fp32": module_bytes(module, "fp32", group_size)}
+        sizes |= {precision: module_bytes(module, precision, group_size) for precision in forms}
         place, start = (names[module], parent, child), starts.get(module, 0)
         candidates += [_Candidate(*place, precision, form.eval(), start, sizes) for precision, form in forms.items()]
     return candidates

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import NamedTuple
 
 from edgemin_hf.quantization.sensitivity import ModuleSensitivity, Precision
@@ -21,7 +20,8 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
     """Chooses INT8 or INT4 for each module by their losses, which are taken to add up.
 
     Greedily: from all in INT8, the module that adds least loss for each byte that it saves becomes INT4, until the
-    graph is small enough; then those that were not needed after all go back, the largest loss first.
+    graph is small enough; then those that were not needed after all go back, the largest loss first. Where all of them
+    are not enough, all are INT4.
 
     Args:
         modules: The modules that there is a choice for, each at each precision that it can have, in any order.
@@ -30,9 +30,6 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
 
     Returns:
         The precision of each module.
-
-    Raises:
-        ValueError: If the graph is still larger with all of them in INT4; the message names its size then.
     """
     of = {(row.name, row.precision): row for row in modules}
     names = sorted({row.name for row in modules})
@@ -40,10 +37,6 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
     steps = [_Step(int8.name, int4.loss - int8.loss, int8.size_bytes - int4.size_bytes) for int8, int4 in pairs]
     steps = sorted((step for step in steps if step.saved > 0), key=lambda step: (step.loss / step.saved, step.name))
     target, size, taken = round(1e6 * target_mb), int8_bytes, list[_Step]()
-    least = int8_bytes - sum(step.saved for step in steps)
-    if least > target:
-        allowed = ceil(least / 1e3) / 1e3
-        raise ValueError(f"target_size_mb: {target_mb:g}; allowed: {allowed:.3f} or more, the size with all in INT4")
     for step in steps:
         if size > target:
             size -= step.saved
