@@ -123,9 +123,7 @@ def module_table(result: Mapping[str, Any]) -> Table:
     for name in losses_by_module(result):
         rows = [found.get((name, precision)) for precision in ("int8", "int4")]
         whole = next(row["size_bytes"] + row["saved_bytes"]["fp32"] for row in rows if row)
-        losses = [
-            cell for row in rows for cell in ((f"{row['loss']:.1e}", points(row["change"])) if row else (DASH, DASH))
-        ]
+        pairs = [(f"{row['loss']:.1e}", points(row["change"])) if row else (DASH, DASH) for row in rows]
         sizes = [f"{row['size_bytes'] / 1e6:.4f}" if row else DASH for row in rows]
         table.append([name, *pairs[0], *pairs[1], f"{whole / 1e6:.4f}", *sizes])
     headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
