@@ -22,13 +22,13 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.quantization.int4 import FakeInt4Linear
+from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import (
     ALL_BITS,
     SEVEN_BITS,
     FakeQuantEmbedding,
     FakeQuantLinear,
     QuantizationConfig,
-    quantized_weights,
 )
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.replay import Replay
