@@ -9,7 +9,7 @@ from test_recipe import place, write_recipe  # noqa: F401 - a fixture
 
 from edgemin_hf import training
 from edgemin_hf.cli import main
-from edgemin_hf.quantization.native import quantized_weights
+from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.recipe_file import load_recipe
 from edgemin_hf.run import Run
 from edgemin_hf.trainer import DistillationTrainer
