@@ -30,15 +30,11 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.trimming import record_trimmed
 from edgemin_hf.encoder import Encoder
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.inc import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
-from edgemin_hf.quantization.native import (
-    QuantizationConfig,
-    calibrate,
-    fake_quantized_linears,
-    prepare_qat,
-)
-from edgemin_hf.quantization.range_training import RangeFreezer, learn_ranges_apart, learned_ranges
+from edgemin_hf.quantization.inc import own_settings
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.student_pruning import StudentPruning, check_pruning
+from edgemin_hf.student_quantization import StudentQuantization
 from edgemin_hf.surgery import cut_like
 
 if TYPE_CHECKING:
@@ -87,31 +83,21 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if teacher_model is None else Encoder(teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
-        asked = quantization_config
-        quantization_config = None if asked is None else own_settings(asked)
-        self._range_learning_rate: float | None = None
-        if quantization_config is not None and quantization_config.ranges == "learned":
-            self._range_learning_rate = quantization_config.range_learning_rate
-        if self._range_learning_rate is not None and kwargs.get("optimizers", (None, None))[0] is not None:
+        settings = None if quantization_config is None else own_settings(quantization_config)
+        if (
+            settings is not None
+            and settings.ranges == "learned"
+            and kwargs.get("optimizers", (None, None))[0] is not None
+        ):
             raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
             taps = {tap for objective in self.objectives for tap in objective.student_taps}
-            check_pruning(model, pruning_config, taps, quantization_config)
-        # A student that was quantised before brings its ranges.
-        had_ranges = bool(fake_quantized_linears(model))
-        self._inc_config = None
+            check_pruning(model, pruning_config, taps, settings)
+        self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
-            if quantization_config.provider == "inc":
-                if pruning_config is not None and not had_ranges:
-                    raise ValueError("pruning_config: beside provider inc; allowed: a training before or after it")
-                check_precision(args)
-                prepare_inc(model, asked)
-                self._inc_config = asked
-            else:
-                prepare_qat(model, quantization_config)
-        self._calibrated = had_ranges or not fake_quantized_linears(model)
+            pruned = pruning_config is not None
+            self.quantization = StudentQuantization(model, quantization_config, args, pruned=pruned)
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
-        self.quantization_config = quantization_config
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
         # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
@@ -125,8 +111,8 @@ class DistillationTrainer(Trainer):
             teacher_model.requires_grad_(False).eval().to(self.args.device)
         if self._projections is not None:
             self._projections.to(self.args.device)
-        if quantization_config is not None:
-            self.add_callback(RangeFreezer(quantization_config))
+        if settings is not None:
+            self.add_callback(RangeFreezer(settings))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Prepares the student, then trains as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
@@ -136,26 +122,25 @@ class DistillationTrainer(Trainer):
                 raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
         if isinstance(resume_from_checkpoint, str | os.PathLike):
             cut_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
-            self._calibrated = True
+            if self.quantization is not None:
+                self.quantization.calibrated = True
             if self.pruning is not None:
                 self.pruning.resume()
         else:
             self.prepare()
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
-        learning = nullcontext() if self._range_learning_rate is None else learned_ranges([self.model])
-        with self._projections_in_model(), learning, gradually:
-            result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        finish_inc(self.model)
-        return result
+        quantized = nullcontext() if self.quantization is None else self.quantization.training()
+        with self._projections_in_model(), quantized, gradually:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Creates the optimizer as `Trainer` does; learned input ranges get a group of their own."""
-        if self._range_learning_rate is None:
+        if self.quantization is None or not self.quantization.learns_ranges:
             return super().create_optimizer()
         self.optimizer = None  # that of an earlier training would not know the parameters of this one
         optimizer: torch.optim.Optimizer = super().create_optimizer()
-        learn_ranges_apart(optimizer, self.model, self._range_learning_rate)
+        self.quantization.place_ranges(optimizer)
         return optimizer
 
     @contextmanager
@@ -181,20 +166,17 @@ class DistillationTrainer(Trainer):
             self.pruning.at_once(self._batches, lambda batch: self._losses(self.model, batch)[0])
 
     def _calibrate_once(self) -> None:
-        if not self._calibrated and self.quantization_config is not None:
-            batches = self._batches(self.quantization_config.calibration_examples)
-            calibrate(self.model, batches, lambda batch: self.model(**accepted(self.model, batch)))
-            for module in fake_quantized_linears(self.model):
-                module.widen_range(self.accelerator.gather(torch.stack([module.input_low, module.input_high])))
-        self._calibrated = True
+        if self.quantization is not None:
+            self.quantization.calibrate(self, self._batches)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves as `Trainer` does, and what belongs beside a pruned model."""
+        """Saves as `Trainer` does, and what belongs beside a pruned or quantised model."""
         super().save_model(output_dir, _internal_call)
+        folder = output_dir or str(self.args.output_dir)
         if self.pruning is not None:
-            self.pruning.save(output_dir or str(self.args.output_dir))
-        if self._inc_config is not None and self.args.should_save:
-            save_inc_config(self._inc_config, output_dir or str(self.args.output_dir))
+            self.pruning.save(folder)
+        if self.quantization is not None and self.args.should_save:
+            self.quantization.save(folder)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yields training batches, on the device, that hold at least `examples` over all processes."""

@@ -188,11 +188,7 @@ def make_trainer(
             teacher,
             _training_arguments(run, stage, work, packed),
             distillation_config=methods,
-            pruning_config=stage.pruning
-            if isinstance(stage, Quantize)
-            else stage
-            if isinstance(stage, Prune)
-            else None,
+            pruning_config=stage if isinstance(stage, Prune) else getattr(stage, "pruning", None),
             quantization_config=run.quantized(stage),
             train_dataset=train,
             eval_dataset=validation,

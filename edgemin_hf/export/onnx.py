@@ -137,7 +137,7 @@ def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> N
     Args:
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
-        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.23 on; else any runtime will do.
+        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do.
     """
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, _quiet_exporter():
