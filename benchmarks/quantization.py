@@ -84,10 +84,12 @@ class Comparison:
         task: Which one.
         steps: Training steps.
         seeds: Number of seeds.
+        only_finished: Whether what is not finished is left out, not made.
     """
 
-    def __init__(self, tasks: RealTasks, task: str, steps: int, seeds: int) -> None:
+    def __init__(self, tasks: RealTasks, task: str, steps: int, seeds: int, only_finished: bool) -> None:
         self.tasks, self.task, self.steps, self.seeds = tasks, task, steps, seeds
+        self.only_finished = only_finished
         self.teacher = tasks.finetuned(task)
         self.output = tasks.output / "graphs" / task
         self.run = run_of(tasks, task)
@@ -120,20 +122,25 @@ class Comparison:
 
     def predicted(self, name: str, graph: Path) -> np.ndarray:
         """Predicts the measured rows with a graph, once for all."""
-        file = self.output / "predictions" / f"{file_name(name)}.safetensors"
+        file = self._predictions(name)
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             logits = predict(OnnxRunner(graph, 1), self.inputs, f"{self.task}, {name}")
             save_file({"predictions": self.run.task.predictions(logits)}, file)
         return load_file(file)["predictions"]
 
-    def outcome(self, variant: Variant) -> Outcome:
-        """Makes a variant from every seed, and predicts with its graphs."""
+    def _predictions(self, name: str) -> Path:
+        return self.output / "predictions" / f"{file_name(name)}.safetensors"
+
+    def outcome(self, variant: Variant) -> Outcome | None:
+        """Makes a variant from every seed, and predicts with its graphs; None where nothing is there to predict."""
         steps = self.steps if variant.trains else 0
         stage = {"stage": "quantize", "max_steps": steps, "learning_rate": 5e-5, **variant.settings}
         found, sizes, seconds = [], [], []
         for seed in range(self.seeds if variant.trains else 1):
             name = file_name(f"{variant.name} {seed}")
+            if self.only_finished and not self._predictions(name).is_file():
+                continue
             record = self.tasks.learn(name, self.task, stage, seed)
             graph = self.output / name / QUANTIZED_GRAPHS[variant.settings.get("weights", "int8")]
             if not graph.is_file():
@@ -144,7 +151,7 @@ class Comparison:
             sizes.append(size_bytes(graph))
             seconds.append(record["seconds"])
             print(f"== {self.task} {name}: {100 * self.metric(found[-1]):.2f}", flush=True)
-        return Outcome(np.stack(found), max(sizes), float(np.mean(seconds)))
+        return Outcome(np.stack(found), max(sizes), float(np.mean(seconds))) if found else None
 
     def metric(self, predictions: np.ndarray) -> np.ndarray:
         """Computes the task's metric of predictions (..., rows)."""
@@ -196,15 +203,16 @@ def main() -> None:
     parser.add_argument("--teacher-steps", type=int, default=1500, help="steps of fine-tuning, of 32 rows")
     parser.add_argument("--steps", type=int, default=300, help="steps of quantisation-aware training, of 32 rows")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of what is trained")
+    parser.add_argument("--finished", action="store_true", help="make nothing: tables of what is finished")
     parser.add_argument("--write", type=Path, help="write the tables into this Markdown file")
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     real = RealTasks(options.data, options.output, options.rows, options.teacher_steps, LEARNING_RATES)
     parts: list[str] = []
     for task in options.tasks:
-        comparison = Comparison(real, task, options.steps, options.seeds)
-        outcomes = comparison.baselines()
-        outcomes |= {v.name: comparison.outcome(v) for v in VARIANTS if v.name in options.variants}
+        comparison = Comparison(real, task, options.steps, options.seeds, options.finished)
+        made = {variant.name: comparison.outcome(variant) for variant in VARIANTS if variant.name in options.variants}
+        outcomes = comparison.baselines() | {name: one for name, one in made.items() if one is not None}
         parts += table(comparison, outcomes)
     print("\n".join(parts))
     if options.write:
