@@ -23,6 +23,7 @@ from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.inc import check_inc
 from edgemin_hf.pruned_shape import whole
 from edgemin_hf.quantization.precision import precisions
+from edgemin_hf.quantization.target_size import least_bytes
 from edgemin_hf.raw_text import TextFiles
 from edgemin_hf.recipe import RawText, Recipe, RecipeError, model_name
 from edgemin_hf.recipe_stages import Augment, Benchmark, Distill, Export, Prune, PruneVocabulary, Quantize, TaskStage
@@ -93,6 +94,7 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                     check_schedule(_as_quantized(student, recipe, quantize), pruning, quantize)
             if isinstance(stage, Quantize):
                 precisions(_as_quantized(student, recipe, stage), stage)
+                _check_target_size(_as_quantized(student, recipe, stage), recipe, stage)
 
 
 def _as_quantized(student: PretrainedConfig, recipe: Recipe, quantize: Quantize) -> PreTrainedModel:
@@ -103,6 +105,19 @@ def _as_quantized(student: PretrainedConfig, recipe: Recipe, quantize: Quantize)
             config.num_hidden_layers = stage.kept_layers(config.num_hidden_layers)
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(config)
+
+
+def _check_target_size(student: PreTrainedModel, recipe: Recipe, stage: Quantize) -> None:
+    """Refuses what no precisions can meet; how small pruning makes the student first is not known yet."""
+    pruned = any(isinstance(other, Prune) for other in recipe.stages[: recipe.stages.index(stage)])
+    if stage.target_size_mb is None or pruned:
+        return
+    least = least_bytes(student, stage)
+    if 1e6 * stage.target_size_mb < least:
+        raise ValueError(
+            f"target_size_mb: {stage.target_size_mb:g}; allowed: above {least / 1e6:.2f}, what weights and scales "
+            "alone take in INT4"
+        )
 
 
 def _check_methods(stage: Distill | TaskStage, student: PretrainedConfig, teacher: PretrainedConfig) -> None:

@@ -5,6 +5,7 @@ import onnx
 import pytest
 import torch
 from conftest import EXPORTED, FAMILIES, batch, sentences, tiny
+from optimum.onnxruntime import ORTConfig
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -244,6 +245,7 @@ def test_reduced_range_is_in_the_graph_and_comes_back_with_the_config(tokenizer,
     matrices = [values for values in stored if values.ndim == 2]
     assert len(matrices) == sum(1 for _ in Encoder(model).linears())
     assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {64}
+    assert ORTConfig.from_pretrained(tmp_path / "export").quantization.reduce_range
     again = tiny(seed=5)
     prepare_qat(again, QuantizationConfig(**config))
     again.load_state_dict(model.state_dict())

@@ -100,10 +100,10 @@ def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, chan
             parameter.add_(0.01 * torch.randn_like(parameter))
     prepare_qat(model, QuantizationConfig(overrides={"classifier": "fp32", **chosen}))
     calibrate(model, inputs, lambda one: model(**one))
-    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx")
+    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx", fused=True)
     real = (tmp_path / "onnx" / "graph.onnx").stat().st_size
     assert real <= told <= 1e6 * target
-    assert told == pytest.approx(real, rel=0.005)
+    assert told == pytest.approx(real, rel=0.01)
     if changes:  # where the weights are more than the structure, theirs is nearly all that counts
         assert set(chosen.values()) == {"int8", "int4"}
         lowered = [row for row in modules if row.precision == chosen[row.name] == "int4"]
@@ -121,9 +121,14 @@ def recipe_with(place, target):  # noqa: F811
 
 
 def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, capsys):  # noqa: F811
+    # Weights and scales alone are too large: found before a model is loaded. With the graph around them: later.
     assert main(["run", recipe_with(place, 0.01)]) == 2
+    early = capsys.readouterr().err.strip().splitlines()[-1]
+    assert early.startswith("edgemin: quantize.target_size_mb: 0.01; allowed: above 0.")
+    just_above = float(early.partition("above ")[2].split(",")[0]) + 0.01
+    assert main(["run", recipe_with(place, just_above)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("edgemin: quantize.target_size_mb: 0.01; allowed: 0.")
+    assert error.startswith(f"edgemin: quantize.target_size_mb: {just_above:g}; allowed: 0.")
     target = float(error.partition("allowed: ")[2].split()[0]) + 0.018
     recipe = recipe_with(place, target)
 

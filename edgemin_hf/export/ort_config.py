@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import QuantFormat, QuantType
 from optimum.onnxruntime import ORTConfig
@@ -34,6 +36,7 @@ def write_ort_config(folder: Path, graph: Path) -> None:
             activations_dtype=QuantType.QUInt8,
             weights_dtype=QuantType.QInt8,
             per_channel=True,
+            reduce_range=_largest_weight(model, products) <= 64,
             operators_to_quantize=operators,
             nodes_to_quantize=[node.name for node in products],
             qdq_op_type_per_channel_support_to_axis=dict.fromkeys(operators, 1),
@@ -41,3 +44,12 @@ def write_ort_config(folder: Path, graph: Path) -> None:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     external = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     ORTConfig(opset=opset, use_external_data_format=external, quantization=quantization).save_pretrained(folder)
+
+
+def _largest_weight(model: onnx.ModelProto, products: Sequence[onnx.NodeProto]) -> int:
+    """Returns the largest integer, by magnitude, of the weights that products read."""
+    maker = {output: node for node in model.graph.node for output in node.output}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    sources = [maker[name].input[0] for product in products for name in product.input if name in maker]
+    weights = [onnx.numpy_helper.to_array(stored[name]) for name in sources if name in stored]
+    return max(int(np.abs(weight.astype(np.int16)).max()) for weight in weights)

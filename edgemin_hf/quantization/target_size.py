@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgemin_hf.quantization.sensitivity import ModuleSensitivity, Precision
+from transformers import PreTrainedModel
+
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.precision import names_without_override, precisions
+from edgemin_hf.quantization.sensitivity import PRECISIONS, ModuleSensitivity, Precision, module_bytes
 
 
 class _Step(NamedTuple):
@@ -47,3 +51,22 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
             taken.remove(step)
     lowered = {step.name for step in taken}
     return {name: "int4" if name in lowered else "int8" for name in names}
+
+
+def least_bytes(model: PreTrainedModel, config: QuantizationConfig) -> int:
+    """Bounds a model's graph from below, whatever is chosen: the bytes of weights and scales alone.
+
+    Args:
+        model: The model, which may be on the meta device.
+        config: The settings; what `overrides` name is fixed.
+
+    Returns:
+        The bytes.
+    """
+    free = names_without_override(model, config)
+    names = {module: name for name, module in model.named_modules()}
+    found = 0
+    for module, precision in precisions(model, config).items():
+        allowed = PRECISIONS if names[module] in free else (precision,)
+        found += min(module_bytes(module, one, config.group_size) for one in allowed)
+    return found
