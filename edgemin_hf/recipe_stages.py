@@ -164,7 +164,8 @@ class Reconstruction(ReconstructionConfig):
 class Quantize(TaskStage, QuantizationConfig):
     """Quantisation-aware training of the student, distilled from the teacher. See `QuantizationConfig`.
 
-    With `max_steps: 0` it is post-training quantisation: the student is calibrated and not trained.
+    With `max_steps: 0` it is post-training quantisation: the student is calibrated and not trained. With provider "inc"
+    Neural Compressor's own does that.
 
     Attributes:
         pruning: Prunes the student in the same training.
@@ -181,6 +182,8 @@ class Quantize(TaskStage, QuantizationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         QuantizationConfig.__post_init__(self)
+        if self.quantized_by_inc and self.reduce_range:
+            raise ValueError("reduce_range: True beside provider inc and max_steps 0; allowed: False, or native")
         if self.pruning is not None:
             if self.provider == "inc":
                 raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")
@@ -198,6 +201,11 @@ class Quantize(TaskStage, QuantizationConfig):
                     "reconstruction: beside pruning, which leaves no whole model to compute like; allowed: a stage "
                     "prune of its own"
                 )
+
+    @property
+    def quantized_by_inc(self) -> bool:
+        """Whether Neural Compressor's post-training quantisation does it."""
+        return self.provider == "inc" and self.max_steps == 0
 
     def with_precisions(self, precisions: Mapping[str, Literal["int8", "int4"]]) -> Quantize:
         """Returns the settings with precisions by name in the place of a target size."""

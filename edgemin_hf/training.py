@@ -8,10 +8,11 @@ import shutil
 from dataclasses import fields
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
@@ -27,8 +28,9 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from edgemin_hf.distillation.capture import DistillationConfig, accepted
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.export.folder import whole_folder, write_whole
+from edgemin_hf.inc import write_inc_config
 from edgemin_hf.masking import EpochOfMasks, MaskedTokens
-from edgemin_hf.quantization.inc import finish_inc
+from edgemin_hf.quantization.inc_ptq import quantize_by_inc
 from edgemin_hf.quantization.reconstruction import reconstruct
 from edgemin_hf.recipe import RecipeError
 from edgemin_hf.recipe_stages import (
@@ -44,6 +46,9 @@ from edgemin_hf.recipe_stages import (
 )
 from edgemin_hf.run import Run
 from edgemin_hf.trainer import DistillationTrainer
+
+if TYPE_CHECKING:
+    from neural_compressor import PostTrainingQuantConfig
 
 
 class _CheckpointMark(TrainerCallback):
@@ -83,6 +88,9 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
         "examples" seen and the validation "metric" "before" and "after".
     """
     trainer = make_trainer(run, stage, work)
+    inc_config = None
+    if isinstance(stage, Quantize) and stage.quantized_by_inc:
+        inc_config = _quantize_by_inc(stage, trainer)
     checkpoint = _last_checkpoint(work)
     metric = "loss" if isinstance(stage, Distill) else run.task.metric
     # For quantisation the calibrated model: what post-training quantisation alone would give.
@@ -94,14 +102,35 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
         trainer.prepare()
-        finish_inc(trainer.model)
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
         with whole_folder(folder) as partial:
             trainer.save_model(str(partial))
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
+            if inc_config is not None:
+                write_inc_config(partial, quantization=inc_config)
     return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after, **notes}
+
+
+def _quantize_by_inc(stage: Quantize, trainer: DistillationTrainer) -> PostTrainingQuantConfig:
+    """Quantises the trainer's student by Neural Compressor; returns what that was asked for.
+
+    All processes do the same, on the same rows, drawn at random and put in the order of their lengths.
+    """
+    rows = _drawn(trainer.train_dataset, stage.calibration_examples, trainer.args.seed)
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
+    loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
+    try:
+        return quantize_by_inc(trainer.model, stage, [accepted(trainer.model, batch) for batch in loader])
+    except ValueError as error:
+        raise RecipeError(f"{stage.stage}: {error}") from error
+
+
+def _drawn(rows: Dataset, count: int, seed: int) -> Dataset:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows.select(order[:count].tolist())
 
 
 def _reconstruct(
@@ -124,9 +153,8 @@ def _reconstruct(
     assert stage.reconstruction is not None  # noqa: S101 - the caller's check
     config, file, model = stage.reconstruction.settings(run.recipe.seed), work / "reconstruction.json", trainer.model
     if not resumed:
-        rows = trainer.train_dataset
-        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))[: config.examples]
-        loader = DataLoader(rows.select(drawn.tolist()), config.batch_size, collate_fn=trainer.data_collator)
+        rows = _drawn(trainer.train_dataset, config.examples, config.seed)
+        loader = DataLoader(rows, config.batch_size, collate_fn=trainer.data_collator)
         batches = (accepted(model, batch) for batch in loader)
         found = reconstruct(model, run.student(stage).to(model.device), batches, config)
         if PartialState().is_main_process:
@@ -189,7 +217,8 @@ def make_trainer(
             _training_arguments(run, stage, work, packed),
             distillation_config=methods,
             pruning_config=stage if isinstance(stage, Prune) else getattr(stage, "pruning", None),
-            quantization_config=run.quantized(stage),
+            # What Neural Compressor quantises once is plain until then.
+            quantization_config=None if getattr(stage, "quantized_by_inc", False) else run.quantized(stage),
             train_dataset=train,
             eval_dataset=validation,
             processing_class=run.tokenizer,

@@ -82,12 +82,16 @@ class IncLinear(FakeQuantLinear):
     @property
     def input_low(self) -> Tensor:
         """The least value of the input's grid, ()."""
-        return _bounds(self.input_quantizer)[0]
+        return self._bounds()[0]
 
     @property
     def input_high(self) -> Tensor:
         """The largest value of the input's grid, ()."""
-        return _bounds(self.input_quantizer)[1]
+        return self._bounds()[1]
+
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        quantizer = self.input_quantizer
+        return grid_bounds(quantizer.scale.squeeze(), quantizer.zero_point.squeeze())
 
     @property
     def weight_scale(self) -> Tensor:  # type: ignore[override]
@@ -208,6 +212,14 @@ def save_inc_config(config: QuantizationConfig | QuantizationAwareTrainingConfig
     write_inc_config(folder, quantization=inc.config() if isinstance(config, QuantizationConfig) else config)
 
 
+def grid_bounds(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the range, () each, from which `input_grid` makes the same zero point, and the same scale to rounding."""
+    width = 255 * scale
+    # All on the float grid of the width, where their differences are exact.
+    low = -((width + zero_point * scale) - width)
+    return low, width + low
+
+
 def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> dict[str, Any]:
     """Returns, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
     inc = _import_inc()
@@ -226,15 +238,6 @@ def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationA
         ) from error
     modules = manager.model.model.modules()
     return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, QatLinear) and id(m.weight) in names}
-
-
-def _bounds(quantizer: Any) -> tuple[Tensor, Tensor]:
-    """Returns the range from which `input_grid` makes the same zero point, and the same scale to rounding."""
-    scale, zero_point = quantizer.scale.squeeze(), quantizer.zero_point.squeeze()
-    width = 255 * scale
-    # All on the float grid of the width, where their differences are exact.
-    low = -((width + zero_point * scale) - width)
-    return low, width + low
 
 
 def _import_inc() -> Any:
