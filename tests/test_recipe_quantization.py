@@ -152,6 +152,10 @@ WRONG = {
         {"pruning": {"head_sparsity": 0.5, "schedule": "cubic"}},
         r"quantize\.max_steps: 0 with pruning\.schedule cubic; allowed: 1 or more, or one_shot",
     ),
+    "7 bits of weights": (
+        {"reduce_range": True, "provider": "inc"},
+        r"quantize\.reduce_range: True beside provider inc and max_steps 0; allowed: False, or native",
+    ),
     "steps": ({"max_steps": -2}, r"quantize\.max_steps: -2; allowed: 0 or more, or -1"),
 }
 
@@ -210,15 +214,22 @@ def test_neural_compressors_quantisation_goes_all_the_way(place):  # noqa: F811
     assert (place / "run/artefact/report.html").is_file()
 
 
-def test_neural_compressors_grids_without_training(place):  # noqa: F811
+def test_neural_compressor_quantises_without_training(place, monkeypatch, capsys):  # noqa: F811
     pytest.importorskip("neural_compressor")
-    run(place, {"stage": "export", "fidelity_texts": 8}, provider="inc")
+    from optimum.intel.neural_compressor import INCConfig
+
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    names = ("evaluate", "benchmark", "report")
+    run(place, {"stage": "export", "fidelity_texts": 8}, *({"stage": name} for name in names), provider="inc")
     told, before = record(place), load_file(place / "classifier/model.safetensors")
     assert (told["examples"], told["before"]) == (0, told["after"])
     assert all(torch.equal(saved(place)[name], value) for name, value in before.items())
-    assert not [name for name in saved(place) if "quantizer" in name], "what it leaves is as after native training"
     scales = {name: value for name, value in saved(place).items() if name.endswith("weight_scale")}
     assert len(scales) == 20
     for name, scale in scales.items():
-        low, high = before[name.replace("weight_scale", "weight")].aminmax(dim=1, keepdim=True)
-        torch.testing.assert_close(scale, torch.maximum(-low / 128, high / 127), rtol=1e-5, atol=0)
+        largest = before[name.replace("weight_scale", "weight")].abs().amax(dim=1, keepdim=True)
+        torch.testing.assert_close(scale, largest / 127.5, rtol=1e-5, atol=0)
+    for folder in (place / "run/quantize", place / "run/export/student", place / "run/artefact"):
+        assert INCConfig.from_pretrained(folder).quantization == {"is_static": True, "dataset_num_samples": 64}
+    assert not list((place / "elsewhere").iterdir())
