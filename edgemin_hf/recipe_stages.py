@@ -182,8 +182,6 @@ class Quantize(TaskStage, QuantizationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         QuantizationConfig.__post_init__(self)
-        if self.quantized_by_inc and self.reduce_range:
-            raise ValueError("reduce_range: True beside provider inc and max_steps 0; allowed: False, or native")
         if self.pruning is not None:
             if self.provider == "inc":
                 raise ValueError("pruning: beside provider inc; allowed: a stage prune of its own")

@@ -152,10 +152,6 @@ WRONG = {
         {"pruning": {"head_sparsity": 0.5, "schedule": "cubic"}},
         r"quantize\.max_steps: 0 with pruning\.schedule cubic; allowed: 1 or more, or one_shot",
     ),
-    "7 bits of weights": (
-        {"reduce_range": True, "provider": "inc"},
-        r"quantize\.reduce_range: True beside provider inc and max_steps 0; allowed: False, or native",
-    ),
     "steps": ({"max_steps": -2}, r"quantize\.max_steps: -2; allowed: 0 or more, or -1"),
 }
 

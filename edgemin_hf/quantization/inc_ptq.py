@@ -3,7 +3,7 @@
 INC traces code, and of whole models keeps one branch or fails. It is given a model of nothing but the linear layers,
 side by side, and what each of them receives while the float model runs: the same ranges, since `fit` observes a float
 model too. Inputs: uint8 0..255 by tensor, the range of a histogram that rounds with the least error. Weights: int8
--128..127, symmetric by row. What it computes for outputs is left: ours stay in floating point.
+-128..127, symmetric by row, scales of max|w| / 127.5. Its grids of outputs are left: ours stay in floating point.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import logging
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +29,7 @@ from edgemin_hf.encoder import Encoder
 from edgemin_hf.inc import importing_inc
 from edgemin_hf.quantization.inc import grid_bounds
 from edgemin_hf.quantization.native import (
+    SEVEN_BITS,
     FakeQuantLinear,
     QuantizationConfig,
     fake_quantized_linears,
@@ -67,18 +67,16 @@ def quantize_by_inc(
 
     Args:
         model: The model, plain and fp32; its parameters stay the same objects and keep their values.
-        config: What to quantise: `overrides` and `embeddings`.
+        config: What to quantise: `overrides`, `embeddings` and `reduce_range`, which stretches INC's weight scales.
         batches: Batches of its inputs, on which INC observes it.
 
     Returns:
         What INC was asked for, for `write_inc_config`.
 
     Raises:
-        ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, `reduce_range`
-            is asked for, INC fails or leaves a linear layer as it is that is to be INT8, or it is not installed.
+        ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC fails or
+            leaves a linear layer as it is that is to be INT8, or it is not installed.
     """
-    if config.reduce_range:
-        raise ValueError("reduce_range: True beside Neural Compressor's post-training quantisation; allowed: False")
     if fake_quantized_linears(model):
         raise ValueError("model: quantised already; allowed: a plain one")
     if model.dtype != torch.float32:
@@ -94,7 +92,7 @@ def quantize_by_inc(
         excluded_precisions=["bf16"],
         quant_level=1,  # quantises once; the default searches
     )
-    grids = _fit(inc, asked, linears, lambda feed: _observe(model, linears, batches, feed)) if linears else {}
+    grids = _fit(inc, asked, model, linears, batches) if linears else {}
     names = {module: name for name, module in model.named_modules()}
     left = [names[linear] for index, linear in enumerate(linears) if index not in grids]
     if left:
@@ -108,19 +106,54 @@ def quantize_by_inc(
         made.input_low.copy_(low)
         made.input_high.copy_(high)
         made.weight_scale = grids[index].weight_scale.to(linear.weight.device)
+        if config.reduce_range:
+            made.weight_integers = SEVEN_BITS
+            made.weight_scale *= 127.5 / SEVEN_BITS[1]
         setattr(parent, name, made.train(linear.training))
     prepare_embeddings(model, config)
     return asked
 
 
-@torch.no_grad()
-def _observe(
+def _fit(
+    inc: Any,
+    asked: PostTrainingQuantConfig,
     model: PreTrainedModel,
     linears: list[nn.Linear],
-    batches: Iterable[Mapping[str, Tensor]],
-    feed: Callable[[list[Tensor]], Any],
+    batches: list[Mapping[str, Tensor]],
+) -> dict[int, _Grids]:
+    """Returns what INC finds for a model's linear layers, by their numbers."""
+    # INC's `fit` swallows all that is raised in it, KeyboardInterrupt too: what comes from our side is kept.
+    raised: list[BaseException] = []
+
+    def calibrate(prepared: nn.Module) -> None:
+        try:
+            _observe(model, linears, batches, prepared)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    with _contained(inc):
+        fitted = inc.fit(_SideBySide(linears).eval(), asked, calib_func=calibrate)
+    if raised:
+        raise raised[0]
+    if fitted is None:  # it has printed why
+        raise ValueError("provider: inc, which fails on the model's linear layers; allowed: native")
+    graph: torch.fx.GraphModule = fitted.model
+    modules, grids = dict(graph.named_modules()), {}
+    for node in graph.graph.nodes:
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, QuantizedLinear):
+            scale, zero_point = (getattr(graph, argument.target) for argument in node.args[0].args[1:3])
+            rows = layer.weight().q_per_channel_scales().float()[:, None]
+            grids[int(node.target.rpartition(".")[2])] = _Grids(scale, zero_point, rows)
+    return grids
+
+
+@torch.no_grad()
+def _observe(
+    model: PreTrainedModel, linears: list[nn.Linear], batches: list[Mapping[str, Tensor]], observers: nn.Module
 ) -> None:
-    """Runs a model on batches, and calls `feed` with what each linear layer received, (tokens, in_features) each."""
+    """Runs a model on batches, and gives `observers` what each linear layer received, (tokens, in_features) each."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -133,61 +166,25 @@ def _observe(
         for batch in batches:
             seen.clear()
             model(**{name: value.to(model.device) for name, value in batch.items()})
-            feed([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
+            observers([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
     finally:
         for handle in handles:
             handle.remove()
         model.train(was_training)
 
 
-def _fit(
-    inc: Any,
-    asked: PostTrainingQuantConfig,
-    linears: list[nn.Linear],
-    observe: Callable[[Callable[[list[Tensor]], Any]], None],
-) -> dict[int, _Grids]:
-    """Returns what INC finds for linear layers, by their numbers."""
-    # INC's `fit` swallows all that is raised in it, KeyboardInterrupt too: what comes from our side is kept.
-    raised: list[BaseException] = []
-
-    def calibrate(prepared: nn.Module) -> None:
-        try:
-            observe(prepared)
-        except BaseException as error:
-            raised.append(error)
-            raise
-
-    with _contained(inc) as said:
-        fitted = inc.fit(_SideBySide(linears).eval(), asked, calib_func=calibrate)
-    if raised:
-        raise raised[0]
-    if fitted is None:
-        reason = (said.getvalue().splitlines() or ["no reason told"])[-1]
-        raise ValueError(f"model: Neural Compressor can't quantise its linear layers ({reason}); allowed: native")
-    graph: torch.fx.GraphModule = fitted.model
-    modules, grids = dict(graph.named_modules()), {}
-    for node in graph.graph.nodes:
-        layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, QuantizedLinear):
-            scale, zero_point = (getattr(graph, argument.target) for argument in node.args[0].args[1:3])
-            rows = layer.weight().q_per_channel_scales().float()[:, None]
-            grids[int(node.target.rpartition(".")[2])] = _Grids(scale, zero_point, rows)
-    return grids
-
-
 @contextmanager
-def _contained(inc: Any) -> Iterator[StringIO]:
-    """Keeps to itself what `fit` leaves behind: a folder, seeds, and words; yields what goes to stderr."""
-    workspace, states = inc.options.workspace, (random.getstate(), np.random.get_state())
-    log = logging.getLogger("neural_compressor")
-    level = log.level
-    with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stderr(StringIO()) as said:
+def _contained(inc: Any) -> Iterator[None]:
+    """Keeps `fit` from the current folder, the random generators, and from warnings of no use."""
+    log, workspace = logging.getLogger("neural_compressor"), inc.options.workspace
+    level, states = log.level, (random.getstate(), np.random.get_state())
+    with TemporaryDirectory() as folder, torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "LOGLEVEL" not in os.environ:
-            log.setLevel(logging.CRITICAL)
+            log.setLevel(logging.ERROR)
         inc.options.workspace = folder
         try:
-            yield said
+            yield
         finally:
             inc.options.workspace = workspace
             log.setLevel(level)
