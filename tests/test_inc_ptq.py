@@ -184,10 +184,11 @@ def test_seven_bits_stretch_the_weights_scales():
         assert (integers.abs().amax(dim=1) == 64).all()
 
 
-def test_export_computes_the_same(tmp_path, tokenizer):
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_export_computes_the_same(reduce_range, tmp_path, tokenizer):
     texts = ["where is my card", "the money is late", "please send the new card to my old"]
     data = [dict(tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)), *DATA]
-    made = export_onnx(quantized(data=data), tokenizer, tmp_path / "out")
+    made = export_onnx(quantized(data=data, reduce_range=reduce_range), tokenizer, tmp_path / "out")
     assert made.int8.error <= made.int8.limit
 
 
