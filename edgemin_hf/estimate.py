@@ -143,6 +143,10 @@ def _estimate(
         # Each module's steps go through its own layers alone: together they are those of the whole model.
         own = 3 * stage.reconstruction.steps * stage.reconstruction.batch_size * tokens * forward
         flops, compute = flops + own, compute + rounding * own / speed
+    if isinstance(stage, Quantize) and stage.target_size_mb is not None:
+        # Six matrices a layer, each in two precisions, for half a pass on average.
+        own = 6 * shape_of(trained).num_hidden_layers * stage.calibration_examples * tokens * forward
+        flops, compute = flops + own, compute + rounding * own / speed
     parameters = parameters_of(trained)
     if isinstance(stage, LayerSearch) and stage.teacher_layer == "search":
         tried = 2 * stage.search_steps * len(stage.layers_to_try(shape_of(compared or trained).num_hidden_layers))

@@ -164,13 +164,14 @@ def test_impossible_settings_are_one_line(place, case, capsys):  # noqa: F811
     assert re.search(message, line), line
 
 
-def test_the_estimate_counts_the_reconstruction(place, capsys):  # noqa: F811
+def test_the_estimate_counts_the_reconstruction_and_the_ranking_of_modules(place, capsys):  # noqa: F811
     def work(**settings):
         assert main(["run", str(write(place, **settings)), "--dry-run"]) == 0
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("quantize")]
         return float(line.split()[6])
 
     assert work() == 0 < work(reconstruction={"steps": 10}) < work(reconstruction={"steps": 1000})
+    assert 0 < work(target_size_mb=50, calibration_examples=64) < work(target_size_mb=50, calibration_examples=1024)
 
 
 def test_neural_compressors_quantisation_goes_all_the_way(place):  # noqa: F811
