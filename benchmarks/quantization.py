@@ -51,6 +51,7 @@ class Variant(NamedTuple):
 _INT4 = {"weights": "int4", "embeddings": "int4"}
 VARIANTS = [
     Variant("INT8 calibrated", {}, trains=False),
+    Variant("INT8 calibrated, INC", {"provider": "inc"}, trains=False),
     Variant("INT8 reconstructed", {"reconstruction": {}}, trains=False),
     Variant("INT8 trained, native", {}),
     Variant("INT8 trained, native, learned ranges", {"ranges": "learned"}),
