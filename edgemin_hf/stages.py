@@ -67,7 +67,8 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
     """
     if isinstance(stage, Quantize) and stage.target_size_mb is not None:
         stage, chosen = choose_precisions(run, stage, work)
-        return {**train_stage(run, stage, folder, work), **chosen}
+        result = train_stage(run, stage, folder, work)
+        return {**result, **chosen, "notes": [*chosen["notes"], *result.get("notes", [])]}
     if isinstance(stage, TrainingStage):
         if getattr(stage, "teacher_layer", None) != "search":
             return train_stage(run, stage, folder, work)
