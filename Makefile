@@ -12,10 +12,10 @@ CORE_TESTS := tests/test_without_inc.py tests/test_inc_pruning.py tests/test_inc
 	tests/test_pipeline.py::test_the_artefact_is_whole
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-core test-slow lint type format bench clean
+.PHONY: help install quickstart test test-core test-openvino test-slow lint type format bench clean
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,7 +33,7 @@ install: $(VENV)/.installed-quickstart $(VENV)/.installed-inc  ## Make .venv and
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
-test: $(VENV)/.installed-test $(VENV)/.installed-inc $(VENV)/.installed-openvino lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
 
 # Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
@@ -44,6 +44,13 @@ test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what 
 	! $(VENV)-core/bin/python -c 'import neural_compressor' 2>/dev/null
 	! $(VENV)-core/bin/python -c 'import optimum.intel' 2>/dev/null
 	$(VENV)-core/bin/python -m pytest $(CORE_TESTS)
+
+# Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/design.md).
+test-openvino: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what runs in OpenVINO
+	rm -rf $(VENV)-openvino
+	cp -al $(VENV) $(VENV)-openvino
+	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4'
+	CI=true $(VENV)-openvino/bin/python -m pytest tests/test_openvino.py tests/test_card.py
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow
