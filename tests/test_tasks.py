@@ -218,6 +218,8 @@ def test_the_snippets_of_the_card_take_a_pair_and_agree(finished, monkeypatch):
     answers = []
     for snippet in re.findall(r"```python\n(.*?)```", (run / "artefact/README.md").read_text(), re.DOTALL):
         assert re.search(r'"text": ".*", "text_pair": "|encode\(".*", "', snippet)
+        if "OVModel" in snippet:
+            continue  # which `make test-openvino` runs, from a card of one text
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(snippet, {})
         answers.append(output.getvalue())
