@@ -1,4 +1,4 @@
-"""Intel Neural Compressor (INC) as a guest: whether it is there, and importing it without its noise."""
+"""Intel Neural Compressor (INC) as a guest: importing it without its noise, and its configuration beside a model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-
-def check_inc(setting: str) -> None:
-    """Checks that INC is installed.
-
-    Args:
-        setting: What asks for it, such as "saliency: magnitude".
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if find_spec("neural_compressor") is None:
-        raise ValueError(f"{setting} without Neural Compressor; allowed: after pip install 'edgemin-hf[inc]'")
+from edgemin_hf.extras import check_extra
 
 
 @contextmanager
@@ -33,12 +21,12 @@ def importing_inc(setting: str) -> Iterator[None]:
     Unless the user sets LOGLEVEL, which INC reads.
 
     Args:
-        setting: As `check_inc`.
+        setting: What asks for it, such as "saliency: magnitude".
 
     Raises:
-        ValueError: As `check_inc`.
+        ValueError: If it is not installed.
     """
-    check_inc(setting)
+    check_extra("inc", setting)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of pkg_resources
         yield

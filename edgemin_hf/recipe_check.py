@@ -15,12 +15,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from edgemin_hf.benchmark.runners import check_openvino
 from edgemin_hf.data import check_table
 from edgemin_hf.export.onnx import check_exportable
+from edgemin_hf.extras import check_extra
 from edgemin_hf.families import family_of, first_position, shape_of
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.inc import check_inc
 from edgemin_hf.pruned_shape import whole
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.target_size import least_bytes
@@ -75,7 +74,7 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
             if isinstance(stage, TaskStage):
                 _check_methods(stage, student, teacher)
             if isinstance(stage, Benchmark) and stage.openvino:
-                check_openvino("openvino: true")
+                check_extra("openvino", "openvino: true")
             if isinstance(stage, Export):
                 check_exportable(student)
             if isinstance(stage, PruneVocabulary):
@@ -84,9 +83,9 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
                 _check_augmentation(stage, recipe, root)
             pruning = stage if isinstance(stage, Prune) else getattr(stage, "pruning", None)
             if pruning is not None and pruning.uses_inc:
-                check_inc(f"saliency: {pruning.saliency}")
+                check_extra("inc", f"saliency: {pruning.saliency}")
             if getattr(stage, "provider", None) == "inc":
-                check_inc("provider: inc")
+                check_extra("inc", "provider: inc")
             if pruning is not None:
                 check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
                 before = recipe.stages[: recipe.stages.index(stage) + 1]

@@ -6,8 +6,7 @@ import pytest
 from conftest import batch, sentences, tiny
 from test_recipe import place, put, write_recipe  # noqa: F401
 
-from edgemin_hf import QuantizationConfig, export_onnx
-from edgemin_hf.benchmark import runners
+from edgemin_hf import QuantizationConfig, export_onnx, extras
 from edgemin_hf.benchmark.report import summary_table
 from edgemin_hf.benchmark.runners import OnnxRunner, OpenVinoRunner
 from edgemin_hf.cli import main
@@ -144,7 +143,7 @@ def test_a_recipe_measures_openvino_too(place, capsys):  # noqa: F811
 
 
 def test_without_openvino(monkeypatch, tmp_path, place, capsys):  # noqa: F811
-    monkeypatch.setattr(runners, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert main(["benchmark", str(tmp_path), "--openvino"]) == 2
     assert "--openvino without OpenVINO; allowed: after pip install" in capsys.readouterr().err
     assert main(["run", str(write_recipe(place, put("benchmark.openvino", True)))]) == 2

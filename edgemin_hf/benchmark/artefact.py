@@ -17,10 +17,10 @@ from edgemin_hf.benchmark.measure import (
     measure_latency,
     tokenized,
 )
-from edgemin_hf.benchmark.runners import check_openvino
 from edgemin_hf.data import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.onnx import export_baseline
+from edgemin_hf.extras import check_extra
 
 
 def benchmark_artefact(
@@ -46,7 +46,7 @@ def benchmark_artefact(
         if value < 1:
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
     if openvino:
-        check_openvino("--openvino")
+        check_extra("openvino", "--openvino")
     files = files_of("student", artefact, artefact)
     required = [*files.values(), artefact / "config.json"]
     required += [] if teacher is None else [teacher / "config.json", teacher / "model.safetensors"]

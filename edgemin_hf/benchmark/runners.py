@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,6 @@ from edgemin_hf.loading import load_pruned
 
 Inputs = Mapping[str, np.ndarray]
 """Token ids and masks, int64 (1, length), without padding."""
-
-
-def check_openvino(setting: str) -> None:
-    """Checks that OpenVINO is installed.
-
-    Args:
-        setting: What asks for it, such as "--openvino".
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if find_spec("openvino") is None:
-        raise ValueError(f"{setting} without OpenVINO; allowed: after pip install 'edgemin-hf[openvino]'")
 
 
 class PyTorchRunner:
