@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
-CORE_TESTS := tests/test_without_inc.py tests/test_inc_pruning.py tests/test_inc_quantization.py tests/test_trainer.py \
-	tests/test_recipe.py tests/test_recipe_quantization.py tests/test_export.py tests/test_card.py \
-	tests/test_pipeline.py::test_the_artefact_is_whole
+CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
+	tests/recipe/stages/test_quantize.py tests/export/test_onnx.py tests/report/test_card.py \
+	tests/recipe/test_runner.py::test_the_artefact_is_whole
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-core test-openvino test-slow lint type format bench clean
@@ -50,7 +50,7 @@ test-openvino: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of w
 	rm -rf $(VENV)-openvino
 	cp -al $(VENV) $(VENV)-openvino
 	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4'
-	CI=true $(VENV)-openvino/bin/python -m pytest tests/test_openvino.py tests/test_card.py
+	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/report/test_card.py
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgemin_hf.pipeline import run_recipe
-from edgemin_hf.recipe import Recipe, settings_of
-from edgemin_hf.recipe_file import load_recipe
-from edgemin_hf.recipe_stages import Prune
-from edgemin_hf.run import Run
-from edgemin_hf.training import make_trainer
+from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.runner import run_recipe
+from edgemin_hf.recipe.schema import Recipe, settings_of
+from edgemin_hf.recipe.stages.settings import Prune
+from edgemin_hf.recipe.train import make_trainer
+from edgemin_hf.recipe.yaml_file import load_recipe
 
 # Name of a variant -> settings that it changes, and stages that it leaves out.
 VARIANTS: dict[str, tuple[list[str], list[str]]] = {

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.distillation.trimming import record_trimmed
-from edgemin_hf.encoder import Tap
+from edgemin_hf.modeling.encoder import Tap
+from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.modeling.length_groups import record_trimmed
 
 TEACHER_LAYER = 12
 RELATION_HEADS = 48

@@ -72,9 +72,9 @@ def measure(text: Path, model: str) -> dict[str, Any]:
     import numpy as np
     from transformers import AutoTokenizer
 
-    from edgemin_hf.corpus import token_stream
+    from edgemin_hf.data.corpus import token_stream
+    from edgemin_hf.data.raw_text import TextFiles
     from edgemin_hf.hub.checkpoints import resolve_checkpoint
-    from edgemin_hf.raw_text import TextFiles
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model, weights=False).path)
     before, start = peak_mb(), time.perf_counter()

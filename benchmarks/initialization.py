@@ -21,10 +21,10 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PrinterCallba
 from transformers.trainer_utils import IntervalStrategy
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config, TaskDistillationConfig, create_student
-from edgemin_hf.initialization import INITIALIZATIONS
-from edgemin_hf.pipeline import run_recipe
-from edgemin_hf.recipe_file import load_recipe
-from edgemin_hf.run import Run
+from edgemin_hf.modeling.initialization import INITIALIZATIONS
+from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.runner import run_recipe
+from edgemin_hf.recipe.yaml_file import load_recipe
 
 SHAPE = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 1024}
 RELATION_HEADS = 32

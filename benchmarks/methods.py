@@ -25,13 +25,13 @@ from real_tasks import TASKS, TEACHER, RealTasks, run_once
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from edgemin_hf import create_student
-from edgemin_hf.benchmark.curves import Bars, draw_bars
-from edgemin_hf.corpus import TokenBlocks, token_stream
-from edgemin_hf.export.folder import whole_folder
+from edgemin_hf.data.corpus import TokenBlocks, token_stream
+from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.masking import EpochOfMasks, MaskedTokens
-from edgemin_hf.raw_text import TextFiles
-from edgemin_hf.run import CACHE
+from edgemin_hf.recipe.context import CACHE
+from edgemin_hf.report.curves import Bars, draw_bars
+from edgemin_hf.utils.atomic_files import whole_folder
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "3x384": {"num_hidden_layers": 3, "layers": [1, 3, 6]},

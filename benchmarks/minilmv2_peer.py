@@ -50,7 +50,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config
 from edgemin_hf.benchmark.measure import cpu_flags, environment
-from edgemin_hf.data import LengthGroupedBatches
+from edgemin_hf.data.tables import LengthGroupedBatches
 
 TOLERANCE = 1e-5
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from real_tasks import RealTasks
 from scipy.stats import binomtest
 
-from edgemin_hf.benchmark.curves import Curve, draw_curves
+from edgemin_hf.report.curves import Curve, draw_curves
 
 SPARSITIES = (0.25, 0.5, 0.75)
 SALIENCIES = ("random", "magnitude", "gradient", "snip_momentum", "taylor", "taylor_weights", "fisher")

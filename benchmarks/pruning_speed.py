@@ -30,11 +30,11 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from edgemin_hf import PruningConfig
 from edgemin_hf.benchmark.measure import environment, measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner
-from edgemin_hf.encoder import Encoder
 from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
 from edgemin_hf.quantization.native import QuantizationConfig, calibrate, prepare_qat
-from edgemin_hf.surgery import Selection, remove
 
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 HEAD_SIZE = 32

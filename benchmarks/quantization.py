@@ -24,9 +24,9 @@ from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, QUANTIZED_GRAPHS, export_baseline, export_onnx
 from edgemin_hf.export.ptq import quantize_static
-from edgemin_hf.metrics import METRICS
-from edgemin_hf.recipe_file import load_recipe
-from edgemin_hf.run import Run
+from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.yaml_file import load_recipe
+from edgemin_hf.tasks.metrics import METRICS
 
 LEARNING_RATES = {"sst2": 1e-4, "stsb": 1e-4, "rte": 5e-5}
 FP32 = "fp32"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edgemin_hf.export.folder import write_whole
-from edgemin_hf.pipeline import run_recipe
-from edgemin_hf.recipe_file import load_recipe
+from edgemin_hf.recipe.runner import run_recipe
+from edgemin_hf.recipe.yaml_file import load_recipe
+from edgemin_hf.utils.atomic_files import write_whole
 
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS: dict[str, dict[str, Any]] = {

@@ -17,8 +17,8 @@ from common import CASES, RELATION_HEADS, TEACHER_LAYER, in_turns, inputs_of, re
 from torch import Tensor
 
 from edgemin_hf import MiniLMv2Config
-from edgemin_hf.distillation.capture import Recording
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import Recording
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from edgemin_hf import QuantizationConfig
-from edgemin_hf.data import read_table
-from edgemin_hf.loading import load_pruned
+from edgemin_hf.data.tables import read_table
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.integer import IntegerLinear, integer_copy
 from edgemin_hf.quantization.native import calibrate, prepare_qat
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgemin_hf.augmentation import AugmentationConfig, augment_texts
+    from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts
     from edgemin_hf.distillation.distilbert import DistilBERTConfig
     from edgemin_hf.distillation.minilm import MiniLMConfig
     from edgemin_hf.distillation.minilmv2 import MiniLMv2Config, minilmv2_loss
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from edgemin_hf.distillation.tinybert import TinyBERTConfig
     from edgemin_hf.distillation.weighted import Weighted
     from edgemin_hf.export.onnx import export_onnx
-    from edgemin_hf.loading import load_pruned
+    from edgemin_hf.modeling.loading import load_pruned
+    from edgemin_hf.modeling.student import create_student, student_from_checkpoint
     from edgemin_hf.pruning.config import PruningConfig
     from edgemin_hf.pruning.vocabulary import prune_vocabulary
     from edgemin_hf.quantization.native import QuantizationConfig
-    from edgemin_hf.student import create_student, student_from_checkpoint
-    from edgemin_hf.trainer import DistillationTrainer
+    from edgemin_hf.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
 # Imported on first use: `edgemin --help` needs no PyTorch.
 _HOMES = {
-    "AugmentationConfig": "augmentation",
+    "AugmentationConfig": "data.augmentation",
     "DistilBERTConfig": "distillation.distilbert",
-    "DistillationTrainer": "trainer",
+    "DistillationTrainer": "training.trainer",
     "MLKDConfig": "distillation.mlkd",
     "MLKDTaskConfig": "distillation.mlkd",
     "MiniLMConfig": "distillation.minilm",
@@ -41,14 +41,14 @@ _HOMES = {
     "TaskDistillationConfig": "distillation.task",
     "TinyBERTConfig": "distillation.tinybert",
     "Weighted": "distillation.weighted",
-    "augment_texts": "augmentation",
+    "augment_texts": "data.augmentation",
     "cached_teacher_logits": "distillation.teacher_logits",
-    "create_student": "student",
+    "create_student": "modeling.student",
     "export_onnx": "export.onnx",
-    "load_pruned": "loading",
+    "load_pruned": "modeling.loading",
     "minilmv2_loss": "distillation.minilmv2",
     "prune_vocabulary": "pruning.vocabulary",
-    "student_from_checkpoint": "student",
+    "student_from_checkpoint": "modeling.student",
 }
 
 __all__ = [

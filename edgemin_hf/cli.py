@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from edgemin_hf.export.fidelity import FidelityError
     from edgemin_hf.hub.checkpoints import CheckpointError
     from edgemin_hf.hub.push import PushError
-    from edgemin_hf.recipe import RecipeError
+    from edgemin_hf.recipe.schema import RecipeError
 
     # A run's bad input has errors of its own: any other ValueError of so much code would be a fault, not the input's.
     bad_input = (RecipeError, CheckpointError) if options.command is _run else (ValueError,)
@@ -141,8 +141,8 @@ def _add_sensitivity(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from edgemin_hf.pipeline import describe_plan, make_plan, run_recipe
-    from edgemin_hf.recipe_file import load_recipe
+    from edgemin_hf.recipe.runner import describe_plan, make_plan, run_recipe
+    from edgemin_hf.recipe.yaml_file import load_recipe
 
     recipe, settings = load_recipe(options.recipe, options.overrides)
     root = options.recipe.resolve().parent
@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _benchmark(options: argparse.Namespace) -> None:
     from edgemin_hf.benchmark.artefact import benchmark_artefact
-    from edgemin_hf.benchmark.report import summary_table
+    from edgemin_hf.report.page import summary_table
 
     benchmark = benchmark_artefact(
         options.artefact,
@@ -166,14 +166,14 @@ def _benchmark(options: argparse.Namespace) -> None:
     )
     print(summary_table(benchmark))
     if options.output:
-        from edgemin_hf.export.folder import write_whole
+        from edgemin_hf.utils.atomic_files import write_whole
 
         write_whole(options.output, json.dumps(benchmark, indent=2) + "\n")
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
-    from edgemin_hf.benchmark.sensitivity_page import summary
-    from edgemin_hf.sensitivity import PAGE, SensitivitySettings, run_sensitivity
+    from edgemin_hf.sensitivity.page import summary
+    from edgemin_hf.sensitivity.run import PAGE, SensitivitySettings, run_sensitivity
 
     settings = {name: value for name, value in vars(options).items() if name != "command"}
     print(summary(run_sensitivity(SensitivitySettings(**settings))))

@@ -17,10 +17,10 @@ from edgemin_hf.benchmark.measure import (
     measure_latency,
     tokenized,
 )
-from edgemin_hf.data import Text
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.onnx import export_baseline
-from edgemin_hf.extras import check_extra
+from edgemin_hf.utils.extras import check_extra
 
 
 def benchmark_artefact(

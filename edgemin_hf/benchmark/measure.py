@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, OpenVinoRunner, PyTorchRunner, Runner
-from edgemin_hf.data import Text
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import count_parameters, size_bytes
 from edgemin_hf.export.onnx import FP32_GRAPH, INT4_GRAPH, QUANTIZED_GRAPHS
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from edgemin_hf.distillation.capture import accepted
-from edgemin_hf.loading import load_pruned
+from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.loading import load_pruned
 
 Inputs = Mapping[str, np.ndarray]
 """Token ids and masks, int64 (1, length), without padding."""

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
 
 
 def check_weights(config: object, *names: str) -> None:

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
-from edgemin_hf.encoder import Encoder, Tap
-from edgemin_hf.families import Shape
+from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.families import Shape
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

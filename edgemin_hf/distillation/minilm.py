@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgemin_hf.attention import attention_scores, check_scores, reach, scores_are_products
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import Encoder, Layer, Projection, Tap
-from edgemin_hf.families import Shape, shape_of
+from edgemin_hf.modeling.attention import attention_scores, check_scores, reach, scores_are_products
+from edgemin_hf.modeling.encoder import Encoder, Layer, Projection, Tap
+from edgemin_hf.modeling.families import Shape, shape_of
+from edgemin_hf.modeling.hooks import Recording
 
 _LOGGER = logging.getLogger(__name__)
 

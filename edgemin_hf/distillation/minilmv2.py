@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import mask_of, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import PROJECTIONS, Encoder, Tap
-from edgemin_hf.families import Shape, shape_of
+from edgemin_hf.modeling.encoder import PROJECTIONS, Encoder, Tap
+from edgemin_hf.modeling.families import Shape, shape_of
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

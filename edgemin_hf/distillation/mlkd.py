@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import (
     check_weights,
     first_tokens,
@@ -28,8 +27,9 @@ from edgemin_hf.distillation.common import (
     uniform_layers,
 )
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
-from edgemin_hf.families import Shape, shape_of
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.families import Shape, shape_of
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import first_tokens, mask_of, need_teacher, uniform_layers
-from edgemin_hf.encoder import Encoder, Tap
-from edgemin_hf.families import Shape, shape_of
+from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.families import Shape, shape_of
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import check_weights
-from edgemin_hf.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.hooks import Recording
 
 TEACHER_LOGITS = "teacher_logits"
 """Name of the input that carries logits which the teacher computed beforehand, (batch, labels)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.distillation.capture import accepted
+from edgemin_hf.modeling.hooks import accepted
 
 _BATCH = 64
 

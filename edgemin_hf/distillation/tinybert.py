@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from edgemin_hf.attention import FAR_AWAY, attention_scores, check_scores
-from edgemin_hf.distillation.capture import Recording
 from edgemin_hf.distillation.common import (
     check_weights,
     hidden_loss,
@@ -24,8 +22,10 @@ from edgemin_hf.distillation.common import (
     new_projection,
     uniform_layers,
 )
-from edgemin_hf.encoder import EMBEDDINGS, Encoder, Tap
-from edgemin_hf.families import Shape
+from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores, check_scores
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.families import Shape
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

@@ -8,8 +8,8 @@ from math import inf
 
 from torch import Tensor
 
-from edgemin_hf.distillation.capture import DistillationConfig, Objective, Recording
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import DistillationConfig, Objective, Recording
 
 
 @dataclass

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.data import Text
-from edgemin_hf.distillation.capture import accepted
+from edgemin_hf.data.tables import Text
+from edgemin_hf.modeling.hooks import accepted
 
 _BATCH = 16
 _MARGIN = 4.0

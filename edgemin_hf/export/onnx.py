@@ -17,13 +17,13 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.data import Text
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, Fidelity, check_fidelity
-from edgemin_hf.export.folder import whole_folder
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.ort_config import write_ort_config
-from edgemin_hf.families import FAMILIES
+from edgemin_hf.modeling.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy, quantized_weights
+from edgemin_hf.utils.atomic_files import whole_folder
 
 FP32_GRAPH = "onnx/model.onnx"
 INT8_GRAPH = "onnx/model_quantized.onnx"

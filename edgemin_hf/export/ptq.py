@@ -12,7 +12,7 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantizationConfig
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.data import Text
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.onnx import _quiet_exporter
 
 

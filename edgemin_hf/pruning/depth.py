@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.surgery import check_prunable, remove_layers
 from edgemin_hf.pruning.saliency import Loss
-from edgemin_hf.surgery import check_prunable, remove_layers
 
 
 def layer_modules(model: PreTrainedModel) -> nn.ModuleList:

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.surgery import Selection
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency, add_weight_products, mask_gradients, no_scores, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
-from edgemin_hf.surgery import Selection
 
 PRUNING_STATE = "pruning.safetensors"
 """File of a checkpoint that holds what a pruner must not forget."""

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from edgemin_hf.modeling.surgery import remove
+from edgemin_hf.neural_compressor.pruning import select_once
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
-from edgemin_hf.pruning.inc import select_once
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.pruning.tuning import tune_masks
-from edgemin_hf.surgery import remove
 
 OverProcesses = Callable[[Tensor], Tensor]
 

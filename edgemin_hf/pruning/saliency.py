@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 Batches = Iterable[Mapping[str, Tensor]]

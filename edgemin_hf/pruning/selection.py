@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import Encoder, Layer
+from edgemin_hf.modeling.encoder import Encoder, Layer
+from edgemin_hf.modeling.surgery import Selection, check_prunable
 from edgemin_hf.pruning.config import PruningConfig, group_size
 from edgemin_hf.pruning.saliency import Saliency
-from edgemin_hf.surgery import Selection, check_prunable
 
 logger = logging.getLogger(__name__)
 

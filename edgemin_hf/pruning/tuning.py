@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
 
 Forward = Callable[[PreTrainedModel, Mapping[str, Tensor]], Any]
 

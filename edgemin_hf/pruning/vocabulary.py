@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from edgemin_hf.families import family_of
+from edgemin_hf.modeling.families import family_of
 
 _TYPES = ("WordPiece", "BPE", "Unigram")
 _BATCH = 1024

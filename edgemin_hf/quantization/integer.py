@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.pruned_shape import whole, write_layer_numbers
+from edgemin_hf.modeling.pruned_shape import whole, write_layer_numbers
+from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.native import (
     FakeQuantEmbedding,
@@ -24,7 +25,6 @@ from edgemin_hf.quantization.native import (
     row_scales,
 )
 from edgemin_hf.quantization.packed import PackedEmbedding, PackedLinear
-from edgemin_hf.surgery import cut_like
 
 
 class _QuantizedProduct(torch.autograd.Function):

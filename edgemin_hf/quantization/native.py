@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import Encoder
+from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
 from edgemin_hf.quantization.learned_range import quantize_input, scaled_range
 from edgemin_hf.quantization.precision import Precision, keep_layer_numbers, plain_linear, plain_table, precisions

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgemin_hf.encoder import Encoder
-from edgemin_hf.pruned_shape import layer_numbers, write_layer_numbers
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.pruned_shape import layer_numbers, write_layer_numbers
 
 if TYPE_CHECKING:
     from edgemin_hf.quantization.native import QuantizationConfig

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from edgemin_hf.encoder import EMBEDDINGS, Encoder
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
+from edgemin_hf.modeling.partial_forward import Replay
 from edgemin_hf.quantization.range_training import learned_ranges
-from edgemin_hf.quantization.replay import Replay
 
 Batch = Mapping[str, Tensor]
 

@@ -1,0 +1,1 @@
+"""Encoders of every family: one view of them, students, surgery and loading."""

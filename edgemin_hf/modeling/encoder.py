@@ -1,0 +1,184 @@
+"""One view of every encoder: where its tensors pass by, whatever its family calls its modules.
+
+Only this file, `families.py` and `attention.py` know how families differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from edgemin_hf.modeling.families import Family, family_of
+
+Projection = Literal["q", "k", "v"]
+PROJECTIONS: tuple[Projection, ...] = ("q", "k", "v")
+
+EMBEDDINGS = -1
+"""The layer number of the embeddings, whose only tensor is their output."""
+
+
+class Tap(NamedTuple):
+    """A tensor inside an encoder, (batch, length, width).
+
+    Attributes:
+        layer: The layer, counted from 0, or `EMBEDDINGS`.
+        name: "q", "k" or "v", the output of a projection, heads concatenated; "context", what the heads give to the
+            attention's output matrix, heads concatenated; "output", the hidden states behind the layer.
+    """
+
+    layer: int
+    name: Literal["q", "k", "v", "context", "output"]
+
+
+class Layer:
+    """One transformer layer: its matrices, whatever their family calls them.
+
+    Args:
+        module: The layer's module.
+        family: Its family.
+        call: How often the module runs before it is this layer: above 0 where layers share it.
+    """
+
+    def __init__(self, module: nn.Module, family: Family, call: int = 0) -> None:
+        self.module = module
+        self.call = call
+        self._family = family
+
+    def __getattr__(self, part: str) -> nn.Linear:
+        if part not in ("q", "k", "v", "attention_output", "ffn_in", "ffn_out"):
+            raise AttributeError(part)
+        return attrgetter(getattr(self._family, part))(self.module)
+
+    @property
+    def num_heads(self) -> int:
+        """The heads that are left in this layer."""
+        return attrgetter(self._family.head_count)(self.module)
+
+    @property
+    def num_neurons(self) -> int:
+        """The feed-forward neurons that are left in this layer."""
+        return self.ffn_out.in_features
+
+    @property
+    def attention_width(self) -> int:
+        """Width of a projection: the heads that are left, times their width."""
+        return self.attention_output.in_features
+
+
+class Site(NamedTuple):
+    """Where a tap's tensor passes by.
+
+    Attributes:
+        module: A module of the model.
+        call: Which of the module's calls in a forward pass, from 0.
+        side: Whether the tensor goes in or comes out.
+        read: Takes the tap's tensor out of the one that passes by.
+    """
+
+    module: nn.Module
+    call: int
+    side: Literal["input", "output"]
+    read: Callable[[Tensor], Tensor]
+
+
+class Encoder:
+    """A view of a `transformers` encoder, with or without a head; the model itself stays as it is.
+
+    Args:
+        model: A model of one of `FAMILIES`.
+
+    Raises:
+        ValueError: If the model's family is not known.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.config = model.config
+        self.family = family_of(model.config)
+        self.base: PreTrainedModel = model.base_model
+        if getattr(model.config, "inner_group_num", 1) != 1:
+            raise ValueError(f"inner_group_num: {model.config.inner_group_num}; allowed: 1, a layer in each group")
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, from the input to the output."""
+        modules = attrgetter(self.family.layers)(self.base)
+        if self.config.model_type != "albert":
+            return [Layer(module, self.family) for module in modules]
+        depth, groups = self.config.num_hidden_layers, len(modules)
+        order = [layer * groups // depth for layer in range(depth)]
+        inner = [modules[group].albert_layers[0] for group in order]
+        return [Layer(module, self.family, order[:i].count(order[i])) for i, module in enumerate(inner)]
+
+    @property
+    def blocks(self) -> list[Layer]:
+        """The layers that have weights of their own: all of them, but one of each group that ALBERT shares."""
+        return [layer for layer in self.layers if layer.call == 0]
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head; the removal of heads does not change it."""
+        return self.config.hidden_size // self.config.num_attention_heads
+
+    def site(self, tap: Tap) -> Site:
+        """Returns where the tensor `tap` passes by in a forward pass."""
+        if tap.layer == EMBEDDINGS:
+            return Site(self._embedding_output(), 0, "output", _as_it_is)
+        layer = self.layers[tap.layer]
+        if tap.name == "context":
+            return Site(layer.attention_output, layer.call, "input", _as_it_is)
+        if tap.name == "output":
+            return Site(self._end_of(tap.layer, layer), layer.call, "output", _as_it_is)
+        return Site(getattr(layer, tap.name), layer.call, "output", self._projection_reader(layer, tap.name))
+
+    def _embedding_output(self) -> nn.Module:
+        found = self.base
+        for path in self.family.embedding_outputs:
+            if hasattr(self.base, path.split(".")[0]):
+                found = attrgetter(path)(self.base)
+        return found
+
+    def _end_of(self, index: int, layer: Layer) -> nn.Module:
+        if index == self.config.num_hidden_layers - 1 and self.family.last_output is not None:
+            return attrgetter(self.family.last_output)(self.base)
+        if index == 0 and getattr(getattr(self.base, "encoder", None), "conv", None) is not None:
+            return self.base.encoder.conv  # of large DeBERTa-v2, behind the first layer
+        return layer.module
+
+    def _projection_reader(self, layer: Layer, name: Projection) -> Callable[[Tensor], Tensor]:
+        part = PROJECTIONS.index(name)
+        if self.family.fused == "thirds":
+            return lambda fused: fused.chunk(3, dim=-1)[part]
+        if self.family.fused == "by head":
+            attention = layer.module.attention.self
+            bias = {"q": attention.q_bias, "v": attention.v_bias}.get(name)
+            heads = layer.num_heads
+
+            def read(fused: Tensor) -> Tensor:
+                own = fused.unflatten(-1, (heads, 3, -1))[..., part, :].flatten(-2)
+                return own if bias is None else own + bias
+
+            return read
+        return _as_it_is
+
+    def embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
+        """Yields each embedding table with its parent and its name there: words, positions, token types."""
+        parent = self.base.embeddings
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Embedding):
+                yield parent, name, child
+
+    def linears(self) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+        """Yields each linear layer, those of the head included, with its parent and its name there."""
+        for parent in self.model.modules():
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Linear):
+                    yield parent, name, child
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,158 @@
+"""Recording tensors inside an encoder while it runs, and running it no further than the last of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from edgemin_hf.modeling.encoder import Encoder, Tap
+
+
+@dataclass
+class Recording:
+    """What an objective sees of one forward pass.
+
+    Attributes:
+        taps: The recorded tensors, each (batch, length, width).
+        logits: The model's logits, (batch, labels) or (batch, length, vocabulary); None where nobody asked for them.
+    """
+
+    taps: dict[Tap, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
+
+
+class Objective(Protocol):
+    """What a student is trained for: the tensors that it needs, and the named loss terms that it makes of them.
+
+    Attributes:
+        student_taps: Tensors of the student that it reads.
+        teacher_taps: Tensors of the teacher that it reads.
+        needs_student_logits: Whether it reads the student's logits.
+        needs_teacher_logits: Whether it reads the teacher's.
+        projections: Learned maps from the student's widths to the teacher's; None where it has none. They are trained
+            and checkpointed with the student, and no part of what it becomes.
+    """
+
+    student_taps: Sequence[Tap]
+    teacher_taps: Sequence[Tap]
+    needs_student_logits: bool
+    needs_teacher_logits: bool
+    projections: nn.Module | None
+
+    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the weighted loss terms, each a scalar: a mean over the examples of the batch."""
+        ...
+
+
+class DistillationConfig(Protocol):
+    """A method's settings, which know how to build its objective."""
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
+        """Builds the objective for two models; ValueError where they do not fit."""
+        ...
+
+
+class _Recorded(Exception):  # noqa: N818 - no error: everything wanted is there
+    """Ends a forward pass whose remaining layers nobody reads."""
+
+
+def record(
+    model: PreTrainedModel,
+    taps: Collection[Tap],
+    logits: bool,
+    inputs: Mapping[str, Tensor],
+    forward: Callable[..., Any] | None = None,
+    to_the_end: bool = False,
+) -> Recording:
+    """Runs a model once and records tensors with hooks.
+
+    Without `logits` the pass ends at the last tap, so that no layer runs whose output nobody reads. Nothing runs at
+    all where nothing is asked for.
+
+    Args:
+        model: The model.
+        taps: The tensors to record.
+        logits: Whether the logits are wanted.
+        inputs: The model's inputs, labels left out.
+        forward: What to call in the place of the model.
+        to_the_end: Whether to run all layers in any case: for wrappers around layers that count on it.
+
+    Returns:
+        The recorded tensors, with their autograd history where gradients are on.
+    """
+    recording = Recording()
+    if not taps and not logits:
+        return recording
+    wanted = frozenset(taps)
+    mask = inputs.get("attention_mask")
+
+    def keep(tap: Tap, tensor: Tensor) -> None:
+        recording.taps[tap] = _padded(tensor, mask)
+        if not logits and not to_the_end and len(recording.taps) == len(wanted):
+            raise _Recorded
+
+    encoder = Encoder(model)
+    handles = [_hook(encoder, tap, keep) for tap in wanted]
+    try:
+        output = (forward or model)(**inputs)
+        recording.logits = getattr(output, "logits", None) if logits else None
+    except _Recorded:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recording
+
+
+def _hook(encoder: Encoder, tap: Tap, keep: Callable[[Tap, Tensor], None]) -> RemovableHandle:
+    module, call, side, read = encoder.site(tap)
+    calls = count()
+
+    def see(passing: Any) -> None:
+        if next(calls) == call:
+            keep(tap, read(passing[0] if isinstance(passing, tuple) else passing))
+
+    if side == "input":
+        return module.register_forward_pre_hook(lambda _module, args: see(args))
+    return module.register_forward_hook(lambda _module, _args, output: see(output))
+
+
+def _padded(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    """Puts padding back where a model computes real tokens alone: (tokens, width) -> (batch, length, width)."""
+    if tensor.ndim == 3 or mask is None:
+        return tensor
+    padded = tensor.new_zeros(*mask.shape, tensor.shape[-1])
+    return padded.masked_scatter(mask.bool()[..., None], tensor)
+
+
+@contextmanager
+def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Puts another forward in the place of a model's, for the model and for every wrapper around it."""
+    before = model.__dict__.get("forward")
+    model.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del model.forward
+        else:
+            model.forward = before
+
+
+def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns those inputs that a model's forward names, labels left out: losses are the objectives' business."""
+    names = forward_names(type(model))
+    return {name: value for name, value in inputs.items() if name in names and name != "labels"}
+
+
+def forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:
+    """Returns the names of the arguments of a model's forward."""
+    return frozenset(inspect.signature(model_class.forward).parameters)

@@ -1,0 +1,48 @@
+"""Loading any pruned model, also those whose shape plain `transformers` has no words for."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from edgemin_hf.modeling.pruned_shape import reloads_plainly, whole
+from edgemin_hf.modeling.surgery import cut_like
+
+
+def load_pruned(
+    model: str | PathLike[str], auto_class: Any = AutoModelForSequenceClassification, **kwargs: Any
+) -> PreTrainedModel:
+    """Loads a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
+
+    Where layers differ in feed-forward width, or heads of MPNet, ALBERT, DeBERTa or ModernBERT are gone, plain
+    `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
+    configuration keeps before the weights go in.
+
+    Args:
+        model: Folder or Hub id.
+        auto_class: An `AutoModel...` class.
+        **kwargs: As `from_pretrained`.
+
+    Returns:
+        The model.
+    """
+    config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
+    kwargs |= {"config": config, "use_safetensors": True}
+    if reloads_plainly(config):
+        return auto_class.from_pretrained(model, **kwargs)
+    plain: Any = auto_class._model_mapping[type(config)]
+    loaded = _cutting(plain).from_pretrained(model, **kwargs)
+    loaded.__class__ = plain
+    return loaded
+
+
+def _cutting(plain: Any) -> Any:
+    """Returns a class that makes models of `plain` in the shape that their configuration keeps."""
+
+    def init(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        plain.__init__(self, whole(config), *args, **kwargs)
+        cut_like(self, config)
+
+    return type(plain.__name__, (plain,), {"__init__": init})

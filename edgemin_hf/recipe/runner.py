@@ -1,0 +1,113 @@
+"""Running a recipe: stage after stage, what is done is not done again, what was killed goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from edgemin_hf import __version__
+from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
+from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.recipe.stages.artefact import run_stage
+from edgemin_hf.recipe.stages.settings import TrainingStage
+from edgemin_hf.report.page import summary_table
+from edgemin_hf.utils.atomic_files import write_whole
+
+
+def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
+    """Runs the stages of a recipe that are not done yet, and prints what each made.
+
+    Args:
+        recipe: The recipe.
+        settings: The plain settings that it was made from; they go into the artefact.
+        root: The folder that its paths are relative to.
+        overwrite: Whether what stands in the folders of its stages may be made anew.
+
+    Returns:
+        The plan that was followed.
+
+    Raises:
+        RecipeError: As `make_plan`, or if another process is running in the same folder.
+    """
+    # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.
+    state = PartialState(cpu=not torch.cuda.is_available())
+    make_plan(recipe, root, overwrite)  # before the folder is made
+    run = Run(recipe, settings, root, Path(recipe.output_dir))
+    with _locked(run.output, state):
+        steps = make_plan(recipe, root, overwrite)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            print(describe_plan(steps), flush=True)
+        for step in steps:
+            if step.state != "done":
+                _run_step(run, step, state)
+        if state.is_main_process:
+            _print_summary(run, steps)
+    return steps
+
+
+def _run_step(run: Run, step: Step, state: PartialState) -> None:
+    file = run.record_file(step.stage)
+    if state.is_main_process:
+        print(f"\n== {step.stage.stage} -> {step.folder}", flush=True)
+        # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
+        write_whole(file, json.dumps({"stage": step.stage.stage, "finished": False, **step.record()}, indent=2))
+    state.wait_for_everyone()
+    work = step.work_folder(run)
+    start = time.perf_counter()
+    result: dict[str, Any] = {}
+    if state.is_main_process or isinstance(step.stage, TrainingStage):
+        result = run_stage(run, step.stage, step.folder, work)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        record: dict[str, Any] = {"stage": step.stage.stage, "finished": True, **result}
+        record |= {"seconds": round(time.perf_counter() - start, 1), **step.record(), "version": __version__}
+        write_whole(file, json.dumps(record, indent=2))
+        shutil.rmtree(work.parent, ignore_errors=True)
+        print(describe_result(record), flush=True)
+    # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
+    # the memory of many stages in one process.
+    gc.collect()
+
+
+def describe_result(record: Mapping[str, Any]) -> str:
+    """Returns one line on what a stage made."""
+    parts = [f"{record['stage']}: done in {record['seconds']:.0f} s"]
+    if record.get("examples"):
+        parts.append(f"{record['examples']:,} examples seen")
+    if record.get("metric"):
+        parts.append(f"validation {record['metric']} {record['before']:.4f} -> {record['after']:.4f}")
+    return ", ".join([*parts, *record.get("notes", [])])
+
+
+def _print_summary(run: Run, steps: list[Step]) -> None:
+    benchmark = run.output / "benchmark" / "benchmark.json"
+    if steps[-1].stage.stage in ("benchmark", "report"):
+        print(f"\n{summary_table(json.loads(benchmark.read_text(encoding='utf-8')))}")
+    print(f"\nAll stages done; the result of {steps[-1].stage.stage} lies in {steps[-1].folder}", flush=True)
+
+
+@contextmanager
+def _locked(output: Path, state: PartialState) -> Iterator[None]:
+    """Keeps a second run out of the folder."""
+    if not state.is_main_process:
+        yield
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(f"output_dir: {output}, where another run is at work; allowed: another folder") from None
+        yield

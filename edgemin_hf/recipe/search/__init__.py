@@ -1,0 +1,1 @@
+"""Searches that a stage may begin with."""

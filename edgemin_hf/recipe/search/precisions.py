@@ -1,0 +1,133 @@
+"""Which precision does each layer and table of a student get, so that its graph is as small as the recipe asks for?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from transformers import DataCollatorWithPadding, PreTrainedModel
+
+from edgemin_hf.export.graph import size_bytes
+from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.quantization.integer import integer_copy
+from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.precision import names_without_override
+from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.stages.settings import Quantize
+from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
+from edgemin_hf.sensitivity.target_size import meet_size
+from edgemin_hf.utils.atomic_files import write_whole
+
+
+def choose_precisions(run: Run, stage: Quantize, work: Path) -> tuple[Quantize, dict[str, Any]]:
+    """Measures on training rows what quantising each module costs, and chooses precisions that meet the target.
+
+    What was chosen before a kill is not chosen again.
+
+    Args:
+        run: The recipe at work.
+        stage: The stage `quantize`, which has a `target_size_mb`.
+        work: Folder for what was chosen.
+
+    Returns:
+        The stage with the precisions, and what is worth remembering: "precisions", by the modules' names, and "notes".
+
+    Raises:
+        RecipeError: If the target can't be met.
+    """
+    file = work / "precisions.json"
+    with PartialState().main_process_first():
+        if not file.is_file():
+            write_whole(file, json.dumps(_choose(run, stage), indent=2))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return stage.with_precisions(found["precisions"]), found
+
+
+def _choose(run: Run, stage: Quantize) -> dict[str, Any]:
+    student, batches = run.student(stage), list(_batches(run, stage))
+    student.to(PartialState().device)
+    inputs = [{n: v.to(student.device) for n, v in accepted(student, batch).items()} for batch in batches]
+    measured = quantization_sensitivity(student, inputs, inputs, stage).modules
+    free = names_without_override(student, stage)
+    candidates = [row for row in measured if row.name in free]
+    try:
+        precisions, size = precisions_for_size(student, stage, candidates, run.output)
+    except ValueError as error:
+        raise RecipeError(f"quantize.{error}") from None
+    chosen = [row for row in candidates if precisions[row.name] == row.precision]
+    share = f"{sum(row.precision == 'int4' for row in chosen)} of {len(chosen)} modules in INT4"
+    note = f"{share}, for a graph of {size / 1e6:.2f} MB and a summed loss of {sum(row.loss for row in chosen):.1e}"
+    return {"precisions": precisions, "notes": [note]}
+
+
+def _batches(run: Run, stage: Quantize) -> Iterator[dict[str, Tensor]]:
+    """Yields the rows that are measured, drawn by the recipe's seed, in batches of like length."""
+    rows = run.student_data[0].shuffle(seed=run.recipe.seed)
+    rows = rows.select(range(min(stage.calibration_examples, len(rows))))
+    columns = [name for name in rows.column_names if name in run.tokenizer.model_input_names]
+    examples = sorted(rows.select_columns(columns), key=lambda row: len(row["input_ids"]))
+    collate, size = DataCollatorWithPadding(run.tokenizer), stage.per_device_train_batch_size
+    for start in range(0, len(examples), size):
+        yield collate(examples[start : start + size])
+
+
+def precisions_for_size(
+    model: PreTrainedModel, config: QuantizationConfig, modules: Sequence[ModuleSensitivity], above: Path
+) -> tuple[dict[str, Precision], int]:
+    """Chooses precisions with which a model's graph really is as small as asked for.
+
+    The graph with all in INT8 is exported once. With other precisions its size follows by the bytes of weights and
+    scales, but for what little its structure changes: it is exported again, and the choice repeated if that was too
+    much.
+
+    Args:
+        model: The model in full precision; its weights are lost.
+        config: The settings, with `target_size_mb`.
+        modules: The modules that there is a choice for, as of `quantization_sensitivity`.
+        above: A folder in which a graph may stand for a while.
+
+    Returns:
+        The precision of each module by name, and the size of the graph, in bytes, as exported before training.
+
+    Raises:
+        ValueError: If no precisions are small enough.
+    """
+    assert config.target_size_mb is not None  # noqa: S101 - the stage's
+    # The exporter stores equal tensors once, and training makes them differ. The ranges stay equal: of two equal
+    # numbers the second is a node of its own, which takes more bytes than the number.
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.cpu().parameters():
+        parameter.data = torch.rand(parameter.shape, generator=generator)
+    precisions: dict[str, Precision] = {row.name: "int8" for row in modules}
+    real = int8 = _graph_bytes(model, config, precisions, above)
+    while real > 1e6 * config.target_size_mb:
+        before, precisions = precisions, meet_size(modules, int8, config.target_size_mb)
+        if precisions == before:
+            least = f"{ceil(real / 1e3) / 1e3:.3f} or more, the size with all in INT4 that can be"
+            raise ValueError(f"target_size_mb: {config.target_size_mb:g}; allowed: {least}")
+        lowered = [row for row in modules if row.precision == precisions[row.name] == "int4"]
+        predicted = int8 - sum(row.saved_bytes["int8"] for row in lowered)
+        real = _graph_bytes(model, config, precisions, above)
+        int8 += max(real - predicted, 0)
+    return precisions, real
+
+
+def _graph_bytes(
+    model: PreTrainedModel, config: QuantizationConfig, precisions: Mapping[str, Precision], above: Path
+) -> int:
+    overrides = {**config.overrides, **precisions}
+    prepare_qat(model, replace(config, overrides=overrides, target_size_mb=None))
+    with TemporaryDirectory(dir=above) as folder:
+        graph = Path(folder) / "onnx" / "graph.onnx"
+        write_graph(integer_copy(model), graph, fused=True)
+        return size_bytes(graph)

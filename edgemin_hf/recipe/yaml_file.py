@@ -1,0 +1,120 @@
+"""Reading a recipe from YAML: overrides from the command line, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from edgemin_hf.recipe.schema import RawText, Recipe, RecipeError, Student, Task, Teacher
+from edgemin_hf.recipe.stages.methods import METHODS
+from edgemin_hf.recipe.stages.settings import SETTINGS, Pruning, Reconstruction
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a number: 2e-4 is one."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+    """Reads a recipe and checks it alone: keys, types, values, the order of the stages.
+
+    Args:
+        path: A YAML file.
+        overrides: Settings "key=value", the key dotted: "seed", "task.max_length", or a stage's name and its key as in
+            "distill.max_steps".
+
+    Returns:
+        The recipe, and the plain settings that it was made from.
+
+    Raises:
+        RecipeError: If it can't be read or is not possible.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(Recipe)}")
+    for override in overrides:
+        _override(settings, override)
+    try:
+        # As JSON, where strict types still let a list be a tuple.
+        return TypeAdapter(Recipe).validate_json(json.dumps(settings)), settings
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from None
+    except TypeError as error:
+        raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise RecipeError(f"--set {override}; allowed: key=value")
+    *parents, name = key.split(".")
+    target: Any = settings
+    for depth, parent in enumerate(parents):
+        stages = settings.get("stages") if depth == 0 else None
+        listed = stages if isinstance(stages, list) else []
+        stage = [item for item in listed if isinstance(item, dict) and item.get("stage") == parent]
+        target = stage[0] if stage else target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override}: {parent} has no settings of its own")
+    try:
+        target[name] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not YAML") from None
+
+
+def _names(settings: type) -> str:
+    return ", ".join(f.name for f in fields(settings) if f.init)
+
+
+_PARTS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "assistant": Student}
+_PARTS |= {"raw_text": RawText}
+_PARTS_OF_STAGES: dict[str, type] = {"pruning": Pruning, "reconstruction": Reconstruction}
+
+
+def _explain(error: ValidationError) -> str:
+    """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe
+    if len(path) > 2 and path[0] == "stages":
+        # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
+        allowed = SETTINGS[path[2]]
+        path = [path[2].partition(":")[0], *path[3:]]
+        allowed = next((kind for part, kind in _PARTS_OF_STAGES.items() if part in path[1:-1]), allowed)
+    name, value = ".".join(path), json.dumps(first["input"])[:80]
+    if first["type"] == "value_error":
+        return ".".join([*path, str(first["ctx"]["error"])])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"{name}: {value}; allowed: {_names(allowed)}"
+    if first["type"] == "missing":
+        return f"{name}: missing; allowed: a value, it has no default"
+    if first["type"].startswith("union_tag"):
+        return _explain_tag(name, first["ctx"].get("tag", "missing"))
+    return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"
+
+
+def _explain_tag(name: str, tag: str) -> str:
+    stage, _, method = tag.partition(":")
+    if not name.startswith("stages"):
+        return f"{name}.method: {tag}; allowed: {', '.join(m for m in METHODS if m != 'distilbert')}"
+    stages = list(dict.fromkeys(known.partition(":")[0] for known in SETTINGS))
+    if stage not in stages:
+        return f"{name}.stage: {stage}; allowed: {', '.join(stages)}"
+    methods = [known.partition(":")[2] for known in SETTINGS if known.startswith(f"{stage}:")]
+    return f"{stage}.method: {method}; allowed: {', '.join(methods)}"

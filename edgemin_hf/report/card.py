@@ -1,0 +1,207 @@
+"""Write the model card: metadata for the Hub, and a text with the measured numbers for its reader."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, meta
+
+from edgemin_hf.data.tables import Text
+from edgemin_hf.export.onnx import FP32_GRAPH, QUANTIZED_GRAPHS
+from edgemin_hf.report.page import (
+    TEXT_COLUMNS,
+    Table,
+    conditions,
+    finished_row,
+    headline,
+    result_table,
+    stage_table,
+)
+from edgemin_hf.tasks.metrics import METRICS
+
+STAGE_TAGS = {
+    "distill": "distillation",
+    "task_distill": "distillation",
+    "prune": "pruning",
+    "prune_vocabulary": "pruning",
+    "quantize": "quantization-aware-training",
+}
+"""What the Hub's visitors search for, by the stage that earns it."""
+_UNTRAINED_TAG = "post-training-quantization"
+
+
+def render_card(
+    *,
+    name: str,
+    repo_id: str,
+    task: str,
+    languages: Sequence[str],
+    licence: str,
+    base_model: str,
+    datasets: Sequence[str],
+    test_set: str,
+    attribution: str,
+    example: Text,
+    max_length: int,
+    benchmark: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    recipe_yaml: str,
+    plain: bool = True,
+) -> str:
+    """Render the README of a finished model from `model_cards/template.md`.
+
+    Args:
+        name: Name of the model, the card's heading.
+        repo_id: Where the snippets load the model from: its repository on the Hub, such as "me/banking-edge".
+        task: The Hub's name of the task, such as "text-classification".
+        languages: Codes of the languages that it was trained on, such as "en".
+        licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
+        base_model: Hub id of the teacher.
+        datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
+        test_set: What the metric was measured on, in words, such as "the test set of Banking77".
+        attribution: Whose work the data and the teacher are and under which terms, in Markdown.
+        example: A text for the snippets, or a pair of texts.
+        max_length: Tokens after which texts were cut in training.
+        benchmark: As for `edgemin_hf.report.page.render_report`.
+        stages: As for `edgemin_hf.report.page.render_report`.
+        recipe_yaml: The recipe that made the model.
+        plain: Whether plain `transformers` loads the checkpoint.
+
+    Returns:
+        The card: YAML front matter and Markdown.
+
+    Raises:
+        ValueError: The template uses a variable that does not exist.
+        KeyError: A row of the benchmark or a stage lacks one of its keys.
+    """
+    title, rows = " ".join(name.split()), benchmark["rows"]
+    metric = METRICS[rows[0]["metric"]]
+    made = [stage["stage"] for stage in stages]
+    finished = finished_row(rows)["precision"]
+    # Behind quantisation nothing saw an example: what was trained before it was only calibrated.
+    untrained = "quantize" in made and not any(s.get("examples") for s in stages[made.index("quantize") :])
+    tags = STAGE_TAGS | ({"quantize": _UNTRAINED_TAG} if untrained else {})
+    texts = [example] if isinstance(example, str) else list(example)
+    data = ModelCardData(
+        base_model=base_model,
+        datasets=list(datasets) or None,
+        eval_results=_eval_results(rows, task, [*datasets, test_set][0], test_set),
+        language=list(languages),
+        library_name="transformers",
+        license=licence,
+        metrics=sorted({row["metric"] for row in rows}),
+        model_name=title,
+        pipeline_tag=task,
+        tags=[
+            "onnx",
+            "optimum",
+            finished,
+            "edge",
+            *dict.fromkeys(tags[name] for name in made if name in tags),
+        ],
+    )
+    variables = {
+        "name": title,
+        "task_name": task.replace("-", " "),
+        "base_model": base_model,
+        "headline": headline(benchmark),
+        "finished": finished,
+        "untrained": untrained,
+        "graph": Path(QUANTIZED_GRAPHS.get(finished, FP32_GRAPH)).name,
+        "results": markdown_table(result_table(benchmark)),
+        "conditions": conditions(benchmark),
+        "baseline": any((row["model"], row["precision"]) == ("teacher", "int8") for row in rows),
+        "processor": _processor(benchmark.get("environment", {})),
+        "repo_id": _literal(repo_id),
+        "task": _literal(task),
+        "pairs": len(texts) == 2,
+        "regression": metric.regression,
+        "metric": _capitalized(metric.title),
+        "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
+        "texts": ", ".join(map(_literal, texts)),
+        "max_length": max_length,
+        "stages": markdown_table(stage_table(stages)),
+        "plain": plain,
+        "recipe": _fenced(recipe_yaml, "yaml"),
+        "languages": ", ".join(languages),
+        "test_set": test_set,
+        "licence": licence,
+        "attribution": attribution,
+    }
+    with resources.as_file(resources.files("edgemin_hf.model_cards").joinpath("template.md")) as template:
+        return fill_template(template, data, variables)
+
+
+def fill_template(template: Path, data: ModelCardData, variables: Mapping[str, Any]) -> str:
+    """Fill a card's template as the Hub's library does, but refuse the misspelt variables that it would leave blank.
+
+    Args:
+        template: Jinja template in Markdown, with `{{ card_data }}` as its front matter.
+        data: The front matter.
+        variables: Every other variable that the template may use.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: The template uses a variable that does not exist.
+    """
+    # Only the template's variables are read here, nothing is rendered: this is Markdown, which must not be escaped.
+    syntax = Environment().parse(template.read_text(encoding="utf-8"))  # noqa: S701
+    unknown = meta.find_undeclared_variables(syntax) - set(variables) - {"card_data"}
+    if unknown:
+        raise ValueError(f"{template.name} uses unknown variables: {', '.join(sorted(unknown))}")
+    return str(ModelCard.from_template(data, template_path=str(template), **variables))
+
+
+def markdown_table(table: Table) -> str:
+    """Write a table in Markdown, words to the left and numbers to the right."""
+    rule = ["---" if header in TEXT_COLUMNS else "---:" for header in table.headers]
+    rows = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in table.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.headers, rule, *rows))
+
+
+def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, test_set: str) -> list[EvalResult] | None:
+    """Give the measured quality of the student's quantised row in the Hub's form, if there is one."""
+    return [
+        EvalResult(
+            task_type=task,
+            task_name=task.replace("-", " ").capitalize(),
+            dataset_type=dataset,
+            dataset_name=test_set,
+            dataset_split="test",
+            metric_type=row["metric"],
+            metric_name=_capitalized(METRICS[row["metric"]].title),
+            metric_value=round(row["value"], 4),
+        )
+        for row in rows
+        if (row["model"], row["runtime"]) == ("student", "onnxruntime")
+        and row["precision"] in QUANTIZED_GRAPHS
+        and row.get("value") is not None
+    ] or None
+
+
+def _processor(environment: Mapping[str, Any]) -> str:
+    processor = str(environment.get("cpu", "not recorded"))
+    if "vnni" in environment:
+        processor += ", with VNNI" if environment["vnni"] else ", without VNNI"
+    return processor
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _literal(value: str | Mapping[str, str]) -> str:
+    """Write a string, or a mapping of strings, as a Python literal with double quotes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _fenced(text: str, language: str) -> str:
+    """Put a text into a code block whose fence is longer than any that the text holds."""
+    fence = "`" * max(3, *(1 + len(run) for run in re.findall("`+", text)), 0)
+    return f"{fence}{language}\n{text.strip()}\n{fence}"

@@ -1,0 +1,1 @@
+"""What cutting or quantising a model would cost, measured without training."""

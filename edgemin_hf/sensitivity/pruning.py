@@ -1,0 +1,189 @@
+"""What a model predicts with units of one layer masked, of all layers, or without a layer: nothing is trained.
+
+All batches go through all cuts in turn, and what the layers below a cut give is taken from the whole model's pass: a
+cut in layer l of L costs (L - l) / L of a pass, half of one on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgemin_hf.modeling.encoder import Encoder, Layer
+from edgemin_hf.modeling.surgery import check_prunable
+from edgemin_hf.pruning.depth import layer_modules, with_layers
+from edgemin_hf.pruning.masks import masked
+from edgemin_hf.pruning.saliency import Saliency
+from edgemin_hf.pruning.selection import most_salient
+
+Kind = Literal["heads", "neurons", "layers"]
+Masks = list[tuple[nn.Module, Tensor]]
+Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
+"""Runs the model on a batch; what it predicts, an example along the first dimension."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one measurement takes away.
+
+    Attributes:
+        kind: Heads, feed-forward neurons, or a whole layer.
+        layer: The layer, numbered from 0 (of ALBERT, the group of layers); None for all at once.
+        sparsity: Share of the layer's units that goes, above 0 to 1; 1 for a whole layer.
+        removed: How many units go: heads, neurons or layers.
+        units: How many there are.
+    """
+
+    kind: Kind
+    layer: int | None
+    sparsity: float
+    removed: int
+    units: int
+
+
+def kinds_of(config: PretrainedConfig) -> list[Kind]:
+    """Returns the kinds of units that a model can lose."""
+    kinds: list[Kind] = []
+    for kind in ("heads", "neurons", "layers"):
+        with suppress(ValueError):
+            check_prunable(config, heads=kind == "heads", layers=kind == "layers")
+            kinds.append(kind)
+    return kinds
+
+
+def cuts_of(model: PreTrainedModel, sparsities: Sequence[float]) -> list[Cut]:
+    """Returns all cuts: of each kind and layer at each sparsity, then of all layers at once; each layer as a whole.
+
+    As many units go as `PruningConfig` removes at that share, but neurons are not rounded to multiples of 32, and at 1
+    none stays: the sublayer adds its bias alone.
+
+    Args:
+        model: The model.
+        sparsities: Shares of units, above 0 to 1.
+    """
+    blocks, cuts = Encoder(model).blocks, []
+    numbers: list[int | None] = [*range(len(blocks)), None]
+    for kind in kinds_of(model.config):
+        if kind == "layers":
+            cuts += [Cut(kind, layer, 1.0, 1, 1) for layer in range(len(blocks))]
+            continue
+        for layer in numbers:
+            counts = [_units(block, kind) for block in _chosen(blocks, layer)]
+            for sparsity in sparsities:
+                kept = sum(_kept(count, sparsity) for count in counts)
+                cuts.append(Cut(kind, layer, sparsity, sum(counts) - kept, sum(counts)))
+    return cuts
+
+
+@torch.inference_mode()
+def predict_with_cuts(
+    model: PreTrainedModel,
+    saliency: Saliency,
+    cuts: Sequence[Cut],
+    batches: Sequence[Mapping[str, Tensor]],
+    predict: Predict,
+) -> tuple[np.ndarray, dict[Cut, np.ndarray]]:
+    """Predicts with the whole model, and with each cut: its least salient units masked, all others whole.
+
+    Args:
+        model: The model; set to evaluation mode meanwhile.
+        saliency: The scores of its units.
+        cuts: The cuts, as of `cuts_of`.
+        batches: Batches of its inputs.
+        predict: Runs the model on a batch.
+
+    Returns:
+        The whole model's predictions, (examples, ...) in the order of the batches, and those with each cut.
+    """
+    whole: list[np.ndarray] = []
+    found: dict[Cut, list[np.ndarray]] = {cut: [] for cut in cuts}
+    masks = {cut: _masks(model, saliency, cut) for cut in cuts}
+    was_training = model.training
+    model.eval()
+    try:
+        with tqdm(total=len(batches) * (1 + len(cuts)), desc="Sensitivity", unit="pass") as bar:
+            for batch in batches:
+                with _layer_outputs(model) as outputs:
+                    whole.append(predict(batch))
+                bar.update()
+                for cut in cuts:
+                    with _applied(model, cut, masks[cut], outputs):
+                        found[cut].append(predict(batch) if cut.removed else whole[-1])
+                    bar.update()
+    finally:
+        model.train(was_training)
+    return np.concatenate(whole), {cut: np.concatenate(parts) for cut, parts in found.items()}
+
+
+def _chosen(blocks: Sequence[Layer], layer: int | None) -> Sequence[Layer]:
+    return blocks if layer is None else [blocks[layer]]
+
+
+def _units(block: Layer, kind: Kind) -> int:
+    return block.num_heads if kind == "heads" else block.num_neurons
+
+
+def _kept(units: int, sparsity: float) -> int:
+    return round(units * (1 - sparsity))
+
+
+def _masks(model: PreTrainedModel, saliency: Saliency, cut: Cut) -> Masks:
+    masks: Masks = []
+    for layer, block in enumerate(Encoder(model).blocks):
+        if cut.kind == "layers" or cut.layer not in (None, layer):
+            continue
+        units = _units(block, cut.kind)
+        kept = most_salient(saliency, layer, int(cut.kind == "neurons"), _kept(units, cut.sparsity))
+        mask = torch.zeros(units, device=model.device)
+        mask[torch.tensor(kept, dtype=torch.long, device=model.device)] = 1
+        masks.append((block.attention_output if cut.kind == "heads" else block.ffn_out, mask))
+    return masks
+
+
+@contextmanager
+def _layer_outputs(model: PreTrainedModel) -> Iterator[list[Any]]:
+    """Collects what each layer's module returns; nothing where layers share modules."""
+    outputs: list[Any] = []
+    modules = layer_modules(model)
+    shared = len(modules) < model.config.num_hidden_layers
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+        for module in ([] if shared else modules)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Replay(nn.Module):
+    """Stands for layers that would compute what they have computed before."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
+        return self.output
+
+
+@contextmanager
+def _applied(model: PreTrainedModel, cut: Cut, masks: Masks, outputs: Sequence[Any]) -> Iterator[None]:
+    """Makes a model compute with a cut; layers below it are not run where their `outputs` are known."""
+    modules = layer_modules(model)
+    start = cut.layer if cut.layer and outputs else 0
+    # One for each layer, since DeBERTa-v2 convolves behind the first.
+    below = [_Replay(outputs[start - 1])] * start if start else []
+    gone = cut.layer if cut.kind == "layers" else None
+    rest = [module for index, module in enumerate(modules) if index >= start and index != gone]
+    with with_layers(model, [*below, *rest]), masked(masks):
+        yield

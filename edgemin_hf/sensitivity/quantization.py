@@ -1,0 +1,251 @@
+"""What quantising each module of a model alone costs: nothing is trained.
+
+One linear layer or one table at a time computes on its grid, all else in full precision, and its loss is how far the
+predictions move: the mean KL divergence from those of the unquantised model (Cai et al. 2020, ZeroQ, arXiv 2001.00281,
+equation 5), or for a regression the mean squared difference. That is 0 where nothing changes and never negative, and
+every row adds to it, also where no prediction turns; the change of the labels' loss is a difference of two noisy means
+that may have either sign. It grows with the square of a small error, so that losses of several modules about add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.partial_forward import Replay
+from edgemin_hf.quantization.int4 import FakeInt4Linear
+from edgemin_hf.quantization.integer import quantized_weights
+from edgemin_hf.quantization.native import (
+    ALL_BITS,
+    SEVEN_BITS,
+    FakeQuantEmbedding,
+    FakeQuantLinear,
+    QuantizationConfig,
+)
+from edgemin_hf.quantization.precision import precisions
+
+Precision = Literal["int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ModuleSensitivity:
+    """What one module alone costs at one precision.
+
+    Attributes:
+        name: The module's name in the model.
+        kind: A linear layer, or a table of embeddings.
+        precision: "int8" or "int4", as `QuantizationConfig` has them.
+        loss: Mean KL divergence of the predictions from the unquantised model's, in nats; for a regression the mean
+            squared difference of the scores.
+        size_bytes: Bytes of its weights and their scales at this precision.
+        saved_bytes: How many bytes fewer that is than at each other precision, "fp32" among them.
+        logits: What the model then gives, (rows, labels), float32, on the CPU.
+    """
+
+    name: str
+    kind: Literal["linear", "embedding"]
+    precision: Precision
+    loss: float
+    size_bytes: int
+    saved_bytes: dict[str, int]
+    logits: Tensor = field(repr=False, compare=False)
+
+
+class QuantizationSensitivity(NamedTuple):
+    """What `quantization_sensitivity` measured.
+
+    Attributes:
+        logits: What the unquantised model gives, (rows, labels), float32, on the CPU.
+        modules: Each module at each precision that it can be stored in, the largest loss first.
+    """
+
+    logits: Tensor
+    modules: list[ModuleSensitivity]
+
+
+class _Candidate(NamedTuple):
+    """A module, what takes its place, and the first layer that its output changes."""
+
+    name: str
+    parent: nn.Module
+    child: str
+    precision: Precision
+    quantized: nn.Module
+    start: int
+    sizes: dict[str, int]
+
+
+@torch.inference_mode()
+def quantization_sensitivity(
+    model: PreTrainedModel,
+    calibration: Sequence[Batch],
+    batches: Sequence[Batch],
+    config: QuantizationConfig | None = None,
+) -> QuantizationSensitivity:
+    """Measures what quantising each linear layer and each table of words or positions alone costs.
+
+    The layers below a module are not run again: they give back what they gave in the whole model's pass.
+
+    Args:
+        model: A classifier or regressor in full precision; it stays as it is, and is in evaluation mode meanwhile.
+        calibration: Batches of its inputs, without labels, that the INT8 layers' input ranges are taken from.
+        batches: Batches that are measured, likewise. Their sizes and padding change nothing.
+        config: The settings of the grids; None takes the defaults. Which precision it asks for does not matter.
+
+    Returns:
+        The losses.
+
+    Raises:
+        ValueError: If the model is quantised already.
+    """
+    if quantized_weights(model) is not None:
+        raise ValueError(f"model: a quantised {type(model).__name__}; allowed: a model in full precision")
+    was_training = model.training
+    model.eval()
+    try:
+        candidates = _candidates(model, calibration, config or QuantizationConfig())
+        replay = Replay(model, batches[0])
+        whole: list[Tensor] = []
+        found: list[list[Tensor]] = [[] for _ in candidates]
+        with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
+            for batch in batches:
+                hidden = _hidden_states(replay, batch)
+                whole.append(_logits(replay, batch, hidden[-1], replay.depth))
+                for candidate, logits in zip(candidates, found, strict=True):
+                    with _swapped(candidate):
+                        logits.append(_logits(replay, batch, hidden[candidate.start], candidate.start))
+                    bar.update()
+    finally:
+        model.train(was_training)
+    reference = torch.cat(whole)
+    rows = [_row(model, one, torch.cat(logits), reference) for one, logits in zip(candidates, found, strict=True)]
+    return QuantizationSensitivity(reference, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
+
+
+def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "int4", "fp32"], group_size: int) -> int:
+    """Computes the bytes of a module's weights and scales in an exported graph; its bias is not among them.
+
+    Args:
+        module: A linear layer or a table, quantised or not.
+        precision: Its precision.
+        group_size: Number of INT4 weights that share a scale.
+
+    Returns:
+        4 bytes a weight; or of INT8 1 a weight and 4 a row, for the scale (of a linear layer 5, with its zero point);
+        or of INT4 half a byte a weight and 4 a group. Linear layers fill up the last group of a row.
+    """
+    rows, width = module.weight.shape
+    linear = isinstance(module, nn.Linear)
+    if precision == "fp32":
+        return 4 * rows * width
+    if precision == "int8":
+        return rows * (width + 4 + linear)
+    groups = -(-width // group_size)
+    return rows * ((groups * group_size if linear else width) // 2 + 4 * groups)
+
+
+def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: QuantizationConfig) -> list[_Candidate]:
+    encoder, group_size = Encoder(model), config.group_size
+    names = {module: name for name, module in model.named_modules()}
+    starts, quantizable = _first_layers(encoder), precisions(model, QuantizationConfig())
+    with_ranges = _calibrated(model, [linear for _, _, linear in encoder.linears()], calibration)
+    candidates = []
+    for parent, child, module in (*encoder.embeddings(), *encoder.linears()):
+        forms: dict[Precision, nn.Module] = {}
+        if isinstance(module, nn.Linear):
+            forms = {"int8": with_ranges[module], "int4": FakeInt4Linear(module, group_size)}
+            with_ranges[module].weight_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+        elif module in quantizable:
+            forms["int8"] = FakeQuantEmbedding(module)
+            if module.embedding_dim % 2 == 0:  # others can't be packed
+                forms["int4"] = FakeQuantEmbedding(module, group_size)
+        sizes = {"fp32": module_bytes(module, "fp32", group_size)}
+        sizes |= {precision: module_bytes(module, precision, group_size) for precision in forms}
+        place, start = (names[module], parent, child), starts.get(module, 0)
+        candidates += [_Candidate(*place, precision, form.eval(), start, sizes) for precision, form in forms.items()]
+    return candidates
+
+
+def _first_layers(encoder: Encoder) -> dict[nn.Module, int]:
+    """Returns the layer that each module is in, the depth for the head's; the embeddings' are left out."""
+    depth, base = encoder.config.num_hidden_layers, encoder.base
+    shared = len(encoder.blocks) < depth
+    heads = [getattr(base, "pooler", None), *(part for part in encoder.model.children() if part is not base)]
+    starts = {module: depth for head in heads if head is not None for module in head.modules()}
+    for number, layer in enumerate(encoder.layers):
+        # Shared layers run from the beginning, whichever of them it is.
+        starts.update(dict.fromkeys(layer.module.modules(), 0 if shared else number))
+    return starts
+
+
+def _calibrated(
+    model: PreTrainedModel, linears: Sequence[nn.Linear], batches: Sequence[Batch]
+) -> dict[nn.Module, FakeQuantLinear]:
+    """Returns an INT8 form of each layer whose input range holds what the unquantised model brings it."""
+    forms: dict[nn.Module, FakeQuantLinear] = {linear: FakeQuantLinear(linear, momentum=0.0) for linear in linears}
+    handles = [
+        linear.register_forward_pre_hook(lambda _module, args, form=form: form.widen_range(args[0]))
+        for linear, form in forms.items()
+    ]
+    try:
+        for batch in batches:
+            model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return forms
+
+
+def _hidden_states(replay: Replay, batch: Batch) -> list[Tensor | None]:
+    """Returns what goes into each layer, and last into the head; into the first the inputs themselves, None."""
+    hidden: list[Tensor | None] = [None]
+    if len(replay.encoder.blocks) < replay.depth:  # shared layers are never entered in the middle
+        return [*hidden * replay.depth, replay.run(batch, None, 0, replay.depth)]
+    for layer in range(replay.depth):
+        hidden.append(replay.run(batch, hidden[-1], layer, layer + 1))
+    return hidden
+
+
+def _logits(replay: Replay, batch: Batch, hidden: Tensor | None, start: int) -> Tensor:
+    return replay.run(batch, hidden, start, replay.depth + 1).float().cpu()
+
+
+@contextmanager
+def _swapped(candidate: _Candidate) -> Iterator[None]:
+    before = getattr(candidate.parent, candidate.child)
+    setattr(candidate.parent, candidate.child, candidate.quantized)
+    try:
+        yield
+    finally:
+        setattr(candidate.parent, candidate.child, before)
+
+
+def _row(model: PreTrainedModel, candidate: _Candidate, logits: Tensor, whole: Tensor) -> ModuleSensitivity:
+    size = candidate.sizes[candidate.precision]
+    return ModuleSensitivity(
+        name=candidate.name,
+        kind="embedding" if isinstance(candidate.quantized, nn.Embedding) else "linear",
+        precision=candidate.precision,
+        loss=_loss(logits.double(), whole.double(), regression=model.config.num_labels == 1),
+        size_bytes=size,
+        saved_bytes={other: of - size for other, of in candidate.sizes.items() if other != candidate.precision},
+        logits=logits,
+    )
+
+
+def _loss(logits: Tensor, whole: Tensor, regression: bool) -> float:
+    if regression:
+        return (logits - whole).square().mean().item()
+    divergence = F.kl_div(logits.log_softmax(-1), whole.log_softmax(-1), log_target=True, reduction="batchmean")
+    return max(divergence.item(), 0.0)

@@ -1,0 +1,1 @@
+"""The Trainer, and how a training prunes and quantises."""

@@ -1,0 +1,185 @@
+"""How a trainer prunes its student: what is due before training, what happens on the way, what is saved beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+
+from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
+from edgemin_hf.export.onnx import check_exportable
+from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.surgery import check_prunable, remove
+from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.gradual import GradualPruner, costs_state
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units
+from edgemin_hf.pruning.saliency import Batches, Loss
+from edgemin_hf.pruning.selection import Costs, Parameters
+from edgemin_hf.pruning.tuning import check_tunable
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.precision import precisions
+
+if TYPE_CHECKING:
+    from neural_compressor.config import WeightPruningConfig
+
+
+def check_pruning(
+    model: PreTrainedModel,
+    config: PruningConfig | WeightPruningConfig,
+    student_taps: Collection[Tap],
+    quantization: QuantizationConfig | None,
+) -> None:
+    """Checks that a student can be pruned as is asked for, beside what else is done with it.
+
+    Args:
+        model: The student.
+        config: What is to go.
+        student_taps: Inner tensors of the student that objectives read.
+        quantization: What it is quantised to in the same training, if it is.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not isinstance(config, PruningConfig):
+        if quantization is not None:
+            raise ValueError(
+                "pruning_config: Neural Compressor's own beside quantization_config, whose layers it does not find; "
+                "allowed: a PruningConfig"
+            )
+        return
+    if quantization is not None:
+        check_schedule(model, config, quantization)
+    layers = config.layer_sparsity > 0
+    check_prunable(model.config, heads=config.removes_heads, layers=layers)
+    if layers and student_taps:
+        raise ValueError(
+            "layer_sparsity: above 0 beside a method that reads inner layers; allowed: 0, or task distillation"
+        )
+    if config.tune_masks:
+        check_tunable(model)
+    if config.target_latency_ms is not None:
+        check_exportable(model.config)
+
+
+def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization: QuantizationConfig) -> None:
+    """Checks that pruning leaves weights on the grids that they are trained on.
+
+    Args:
+        model: The student; it may be on the meta device.
+        pruning: What is to go, and when.
+        quantization: What is quantised beside it.
+
+    Raises:
+        ValueError: If not, or if overrides do not fit the model.
+    """
+    if pruning.schedule == "one_shot":
+        return
+    wanted = precisions(model, quantization)
+    source = None if quantization.target_size_mb is None else f"target_size_mb: {quantization.target_size_mb:g}"
+    if any(wanted[linear] == "int4" for _, _, linear in Encoder(model).linears()):
+        source = "weights: int4"
+    if source is not None:
+        raise ValueError(
+            f"schedule: {pruning.schedule} beside {source}, whose groups would change when units are removed at "
+            "the end; allowed: one_shot, or a training of its own before"
+        )
+
+
+class StudentPruning:
+    """Prunes the student of a trainer, once.
+
+    Args:
+        trainer: The trainer.
+        config: What is to go: our settings, or Neural Compressor's own.
+
+    Attributes:
+        config: The same.
+    """
+
+    def __init__(self, trainer: Trainer, config: PruningConfig | WeightPruningConfig) -> None:
+        self.config = config
+        self._trainer = trainer
+        self._at_once_done = self._gradually_done = False
+
+    def resume(self) -> None:
+        """Takes note that a checkpoint brings a student from which layers, and units at once, are gone."""
+        self._at_once_done = True
+
+    def at_once(self, batches: Callable[[int], Batches], loss_of: Loss) -> None:
+        """Removes what is due before training: layers, and with the schedule "one_shot" heads and neurons.
+
+        Args:
+            batches: Returns batches of at least as many training examples.
+            loss_of: Computes the loss of a batch.
+        """
+        config = self.config
+        if self._at_once_done or not isinstance(config, PruningConfig):
+            return
+        self._at_once_done = True
+        examples, model = config.saliency_examples, self._model
+        prune_layers(model, config, batches(examples), loss_of)
+        if config.schedule == "one_shot":
+            costs, gather = self._costs(None), self._trainer.accelerator.gather
+            prune_units(model, config, lambda: batches(examples), loss_of, _forward, costs, self._sum, gather)
+
+    @contextmanager
+    def gradually(self, checkpoint: Path | None) -> Iterator[None]:
+        """Masks units while the student trains, and removes them when that is done; no second time.
+
+        Args:
+            checkpoint: The checkpoint that training goes on from; None for a run of its own.
+        """
+        config = self.config
+        if self._gradually_done or (isinstance(config, PruningConfig) and config.schedule == "one_shot"):
+            yield
+            return
+        self._gradually_done = True
+        pruner: GradualPruner | IncPruner
+        if isinstance(config, PruningConfig) and not config.uses_inc:
+            pruner = GradualPruner(config, self._model, self._costs(checkpoint), self._sum)
+        else:
+            pruner = IncPruner(config)
+        pruner.resume_from = checkpoint
+        # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
+        self._trainer.callback_handler.callbacks.insert(0, pruner)
+        yield
+        self._trainer.remove_callback(pruner)
+        remove(self._model, pruner.selection(self._model))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes Optimum Intel's `inc_config.json` beside a model that Neural Compressor pruned."""
+        ours = isinstance(self.config, PruningConfig) and not self.config.uses_inc
+        if not ours and self._trainer.args.should_save:
+            save_inc_config(self.config, folder)
+
+    @property
+    def _model(self) -> PreTrainedModel:
+        model: Any = self._trainer.model
+        return model
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor over all processes."""
+        return self._trainer.accelerator.reduce(tensor.to(self._trainer.args.device), "sum").cpu()
+
+    def _costs(self, checkpoint: Path | None) -> Costs | None:
+        """Returns the costs that a budget counts, as the checkpoint keeps them if there is one."""
+        if self.config.target_parameters is not None:
+            return Parameters(self._model)
+        if self.config.target_latency_ms is None:
+            return None
+        if checkpoint is not None:
+            return LatencyTable(**costs_state(checkpoint))
+        # Each process would measure other numbers, and by them choose other units.
+        table = [measure_latency_table(self._model) if self._trainer.is_world_process_zero() else None]
+        return broadcast_object_list(table)[0]
+
+
+def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Any:
+    return model(**accepted(model, batch))

@@ -1,0 +1,328 @@
+"""`DistillationTrainer`: a `transformers.Trainer` whose loss compares a student with its teacher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+
+from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import (
+    DistillationConfig,
+    Objective,
+    Recording,
+    accepted,
+    forward_names,
+    record,
+    replaced_forward,
+)
+from edgemin_hf.modeling.length_groups import record_trimmed
+from edgemin_hf.modeling.surgery import cut_like
+from edgemin_hf.neural_compressor.qat import own_settings
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.range_training import RangeFreezer
+from edgemin_hf.training.pruning import StudentPruning, check_pruning
+from edgemin_hf.training.quantization import StudentQuantization
+
+if TYPE_CHECKING:
+    from neural_compressor.config import QuantizationAwareTrainingConfig, WeightPruningConfig
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student by the summed objectives of one or several distillation methods.
+
+    In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
+    `resume_from_checkpoint`, evaluation. Every loss term is logged, and evaluation adds them to its metrics. Inputs
+    named `teacher_logits` take the place of the teacher's forward pass for task distillation. With
+    `group_by_length`, batches hold examples of like length, in an order that depends on seed and epoch alone.
+
+    Args:
+        model: The student.
+        teacher_model: The teacher; it is frozen and set to evaluation mode, and never wrapped or saved. None where no
+            objective needs it.
+        args: As `transformers.Trainer`.
+        distillation_config: One method's settings, or a list whose loss terms are summed.
+        pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
+            before the first step, or in masked steps on the way. Neural Compressor's own configuration is taken too.
+        quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
+            `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
+            Compressor's own configuration is taken too.
+        **kwargs: As `transformers.Trainer`.
+
+    Raises:
+        ValueError: If student, teacher and settings do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher_model: PreTrainedModel | None = None,
+        args: TrainingArguments | None = None,
+        *,
+        distillation_config: DistillationConfig | Sequence[DistillationConfig],
+        pruning_config: PruningConfig | WeightPruningConfig | None = None,
+        quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
+        args = TrainingArguments("tmp_trainer") if args is None else args
+        _check_arguments(model, teacher_model, args, kwargs, pruning_config)
+        student = Encoder(model)
+        teacher = None if teacher_model is None else Encoder(teacher_model)
+        self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
+        settings = None if quantization_config is None else own_settings(quantization_config)
+        if (
+            settings is not None
+            and settings.ranges == "learned"
+            and kwargs.get("optimizers", (None, None))[0] is not None
+        ):
+            raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
+        if pruning_config is not None:
+            taps = {tap for objective in self.objectives for tap in objective.student_taps}
+            check_pruning(model, pruning_config, taps, settings)
+        self.quantization: StudentQuantization | None = None
+        if quantization_config is not None:
+            pruned = pruning_config is not None
+            self.quantization = StudentQuantization(model, quantization_config, args, pruned=pruned)
+        self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
+        learned = [objective.projections for objective in self.objectives if objective.projections is not None]
+        self._projections = nn.ModuleList(learned) if learned else None
+        # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
+        self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
+        super().__init__(model=model, args=args, **kwargs)
+        # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
+        # where a model's forward takes **kwargs and so seems to scale its loss by itself.
+        self.model_accepts_loss_kwargs = False
+        self.teacher_model = teacher_model
+        if teacher_model is not None:
+            teacher_model.requires_grad_(False).eval().to(self.args.device)
+        if self._projections is not None:
+            self._projections.to(self.args.device)
+        if settings is not None:
+            self.add_callback(RangeFreezer(settings))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Prepares the student, then trains as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
+        if isinstance(resume_from_checkpoint, str | os.PathLike):
+            cut_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
+            if self.quantization is not None:
+                self.quantization.calibrated = True
+            if self.pruning is not None:
+                self.pruning.resume()
+        else:
+            self.prepare()
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
+        gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
+        quantized = nullcontext() if self.quantization is None else self.quantization.training()
+        with self._projections_in_model(), quantized, gradually:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Creates the optimizer as `Trainer` does; learned input ranges get a group of their own."""
+        if self.quantization is None or not self.quantization.learns_ranges:
+            return super().create_optimizer()
+        self.optimizer = None  # that of an earlier training would not know the parameters of this one
+        optimizer: torch.optim.Optimizer = super().create_optimizer()
+        self.quantization.place_ranges(optimizer)
+        return optimizer
+
+    @contextmanager
+    def _projections_in_model(self) -> Iterator[None]:
+        """Makes learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
+        if self._projections is None:
+            yield
+            return
+        self.model.distillation_projections = self._projections
+        try:
+            yield
+        finally:
+            del self.model.distillation_projections
+
+    def prepare(self) -> None:
+        """Prunes the student and calibrates its input ranges, where that is asked for and was not done before.
+
+        `train` does it; call it to look at the student as it is before the first step.
+        """
+        # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
+        self._calibrate_once()
+        if self.pruning is not None:
+            self.pruning.at_once(self._batches, lambda batch: self._losses(self.model, batch)[0])
+
+    def _calibrate_once(self) -> None:
+        if self.quantization is not None:
+            self.quantization.calibrate(self, self._batches)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves as `Trainer` does, and what belongs beside a pruned or quantised model."""
+        super().save_model(output_dir, _internal_call)
+        folder = output_dir or str(self.args.output_dir)
+        if self.pruning is not None:
+            self.pruning.save(folder)
+        if self.quantization is not None and self.args.should_save:
+            self.quantization.save(folder)
+
+    def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
+        """Yields training batches, on the device, that hold at least `examples` over all processes."""
+        loader = self.get_train_dataloader()
+        count = ceil(examples / (self.args.train_batch_size * self.args.world_size))
+        return (self._prepare_inputs(batch) for batch in islice(iter(loader), count))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Sums the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
+        loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
+        examples = len(next(iter(inputs.values())))
+        for name, term in terms.items():
+            total = self._terms[self.model.training].setdefault(name, [torch.zeros_like(term), torch.zeros_like(term)])
+            total[0] += examples * term.detach()
+            total[1] += examples
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _losses(
+        self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Returns the loss, its terms by name, and the student's logits where they are asked for or needed."""
+        taps = {tap for objective in self.objectives for tap in objective.student_taps}
+        needs_logits = logits or any(objective.needs_student_logits for objective in self.objectives)
+        teacher = self._record_teacher(inputs)
+        student_forward = self.model.forward
+
+        def forward(**student_inputs: Tensor) -> dict[str, Tensor | None]:
+            terms: dict[str, Tensor | None] = {}
+            if needs_logits or self.is_fsdp_enabled:
+                student = record(
+                    self.model, taps, needs_logits, student_inputs, student_forward, to_the_end=self.is_fsdp_enabled
+                )
+            else:
+                student = record_trimmed(self.model, taps, student_inputs, student_forward)
+            for index, objective in enumerate(self.objectives):
+                for name, term in objective(student, teacher, inputs).items():
+                    terms[f"{name}_{index}" if name in terms else name] = term
+            return {**terms, "logits": None if student.logits is None else student.logits.detach()}
+
+        # The loss is computed inside the model, not behind it: DistributedDataParallel around it then finds in the
+        # outputs which parameters will get a gradient, those of learned projections too.
+        with replaced_forward(self.model, forward):
+            terms = model(**accepted(self.model, inputs))
+        student_logits = terms.pop("logits")
+        loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
+        return loss, terms, student_logits
+
+    def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
+        if self.teacher_model is None:
+            return Recording()
+        taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
+        logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher_inputs = accepted(self.teacher_model, inputs)
+            if logits:
+                return record(self.teacher_model, taps, logits, teacher_inputs)
+            return record_trimmed(self.teacher_model, taps, teacher_inputs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Evaluates one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only or outputs["logits"] is None:
+            return loss.detach(), None, None
+        return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluates as `Trainer` does, and adds the mean of every loss term to the metrics."""
+        self._calibrate_once()
+        self._terms[False].clear()
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics.update({f"{prefix}_{name}": value for name, value in self._mean_terms(training=False).items()})
+        return output
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Logs the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
+        if "loss" in logs:
+            logs = {**logs, **self._mean_terms(training=True)}
+        super().log(logs, *args, **kwargs)
+
+    def _mean_terms(self, training: bool) -> dict[str, float]:
+        terms = self._terms[training]
+        totals = {name: self._nested_gather(torch.stack(total)).view(-1, 2).sum(0) for name, total in terms.items()}
+        means = {name: (total / count).item() for name, (total, count) in totals.items()}
+        terms.clear()
+        return means
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # The teacher may read what the student does not, such as token types.
+        teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
+        columns: list[str] = self._signature_columns  # type: ignore[has-type]
+        self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.args.group_by_length or dataset is None or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        if self.args.length_column_name in getattr(dataset, "column_names", ()):
+            lengths = dataset[self.args.length_column_name]
+        else:
+            lengths = [len(row["input_ids"]) for row in dataset]
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedBatches(lengths, self.args.train_batch_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
+        return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
+
+
+def _check_arguments(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    args: TrainingArguments,
+    others: Mapping[str, Any],
+    pruning: PruningConfig | WeightPruningConfig | None,
+) -> None:
+    """Refuses what would silently train something else than was asked for."""
+    if model is None or others.get("model_init") is not None:
+        raise ValueError("model_init: given; allowed: model, whose layers are compared with the teacher's")
+    if teacher is model:
+        raise ValueError("teacher_model: the student itself; allowed: another model, since a teacher is frozen")
+    if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"model: a vocabulary of {model.config.vocab_size}; allowed: the teacher's, of {teacher.config.vocab_size}"
+        )
+    if pruning is not None and others.get("optimizers", (None, None))[0] is not None:
+        raise ValueError("optimizers: given beside pruning_config; allowed: none, since pruning replaces parameters")
+    if args.label_smoothing_factor or others.get("compute_loss_func") is not None:
+        raise ValueError("label_smoothing_factor, compute_loss_func: given; allowed: the loss of distillation_config")
+    if args.n_gpu > 1:
+        raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
+    if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs:
+        # The other kind gives no gradient where the forward pass ends inside the model.
+        args.gradient_checkpointing_kwargs = {"use_reentrant": False}

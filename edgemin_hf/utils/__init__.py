@@ -1,0 +1,1 @@
+"""What every package may need: atomic files, packages of extras."""

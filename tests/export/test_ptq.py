@@ -1,0 +1,64 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from helpers.models import sentences, tiny
+
+from edgemin_hf.export.graph import optimized_graph, quantized_nodes
+from edgemin_hf.export.onnx import FP32_GRAPH, export_baseline
+from edgemin_hf.export.ptq import quantize_static
+
+TEXTS = [text for text, _ in sentences(24, seed=7)]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("ptq")
+    tiny().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    export_baseline(folder / "model", folder / "baseline")
+    quantize_static(folder / "baseline" / FP32_GRAPH, tokenizer, TEXTS, folder / "static/model.onnx")
+    return folder / "baseline" / FP32_GRAPH, folder / "static/model.onnx"
+
+
+def logits(graph, tokenizer, texts):
+    session = onnxruntime.InferenceSession(str(graph))
+    encoded = [tokenizer(text, return_tensors="np") for text in texts]
+    names = [node.name for node in session.get_inputs()]
+    return np.concatenate([session.run(None, {n: inputs[n] for n in names})[0] for inputs in encoded])
+
+
+def test_the_static_graph_is_near_the_float_one(graphs, tokenizer):
+    float_graph, static = graphs
+    unseen = [text for text, _ in sentences(16, seed=8)]
+    expected, found = (logits(graph, tokenizer, unseen) for graph in (float_graph, static))
+    difference = np.abs(found - expected).mean() / expected.std()
+    assert 1e-4 < difference < 0.25
+
+
+def test_its_products_run_on_integers_with_fixed_ranges(graphs, tmp_path):
+    static = graphs[1]
+    ran = quantized_nodes(optimized_graph(static, tmp_path / "optimized.onnx"))
+    assert sum(ran.values()) >= 3 * 6 + 2, "each linear layer, whatever else"
+    assert "DynamicQuantizeMatMul" not in ran
+    assert "MatMulInteger" not in ran
+    operators = [node.op_type for node in onnx.load(str(static)).graph.node]
+    assert "DynamicQuantizeLinear" not in operators
+    assert operators.count("QuantizeLinear") > 20
+
+
+def test_the_calibration_texts_set_the_ranges(graphs, tokenizer, tmp_path):
+    float_graph, static = graphs
+    quantize_static(float_graph, tokenizer, TEXTS, tmp_path / "again.onnx")
+    quantize_static(float_graph, tokenizer, [("card", "late")], tmp_path / "pair.onnx")
+    first, again, other = (
+        logits(g, tokenizer, TEXTS) for g in (static, tmp_path / "again.onnx", tmp_path / "pair.onnx")
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.onnx", "pair.onnx"]
+
+
+def test_without_texts(graphs, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="texts: none"):
+        quantize_static(graphs[0], tokenizer, [], tmp_path / "none.onnx")

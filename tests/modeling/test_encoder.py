@@ -1,0 +1,197 @@
+import pytest
+import torch
+from helpers.models import FAMILIES, batch, tiny
+from torch import nn
+from transformers import AlbertConfig, AutoModel, BertConfig, BertModel, GPT2Config
+from transformers.models.modernbert import modeling_modernbert
+
+from edgemin_hf.modeling.attention import attention_scores, check_scores
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.families import family_of, shape_of
+from edgemin_hf.modeling.hooks import accepted, record
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shape_and_parts_are_those_of_the_family(family):
+    model = tiny(family)
+    encoder = Encoder(model)
+    assert shape_of(model.config) == (3, 32, 4, 64)
+    assert [(layer.num_heads, layer.attention_width) for layer in encoder.layers] == [(4, 32)] * 3
+    layer = encoder.layers[0]
+    assert layer.ffn_out.in_features == 64
+    assert {child.num_embeddings for _, _, child in encoder.embeddings()} >= {model.config.vocab_size}
+    heads = {name for _, name, _ in encoder.linears()}
+    assert heads & {"classifier", "out_proj"}
+
+
+def projections_by_hand(family, model, layer, hidden):
+    """Queries, keys and values of one layer from its input, by the names of its family's own modules."""
+    base = model.base_model
+    if family == "modernbert":
+        module = base.layers[layer]
+        return module.attn.Wqkv(module.attn_norm(hidden)).split(32, dim=-1)
+    if family == "albert":
+        attention = base.encoder.albert_layer_groups[0].albert_layers[0].attention
+        return attention.query(hidden), attention.key(hidden), attention.value(hidden)
+    if family == "deberta":
+        attention = base.encoder.layer[layer].attention.self
+        rows = attention.in_proj.weight.view(4, 3, 8, 32)  # each head's q, k and v in turn
+        q, k, v = (nn.functional.linear(hidden, rows[:, part].reshape(32, 32)) for part in range(3))
+        return q + attention.q_bias, k, v + attention.v_bias
+    if family == "deberta-v2":
+        attention = base.encoder.layer[layer].attention.self
+        return attention.query_proj(hidden), attention.key_proj(hidden), attention.value_proj(hidden)
+    if family == "distilbert":
+        attention = base.transformer.layer[layer].attention
+        return attention.q_lin(hidden), attention.k_lin(hidden), attention.v_lin(hidden)
+    if family == "mpnet":
+        attention = base.encoder.layer[layer].attention.attn
+        return attention.q(hidden), attention.k(hidden), attention.v(hidden)
+    attention = base.encoder.layer[layer].attention.self
+    return attention.query(hidden), attention.key(hidden), attention.value(hidden)
+
+
+def eager(family, seed=0, **changes):
+    model = tiny(family, seed, **changes)
+    twin = type(model)._from_config(model.config, attn_implementation="eager").eval()
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("headless", [False, True])
+def test_taps_are_the_tensors_of_the_model(family, headless, tmp_path):
+    model = tiny(family)
+    if headless:
+        model.save_pretrained(tmp_path)
+        model = AutoModel.from_pretrained(tmp_path).eval()
+    inputs = batch()
+    taps = [Tap(layer, name) for layer in range(3) for name in ("q", "k", "v", "context", "output")]
+    with torch.no_grad():
+        recording = record(model, [*taps, Tap(EMBEDDINGS, "output")], logits=False, inputs=inputs)
+        outputs = model.base_model(**inputs, output_hidden_states=True)
+        hidden = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
+        torch.testing.assert_close(recording.taps[Tap(EMBEDDINGS, "output")], hidden[0])
+        for layer in range(3):
+            torch.testing.assert_close(recording.taps[Tap(layer, "output")], hidden[layer + 1])
+            by_hand = projections_by_hand(family, model, layer, hidden[layer])
+            for name, expected in zip("qkv", by_hand, strict=True):
+                torch.testing.assert_close(recording.taps[Tap(layer, name)], expected)
+    assert recording.logits is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_maps_are_those_of_the_model(family):
+    model, inputs = eager(family), batch((20, 13, 7))
+    real = inputs["attention_mask"].bool()
+    encoder = Encoder(model)
+    with torch.no_grad():
+        expected = model(**inputs, output_attentions=True).attentions
+        taps = [Tap(layer, name) for layer in range(3) for name in ("q", "k", "v", "context")]
+        found = record(model, taps, logits=False, inputs=inputs).taps
+        for layer in range(3):
+            q, k, v, context = (found[Tap(layer, name)] for name in ("q", "k", "v", "context"))
+            scores = attention_scores(encoder, layer, q, k).masked_fill(~real[:, None, None], -torch.inf)
+            maps = scores.softmax(dim=-1)
+            rows = real[:, None, :, None].expand_as(maps)  # DeBERTa lets padding see nothing at all
+            torch.testing.assert_close(maps[rows], expected[layer][rows])
+            mixed = (maps @ v.unflatten(-1, (4, 8)).transpose(1, 2)).transpose(1, 2).flatten(-2)
+            torch.testing.assert_close(mixed[real], context[real])
+
+
+@pytest.mark.parametrize("kinds", [["c2p"], ["p2c"], []])
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
+def test_attention_maps_with_other_disentangled_terms(family, kinds):
+    model, inputs = eager(family, pos_att_type=kinds, relative_attention=bool(kinds), share_att_key=False), batch()
+    with torch.no_grad():
+        found = record(model, [Tap(1, "q"), Tap(1, "k")], logits=False, inputs=inputs).taps
+        scores = attention_scores(Encoder(model), 1, found[Tap(1, "q")], found[Tap(1, "k")])
+        expected = model(**inputs, output_attentions=True).attentions[1]
+    torch.testing.assert_close(scores[2].softmax(dim=-1), expected[2])  # the text without padding
+
+
+def test_a_convolution_and_groups_of_layers():
+    model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu")
+    hidden = model(**batch(), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(record(model, [Tap(0, "output")], False, batch()).taps[Tap(0, "output")], hidden[1])
+    model = tiny("albert", num_hidden_layers=4, num_hidden_groups=2)
+    hidden = model(**batch(), output_hidden_states=True).hidden_states
+    for layer in range(4):
+        tap = Tap(layer, "output")
+        torch.testing.assert_close(record(model, [tap], False, batch()).taps[tap], hidden[layer + 1])
+
+
+def test_unpadded_attention_is_padded_again(monkeypatch):
+    """The code path of FlashAttention, with a plain attention over each text in the place of its kernel."""
+
+    def unpadded(module, qkv, cu_seqlens, bs, dim, local_attention, **_):
+        texts = []
+        for start, end in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
+            positions = torch.arange(end - start)
+            window = local_attention[0] if local_attention[0] >= 0 else end
+            far = (positions[:, None] - positions).abs() > window
+            mask = torch.zeros(far.shape).masked_fill(far, -torch.inf)
+            arguments = {"attention_mask": mask, "sliding_window_mask": mask, "position_ids": positions[None]}
+            arguments |= {"local_attention": (-1, -1), "bs": 1, "dim": dim}
+            texts.append(modeling_modernbert.eager_attention_forward(module, qkv[None, start:end], **arguments)[0][0])
+        return (torch.cat(texts),)
+
+    model, inputs = tiny("modernbert"), batch((20, 13, 7))
+    taps = [Tap(EMBEDDINGS, "output"), *(Tap(2, name) for name in ("q", "k", "v", "context", "output"))]
+    with torch.no_grad():
+        padded = record(model, taps, False, inputs).taps
+        monkeypatch.setitem(modeling_modernbert.MODERNBERT_ATTENTION_FUNCTION, "flash_attention_2", unpadded)
+        model.config._attn_implementation = "flash_attention_2"
+        again = record(model, taps, False, inputs).taps
+    real = inputs["attention_mask"].bool()
+    for tap in taps:
+        assert again[tap].shape == padded[tap].shape
+        torch.testing.assert_close(again[tap][real], padded[tap][real])
+
+
+def test_nothing_runs_behind_the_last_tap():
+    model = tiny()
+    ran = []
+    for index, layer in enumerate(model.bert.encoder.layer):
+        layer.output.register_forward_hook(lambda *_, index=index: ran.append(index))
+    record(model, [Tap(1, "q"), Tap(1, "v")], logits=False, inputs=batch())
+    assert ran == [0]
+    record(model, [Tap(1, "q")], logits=True, inputs=batch())
+    assert ran == [0, 0, 1, 2]
+    assert record(model, [], logits=False, inputs=batch()).taps == {}
+    assert ran == [0, 0, 1, 2]
+
+
+def test_recording_leaves_the_model_as_it_was():
+    model = tiny()
+    before = model(**batch()).logits
+    record(model, [Tap(0, "k")], logits=False, inputs=batch())
+    assert "forward" not in model.__dict__
+    assert not any(module._forward_hooks for module in model.modules())
+    torch.testing.assert_close(model(**batch()).logits, before)
+
+
+def test_an_error_in_the_model_is_not_swallowed_and_leaves_no_hook():
+    model = tiny()
+    with pytest.raises(IndexError):
+        record(model, [Tap(0, "k")], logits=False, inputs={"input_ids": torch.tensor([[10**6]])})
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_inputs_are_those_that_forward_names():
+    inputs = {**batch(), "token_type_ids": torch.zeros(3, 9, dtype=torch.long), "labels": torch.zeros(3)}
+    assert set(accepted(tiny("bert"), inputs)) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert set(accepted(tiny("distilbert"), inputs)) == {"input_ids", "attention_mask"}
+
+
+def test_an_unknown_family_is_named_with_those_known():
+    with pytest.raises(ValueError, match="'gpt2' is not supported; allowed: bert, roberta"):
+        family_of(GPT2Config())
+
+
+def test_what_can_not_be_supported_says_so():
+    with pytest.raises(ValueError, match="inner_group_num: 2; allowed: 1"):
+        Encoder(AutoModel.from_config(AlbertConfig(**{**tiny("albert").config.to_dict(), "inner_group_num": 2})))
+    config = BertConfig(**{**tiny().config.to_dict(), "position_embedding_type": "relative_key"})
+    with pytest.raises(ValueError, match="position_embedding_type: relative_key; allowed: absolute"):
+        check_scores(Encoder(BertModel(config)))

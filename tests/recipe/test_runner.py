@@ -1,0 +1,368 @@
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from helpers.recipes import put, write_recipe
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from safetensors.numpy import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from edgemin_hf import load_pruned
+from edgemin_hf.cli import main
+from edgemin_hf.modeling.pruned_shape import pruned_shape
+
+FILES = {
+    "README.md", "benchmark.json", "config.json", "environment.json", "model.safetensors", "onnx/model.onnx",
+    "onnx/model_quantized.onnx", "ort_config.json", "recipe.yaml", "report.html", "tokenizer.json",
+}  # fmt: skip
+ROWS = [
+    ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),
+    ("student", "pytorch", "fp32"), ("student", "onnxruntime", "fp32"), ("student", "onnxruntime", "int8"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(workplace, tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    for path in workplace.iterdir():
+        (root / path.name).symlink_to(path)
+
+    def longer(recipe):
+        put("distill.max_steps", 20)(recipe)
+        put("task_distill.max_steps", 40)(recipe)
+
+    recipe = write_recipe(root, longer)
+    assert main(["run", str(recipe)]) == 0
+    return root
+
+
+def files_below(folder):
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_artefact_is_whole(finished):
+    run = finished / "run"
+    assert set(files_below(run / "artefact")) >= FILES
+    assert {path.name for path in run.iterdir()} >= {"teacher", "artefact", "stages"}
+    assert not list(run.rglob("*.partial"))
+    assert not list(run.rglob("*.bin"))
+    student = AutoModelForSequenceClassification.from_pretrained(run / "artefact")
+    assert student.config.num_hidden_layers == 2
+    assert student.config.intermediate_size == 32
+    assert student.config.id2label == {0: "card_problem", 1: "transfer"}
+
+
+def test_benchmark_json_has_a_row_a_triple(finished):
+    benchmark = json.loads((finished / "run/artefact/benchmark.json").read_text())
+    rows = benchmark["rows"]
+    assert [(row["model"], row["runtime"], row["precision"]) for row in rows] == ROWS
+    for row in rows:
+        assert row["metric"] == "accuracy"
+        assert row["n"] == 40
+        assert 0 <= row["ci95"][0] <= row["value"] <= row["ci95"][1] <= 1
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p90"] <= row["latency_ms"]["p99"]
+        assert (row["batch_size"], row["threads"]) == (1, 1)
+    by_row = dict(zip(ROWS, rows, strict=True))
+    teacher = finished / "run/teacher"
+    assert by_row["teacher", "pytorch", "fp32"]["size_bytes"] == (teacher / "model.safetensors").stat().st_size
+    int8 = finished / "run/artefact/onnx/model_quantized.onnx"
+    assert by_row["student", "onnxruntime", "int8"]["size_bytes"] == int8.stat().st_size
+    loaded = AutoModelForSequenceClassification.from_pretrained(teacher)
+    assert by_row["teacher", "pytorch", "fp32"]["parameters"] == loaded.num_parameters()
+    assert benchmark["environment"]["packages"]["onnxruntime"]
+
+
+def test_accuracy_is_that_of_the_predictions(finished):
+    run = finished / "run"
+    predictions = load_file(run / "evaluate/predictions.safetensors")
+    lines = (finished / "test.tsv").read_text().splitlines()[1:]
+    labels = np.array([["card_problem", "transfer"].index(line.split("\t")[1]) for line in lines])
+    measured = json.loads((run / "evaluate/results.json").read_text())
+    for name, predicted in predictions.items():
+        assert measured[name]["value"] == np.mean(predicted == labels)
+
+
+def test_stages_say_what_they_did(finished, capsys):
+    records = [json.loads(file.read_text()) for file in (finished / "run/stages").glob("*.json")]
+    trained = {record["stage"]: record for record in records if record.get("metric")}
+    assert set(trained) == {"finetune", "distill", "task_distill", "prune", "quantize"}
+    assert trained["task_distill"]["examples"] == 8 * 144
+    assert trained["distill"]["after"] < trained["distill"]["before"]
+    assert trained["task_distill"]["after"] >= trained["task_distill"]["before"]
+
+
+def test_no_model_of_a_stage_stays_in_memory(place):
+    def models():
+        return sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())
+
+    def short(recipe):
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] in ("finetune", "task_distill")]
+
+    gc.collect()
+    before, recipe = models(), write_recipe(place, short)
+    gc.disable()
+    try:
+        assert main(["run", str(recipe)]) == 0
+        assert models() == before
+    finally:
+        gc.enable()
+
+
+def test_what_is_done_is_not_done_again(finished, capsys):
+    before = files_below(finished / "run")
+    assert main(["run", str(finished / "recipe.yaml")]) == 0
+    assert files_below(finished / "run") == before
+    assert "student  onnxruntime  int8" in capsys.readouterr().out
+
+
+def test_another_recipe_does_not_overwrite(finished, capsys):
+    before = files_below(finished / "run")
+    arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: a folder of its own, or --overwrite" in error
+    assert files_below(finished / "run") == before
+    assert main([*arguments, "--overwrite", "--dry-run"]) == 0
+    plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["task_distill", "done", "2x32/4/64"] in plan
+    assert ["prune", "to", "do"] in plan
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
+    recipe = write_recipe(place)
+    assert main(["run", str(recipe), "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert [line.split()[0] for line in plan.splitlines()[1:10]] == [
+        "finetune", "distill", "task_distill", "prune", "quantize", "export", "evaluate", "benchmark", "report",
+    ]  # fmt: skip
+    assert re.search(r"About [\d.]+ min to go", plan)
+    assert not (place / "run").exists()
+
+
+def command(recipe):
+    return [sys.executable, "-m", "edgemin_hf", "run", str(recipe), "--set", "report.title=Resumed"]
+
+
+def kill_at(recipe, pattern):
+    """Runs a recipe in a process of its own and kills it without warning once a file appears."""
+    process = subprocess.Popen(command(recipe), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run, deadline = Path(recipe).parent / "run", time.monotonic() + 120
+    while not list(run.glob(pattern)):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path):
+    recipes = []
+    for name in ("whole", "killed"):
+        root = tmp_path / name
+        root.mkdir()
+        for path in workplace.iterdir():
+            (root / path.name).symlink_to(path)
+
+        def longer(recipe):
+            for stage in recipe["stages"]:
+                if "max_steps" in stage:
+                    stage |= {"max_steps": 60, "save_steps": 20}
+                if stage["stage"] == "prune":
+                    stage |= {"schedule": "cubic", "end": 0.8}
+
+        recipes.append(write_recipe(root, longer))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
+    for pattern in ("work/finetune/*/checkpoint-40", "work/distill/*/checkpoint-20/complete",
+                    "work/prune/*/checkpoint-20/complete", "work/quantize/*/checkpoint-40/complete",
+                    ".evaluate.partial/results.json"):  # fmt: skip
+        kill_at(recipes[1], pattern)
+    done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
+    assert re.search("^finetune +done", done.stdout, re.MULTILINE)
+    whole, killed = (path.parent / "run" for path in recipes)
+    for file in ("teacher/model.safetensors", "distill/model.safetensors", "task_distill/model.safetensors",
+                 "prune/model.safetensors", "quantize/model.safetensors", "evaluate/predictions.safetensors",
+                 "artefact/onnx/model_quantized.onnx"):  # fmt: skip
+        assert (whole / file).read_bytes() == (killed / file).read_bytes(), file
+    assert not list(killed.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("order", ["after", "within", "alone"])
+def test_pruning_after_quantisation_within_it_and_without_training(place, order):
+    pruning = {"head_sparsity": 0.25, "ffn_sparsity": 0.5, "scope": "model", "saliency": "fisher"}
+
+    def change(recipe):
+        stages = {stage["stage"]: stage for stage in recipe["stages"]}
+        if order == "within":
+            stages["quantize"]["pruning"] = {**pruning, "schedule": "iterative"}
+            del stages["prune"]
+        else:
+            again = {"max_steps": 0, "tune_masks": True} if order == "alone" else {"max_steps": 8}
+            stages["prune"] = {"stage": "prune", **pruning, **again}
+        chosen = ["finetune", "task_distill", "prune", "quantize", "export"]
+        if order == "after":
+            chosen[2:4] = ["quantize", "prune"]
+        recipe["stages"] = [stages[name] for name in chosen if name in stages]
+
+    recipe = write_recipe(place, change)
+    assert main(["run", str(recipe)]) == 0
+    student = load_pruned(place / "run/export/student")
+    shape = pruned_shape(student.config)
+    assert sum(map(len, shape.heads)) == 6
+    assert sum(shape.neurons) == 64
+    assert sum(int8_weights(place / "run/export/student/onnx/model_quantized.onnx")) < sum(
+        int8_weights(place / "run/export/teacher/onnx/model_quantized.onnx")
+    )
+
+
+def test_a_smaller_vocabulary_is_the_students_alone(place):
+    def change(recipe):
+        recipe["stages"].insert(5, {"stage": "prune_vocabulary"})
+
+    lines = [line for line in (place / "train.tsv").read_text().splitlines() if "please" not in line]
+    (place / "train.tsv").unlink()
+    (place / "train.tsv").write_text("\n".join(lines) + "\n")
+    recipe = write_recipe(place, change)
+    assert main(["run", str(recipe)]) == 0
+    artefact = place / "run/artefact"
+    student, teacher = (AutoConfig.from_pretrained(folder) for folder in (artefact, place / "run/teacher"))
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (artefact, place / "run/teacher")]
+    assert student.vocab_size == len(tokenizers[0]) < teacher.vocab_size == len(tokenizers[1])
+    texts = [line.split("\t")[0] for line in (place / "train.tsv").read_text().splitlines()[1:]]
+    assert [tokenizers[0].tokenize(text) for text in texts] == [tokenizers[1].tokenize(text) for text in texts]
+    # The graphs answer to the student's own ids: as in the report, so by Optimum.
+    model = ORTModelForSequenceClassification.from_pretrained(
+        artefact, subfolder="onnx", file_name="model_quantized.onnx"
+    )
+    texts = [line.split("\t")[0] for line in (place / "test.tsv").read_text().splitlines()[1:]]
+    found = [int(model(**tokenizers[0](text, return_tensors="pt")).logits.argmax()) for text in texts]
+    saved = load_file(place / "run/evaluate/predictions.safetensors")["student_onnxruntime_int8"]
+    assert found == saved.tolist()
+    record = json.loads((place / "run/stages/prune_vocabulary.json").read_text())
+    assert record["notes"] == [f"{teacher.vocab_size} tokens became {student.vocab_size}"]
+    assert main(["benchmark", str(artefact), "--teacher", str(place / "run/teacher"), "--rounds", "1"]) == 0
+
+
+def test_an_int4_student_goes_all_the_way(place, capsys):
+    def change(recipe):
+        put("quantize.weights", "int4", "quantize.embeddings", "int4")(recipe)
+        put("quantize.pruning", {"ffn_sparsity": 0.5})(recipe)
+        left_out = ("distill", "task_distill", "prune")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
+
+    assert main(["run", str(write_recipe(place, change))]) == 0
+    artefact = place / "run/artefact"
+    assert sorted(file.name for file in (artefact / "onnx").iterdir()) == ["model.onnx", "model_q4.onnx"]
+    rows = json.loads((artefact / "benchmark.json").read_text())["rows"]
+    last = rows[-1]
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "int8", "fp32", "fp32", "int4"]
+    assert last["size_bytes"] == (artefact / "onnx/model_q4.onnx").stat().st_size
+    assert last["parameters"] == pytest.approx(rows[-2]["parameters"], rel=0.01)
+    assert "student int4" in (artefact / "figures/bytes.svg").read_text()
+    note = json.loads((place / "run/stages/export.json").read_text())["notes"][0]
+    assert note.startswith("INT4 graph differs from PyTorch by")
+    assert main(["benchmark", str(artefact), "--rounds", "1"]) == 0
+    assert "student  onnxruntime  int4" in capsys.readouterr().out
+
+
+def test_a_mixed_student_that_loses_layers_goes_all_the_way(place):
+    def change(recipe):
+        overrides = {"bert.encoder.layer.0": "int4", "bert.encoder.layer.2": "fp32", "classifier": "fp32"}
+        put("quantize.overrides", overrides, "quantize.reduce_range", True)(recipe)
+        put("quantize.pruning", {"layer_sparsity": 0.34, "saliency_examples": 16})(recipe)
+        put("student", {"num_hidden_layers": 3})(recipe)
+        left_out = ("distill", "task_distill", "prune", "benchmark", "report")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in left_out]
+
+    assert main(["run", str(write_recipe(place, change))]) == 0
+    graphs = place / "run/export/student/onnx"
+    assert sorted(file.name for file in graphs.iterdir()) == ["model.onnx", "model_quantized.onnx"]
+    kept = json.loads((place / "run/quantize/config.json").read_text())["edgemin_layers"]
+    assert len(kept) == 2
+    int4 = sum(node.op_type == "MatMulNBits" for node in onnx.load(graphs / "model_quantized.onnx").graph.node)
+    assert int4 == (6 if 0 in kept else 0)
+    record = json.loads((place / "run/stages/quantize.json").read_text())
+    assert record["settings"]["overrides"]["classifier"] == "fp32"
+
+
+def int8_weights(graph):
+    return [np.prod(tensor.dims) for tensor in onnx.load(graph).graph.initializer if tensor.data_type == 3]
+
+
+def test_what_no_recipe_made_is_not_replaced(place, capsys):
+    recipe = write_recipe(place)
+    (place / "run/teacher").mkdir(parents=True)
+    (place / "run/teacher/thesis.txt").write_text("mine")
+    assert main(["run", str(recipe)]) == 2
+    assert "whose teacher no run of a recipe made; allowed: a folder of its own" in capsys.readouterr().err
+    assert (place / "run/teacher/thesis.txt").read_text() == "mine"
+    assert main(["run", str(write_recipe(place, put("output_dir", str(place)))), "--overwrite"]) == 2
+    assert "teacher, which lies in output_dir" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder(place, capsys):
+    import fcntl
+
+    recipe = write_recipe(place)
+    (place / "run").mkdir()
+    with (place / "run/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["run", str(recipe)]) == 2
+    assert "where another run is at work" in capsys.readouterr().err
+
+
+def test_benchmark_command(finished, capsys, tmp_path):
+    artefact = str(finished / "run/artefact")
+    output = tmp_path / "rows.json"
+    arguments = ["benchmark", artefact, "--rounds", "2", "--threads", "1", "--output", str(output)]
+    assert main([*arguments, "--teacher", str(finished / "run/teacher")]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["model"], row["runtime"], row["precision"]) for row in rows] == ROWS
+    assert "int8" in capsys.readouterr().out
+    for wrong, message in (
+        (["benchmark", str(tmp_path)], "model.safetensors, which is missing"),
+        ([*arguments[:3], "0"], "--rounds 0; allowed: 1 or more"),
+        (["benchmark", artefact, "--texts", str(tmp_path / "no")], "which is no file"),
+        (["push", str(tmp_path), "--repo-id", "me/x"], "README.md"),
+        (["push", artefact, "--repo-id", "a/b/c"], "a/b/c"),
+    ):
+        assert main(wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["sensitivity"], ["push"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    assert "usage: edgemin" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_accelerate_launch(place, processes):
+    def short(recipe):
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in ("benchmark", "report")]
+
+    recipe = write_recipe(place, short)
+    several = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if processes == 2 else ["--cpu"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *several, "-m", "edgemin_hf", "run", str(recipe)]
+    done = subprocess.run(
+        launcher, check=False, capture_output=True, text=True, env={**os.environ, "ACCELERATE_USE_CPU": "true"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("quantize: done") == 1
+    assert (place / "run/evaluate/results.json").is_file()
+    record = json.loads((place / "run/stages/task_distill.json").read_text())
+    assert record["examples"] == (4 * 32 if processes == 1 else 144 + 64)
+    assert record["inputs"] == {}
