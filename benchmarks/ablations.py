@@ -34,7 +34,7 @@ STUDENT_STAGES = ("distill", "task_distill", "prune", "quantize")
 
 
 def main() -> None:
-    """Runs every variant and writes the table."""
+    """Run every variant and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/quickstart.yaml"))
     parser.add_argument("--write", type=Path, help="write the table into this Markdown file")
@@ -67,7 +67,7 @@ HEADER = (
 
 
 def right_after_removal(path: Path) -> str:
-    """Measures the student of the quickstart when its heads and neurons are gone and nothing is trained since."""
+    """Measure the student of the quickstart when its heads and neurons are gone and nothing is trained since."""
     recipe, settings = load_recipe(path)
     run = Run(recipe, settings, path.resolve().parent, Path(recipe.output_dir))
     stage = next(stage for stage in recipe.stages if isinstance(stage, Prune))
@@ -81,7 +81,7 @@ def right_after_removal(path: Path) -> str:
 
 
 def take_over(base: Recipe, recipe: Recipe) -> None:
-    """Copies the leading stages that two recipes share, and the teacher's logits."""
+    """Copy the leading stages that two recipes share, and the teacher's logits."""
     source, target = Path(base.output_dir), Path(recipe.output_dir)
     if target.exists() or base.seed != recipe.seed:
         return
@@ -95,7 +95,7 @@ def take_over(base: Recipe, recipe: Recipe) -> None:
 
 
 def table_row(name: str, output: Path) -> str:
-    """Formats one variant's results."""
+    """Format one variant's results."""
     results = read(output / "evaluate" / "results.json")
     teacher, student = results["teacher_pytorch_fp32"]["value"], results["student_onnxruntime_int8"]
     cells = [name, f"{100 * teacher:.2f}"]
@@ -113,7 +113,7 @@ def table_row(name: str, output: Path) -> str:
 
 
 def read(path: Path) -> Any:
-    """Reads a JSON file."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from edgemin_hf.modeling.encoder import Tap
+from edgemin_hf.modeling.encoder import Activation
 from edgemin_hf.modeling.hooks import Recording
-from edgemin_hf.modeling.length_groups import record_trimmed
+from edgemin_hf.modeling.length_groups import record_by_length
 
 TEACHER_LAYER = 12
 RELATION_HEADS = 48
@@ -29,7 +29,7 @@ CASES = {"16 x 128": [128] * 16, "16 of 10..128": [10 + round(118 * i / 15) for 
 
 
 def teacher_and_student() -> tuple[BertModel, BertModel]:
-    """Builds a frozen teacher of BERT-base's shape and a student of 6 x 384 with 12 heads, both with random weights."""
+    """Build a frozen teacher of BERT-base's shape and a student of 6 x 384 with 12 heads, both with random weights."""
     torch.manual_seed(0)
     teacher = BertModel(BertConfig(architectures=["BertForMaskedLM"])).eval().requires_grad_(False)
     student = BertModel(
@@ -39,18 +39,18 @@ def teacher_and_student() -> tuple[BertModel, BertModel]:
 
 
 def inputs_of(lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Builds random token ids of these lengths, padded on the right to the longest."""
+    """Build random token ids of these lengths, padded on the right to the longest."""
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     return {"input_ids": torch.randint(1000, 30000, mask.shape) * mask, "attention_mask": mask}
 
 
-def recorded(model: PreTrainedModel, taps: Collection[Tap], inputs: Mapping[str, Tensor]) -> Recording:
-    """Records tensors as the trainer does."""
-    return record_trimmed(model, taps, inputs)
+def recorded(model: PreTrainedModel, activations: Collection[Activation], inputs: Mapping[str, Tensor]) -> Recording:
+    """Record tensors as the trainer does."""
+    return record_by_length(model, activations, inputs)
 
 
 def in_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Returns the median seconds of each function; they take turns, after a round that is not counted."""
+    """Return the median seconds of each function; they take turns, after a round that is not counted."""
     times: list[list[float]] = [[] for _ in functions]
     for round_number in range(repeats + 1):
         for function, kept in zip(functions, times, strict=True):
@@ -61,20 +61,20 @@ def in_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[fl
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Returns the seconds that one call takes."""
+    """Return the seconds that one call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def write_json(path: Path | None, values: Mapping[str, Any]) -> None:
-    """Writes values as JSON, where there is a path."""
+    """Write values as JSON, where there is a path."""
     if path is not None:
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def profile(graph: Path, inputs: Mapping[str, np.ndarray], threads: int, passes: int) -> Counter[str]:
-    """Returns the milliseconds of a pass by kind of operator, as ONNX Runtime's own profiler times them."""
+    """Return the milliseconds of a pass by kind of operator, as ONNX Runtime's own profiler times them."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.enable_profiling = threads, True
     settings.profile_file_prefix = str(graph.with_suffix(""))

@@ -24,7 +24,7 @@ DATA = Path(__file__).parents[1] / "recipes" / "data"
 
 
 def main() -> None:
-    """Measures all sizes and prints a table."""
+    """Measure all sizes and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="UTF-8, documents separated by blank lines")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 400])
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def repeat_text(source: Path | None, target: Path, size: int) -> int:
-    """Writes copies of a text, the last up to the document that reaches `size` bytes, and returns how many it took."""
+    """Write copies of a text, the last up to the document that reaches `size` bytes, and return how many it took."""
     copy = (source.read_bytes() if source is not None else "\n\n".join(recipe_sentences()).encode()) + b"\n\n"
     with target.open("wb") as file:
         while (left := size - file.tell()) > 0:
@@ -58,7 +58,7 @@ def repeat_text(source: Path | None, target: Path, size: int) -> int:
 
 
 def recipe_sentences() -> list[str]:
-    """Reads the sentences of the recipes' data."""
+    """Read the sentences of the recipes' data."""
     sentences = []
     for path in sorted(DATA.glob("*/train.tsv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -68,7 +68,7 @@ def recipe_sentences() -> list[str]:
 
 
 def measure(text: Path, model: str) -> dict[str, Any]:
-    """Tokenises a file in this process; memory in units of 10^6 bytes."""
+    """Tokenise a file in this process; memory in units of 10^6 bytes."""
     import numpy as np
     from transformers import AutoTokenizer
 
@@ -85,7 +85,7 @@ def measure(text: Path, model: str) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """Returns the most memory that this process has held so far; Linux counts it in KiB."""
+    """Return the most memory that this process has held so far; Linux counts it in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -32,7 +32,7 @@ HELD_OUT = 512
 
 
 def main() -> None:
-    """Trains a student by each initialisation and seed, and prints a table."""
+    """Train a student by each initialisation and seed, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/quickstart.yaml"))
     parser.add_argument("--teacher", type=Path, help="a fine-tuned teacher; without it one is made in runs/")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def prepare(options: argparse.Namespace) -> Run:
-    """Loads the recipe with its teacher, which is fine-tuned first where none is given."""
+    """Load the recipe with its teacher, which is fine-tuned first where none is given."""
     overrides = ["output_dir=runs/initialization"]
     if options.teacher:
         overrides.append(f"teacher.model={options.teacher.absolute()}")
@@ -92,7 +92,7 @@ def make_trainer(
     steps: int,
     seed: int,
 ) -> DistillationTrainer:
-    """Makes the trainer of one stage; the settings are the quickstart's, but for the number of steps."""
+    """Make the trainer of one stage; the settings are the quickstart's, but for the number of steps."""
     arguments = TrainingArguments(
         tempfile.gettempdir(),
         max_steps=steps,
@@ -124,7 +124,7 @@ def make_trainer(
 
 
 def learn(trainer: DistillationTrainer, metric: str, points: int) -> dict[int, float]:
-    """Trains, and returns the metric on held-out rows by step, that before the first included."""
+    """Train, and return the metric on held-out rows by step, that before the first included."""
     trainer.remove_callback(PrinterCallback)
     before = trainer.evaluate()[f"eval_{metric}"]
     trainer.args.eval_strategy = IntervalStrategy.STEPS
@@ -135,7 +135,7 @@ def learn(trainer: DistillationTrainer, metric: str, points: int) -> dict[int, f
 
 
 def table(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
-    """Formats the means over seeds as a Markdown table."""
+    """Format the means over seeds as a Markdown table."""
 
     def mean(name: str, metric: str, step: int) -> float:
         return statistics.mean(row[metric][step] for row in rows if row["initialization"] == name)

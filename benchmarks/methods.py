@@ -31,7 +31,7 @@ from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.recipe.context import CACHE
 from edgemin_hf.report.curves import Bars, draw_bars
-from edgemin_hf.utils.atomic_files import whole_folder
+from edgemin_hf.utils.atomic_files import atomic_folder
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "3x384": {"num_hidden_layers": 3, "layers": [1, 3, 6]},
@@ -50,25 +50,25 @@ METHODS: dict[str, tuple[dict[str, Any] | None, list[dict[str, Any]]]] = {
 
 
 def applies(student: str, method: str) -> bool:
-    """Returns whether a method can compare this student with the teacher: PKD's hidden states must be as wide."""
+    """Return whether a method can compare this student with the teacher: PKD's hidden states must be as wide."""
     return not (student != "3x384" and method == "pkd")
 
 
 def untrained(options: argparse.Namespace, student: str, seed: int) -> Path:
-    """Makes the student that all others start from."""
+    """Make the student that all others start from."""
     folder = options.output / "stage1" / f"{student}-untrained-{seed}"
     if not folder.is_dir():
         found = resolve_checkpoint(TEACHER).path
         set_seed(seed)
         made = create_student(AutoModel.from_pretrained(found, use_safetensors=True), **STUDENTS[student])
-        with whole_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             made.save_pretrained(partial)
             AutoTokenizer.from_pretrained(found).save_pretrained(partial)
     return folder
 
 
 def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -> Path:
-    """Runs the recipe of stage 1, and returns the folder of its student."""
+    """Run the recipe of stage 1, and return the folder of its student."""
     settings = METHODS[method][0]
     if settings is None:
         return untrained(options, student, seed)
@@ -87,7 +87,7 @@ def stage_1(options: argparse.Namespace, student: str, method: str, seed: int) -
 
 
 def on_task(options: argparse.Namespace, student: str, method: str, task: str, seed: int) -> float:
-    """Distils a student on a task, and returns the task's metric on the validation rows."""
+    """Distil a student on a task, and return the task's metric on the validation rows."""
     start, also = stage_1(options, student, method, seed), METHODS[method][1]
     if task == "stsb":  # a score has no classes to contrast
         also = [{**other, "contrast_weight": 0.0} if other["method"] == "mlkd_task" else other for other in also]
@@ -99,12 +99,12 @@ def on_task(options: argparse.Namespace, student: str, method: str, task: str, s
 
 
 def tasks_of(options: argparse.Namespace) -> RealTasks:
-    """Returns the tasks by this comparison's options."""
+    """Return the tasks by this comparison's options."""
     return RealTasks(options.data, options.output, options.rows, 2 * options.task_steps)
 
 
 def masked_lm_teacher(options: argparse.Namespace) -> Path:
-    """Gives the teacher a masked-LM head, trained on the raw text with all its own weights frozen."""
+    """Give the teacher a masked-LM head, trained on the raw text with all its own weights frozen."""
     folder = options.output / "masked-lm-teacher"
     if folder.is_dir():
         return folder
@@ -127,14 +127,14 @@ def masked_lm_teacher(options: argparse.Namespace) -> Path:
     print("masked-LM head, loss before:", trainer.evaluate()["eval_loss"], flush=True)
     trainer.train()
     print("masked-LM head, loss after:", trainer.evaluate()["eval_loss"], flush=True)
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     return folder
 
 
 def main() -> None:
-    """Runs everything that is not finished, and writes the table and the figure."""
+    """Run everything that is not finished, and write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with corpora/ and tasks/")
     parser.add_argument("--output", type=Path, default=Path("runs/methods"))
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, values: dict[tuple[str, str, str], list[float]]) -> None:
-    """Prints the table; writes it and the figure where that is asked for."""
+    """Print the table; writes it and the figure where that is asked for."""
     teachers = {task: tasks_of(options).teacher_value(task) for task in options.tasks}
     head = f"| student | method | {' | '.join(options.tasks)} | mean |\n| --- | --- |{' ---: |' * (len(teachers) + 1)}"
     rows = [head, table_row("6x384", "teacher", [[value] for value in teachers.values()])]
@@ -181,7 +181,7 @@ MARKER = "<!-- table: written by benchmarks/methods.py -->"
 
 
 def table_row(student: str, method: str, cells: list[list[float]]) -> str:
-    """Formats a row: the mean over seeds, and where there are several, their range."""
+    """Format a row: the mean over seeds, and where there are several, their range."""
 
     def show(found: list[float]) -> str:
         low, high = 100 * min(found), 100 * max(found)

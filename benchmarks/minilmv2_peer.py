@@ -56,7 +56,7 @@ TOLERANCE = 1e-5
 
 
 def main() -> None:
-    """Compares losses, then times, and prints two tables."""
+    """Compare losses, then times, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True, help="folder that bertdistiller was installed into")
     parser.add_argument("--threads", type=int, default=2)
@@ -97,19 +97,19 @@ def main() -> None:
 
 
 def our_trainer(teacher: PreTrainedModel, student: PreTrainedModel, folder: str) -> Trainer:
-    """Builds edgemin_hf's trainer."""
+    """Build edgemin_hf's trainer."""
     config = MiniLMv2Config(teacher_layer=TEACHER_LAYER, relation_heads=RELATION_HEADS)
     arguments = TrainingArguments(folder, use_cpu=True, report_to=[])
     return DistillationTrainer(student, teacher, arguments, distillation_config=config)
 
 
 def peer_trainer(peer: Path, teacher: PreTrainedModel, student: PreTrainedModel, folder: str) -> Trainer:
-    """Imports bertdistiller from a folder and builds its trainer.
+    """Import bertdistiller from a folder and build its trainer.
 
     Raises:
         SystemExit: If it can't be imported from there.
     """
-    # Behind all else, so that whatever came into the folder beside it takes no other package's place.
+    # After all else, so that whatever came into the folder beside it takes no other package's place.
     sys.path.append(str(peer.resolve()))
     try:
         package: Any = importlib.import_module("bertdistiller")
@@ -127,7 +127,7 @@ def peer_trainer(peer: Path, teacher: PreTrainedModel, student: PreTrainedModel,
 def compare_losses(
     name: str, ours: Trainer, theirs: Trainer, teacher: PreTrainedModel, student: PreTrainedModel
 ) -> dict[str, Any]:
-    """Computes both losses and gradients on one batch, in fp32 and without dropout.
+    """Compute both losses and gradients on one batch, in fp32 and without dropout.
 
     Raises:
         SystemExit: If the losses differ by more than `TOLERANCE` of their size.
@@ -153,7 +153,7 @@ def compare_losses(
 
 @contextmanager
 def peaked_relations(models: Sequence[PreTrainedModel], factor: float = 6.0) -> Iterator[None]:
-    """Makes attention weights larger for a while: relations of freshly made models are almost uniform."""
+    """Make attention weights larger for a while: relations of freshly made models are almost uniform."""
     parameters = [
         parameter
         for model in models
@@ -169,7 +169,7 @@ def peaked_relations(models: Sequence[PreTrainedModel], factor: float = 6.0) -> 
 
 
 def texts(sentences: int, documents: int) -> list[tuple[str, np.ndarray, int]]:
-    """Draws the lengths of the texts in tokens, [CLS] and [SEP] included; returns name, lengths and batch size."""
+    """Draw the lengths of the texts in tokens, [CLS] and [SEP] included; returns name, lengths and batch size."""
     generator = np.random.default_rng(0)
     sigma = 0.75
     tokens = generator.lognormal(np.log(250) - sigma**2 / 2, sigma, documents)
@@ -203,7 +203,7 @@ class Run:
 
 
 def runs_of(ours: Trainer, theirs: Trainer, lengths: np.ndarray, batch_size: int, bf16: bool) -> list[Run]:
-    """Lists what takes part: the peer as it comes first."""
+    """List what takes part: the peer as it comes first."""
     tokens = int(lengths.sum()) - 2 * len(lengths)
     shuffled = batches(lengths[np.random.default_rng(1).permutation(len(lengths))], batch_size)
     grouped = batches(lengths[list(LengthGroupedBatches(lengths, batch_size, seed=0))], batch_size)
@@ -222,7 +222,7 @@ def runs_of(ours: Trainer, theirs: Trainer, lengths: np.ndarray, batch_size: int
 
 
 def batches(lengths: Iterable[int], batch_size: int) -> list[list[int]]:
-    """Cuts lengths into batches."""
+    """Cut lengths into batches."""
     whole = [int(length) for length in lengths]
     return [whole[start : start + batch_size] for start in range(0, len(whole), batch_size)]
 
@@ -230,7 +230,7 @@ def batches(lengths: Iterable[int], batch_size: int) -> list[list[int]]:
 def pass_over(
     name: str, runs: list[Run], step: Callable[[Trainer, dict[str, Tensor], bool], None]
 ) -> list[dict[str, Any]]:
-    """Runs all passes in turns, a step of each at a time, and prints and returns a row for each."""
+    """Run all passes in turns, a step of each at a time, and print and return a row for each."""
     for run in runs:
         step(run.trainer, inputs_of(run.batches[0]), run.bf16)
     for steps in zip_longest(*(run.batches for run in runs)):

@@ -4,7 +4,7 @@
 
 all-MiniLM-L6-v2 is fine-tuned on each task, then loses a quarter, a half and three quarters of its heads and
 feed-forward neurons: at once, chosen by each saliency and by chance, and nothing more; then with as many steps of
-distillation from the fine-tuned model behind it; then, for one saliency of each kind, masked gradually while it learns.
+distillation from the fine-tuned model after it; then, for one saliency of each kind, masked gradually while it learns.
 FOLDER is that of benchmarks/methods.py. Nothing is chosen on the rows that are measured. What is finished is not run
 again.
 """
@@ -51,7 +51,7 @@ VARIANTS = [
 
 
 def measure(tasks: RealTasks, task: str, variant: Variant, sparsity: float, options: argparse.Namespace) -> float:
-    """Prunes a task's fine-tuned model, and returns the metric."""
+    """Prune a task's fine-tuned model, and return the metric."""
     shares = {"head_sparsity": sparsity, "ffn_sparsity": sparsity}
     steps = {"max_steps": options.steps if variant.trains else 0, "learning_rate": tasks.learning_rate(task)}
     name = f"{variant.name.replace(', ', '-').replace(' ', '-')}-{'trained' if variant.trains else 'once'}-{sparsity}"
@@ -59,14 +59,14 @@ def measure(tasks: RealTasks, task: str, variant: Variant, sparsity: float, opti
 
 
 def main() -> None:
-    """Runs everything that is not finished, and writes the tables and the figures."""
+    """Run everything that is not finished, and write the tables and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with tasks/")
     parser.add_argument("--output", type=Path, default=Path("runs/pruning"))
     parser.add_argument("--tasks", nargs="+", default=["sst2", "banking77"], choices=["sst2", "banking77"])
     parser.add_argument("--rows", type=int, default=20000, help="training rows of a task, at most")
     parser.add_argument("--teacher-steps", type=int, default=1500, help="steps of fine-tuning, of 32 rows")
-    parser.add_argument("--steps", type=int, default=200, help="steps of distillation behind the removal, of 32 rows")
+    parser.add_argument("--steps", type=int, default=200, help="steps of distillation after the removal, of 32 rows")
     parser.add_argument("--write", type=Path, help="write the tables into this Markdown file, the figures beside it")
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -86,11 +86,11 @@ def main() -> None:
 def report(
     tasks: RealTasks, task: str, values: dict[tuple[str, bool, str, float], float], options: argparse.Namespace
 ) -> list[str]:
-    """Returns a task's table, and draws its two figures where there is a file to write."""
+    """Return a task's table, and draw its two figures where there is a file to write."""
     whole, rows = tasks.teacher_value(task), rows_measured(tasks, task)
     table = ["| saliency | training | 25% | 50% | 75% |", "| --- | --- | ---: | ---: | ---: |"]
     pictures = []
-    for trains, training, file in ((False, "none", "at_once"), (True, f"{options.steps} steps", "trained")):
+    for trains, training, file in ((False, "none", "one_shot"), (True, f"{options.steps} steps", "trained")):
         names = [variant.name for variant in VARIANTS if variant.trains == trains]
         found = {name: [values[task, trains, name, sparsity] for sparsity in SPARSITIES] for name in names}
         for name, cells in found.items():
@@ -104,25 +104,25 @@ def report(
 
 
 def rows_measured(tasks: RealTasks, task: str) -> int:
-    """Counts the rows that a task is measured on."""
+    """Count the rows that a task is measured on."""
     file = Path(tasks.recipe(task, [])["task"]["validation_file"])
     return len(file.read_text(encoding="utf-8").splitlines()) - 1
 
 
 def bounds(value: float, rows: int) -> tuple[float, float]:
-    """Returns Wilson's 95% interval of an accuracy."""
+    """Return Wilson's 95% interval of an accuracy."""
     found = binomtest(round(value * rows), rows).proportion_ci(0.95, method="wilson")
     return found.low, found.high
 
 
 def cell(value: float, rows: int) -> str:
-    """Formats an accuracy and its interval, in percent."""
+    """Format an accuracy and its interval, in percent."""
     low, high = bounds(value, rows)
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def draw(found: dict[str, list[float]], whole: float, rows: int, title: str) -> str:
-    """Draws accuracy against sparsity, each saliency from the whole model on, with 95% intervals."""
+    """Draw accuracy against sparsity, each saliency from the whole model on, with 95% intervals."""
     curves = []
     for index, (name, cells) in enumerate(found.items()):
         y = [whole, *cells]

@@ -48,7 +48,7 @@ Name = tuple[str, float]
 
 
 def main() -> None:
-    """Exports all graphs, times them in turns, and prints a table and what it says about 50%."""
+    """Export all graphs, time them in turns, and print a table and what it says about 50%."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
@@ -71,19 +71,19 @@ def main() -> None:
 
 
 def inputs() -> dict[str, np.ndarray]:
-    """Returns one text of random token ids."""
+    """Return one text of random token ids."""
     ids = np.random.default_rng(0).integers(1000, 30000, (1, LENGTH))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
 def counts(sparsity: float) -> tuple[int, int]:
-    """Returns how many heads and neurons of a layer stay."""
+    """Return how many heads and neurons of a layer stay."""
     config = PruningConfig(head_sparsity=sparsity, ffn_sparsity=sparsity)
     return config.kept_heads(SHAPE["num_attention_heads"]), config.kept_neurons(SHAPE["intermediate_size"])
 
 
 def write_graphs(folder: Path, config: BertConfig) -> dict[Name, Path]:
-    """Writes the graphs of all kinds and sparsities."""
+    """Write the graphs of all kinds and sparsities."""
     graphs: dict[Name, Path] = {}
 
     def write(kind: str, sparsity: float, model: BertForSequenceClassification) -> None:
@@ -109,7 +109,7 @@ def write_graphs(folder: Path, config: BertConfig) -> dict[Name, Path]:
 
 
 def dense(config: BertConfig, heads: int, neurons: int) -> BertForSequenceClassification:
-    """Builds a model that had these shapes from the beginning, without this package's surgery."""
+    """Build a model that had these shapes from the beginning, without this package's surgery."""
     config = copy.deepcopy(config)
     config.intermediate_size = neurons
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
@@ -123,7 +123,7 @@ def dense(config: BertConfig, heads: int, neurons: int) -> BertForSequenceClassi
 
 
 def flops(sparsity: float, layers: int) -> float:
-    """Counts the operations of the layers' products for one text: two for a multiplication and an addition."""
+    """Count the operations of the layers' products for one text: two for a multiplication and an addition."""
     heads, neurons = counts(sparsity)
     width, context = SHAPE["hidden_size"], heads * HEAD_SIZE
     weights = LENGTH * (4 * width * context + 2 * width * neurons)
@@ -131,7 +131,7 @@ def flops(sparsity: float, layers: int) -> float:
 
 
 def rows_of(ms: dict[Name, float], layers: int) -> list[dict[str, Any]]:
-    """Returns a row a sparsity; milliseconds are of the layers, ratios to the whole model's."""
+    """Return a row a sparsity; milliseconds are of the layers, ratios to the whole model's."""
     rest = {"fp32": ms["fp32", 1.0], "int8": ms["int8", 1.0], "dense": ms["fp32", 1.0]}
     rows = []
     for sparsity in SPARSITIES:
@@ -147,7 +147,7 @@ def rows_of(ms: dict[Name, float], layers: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Formats the rows as a Markdown table."""
+    """Format the rows as a Markdown table."""
     lines = [
         "| sparsity | heads, FFN | MFLOPs | ratio | fp32 (ms) | ratio | INT8 (ms) | ratio | dense, fp32 (ms) |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -164,7 +164,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def verdict(kind: str, half: dict[str, Any], graphs: dict[Name, Path], options: argparse.Namespace) -> str:
-    """Says whether 50% reaches the goal; if not, which operators take the time that does not shrink."""
+    """Say whether 50% reaches the goal; if not, which operators take the time that does not shrink."""
     ratio = half[f"{kind}_ratio"]
     said = f"{kind}: 50% of heads and neurons make the layers {ratio:.2f}x as fast, of FLOPs {half['flop_ratio']:.2f}x"
     if ratio >= GOAL:

@@ -102,7 +102,7 @@ class Comparison:
         ]
 
     def baselines(self) -> dict[str, Outcome]:
-        """Predicts with the fp32 model and with Optimum's two post-training quantisations of it."""
+        """Predict with the fp32 model and with Optimum's two post-training quantisations of it."""
         folder = self.output / "optimum"
         if not folder.is_dir():
             export_baseline(self.teacher, folder)
@@ -122,7 +122,7 @@ class Comparison:
         }
 
     def predicted(self, name: str, graph: Path) -> np.ndarray:
-        """Predicts the measured rows with a graph, once for all."""
+        """Predict the measured rows with a graph, once for all."""
         file = self._predictions(name)
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class Comparison:
         return self.output / "predictions" / f"{file_name(name)}.safetensors"
 
     def outcome(self, variant: Variant) -> Outcome | None:
-        """Makes a variant from every seed, and predicts with its graphs; None where nothing is there to predict."""
+        """Make a variant from every seed, and predict with its graphs; None where nothing is there to predict."""
         steps = self.steps if variant.trains else 0
         stage = {"stage": "quantize", "max_steps": steps, "learning_rate": 5e-5, **variant.settings}
         found, sizes, seconds = [], [], []
@@ -155,12 +155,12 @@ class Comparison:
         return Outcome(np.stack(found), max(sizes), float(np.mean(seconds))) if found else None
 
     def metric(self, predictions: np.ndarray) -> np.ndarray:
-        """Computes the task's metric of predictions (..., rows)."""
+        """Compute the task's metric of predictions (..., rows)."""
         labels = np.broadcast_to(self.labels, predictions.shape)
         return METRICS[self.run.task.metric].compute(labels, predictions)
 
     def row(self, name: str, outcome: Outcome, whole: np.ndarray) -> str:
-        """Formats a row of the table; `whole` are the fp32 model's predictions (rows,)."""
+        """Format a row of the table; `whole` are the fp32 model's predictions (rows,)."""
         values, reference = self.metric(outcome.predictions), float(self.metric(whole))
         value = f"{100 * values.mean():.2f}"
         if len(values) > 1:
@@ -172,7 +172,7 @@ class Comparison:
         return f"| {name} | {value} | {share} | {difference} | {outcome.size_bytes / 1e6:.1f} | {made} |"
 
     def interval(self, predictions: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
-        """Returns the 95% interval of the difference to fp32, times 100: a bootstrap over rows, paired."""
+        """Return the 95% interval of the difference to fp32, times 100: a bootstrap over rows, paired."""
         rows = np.random.default_rng(0).integers(0, len(whole), (RESAMPLES, len(whole)))
         compute, labels = METRICS[self.run.task.metric].compute, self.labels[rows]
         ours = np.mean([compute(labels, one[rows]) for one in predictions], axis=0)
@@ -181,19 +181,19 @@ class Comparison:
 
 
 def run_of(tasks: RealTasks, task: str, name: str | None = None) -> Run:
-    """Opens the finished run of a task's variant; without a name that of its fp32 model."""
+    """Open the finished run of a task's variant; without a name that of its fp32 model."""
     output = tasks.output / "teachers" / task if name is None else tasks.output / "tasks" / f"{task}-{name}"
     recipe, settings = load_recipe(output.with_suffix(".yaml"))
     return Run(recipe, settings, output.parent, output)
 
 
 def file_name(name: str) -> str:
-    """Makes a file's name of a variant's."""
+    """Make a file's name of a variant's."""
     return name.replace(",", "").replace(" ", "-")
 
 
 def main() -> None:
-    """Runs everything that is not finished, and writes the tables."""
+    """Run everything that is not finished, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = ["sst2", "banking77", "stsb", "rte"]
     parser.add_argument("--data", type=Path, required=True, help="folder with tasks/")
@@ -222,7 +222,7 @@ def main() -> None:
 
 
 def table(comparison: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
-    """Returns a task's table."""
+    """Return a task's table."""
     metric = METRICS[comparison.run.task.metric]
     head = f"| | {metric.title} {metric.unit} | % of fp32 | difference [95%, paired] | MB | seconds to make |"
     whole = outcomes[FP32].predictions[0]

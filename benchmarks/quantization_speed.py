@@ -41,7 +41,7 @@ MARKER = "<!-- table: written by benchmarks/quantization_speed.py -->"
 
 
 def main() -> None:
-    """Makes all graphs, times them, and prints tables."""
+    """Make all graphs, time them, and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=20)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def write_graphs(folder: Path) -> dict[str, Path]:
-    """Writes the graphs: Optimum's of the plain model, then ours."""
+    """Write the graphs: Optimum's of the plain model, then ours."""
     checkpoint = resolve_checkpoint(MODEL).path
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.backend_tokenizer.no_padding()
@@ -97,14 +97,14 @@ def write_graphs(folder: Path) -> dict[str, Path]:
 
 
 def quantize(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: QuantizationConfig) -> None:
-    """Quantises a model after training, in place, with ranges from a few sentences."""
+    """Quantise a model after training, in place, with ranges from a few sentences."""
     prepare_qat(model, config)
     batch = dict(tokenizer(list(SAMPLE_TEXTS), padding=True, return_tensors="pt"))
     calibrate(model, [batch], lambda batch: model(**batch))
 
 
 def inputs(batch: int, length: int) -> dict[str, np.ndarray]:
-    """Returns a batch of random token ids."""
+    """Return a batch of random token ids."""
     ids = np.random.default_rng(0).integers(1000, 30000, (batch, length))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
@@ -112,7 +112,7 @@ def inputs(batch: int, length: int) -> dict[str, np.ndarray]:
 def measured(
     graphs: Mapping[str, Path], threads: int, shape: tuple[int, int], options: argparse.Namespace
 ) -> dict[str, float]:
-    """Returns each graph's median milliseconds of a batch."""
+    """Return each graph's median milliseconds of a batch."""
     runners: dict[tuple[str], Runner] = {(name,): OnnxRunner(path, threads) for name, path in graphs.items()}
     if options.openvino:
         runners |= {(f"{name}, in OpenVINO",): OpenVinoRunner(graphs[name], threads) for name in (FP32, OURS)}
@@ -123,7 +123,7 @@ def measured(
 
 
 def table(times: Mapping[tuple[int, tuple[int, int]], Mapping[str, float]], sizes: Mapping[str, int]) -> list[str]:
-    """Returns a Markdown table: a row a graph, a column a case; ratios are to ONNX Runtime's fp32."""
+    """Return a Markdown table: a row a graph, a column a case; ratios are to ONNX Runtime's fp32."""
     cases = [f"{threads} thread{'s' * (threads > 1)}, {b} x {n}" for threads, (b, n) in times]
     lines = [f"| ms (times as fast as fp32) | MB | {' | '.join(cases)} |", f"| --- {'| ---: ' * (len(cases) + 1)}|"]
     for name in next(iter(times.values())):
@@ -134,7 +134,7 @@ def table(times: Mapping[tuple[int, tuple[int, int]], Mapping[str, float]], size
 
 
 def breakdown(ours: Counter[str], kernels: Mapping[str, int]) -> list[str]:
-    """Says where our INT8 graph spends its time, and which quantised kernels it runs."""
+    """Say where our INT8 graph spends its time, and which quantised kernels it runs."""
     total = sum(ours.values())
     shares = [
         f"{op} {ms / total:.0%}" for op, ms in sorted(ours.items(), key=lambda item: -item[1]) if ms > total / 100

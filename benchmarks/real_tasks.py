@@ -14,7 +14,7 @@ import yaml
 
 from edgemin_hf.recipe.runner import run_recipe
 from edgemin_hf.recipe.yaml_file import load_recipe
-from edgemin_hf.utils.atomic_files import write_whole
+from edgemin_hf.utils.atomic_files import write_atomic
 
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ class RealTasks:
     learning_rates: Mapping[str, float] = field(default_factory=lambda: LEARNING_RATES)
 
     def recipe(self, task: str, stages: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns what the recipes of a task share; its validation rows are those that it is measured on."""
+        """Return what the recipes of a task share; its validation rows are those that it is measured on."""
         dev = str(self.data.absolute() / "tasks" / task / MEASURED_ON.get(task, "dev.tsv"))
         label = "score" if task == "stsb" else "label"
         files = {"train_file": str(self._some_rows(task)), "validation_file": dev, "test_file": dev}
@@ -61,26 +61,26 @@ class RealTasks:
         if not file.is_file():
             header, *rows = (self.data / "tasks" / task / "train.tsv").read_text(encoding="utf-8").splitlines()
             chosen = sorted(np.random.default_rng(0).permutation(len(rows))[: self.rows])
-            write_whole(file, "\n".join([header, *(rows[index] for index in chosen)]) + "\n")
+            write_atomic(file, "\n".join([header, *(rows[index] for index in chosen)]) + "\n")
         return file
 
     def finetuned(self, task: str) -> Path:
-        """Fine-tunes the teacher on a task, once for all, and returns its folder."""
+        """Fine-tune the teacher on a task, once for all, and return its folder."""
         output = self.output / "teachers" / task
         stage = {"stage": "finetune", "max_steps": self.teacher_steps, "learning_rate": self.learning_rate(task)}
         run_once(self.recipe(task, [stage]), output, seed=0)
         return output / "teacher"
 
     def learning_rate(self, task: str) -> float:
-        """Returns the learning rate of a task, for teachers and students."""
+        """Return the learning rate of a task, for teachers and students."""
         return self.learning_rates.get(task, 3e-4)
 
     def teacher_value(self, task: str) -> float:
-        """Returns the metric of a task's teacher."""
+        """Return the metric of a task's teacher."""
         return record_of(self.output / "teachers" / task, "finetune")["after"]
 
     def learn(self, name: str, task: str, stage: dict[str, Any], seed: int, **settings: Any) -> dict[str, Any]:
-        """Runs a stage that learns from the task's teacher, and returns its record.
+        """Run a stage that learns from the task's teacher, and return its record.
 
         Args:
             name: Name of the run.
@@ -103,7 +103,7 @@ class RealTasks:
 
 
 def run_once(recipe: dict[str, Any], output: Path, seed: int) -> None:
-    """Runs a recipe whose last stage has not finished yet."""
+    """Run a recipe whose last stage has not finished yet."""
     last = output / "stages" / f"{recipe['stages'][-1]['stage']}.json"
     if last.is_file() and json.loads(last.read_text(encoding="utf-8"))["finished"]:
         return
@@ -116,5 +116,5 @@ def run_once(recipe: dict[str, Any], output: Path, seed: int) -> None:
 
 
 def record_of(output: Path, stage: str) -> dict[str, Any]:
-    """Reads what a stage wrote down."""
+    """Read what a stage wrote down."""
     return json.loads((output / "stages" / f"{stage}.json").read_text(encoding="utf-8"))

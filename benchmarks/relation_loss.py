@@ -3,7 +3,7 @@
     python benchmarks/relation_loss.py [--threads 2] [--steps 8] [--output FILE]
 
 The bound is the teacher's forward pass to the compared layer's projections, and the student's forward and backward to
-its own last ones, with a mean of squares in the place of the loss. The loss alone is its forward and backward from
+its own last ones, with a mean of squares instead of the loss. The loss alone is its forward and backward from
 given projections. All three are timed in turns in one run, in fp32.
 """
 
@@ -22,7 +22,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 def main() -> None:
-    """Times all cases and prints a table."""
+    """Time all cases and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8)
@@ -35,15 +35,15 @@ def main() -> None:
 
     def both(inputs: dict[str, Tensor]) -> tuple[Recording, Recording]:
         with torch.no_grad():
-            theirs = recorded(teacher, objective.teacher_taps, inputs)
-        return recorded(student, objective.student_taps, inputs), theirs
+            theirs = recorded(teacher, objective.teacher_activations, inputs)
+        return recorded(student, objective.student_activations, inputs), theirs
 
     def loss(ours: Recording, theirs: Recording, inputs: dict[str, Tensor]) -> None:
         torch.stack(list(objective(ours, theirs, inputs).values())).sum().backward()
         student.zero_grad()
 
     def bound(ours: Recording) -> None:
-        torch.stack([tensor.square().mean() for tensor in ours.taps.values()]).sum().backward()
+        torch.stack([tensor.square().mean() for tensor in ours.activations.values()]).sum().backward()
         student.zero_grad()
 
     rows = []
@@ -51,7 +51,9 @@ def main() -> None:
     for name, lengths in CASES.items():
         inputs = inputs_of(lengths)
         given, theirs = both(inputs)
-        given.taps = {tap: tensor.detach().requires_grad_() for tap, tensor in given.taps.items()}
+        given.activations = {
+            activation: tensor.detach().requires_grad_() for activation, tensor in given.activations.items()
+        }
         step_s, bound_s, loss_s = in_turns(
             [
                 lambda i=inputs: loss(*both(i), i),

@@ -29,7 +29,7 @@ Side = dict[str, Tensor]
 
 
 def main() -> None:
-    """Measures both and prints a table."""
+    """Measure both and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def projections(batch: int, length: int) -> tuple[Side, Side]:
-    """Makes random projections of a student, which want gradients, and of a teacher."""
+    """Make random projections of a student, which want gradients, and of a teacher."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         {name: torch.randn(batch, length, width, generator=generator) for name in "qkv"} for width in WIDTHS.values()
@@ -70,13 +70,13 @@ def projections(batch: int, length: int) -> tuple[Side, Side]:
 
 
 def chunked(student: Side, teacher: Side) -> Tensor:
-    """Computes the loss as edgemin_hf does."""
+    """Compute the loss as edgemin_hf does."""
     mask = torch.ones(student["q"].shape[:2], dtype=torch.long)
     return minilmv2_loss(student, teacher, mask, HEADS)
 
 
 def whole_maps(student: Side, teacher: Side) -> Tensor:
-    """Computes the loss as the paper writes it, by operations on all relation maps of all heads at once."""
+    """Compute the loss as the paper writes it, by operations on all relation maps of all heads at once."""
     losses = []
     for name in "qkv":
         target = relation(teacher[name]).softmax(dim=-1)
@@ -86,7 +86,7 @@ def whole_maps(student: Side, teacher: Side) -> Tensor:
 
 
 def relation(projection: Tensor) -> Tensor:
-    """Returns the scaled products of all tokens (batch, heads, length, length)."""
+    """Return the scaled products of all tokens (batch, heads, length, length)."""
     heads = projection.unflatten(-1, (HEADS, -1)).transpose(1, 2)
     return heads @ heads.transpose(-1, -2) / heads.shape[-1] ** 0.5
 
@@ -95,7 +95,7 @@ LOSSES: dict[str, Callable[[Side, Side], Tensor]] = {"whole maps": whole_maps, "
 
 
 def peak_mb(name: str, batch: int, length: int, threads: int) -> float:
-    """Returns what this process holds at most in one forward and backward, less what it held before (10^6 bytes)."""
+    """Return what this process holds at most in one forward and backward, less what it held before (10^6 bytes)."""
     torch.set_num_threads(threads)
     LOSSES[name](*projections(1, 8)).backward()
     student, teacher = projections(batch, length)
@@ -106,7 +106,7 @@ def peak_mb(name: str, batch: int, length: int, threads: int) -> float:
 
 
 def status_mb(key: str) -> float:
-    """Reads a number of /proc/self/status, which counts in KiB."""
+    """Read a number of /proc/self/status, which counts in KiB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024 / 1e6
 

@@ -57,7 +57,7 @@ class SaturatingPairs:
         self.rows, self.columns = torch.nonzero((high > LARGEST) | (low < LEAST), as_tuple=True)
 
     def cut_off(self, x: Tensor) -> Tensor:
-        """Returns what saturation adds to the integer product of inputs (tokens, inputs): (tokens, outputs)."""
+        """Return what saturation adds to the integer product of inputs (tokens, inputs): (tokens, outputs)."""
         layer = self.layer
         zero = layer.input_zero_point.to(x.dtype)
         integers = torch.clamp(torch.round(x / layer.input_scale) + zero, 0, 255).int()
@@ -73,7 +73,7 @@ class SaturatingPairs:
 
 @contextmanager
 def saturating(model: nn.Module) -> Iterator[list[SaturatingPairs]]:
-    """Makes the integer layers of a model compute as `vpmaddubsw` would."""
+    """Make the integer layers of a model compute as `vpmaddubsw` would."""
     layers = [module for module in model.modules() if isinstance(module, IntegerLinear)]
     pairs = [SaturatingPairs(layer) for layer in layers]
 
@@ -94,14 +94,14 @@ def saturating(model: nn.Module) -> Iterator[list[SaturatingPairs]]:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, batches: Sequence[Batch]) -> np.ndarray:
-    """Returns a model's logits (rows, labels)."""
+    """Return a model's logits (rows, labels)."""
     return torch.cat([model(**batch).logits for batch in batches]).numpy()
 
 
 def measure(
     model: PreTrainedModel, batches: Sequence[Batch], labels: np.ndarray, plain: np.ndarray
 ) -> dict[str, float]:
-    """Compares the integer form of a calibrated model with what saturation makes of it.
+    """Compare the integer form of a calibrated model with what saturation makes of it.
 
     Args:
         model: The model, prepared and calibrated.
@@ -130,7 +130,7 @@ def measure(
 
 
 def main() -> None:
-    """Measures with and without `reduce_range` and prints a table."""
+    """Measure with and without `reduce_range` and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of a fine-tuned classifier and its tokenizer")
     parser.add_argument("table", type=Path, help="its development rows: .tsv, .csv, .jsonl or .parquet")

@@ -15,7 +15,7 @@ from edgemin_hf import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
         arguments: The arguments; None takes the process's own.
@@ -166,9 +166,9 @@ def _benchmark(options: argparse.Namespace) -> None:
     )
     print(summary_table(benchmark))
     if options.output:
-        from edgemin_hf.utils.atomic_files import write_whole
+        from edgemin_hf.utils.atomic_files import write_atomic
 
-        write_whole(options.output, json.dumps(benchmark, indent=2) + "\n")
+        write_atomic(options.output, json.dumps(benchmark, indent=2) + "\n")
 
 
 def _sensitivity(options: argparse.Namespace) -> None:

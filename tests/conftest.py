@@ -11,7 +11,7 @@ os.environ["CI"] = "true"
 
 @pytest.fixture(autouse=True)
 def no_precision_left_over():
-    """TrainingArguments leaves its mixed precision in the environment, where the next one in the process finds it."""
+    """TrainingArgument leaves its mixed precision in the environment, where the next one in the process finds it."""
     yield
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     AcceleratorState._reset_state()

@@ -26,7 +26,7 @@ from edgemin_hf.utils.extras import check_extra
 def benchmark_artefact(
     artefact: Path, teacher: Path | None, texts: Path | None, *, threads: int, rounds: int, openvino: bool = False
 ) -> dict[str, Any]:
-    """Measures latency and size of an artefact, and of its teacher where one is given.
+    """Measure latency and size of an artefact, and of its teacher where one is given.
 
     Args:
         artefact: Folder with `model.safetensors`, the tokenizer and both graphs.

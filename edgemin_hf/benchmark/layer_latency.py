@@ -20,7 +20,7 @@ from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.export.onnx import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position, shape_of
-from edgemin_hf.modeling.pruned_shape import whole
+from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.config import group_size
 
@@ -66,26 +66,26 @@ class LatencyTable:
         self._heads, self._neurons = ((ms - ms[0]) / sum(self._calls) for ms in (heads, neurons))
 
     def heads(self, layer: int, count: int) -> float:
-        """Returns the milliseconds of a layer's heads, beyond those of the fewest."""
+        """Return the milliseconds of a layer's heads, beyond those of the fewest."""
         return self._calls[layer] * float(self._heads[count])
 
     def neurons(self, layer: int, count: int) -> float:
-        """Returns the milliseconds of a layer's neurons, beyond those of the fewest."""
+        """Return the milliseconds of a layer's neurons, beyond those of the fewest."""
         return self._calls[layer] * float(self._neurons[count])
 
     def state(self) -> dict[str, Tensor]:
-        """Returns what was measured: the arguments that make the same table again."""
+        """Return what was measured: the arguments that make the same table again."""
         return self._state
 
 
 def _of_every_count(measured: Tensor) -> np.ndarray:
-    """Returns the milliseconds at each count from 0 to the largest, in rising order."""
+    """Return the milliseconds at each count from 0 to the largest, in rising order."""
     counts, ms = measured.double().numpy().T
     return np.interp(np.arange(int(counts[-1]) + 1), counts, np.maximum.accumulate(ms))
 
 
 def measure_latency_table(model: PreTrainedModel) -> LatencyTable:
-    """Measures on this machine what heads and neurons of a model cost: half a minute for one of 6 x 384.
+    """Measure on this machine what heads and neurons of a model cost: half a minute for one of 6 x 384.
 
     Encoders of its family, depth and widths with random weights, without a head, are exported and run in ONNX Runtime:
     fp32, one thread, a batch of one text. They take turns, so that a change of the machine's speed meets all of them.
@@ -117,7 +117,7 @@ def measure_latency_table(model: PreTrainedModel) -> LatencyTable:
 
 
 def _config_to_measure(config: PretrainedConfig) -> PretrainedConfig:
-    config = whole(config)
+    config = unpruned(config)
     config.vocab_size, config.pad_token_id = min(config.vocab_size, _VOCABULARY), 0
     return config
 
@@ -127,7 +127,7 @@ Counts = tuple[int, int]
 
 
 def _shapes(config: PretrainedConfig) -> tuple[Counts, list[Counts], list[Counts]]:
-    """Returns the full shape, those with fewer heads and those with fewer neurons, the full one last in both."""
+    """Return the full shape, those with fewer heads and those with fewer neurons, the full one last in both."""
     _, _, heads, neurons = shape_of(config)
     some_heads, some_neurons = _some(heads, 1), _some(neurons, group_size(neurons))
     return (heads, neurons), [(count, neurons) for count in some_heads], [(heads, count) for count in some_neurons]
@@ -138,7 +138,7 @@ def _some(full: int, step: int) -> list[int]:
 
 
 def encoder_of_shape(config: PretrainedConfig, heads: int, neurons: int) -> PreTrainedModel:
-    """Builds an encoder without a head, with random weights and as many heads and neurons in each layer.
+    """Build an encoder without a head, with random weights and as many heads and neurons in each layer.
 
     Args:
         config: The configuration of a model that has more of both.

@@ -32,14 +32,14 @@ _PACKAGES = (
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[Inputs]:
-    """Tokenises texts or pairs one by one, without padding, cut after 128 tokens."""
+    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens."""
     longest = min(128, tokenizer.model_max_length)
     encoded = (tokenizer([text], truncation=True, max_length=longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 
 def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
-    """Returns the weight file of each row of a model: its checkpoint and its two graphs, the second as it was made."""
+    """Return the weight file of each row of a model: its checkpoint and its two graphs, the second as it was made."""
     precision = "int4" if (graphs / INT4_GRAPH).is_file() else "int8"
     return {
         (model, "pytorch", "fp32"): checkpoint / "model.safetensors",
@@ -49,7 +49,7 @@ def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
 
 
 def in_openvino(files: Mapping[Row, Path]) -> dict[Row, Path]:
-    """Returns the rows that run the graphs of ONNX Runtime's rows in OpenVINO."""
+    """Return the rows that run the graphs of ONNX Runtime's rows in OpenVINO."""
     return {
         (model, "openvino", precision): file
         for (model, runtime, precision), file in files.items()
@@ -58,7 +58,7 @@ def in_openvino(files: Mapping[Row, Path]) -> dict[Row, Path]:
 
 
 def load_runner(row: Row, file: Path, threads: int) -> Runner:
-    """Loads a row's model for running in its runtime."""
+    """Load a row's model for running in its runtime."""
     if row[1] == "pytorch":
         return PyTorchRunner(file.parent, threads)
     return OpenVinoRunner(file, threads) if row[1] == "openvino" else OnnxRunner(file, threads)
@@ -67,7 +67,7 @@ def load_runner(row: Row, file: Path, threads: int) -> Runner:
 def measure_latency(
     runners: Mapping[Name, Runner], inputs: Mapping[Any, Sequence[Inputs]], rounds: int, progress: str = "Latency"
 ) -> dict[Name, np.ndarray]:
-    """Times the forward pass of every model on the same texts, one at a time.
+    """Time the forward pass of every model on the same texts, one at a time.
 
     Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
     them; a first round warms up and is not counted.
@@ -96,12 +96,12 @@ def measure_latency(
 
 
 def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> np.ndarray:
-    """Runs all inputs, one at a time as they would be served, and returns the logits (inputs, labels)."""
+    """Run all inputs, one at a time as they would be served, and return the logits (inputs, labels)."""
     return np.concatenate([runner.run(runner.prepare(one)) for one in tqdm(inputs, desc=progress, unit="example")])
 
 
 def parameters_of(file: Path) -> int:
-    """Counts the parameters in a graph's initialisers, or in a checkpoint's tensors."""
+    """Count the parameters in a graph's initialisers, or in a checkpoint's tensors."""
     if file.suffix == ".onnx":
         return count_parameters(file)
     with safe_open(file, "pt") as tensors:
@@ -114,7 +114,7 @@ def benchmark_rows(
     threads: int,
     results: Mapping[Row, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Builds the rows of `benchmark.json`.
+    """Build the rows of `benchmark.json`.
 
     Args:
         files: Weight file of each row.
@@ -143,7 +143,7 @@ def benchmark_rows(
 
 
 def environment(threads: int, *more_packages: str) -> dict[str, Any]:
-    """Describes the machine and the versions behind a measurement, those of further packages too."""
+    """Describe the machine and the versions behind a measurement, those of further packages too."""
     return {
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -157,7 +157,7 @@ def environment(threads: int, *more_packages: str) -> dict[str, Any]:
 
 
 def cpu_flags() -> set[str]:
-    """Returns the processor's feature flags as Linux names them; none on other systems."""
+    """Return the processor's feature flags as Linux names them; none on other systems."""
     return set(_cpu_info("flags")[0].split()) if _cpu_info("flags") else set()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
 
 Inputs = Mapping[str, np.ndarray]
@@ -18,7 +18,7 @@ Inputs = Mapping[str, np.ndarray]
 
 
 class PyTorchRunner:
-    """Runs a checkpoint in PyTorch: fp32, inference mode, and SDPA attention where the family has it (the default).
+    """Run a checkpoint in PyTorch: fp32, inference mode, and SDPA attention where the family has it (the default).
 
     Args:
         folder: The checkpoint.
@@ -31,17 +31,17 @@ class PyTorchRunner:
         self.model.eval()
 
     def prepare(self, inputs: Inputs) -> Any:
-        """Turns inputs into what `run` takes, outside of the measured time."""
-        return accepted(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
+        """Turn inputs into what `run` takes, outside of the measured time."""
+        return filter_forward_inputs(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
     def run(self, prepared: Any) -> np.ndarray:
-        """Returns the logits (1, labels)."""
+        """Return the logits (1, labels)."""
         with torch.inference_mode():
             return self.model(**prepared).logits.numpy()
 
 
 class OnnxRunner:
-    """Runs a graph in ONNX Runtime on the CPU.
+    """Run a graph in ONNX Runtime on the CPU.
 
     Args:
         graph: The ONNX file.
@@ -56,16 +56,16 @@ class OnnxRunner:
         self.names = [node.name for node in self.session.get_inputs()]
 
     def prepare(self, inputs: Inputs) -> Any:
-        """Turns inputs into what `run` takes, outside of the measured time."""
+        """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
     def run(self, prepared: Any) -> np.ndarray:
-        """Returns the logits (1, labels)."""
+        """Return the logits (1, labels)."""
         return self.session.run(None, prepared)[0]
 
 
 class OpenVinoRunner:
-    """Runs a graph in OpenVINO on the CPU; needs the package openvino, which the extra `openvino` brings.
+    """Run a graph in OpenVINO on the CPU; needs the package openvino, which the extra `openvino` brings.
 
     Float operations run in float32, as in the other runtimes: by itself OpenVINO takes bfloat16 where the CPU has it,
     and rounds what weights of 4 bits are multiplied with to int8.
@@ -89,11 +89,11 @@ class OpenVinoRunner:
         self.names = [node.get_any_name() for node in compiled.inputs]
 
     def prepare(self, inputs: Inputs) -> Any:
-        """Turns inputs into what `run` takes, outside of the measured time."""
+        """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
     def run(self, prepared: Any) -> np.ndarray:
-        """Returns the logits (1, labels)."""
+        """Return the logits (1, labels)."""
         return self.request.infer(prepared, share_inputs=True)[0]
 
 

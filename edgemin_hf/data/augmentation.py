@@ -52,7 +52,7 @@ class AugmentationConfig:
 
 
 class _Word(NamedTuple):
-    """A word of a text: its first character, the one behind its last, and its token if it is a single one."""
+    """A word of a text: its first character, the one after its last, and its token if it is a single one."""
 
     start: int
     end: int
@@ -62,9 +62,9 @@ class _Word(NamedTuple):
 def augment_texts(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, config: AugmentationConfig
 ) -> list[tuple[int, str]]:
-    """Makes copies of texts in which words are replaced (arXiv 1909.10351, Algorithm 1).
+    """Make copies of texts in which words are replaced (arXiv 1909.10351, Algorithm 1).
 
-    A word is a run of letters, apostrophes inside it included; all else stays as it is, and so do words behind the
+    A word is a run of letters, apostrophes inside it included; all else stays as it is, and so do words after the
     model's maximum length. A word's candidates depend on its text alone, the draws on `config.seed` and the text's
     index. For sentence pairs, augment each column by a call of its own and keep the other text.
 
@@ -104,7 +104,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
 def _copies(
     text: str, words: Sequence[tuple[_Word, list[str]]], config: AugmentationConfig, random: np.random.Generator
 ) -> list[str]:
-    """Draws the different copies of one text."""
+    """Draw the different copies of one text."""
     if not words:
         return []
     replaced = random.random((config.copies, len(words))) < config.probability
@@ -124,7 +124,7 @@ def _copies(
 def _replaceable(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, config: AugmentationConfig
 ) -> list[list[tuple[_Word, list[str]]]]:
-    """Returns, for each text, its words that have candidates, with these."""
+    """Return, for each text, its words that have candidates, with these."""
     if not texts:
         return []
     encoded = tokenizer(
@@ -156,7 +156,7 @@ def _max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> i
 
 
 def _words(text: str, offsets: np.ndarray) -> list[_Word]:
-    """Finds the words of a text that its tokens reach; `offsets` are the tokens' characters, (tokens, 2)."""
+    """Find the words of a text that its tokens reach; `offsets` are the tokens' characters, (tokens, 2)."""
     words = []
     for match in WORD.finditer(text):
         start, end = match.span()

@@ -70,7 +70,7 @@ class TokenBlocks(Dataset[dict[str, np.ndarray]]):
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
     def split(self, validation_blocks: int) -> tuple[TokenBlocks, TokenBlocks]:
-        """Holds out the last blocks of the stream.
+        """Hold out the last blocks of the stream.
 
         Args:
             validation_blocks: Their number.
@@ -97,12 +97,12 @@ class TokenBlocks(Dataset[dict[str, np.ndarray]]):
 
 
 def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Path:
-    """Tokenises raw text once, and returns the file of its ids; where it is there already, only looks.
+    """Tokenise raw text once, and return the file of its ids; where it is there already, only look.
 
     The file holds the ids of all documents, in their order and without special tokens but one separator between each
     two, as numbers of the type that its ending names: uint16, or uint32 for vocabularies beyond 65,536 ids. Its name
-    is a hash of the text and of the tokenizer; `max_length` is no part of it. It appears when it is whole. A killed run
-    goes on from its last commit (every 16 million characters) to the same bytes. Of several processes, one writes while
+    is a hash of the text and of the tokenizer; `max_length` is no part of it. It appears complete. A killed run goes
+    on from its last commit (every 16 million characters) to the same bytes. Of several processes, one writes while
     the others wait, so all may call this without further agreement.
 
     Args:
@@ -155,14 +155,14 @@ class _Progress:
 
     @classmethod
     def read(cls, index: Path, partial: Path, item_bytes: int) -> _Progress:
-        """Reads it from an index; that of a beginning where there is none, or the ids that it tells of are not."""
+        """Read it from an index; that of a beginning where there is none, or the ids that it tells of are not."""
         if not (index.is_file() and partial.is_file()):
             return cls()
         progress = cls(**json.loads(index.read_text(encoding="utf-8")))
         return progress if progress.ids * item_bytes <= partial.stat().st_size else cls()
 
     def write(self, index: Path) -> None:
-        """Replaces the index."""
+        """Replace the index."""
         new = index.with_suffix(".new")
         with new.open("w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
@@ -205,7 +205,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def _encode(pieces: list[Piece], backend: Tokenizer, separator: int, done: _Progress) -> list[int]:
-    """Returns the ids of pieces, with the separator between documents, and moves `done` behind them."""
+    """Return the ids of pieces, with the separator between documents, and move `done` after them."""
     encodings = backend.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
     all_ids: list[int] = []
     for piece, encoding in zip(pieces, encodings, strict=True):
@@ -227,7 +227,7 @@ def _flush(file: IO[Any]) -> None:
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Returns the special tokens before and behind one text; not every tokenizer's own methods tell."""
+    """Return the special tokens before and after one text; not every tokenizer's own methods tell."""
     text, framed = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     start = next(start for start in range(len(framed)) if framed[start : start + len(text)] == text)
     return framed[:start], framed[start + len(text) :]

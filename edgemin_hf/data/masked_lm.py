@@ -1,4 +1,4 @@
-"""What a masked language model predicts in the place of single tokens."""
+"""What a masked language model predicts instead of single tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH_ROWS = 256
 
 
 def load_masked_lm(folder: str | Path) -> PreTrainedModel:
-    """Loads a masked language model from safetensors.
+    """Load a masked language model from safetensors.
 
     Args:
         folder: A checkpoint on this machine.
@@ -59,7 +59,7 @@ def predict_words(
     model: PreTrainedModel,
     count: int,
 ) -> list[list[str]]:
-    """Predicts words for masked tokens, those of many texts in a batch.
+    """Predict words for masked tokens, those of many texts in a batch.
 
     Only tokens that are a whole word can be predicted: no punctuation, no numbers, no pieces, no special tokens.
 
@@ -93,7 +93,7 @@ def predict_words(
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Puts rows of like length together, the longest first; returns the indices of each batch."""
+    """Put rows of like length together, the longest first; returns the indices of each batch."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches, start = [], 0
     while start < len(order):
@@ -104,7 +104,7 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[list[str], Tensor, Tensor]:
-    """Returns for each token of the model its text, whether it is a word, and whether it brings a space along."""
+    """Return for each token of the model its text, whether it is a word, and whether it brings a space along."""
     size = model.config.vocab_size
     tokens = [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))]
     tokens += [""] * (size - len(tokens))  # the model's table may be longer
@@ -115,13 +115,13 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> t
 
 
 def _logits_at(model: PreTrainedModel, inputs: Mapping[str, Tensor], places: tuple[Tensor, Tensor]) -> Tensor:
-    """Returns the logits at one place of each row, (rows, vocabulary).
+    """Return the logits at one place of each row, (rows, vocabulary).
 
     The head computes these places alone: with a large vocabulary it costs more than the encoder.
     """
 
     def keep(_module: Any, _args: Any, output: Any) -> None:
-        if output.last_hidden_state.ndim == 3:  # else without padding; the model puts it back behind its head
+        if output.last_hidden_state.ndim == 3:  # else without padding; the model puts it back after its head
             output.last_hidden_state = output.last_hidden_state[places][:, None]
 
     handle = model.base_model.register_forward_hook(keep)

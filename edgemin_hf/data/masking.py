@@ -14,7 +14,7 @@ from transformers import DataCollatorForLanguageModeling, TrainerCallback, Train
 
 @dataclass
 class MaskedTokens(DataCollatorForLanguageModeling):
-    """Collates examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
+    """Collate examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
 
     The parent draws from one stream of random numbers, whose place a checkpoint does not keep: the batches that a
     Trainer prepares ahead have drawn from it already. A draw by content needs no place.
@@ -26,7 +26,7 @@ class MaskedTokens(DataCollatorForLanguageModeling):
     epoch: int = 0
 
     def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collates, masks, and makes "labels": the true token where one is masked, else -100."""
+        """Collate, mask, and make "labels": the true token where one is masked, else -100."""
         content = hashlib.sha256(np.concatenate([example["input_ids"] for example in examples]).tobytes())
         content.update(f"{self.seed} {self.epoch}".encode())
         self.generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "little") >> 1)
@@ -35,7 +35,7 @@ class MaskedTokens(DataCollatorForLanguageModeling):
 
 
 class EpochOfMasks(TrainerCallback):
-    """Tells a collator which epoch begins.
+    """Tell a collator which epoch begins.
 
     Args:
         collator: The collator of the trainer.
@@ -45,9 +45,9 @@ class EpochOfMasks(TrainerCallback):
         self.collator = collator
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Moves to the masks of the epoch."""
+        """Move to the masks of the epoch."""
         self.collator.epoch = int(state.epoch or 0)
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Moves back to the first masks, so that evaluations before and after the training see the same ones."""
+        """Move back to the first masks, so that evaluations before and after the training see the same ones."""
         self.collator.epoch = 0

@@ -17,7 +17,7 @@ from edgemin_hf.data.text_readers import READERS, ending_of, readable, text_of
 
 _PIECE = 2**14
 _HUB_TIMEOUT_S = 10.0
-_FILE = "a whole file of UTF-8 text, JSON lines or Parquet, as its name says"
+_FILE = "a complete file of UTF-8 text, JSON lines or Parquet, as its name says"
 _HUB = "a dataset, configuration, split and revision that the Hub serves"
 
 
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
         text: The text.
         ends_document: Whether it is the last piece of its document.
         position: Bytes, or documents, of the whole that have been read with it.
-        state: Plain data with which reading goes on behind it.
+        state: Plain data with which reading goes on after it.
     """
 
     text: str
@@ -60,7 +60,7 @@ class TextFiles:
         return sum(path.stat().st_size for path in self.paths)
 
     def check(self) -> None:
-        """Checks that every file is there and begins with a document; reads no further.
+        """Check that every file is there and begins with a document; read no further.
 
         Raises:
             ValueError: If not; the message names value and what is allowed.
@@ -70,7 +70,7 @@ class TextFiles:
                 raise ValueError(f"{path}, which is empty; allowed: a file with text")
 
     def fingerprint(self) -> list[Any]:
-        """Says what the documents depend on: the bytes of the files by SHA-256, and how they are read.
+        """Say what the documents depend on: the bytes of the files by SHA-256, and how they are read.
 
         Raises:
             ValueError: If a file is not there.
@@ -83,10 +83,10 @@ class TextFiles:
         return parts
 
     def pieces(self, state: dict[str, Any] | None = None) -> Iterator[Piece]:
-        """Yields the text in pieces.
+        """Yield the text in pieces.
 
         Args:
-            state: That of the piece to go on behind; None begins at the beginning. What lies before is read again.
+            state: That of the piece to go on after; None begins at the beginning. What lies before is read again.
 
         Raises:
             ValueError: If a file is broken or a row has no text.
@@ -160,7 +160,7 @@ class HubText:
         return sha
 
     def check(self) -> None:
-        """Checks that the dataset is there and begins with a document; reads no further.
+        """Check that the dataset is there and begins with a document; read no further.
 
         Raises:
             ValueError: If not; the message names value and what is allowed.
@@ -169,14 +169,14 @@ class HubText:
             raise ValueError(f"{self.dataset}, which is empty; allowed: a dataset with rows")
 
     def fingerprint(self) -> list[Any]:
-        """Says what the documents depend on: the dataset at a commit, and what is read of it."""
+        """Say what the documents depend on: the dataset at a commit, and what is read of it."""
         return [self.dataset, self.config, self.split, self.commit, self.text_column]
 
     def pieces(self, state: dict[str, Any] | None = None) -> Iterator[Piece]:
-        """Yields the text in pieces.
+        """Yield the text in pieces.
 
         Args:
-            state: That of the piece to go on behind; None begins at the beginning. Whole files before it are not
+            state: That of the piece to go on after; None begins at the beginning. Whole files before it are not
                 downloaded again.
 
         Raises:
@@ -205,7 +205,7 @@ class HubText:
 
 
 def _cut(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Yields a document in pieces of bounded length, and whether each is its last; line ends at its end are dropped.
+    """Yield a document in pieces of bounded length, and whether each is its last; line ends at its end are dropped.
 
     They begin with white space wherever they can, since to every tokenizer a word begins there.
     """

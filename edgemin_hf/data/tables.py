@@ -25,16 +25,16 @@ Text = str | tuple[str, str]
 
 
 def check_table(
-    path: Path, *text_columns: str, label_column: str | None = None, scores: bool = False, whole: bool = True
+    path: Path, *text_columns: str, label_column: str | None = None, scores: bool = False, every_row: bool = True
 ) -> None:
-    """Checks that a table can be read, has rows, and has text and labels in each.
+    """Check that a table can be read, has rows, and has text and labels in each.
 
     Args:
         path: A file with one of the endings of `READERS`.
         *text_columns: Names of the columns that must hold text.
         label_column: Name of the column that must hold labels, text or numbers; None where none are needed.
         scores: Whether labels must be numbers.
-        whole: Whether to look at every row; else only at the first.
+        every_row: Whether to look at every row; else only at the first.
 
     Raises:
         ValueError: If not; the message names value and what is allowed.
@@ -51,7 +51,7 @@ def check_table(
     for column in columns:
         if column not in first:
             raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(first)}")
-    table = read_table(path) if whole else Dataset.from_list([first])
+    table = read_table(path) if every_row else Dataset.from_list([first])
     for column in columns:
         for row, value in enumerate(table[column], start=1):
             if value is None or (column in text_columns and not isinstance(value, str)):
@@ -71,7 +71,7 @@ def _is_number(value: Any) -> bool:
 
 
 def read_table(path: Path) -> Dataset:
-    """Reads a TSV, CSV, JSON lines or Parquet file with a header.
+    """Read a TSV, CSV, JSON lines or Parquet file with a header.
 
     All of TSV and CSV is text, as it stands there; quotes in TSV are characters like any other.
 
@@ -84,14 +84,16 @@ def read_table(path: Path) -> Dataset:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns the many errors of a broken file into one, without a progress bar or a log before its one line."""
+    """Turn the many errors of a broken file into one, without a progress bar or a log before its one line."""
     verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     except (DatasetGenerationError, ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}, which can't be read ({error.__cause__ or error}); allowed: a whole table") from None
+        raise ValueError(
+            f"{path}, which can't be read ({error.__cause__ or error}); allowed: a complete table"
+        ) from None
     finally:
         datasets.enable_progress_bars()
         datasets.logging.set_verbosity(verbosity)
@@ -113,7 +115,7 @@ def _load(path: Path, streaming: bool) -> Any:
 def tokenize(
     table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None
 ) -> Dataset:
-    """Tokenises a column of texts, or two as pairs; rows keep their own lengths, without padding.
+    """Tokenise a column of texts, or two as pairs; rows keep their own lengths, without padding.
 
     Args:
         table: The table.
@@ -137,13 +139,13 @@ def tokenize(
 
 
 def read_sentences(paths: Sequence[Path], column: str) -> Dataset:
-    """Reads raw text: one column of several tables, each different sentence once, everything else dropped."""
+    """Read raw text: one column of several tables, each different sentence once, everything else dropped."""
     texts = concatenate_datasets([read_table(path).select_columns(column) for path in paths])[column]
     return Dataset.from_dict({column: list(dict.fromkeys(texts))})
 
 
 class LengthGroupedBatches(Sampler[int]):
-    """Orders examples so that those of a batch have like lengths and little padding is computed.
+    """Order examples so that those of a batch have like lengths and little padding is computed.
 
     The order depends on seed and epoch alone, so a resumed run sees the batches that it would have seen: examples are
     shuffled, sorted by length within blocks of 64 batches, and the batches shuffled again.
@@ -164,7 +166,7 @@ class LengthGroupedBatches(Sampler[int]):
         return len(self.lengths)
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves to the order of another epoch."""
+        """Move to the order of another epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -178,8 +180,8 @@ class LengthGroupedBatches(Sampler[int]):
             batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
         # A short batch can only be the last: an earlier one would shift all that follow across batch borders.
         short = [batch for batch in batches if len(batch) < self.batch_size]
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
-        for index in generator.permutation(len(whole)):
-            yield from whole[index].tolist()
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        for index in generator.permutation(len(full)):
+            yield from full[index].tolist()
         for batch in short:
             yield from batch.tolist()

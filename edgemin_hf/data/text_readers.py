@@ -72,7 +72,7 @@ READERS: dict[str, Callable[[Path, str], Iterator[Document]]] = {
 
 
 def ending_of(path: Path) -> str:
-    """Returns the ending of a file's name that tells its format.
+    """Return the ending of a file's name that tells its format.
 
     Raises:
         ValueError: If there is no such file, or none of its endings is known.
@@ -87,7 +87,7 @@ def ending_of(path: Path) -> str:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[tuple[io.TextIOWrapper, Callable[[], int]]]:
-    """Opens a text file, decompressed; the second is the number of its bytes that have been read."""
+    """Open a text file, decompressed; the second is the number of its bytes that have been read."""
     with pa.OSFile(str(path)) as raw:
         # Arrow's zstd tells of a file that ends too early; the package zstandard takes it for the whole.
         stream = pa.CompressedInputStream(raw, "zstd") if path.suffix == ".zst" else raw
@@ -96,7 +96,7 @@ def _open_text(path: Path) -> Iterator[tuple[io.TextIOWrapper, Callable[[], int]
 
 
 def text_of(row: Any, column: str, place: str) -> str:
-    """Returns the text of a row.
+    """Return the text of a row.
 
     Args:
         row: The row, which should be a dict.
@@ -117,7 +117,7 @@ def text_of(row: Any, column: str, place: str) -> str:
 
 @contextmanager
 def readable(name: str, allowed: str, *more: type[Exception]) -> Iterator[None]:
-    """Turns the many errors of text that can't be read, and some `more`, into one line."""
+    """Turn the many errors of text that can't be read, and some `more`, into one line."""
     try:
         yield
     except (OSError, UnicodeDecodeError, pa.ArrowException, DatasetsError, *more) as error:

@@ -13,7 +13,7 @@ _CHUNK = 256
 
 
 def nearest_words(file: Path, words: Iterable[str], count: int) -> dict[str, list[str]]:
-    """Finds the words whose vectors have the largest cosine with those of given words.
+    """Find the words whose vectors have the largest cosine with those of given words.
 
     Args:
         file: UTF-8 text, a word and its numbers in each line, separated by spaces; a first line of two numbers, how
@@ -45,7 +45,7 @@ def nearest_words(file: Path, words: Iterable[str], count: int) -> dict[str, lis
 
 
 def _read(file: Path) -> tuple[dict[str, int], np.ndarray]:
-    """Returns the row of each word, and the vectors, (words, width) float32, each of length one."""
+    """Return the row of each word, and the vectors, (words, width) float32, each of length one."""
     if not file.is_file():
         raise ValueError(f"vectors: {file}, which is no file; allowed: a text file of word vectors")
     vectors: dict[str, np.ndarray] = {}

@@ -12,7 +12,7 @@ from edgemin_hf.modeling.encoder import Encoder
 
 
 def check_weights(config: object, *names: str) -> None:
-    """Checks the weights of a method's loss terms.
+    """Check the weights of a method's loss terms.
 
     Args:
         config: The method's settings.
@@ -29,13 +29,13 @@ def check_weights(config: object, *names: str) -> None:
 
 
 def mask_of(inputs: Mapping[str, Tensor]) -> Tensor:
-    """Returns which tokens are real, bool (batch, length); all of them where the inputs hold no attention mask."""
+    """Return which tokens are real, bool (batch, length); all of them where the inputs hold no attention mask."""
     mask = inputs.get("attention_mask")
     return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask != 0
 
 
 def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
-    """Averages over the chosen tokens of each example, then over examples.
+    """Average over the chosen tokens of each example, then over examples.
 
     So every example weighs the same, whatever its length, and neither accumulation nor the number of processes
     changes a loss. An example without a chosen token counts as zero.
@@ -52,7 +52,7 @@ def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def need_teacher(teacher: Encoder | None, method: str) -> Encoder:
-    """Returns the teacher.
+    """Return the teacher.
 
     Raises:
         ValueError: If there is none.
@@ -63,7 +63,7 @@ def need_teacher(teacher: Encoder | None, method: str) -> Encoder:
 
 
 def uniform_layers(student: Encoder, teacher: Encoder) -> list[int]:
-    """Maps each student layer to a teacher layer, evenly spaced and ending with the last.
+    """Map each student layer to a teacher layer, evenly spaced and ending with the last.
 
     Layer m of M, counted from 1, learns from layer m * L / M of L, rounded up.
 
@@ -75,7 +75,7 @@ def uniform_layers(student: Encoder, teacher: Encoder) -> list[int]:
 
 
 def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Takes each example's first real token, where encoders have their [CLS].
+    """Take each example's first real token, where encoders have their [CLS].
 
     Args:
         hidden: (batch, length, width).
@@ -88,7 +88,7 @@ def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def new_projection(student_width: int, teacher_width: int) -> nn.Linear:
-    """Returns a linear map, to be learned, from the student's width to the teacher's.
+    """Return a linear map, to be learned, from the student's width to the teacher's.
 
     It starts at random, under PyTorch's seed, but as the identity where the widths are equal, since a student may then
     start from the teacher's own layers.
@@ -101,13 +101,13 @@ def new_projection(student_width: int, teacher_width: int) -> nn.Linear:
 
 
 def projected(states: Tensor, projection: nn.Linear) -> Tensor:
-    """Returns the projection of states (..., student's width), computed in the projection's own dtype."""
+    """Return the projection of states (..., student's width), computed in the projection's own dtype."""
     with torch.autocast(states.device.type, enabled=False):
         return projection(states.to(projection.weight.dtype))
 
 
 def hidden_loss(student: Tensor, teacher: Tensor, projection: nn.Linear, mask: Tensor) -> Tensor:
-    """Computes MSE(H_S W, H_T) of hidden states or embeddings, with a learned W.
+    """Compute MSE(H_S W, H_T) of hidden states or embeddings, with a learned W.
 
     The mean squared error over the real tokens of an example and the teacher's width, averaged over examples.
 

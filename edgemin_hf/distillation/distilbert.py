@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
 
@@ -44,7 +44,7 @@ class DistilBERTConfig:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If hidden states are to be compared and the widths differ.
@@ -55,7 +55,7 @@ class DistilBERTConfig:
             )
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> DistilBERTObjective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher, a model has no masked-LM head, or `check` fails.
@@ -76,7 +76,7 @@ class DistilBERTConfig:
 
 
 class DistilBERTObjective:
-    """Compares predictions and last hidden states."""
+    """Compare predictions and last hidden states."""
 
     projections = None
 
@@ -85,11 +85,11 @@ class DistilBERTObjective:
         self.needs_student_logits = config.soft_weight + config.mlm_weight > 0
         self.needs_teacher_logits = config.soft_weight > 0
         compared = config.cosine_weight > 0
-        self.student_taps = [Tap(len(student.layers) - 1, "output")] * compared
-        self.teacher_taps = [Tap(len(teacher.layers) - 1, "output")] * compared
+        self.student_activations = [Activation(len(student.layers) - 1, "output")] * compared
+        self.teacher_activations = [Activation(len(teacher.layers) - 1, "output")] * compared
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `distilbert_soft`, `distilbert_mlm` and `distilbert_cosine`; not those of weight 0.
+        """Return the terms `distilbert_soft`, `distilbert_mlm` and `distilbert_cosine`; not those of weight 0.
 
         Raises:
             ValueError: If training asks for masked tokens and the data has none.
@@ -111,14 +111,17 @@ class DistilBERTObjective:
             assert student.logits is not None  # noqa: S101 - needs_student_logits
             terms["distilbert_mlm"] = config.mlm_weight * masked_lm_loss(student.logits, labels)
         if config.cosine_weight:
-            ours, theirs = student.taps[self.student_taps[0]], teacher.taps[self.teacher_taps[0]]
+            ours, theirs = (
+                student.activations[self.student_activations[0]],
+                teacher.activations[self.teacher_activations[0]],
+            )
             distance = 1 - F.cosine_similarity(ours.float(), theirs.detach().float(), dim=-1)
             terms["distilbert_cosine"] = config.cosine_weight * mean_over_tokens(distance, mask)
         return terms
 
 
 def token_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Computes T^2 KL(softmax(teacher / T) || softmax(student / T)) at the chosen tokens.
+    """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)) at the chosen tokens.
 
     Averaged over the chosen tokens of an example, then over examples. (The authors' code averages over the tokens of
     a batch, which is the same for examples of equal length.)
@@ -139,7 +142,7 @@ def token_kl(student: Tensor, teacher: Tensor, mask: Tensor, temperature: float)
 
 
 def masked_lm_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Computes the masked-LM cross-entropy, averaged over the masked tokens of an example, then over examples.
+    """Compute the masked-LM cross-entropy, averaged over the masked tokens of an example, then over examples.
 
     Args:
         logits: (batch, length, vocabulary).

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.modeling.attention import attention_scores, check_scores, reach, scores_are_products
-from edgemin_hf.modeling.encoder import Encoder, Layer, Projection, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder, Layer, Projection
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
 
@@ -38,7 +38,7 @@ class MiniLMConfig:
         check_weights(self, "attention_weight", "value_weight")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If the head counts differ.
@@ -51,7 +51,7 @@ class MiniLMConfig:
             )
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> MiniLMObjective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher, the head counts differ, or attention can't be compared.
@@ -81,7 +81,7 @@ def _shape(layer: Layer) -> Shape:
 
 
 class MiniLMObjective:
-    """Compares the last layers of two models."""
+    """Compare the last layers of two models."""
 
     needs_student_logits = False
     needs_teacher_logits = False
@@ -92,13 +92,17 @@ class MiniLMObjective:
         self.student, self.teacher = student, teacher
         names: list[Projection] = ["q", "k"] if config.attention_weight else []
         names += ["v"] if config.value_weight else []
-        self.student_taps = [Tap(len(student.layers) - 1, name) for name in names]
-        self.teacher_taps = [Tap(len(teacher.layers) - 1, name) for name in names]
+        self.student_activations = [Activation(len(student.layers) - 1, name) for name in names]
+        self.teacher_activations = [Activation(len(teacher.layers) - 1, name) for name in names]
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `minilm_attention` and `minilm_values`; not those of weight 0."""
-        ours: dict[str, Tensor] = {tap.name: student.taps[tap] for tap in self.student_taps}
-        theirs: dict[str, Tensor] = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
+        """Return the terms `minilm_attention` and `minilm_values`; not those of weight 0."""
+        ours: dict[str, Tensor] = {
+            activation.name: student.activations[activation] for activation in self.student_activations
+        }
+        theirs: dict[str, Tensor] = {
+            activation.name: teacher.activations[activation] for activation in self.teacher_activations
+        }
         mask, heads = mask_of(inputs), self.student.layers[-1].num_heads
         config, terms = self.config, dict[str, Tensor]()
         if config.attention_weight and scores_are_products(self.student) and scores_are_products(self.teacher):
@@ -117,7 +121,7 @@ class MiniLMObjective:
 
 
 def attention_kl(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Computes the attention transfer loss of MiniLM (arXiv 2002.10957, equation 6) from scores.
+    """Compute the attention transfer loss of MiniLM (arXiv 2002.10957, equation 6) from scores.
 
     KL(teacher || student) of the attention distributions, averaged over heads and the real rows of an example, then
     over examples; padding gets no attention.

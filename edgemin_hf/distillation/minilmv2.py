@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgemin_hf.distillation.common import mask_of, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.modeling.encoder import PROJECTIONS, Encoder, Tap
+from edgemin_hf.modeling.encoder import PROJECTIONS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
 
@@ -41,7 +41,7 @@ class MiniLMv2Config:
             raise ValueError(f"relation_heads: {self.relation_heads}; allowed: 1 or more")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If the teacher has no such layer, or the relation heads do not divide a width.
@@ -56,7 +56,7 @@ class MiniLMv2Config:
                 )
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> MiniLMv2Objective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher, or `check` fails.
@@ -72,7 +72,7 @@ class MiniLMv2Config:
 
 
 class MiniLMv2Objective:
-    """Compares the last layer of the student with one layer of the teacher."""
+    """Compare the last layer of the student with one layer of the teacher."""
 
     needs_student_logits = False
     needs_teacher_logits = False
@@ -82,13 +82,17 @@ class MiniLMv2Objective:
         self.config = config
         used = [name for name in PROJECTIONS if name in "".join(config.relations)]
         teacher_layer = (config.teacher_layer or len(teacher.layers)) - 1
-        self.student_taps = [Tap(len(student.layers) - 1, name) for name in used]
-        self.teacher_taps = [Tap(teacher_layer, name) for name in used]
+        self.student_activations = [Activation(len(student.layers) - 1, name) for name in used]
+        self.teacher_activations = [Activation(teacher_layer, name) for name in used]
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns one term a relation, named `minilmv2_qq` and so on."""
-        ours: dict[str, Tensor] = {tap.name: student.taps[tap] for tap in self.student_taps}
-        theirs: dict[str, Tensor] = {tap.name: teacher.taps[tap] for tap in self.teacher_taps}
+        """Return one term a relation, named `minilmv2_qq` and so on."""
+        ours: dict[str, Tensor] = {
+            activation.name: student.activations[activation] for activation in self.student_activations
+        }
+        theirs: dict[str, Tensor] = {
+            activation.name: teacher.activations[activation] for activation in self.teacher_activations
+        }
         mask = mask_of(inputs)
         weights = (1.0,) * len(self.config.relations) if self.config.weights is None else self.config.weights
         heads = self.config.relation_heads
@@ -106,7 +110,7 @@ def minilmv2_loss(
     relations: Sequence[str] = ("qq", "kk", "vv"),
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """Computes the self-attention relation loss of MiniLMv2 (arXiv 2012.15828, section 3.1, equations 4 to 8).
+    """Compute the self-attention relation loss of MiniLMv2 (arXiv 2012.15828, section 3.1, equations 4 to 8).
 
     The heads of a projection are concatenated and split again into `relation_heads` heads of width d_r. A relation is
     softmax(Y1 Y2^T / sqrt(d_r)); the loss is KL(teacher || student), averaged over relation heads and the real rows of

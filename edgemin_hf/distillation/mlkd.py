@@ -27,7 +27,7 @@ from edgemin_hf.distillation.common import (
     uniform_layers,
 )
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
 
@@ -58,7 +58,7 @@ class MLKDConfig:
             raise ValueError(f"splits: {self.splits}; allowed: 1 or more")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If the splits do not divide a width.
@@ -69,7 +69,7 @@ class MLKDConfig:
                 raise ValueError(f"splits: {splits}; allowed: a divisor of the {whose}'s width {width}")
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> MLKDObjective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher, or `check` fails.
@@ -80,7 +80,7 @@ class MLKDConfig:
 
 
 class MLKDObjective:
-    """Compares the embeddings, and every student layer with its teacher layer.
+    """Compare the embeddings, and every student layer with its teacher layer.
 
     The paper's attention output does not say on which side of the output matrix; we take the code's, what the heads
     give before it. E is what goes into the first layer, positions included; the code takes the normalised word
@@ -95,21 +95,25 @@ class MLKDObjective:
         self.config = config
         self._splits = config.splits or student.config.num_attention_heads
         layers = list(enumerate(uniform_layers(student, teacher)))
-        self._embeddings = [(Tap(EMBEDDINGS, "output"), Tap(EMBEDDINGS, "output"))] * (config.embedding_weight > 0)
-        self._contexts = [(Tap(m, "context"), Tap(n, "context")) for m, n in layers] * (config.attention_weight > 0)
-        self._hidden = [(Tap(m, "output"), Tap(n, "output")) for m, n in layers] * (config.ffn_weight > 0)
+        self._embeddings = [(Activation(EMBEDDINGS, "output"), Activation(EMBEDDINGS, "output"))] * (
+            config.embedding_weight > 0
+        )
+        self._contexts = [(Activation(m, "context"), Activation(n, "context")) for m, n in layers] * (
+            config.attention_weight > 0
+        )
+        self._hidden = [(Activation(m, "output"), Activation(n, "output")) for m, n in layers] * (config.ffn_weight > 0)
         pairs = [*self._embeddings, *self._contexts, *self._hidden]
-        self.student_taps = [ours for ours, _ in pairs]
-        self.teacher_taps = [theirs for _, theirs in pairs]
+        self.student_activations = [ours for ours, _ in pairs]
+        self.teacher_activations = [theirs for _, theirs in pairs]
         widths = student.config.hidden_size, teacher.config.hidden_size
         self.projections = nn.ModuleList(new_projection(*widths) for _ in self._hidden) if self._hidden else None
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `mlkd_embeddings`, `mlkd_attention` and `mlkd_ffn`; not those of weight 0."""
+        """Return the terms `mlkd_embeddings`, `mlkd_attention` and `mlkd_ffn`; not those of weight 0."""
         config, mask, terms = self.config, mask_of(inputs), dict[str, Tensor]()
 
-        def relations(pairs: list[tuple[Tap, Tap]], splits: int) -> Tensor:
-            found = ((student.taps[ours], teacher.taps[theirs]) for ours, theirs in pairs)
+        def relations(pairs: list[tuple[Activation, Activation]], splits: int) -> Tensor:
+            found = ((student.activations[ours], teacher.activations[theirs]) for ours, theirs in pairs)
             return torch.stack([relation_kl(s, s, t, t, mask, splits) for s, t in found]).sum()
 
         if self._embeddings:
@@ -118,7 +122,7 @@ class MLKDObjective:
             terms["mlkd_attention"] = config.attention_weight * relations(self._contexts, self._splits)
         if self.projections is not None:
             losses = [
-                hidden_loss(student.taps[ours], teacher.taps[theirs], projection, mask)
+                hidden_loss(student.activations[ours], teacher.activations[theirs], projection, mask)
                 for (ours, theirs), projection in zip(self._hidden, self.projections, strict=True)
             ]
             terms["mlkd_ffn"] = config.ffn_weight * torch.stack(losses).sum()
@@ -155,7 +159,7 @@ class MLKDTaskConfig:
             raise ValueError(f"contrast_temperature: {self.contrast_temperature}; allowed: above 0")
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> MLKDTaskObjective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher.
@@ -164,7 +168,7 @@ class MLKDTaskConfig:
 
 
 class MLKDTaskObjective:
-    """Compares [CLS] behind the last layers, over the samples of a batch.
+    """Compare [CLS] after the last layers, over the samples of a batch.
 
     L_SC compares a learned projection of the student's [CLS] with the teacher's, as in the code. There it is the W_h
     that the first stage trained; here each stage trains its own, which starts as the identity for equal widths.
@@ -175,21 +179,21 @@ class MLKDTaskObjective:
 
     def __init__(self, config: MLKDTaskConfig, student: Encoder, teacher: Encoder) -> None:
         self.config = config
-        self.student_taps = [Tap(len(student.layers) - 1, "output")]
-        self.teacher_taps = [Tap(len(teacher.layers) - 1, "output")]
+        self.student_activations = [Activation(len(student.layers) - 1, "output")]
+        self.teacher_activations = [Activation(len(teacher.layers) - 1, "output")]
         self.projections: nn.Linear | None = None
         if config.contrast_weight:
             self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `mlkd_similarity` and `mlkd_contrast`; not those of weight 0, nor contrast without labels.
+        """Return the terms `mlkd_similarity` and `mlkd_contrast`; not those of weight 0, nor contrast without labels.
 
         Raises:
             ValueError: If labels are missing in training, or are not one class for each example.
         """
         config, mask, labels, terms = self.config, mask_of(inputs), inputs.get("labels"), dict[str, Tensor]()
-        ours = first_tokens(student.taps[self.student_taps[0]], mask)
-        theirs = first_tokens(teacher.taps[self.teacher_taps[0]], mask)
+        ours = first_tokens(student.activations[self.student_activations[0]], mask)
+        theirs = first_tokens(teacher.activations[self.teacher_activations[0]], mask)
         if config.similarity_weight:
             terms["mlkd_similarity"] = config.similarity_weight * sample_similarity_kl(ours, theirs)
         if config.contrast_weight and labels is None and torch.is_grad_enabled():
@@ -203,7 +207,7 @@ class MLKDTaskObjective:
 
 
 def sample_similarity_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Computes L_SS: KL(teacher || student) of softmax(H H^T / sqrt(d)), averaged over the samples, the rows.
+    """Compute L_SS: KL(teacher || student) of softmax(H H^T / sqrt(d)), averaged over the samples, the rows.
 
     Args:
         student: [CLS] of each sample of a batch, (batch, width).
@@ -217,7 +221,7 @@ def sample_similarity_kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def sample_contrast(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Computes L_SC, InfoNCE over both models' views of the b samples of a batch.
+    """Compute L_SC, InfoNCE over both models' views of the b samples of a batch.
 
     1/2b sum_i 1/|P(i)| sum_{p in P(i)} -log(exp(s_ip) / sum_{j != i} exp(s_ij)), where i runs over all 2b views, P(i)
     are the other views of i's class (so i's other view is always there), and s is the cosine over the temperature, as

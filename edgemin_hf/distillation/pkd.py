@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemin_hf.distillation.common import first_tokens, mask_of, need_teacher, uniform_layers
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
 
@@ -57,7 +57,7 @@ class PKDConfig:
         self.layers = None if self.layers is None else tuple(self.layers)
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If the widths differ, there is nothing to compare, or the teacher has no such layers.
@@ -81,7 +81,7 @@ class PKDConfig:
             )
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> PKDObjective:
-        """Builds the objective for two models.
+        """Build the objective for two models.
 
         Raises:
             ValueError: If there is no teacher, or `check` fails.
@@ -91,7 +91,7 @@ class PKDConfig:
         return PKDObjective(self, student, teacher)
 
     def _teacher_layers(self, student: Encoder, teacher: Encoder) -> list[int]:
-        """Returns the teacher's layers, counted from 0, for the student's in their order."""
+        """Return the teacher's layers, counted from 0, for the student's in their order."""
         depth, limit = len(student.layers), len(teacher.layers)
         if self.layers is not None:
             return [layer - 1 for layer in self.layers]
@@ -101,7 +101,7 @@ class PKDConfig:
 
 
 class PKDObjective:
-    """Compares [CLS] behind every student layer but the last."""
+    """Compare [CLS] after every student layer but the last."""
 
     needs_student_logits = False
     needs_teacher_logits = False
@@ -109,25 +109,29 @@ class PKDObjective:
 
     def __init__(self, config: PKDConfig, student: Encoder, teacher: Encoder) -> None:
         self.config = config
-        self.student_taps = [Tap(layer, "output") for layer in range(len(student.layers) - 1)]
-        self.teacher_taps = [Tap(layer, "output") for layer in config._teacher_layers(student, teacher)]
+        self.student_activations = [Activation(layer, "output") for layer in range(len(student.layers) - 1)]
+        self.teacher_activations = [Activation(layer, "output") for layer in config._teacher_layers(student, teacher)]
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the term `pkd_patience`."""
+        """Return the term `pkd_patience`."""
         mask = mask_of(inputs)
-        ours = torch.stack([first_tokens(student.taps[tap], mask) for tap in self.student_taps], dim=1)
-        theirs = torch.stack([first_tokens(teacher.taps[tap], mask) for tap in self.teacher_taps], dim=1)
+        ours = torch.stack(
+            [first_tokens(student.activations[activation], mask) for activation in self.student_activations], dim=1
+        )
+        theirs = torch.stack(
+            [first_tokens(teacher.activations[activation], mask) for activation in self.teacher_activations], dim=1
+        )
         return {"pkd_patience": self.config.beta * patience_loss(ours, theirs)}
 
 
 def patience_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Computes the patient-teacher loss (arXiv 1908.09355, equation 7).
+    """Compute the patient-teacher loss (arXiv 1908.09355, equation 7).
 
     The sum over layers of || h_s / ||h_s|| - h_t / ||h_t|| ||^2, which is 2 - 2 cos(h_s, h_t), and the mean over
     examples, where the paper sums. (The authors' code takes the mean over layers and width too.)
 
     Args:
-        student: Hidden states of [CLS] behind the compared layers, (batch, layers, width).
+        student: Hidden states of [CLS] after the compared layers, (batch, layers, width).
         teacher: Those of the layers that they learn from, (batch, layers, width); no gradient flows to them.
 
     Returns:

@@ -22,7 +22,7 @@ def relation_kl(
     mask: Tensor,
     heads: int,
 ) -> Tensor:
-    """Computes KL(teacher || student) of the relations softmax(rows columns^T / sqrt(d_r)).
+    """Compute KL(teacher || student) of the relations softmax(rows columns^T / sqrt(d_r)).
 
     Rows and columns are split into heads of width d_r. The divergence is averaged over heads and the real rows of an
     example, then over examples. No map outlives the forward pass, and few are held at once.
@@ -98,7 +98,7 @@ class _Layout:
         return merged.unflatten(0, self.shape)
 
     def chunks(self) -> Iterator[tuple[slice, int, Tensor, Tensor | None]]:
-        """Yields which maps to compute at once, their length n, their rows' weights, and a bias for their columns.
+        """Yield which maps to compute at once, their length n, their rows' weights, and a bias for their columns.
 
         The weights are (maps, n); the bias is (maps, 1, n), or None where the chunk holds no padding.
         """
@@ -153,7 +153,7 @@ def _chunked_kl(
     layout: _Layout,
     grads: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """Returns the loss, and adds to `grads`, where given, its gradients for the student's rows and columns.
+    """Return the loss, and add to `grads`, where given, its gradients for the student's rows and columns.
 
     All of them, rows and columns, are as by `_Layout.split`.
     """

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.distillation.common import check_weights
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
 
 TEACHER_LOGITS = "teacher_logits"
@@ -46,7 +46,7 @@ class TaskDistillationConfig:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> TaskDistillationObjective:
-        """Builds the objective for two models; the teacher may be None where its logits come with the inputs.
+        """Build the objective for two models; the teacher may be None where its logits come with the inputs.
 
         Raises:
             ValueError: If the student is neither a single-label classifier nor a regression with one score, or the
@@ -71,7 +71,7 @@ _CLASSIFICATION, _REGRESSION = "single_label_classification", "regression"
 
 
 def _head(config: PretrainedConfig) -> tuple[str, int]:
-    """Returns the problem type and the number of labels; a missing type is what `transformers` takes it for."""
+    """Return the problem type and the number of labels; a missing type is what `transformers` takes it for."""
     return config.problem_type or (_REGRESSION if config.num_labels == 1 else _CLASSIFICATION), config.num_labels
 
 
@@ -93,8 +93,8 @@ def _check_same_labels(student: PretrainedConfig, teacher: PretrainedConfig) -> 
 class TaskDistillationObjective:
     """Soft and hard labels; the teacher's logits are taken from the inputs where they are there."""
 
-    student_taps: Sequence[Tap] = ()
-    teacher_taps: Sequence[Tap] = ()
+    student_activations: Sequence[Activation] = ()
+    teacher_activations: Sequence[Activation] = ()
     needs_student_logits = True
     projections = None
 
@@ -104,7 +104,7 @@ class TaskDistillationObjective:
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `soft_labels` and `hard_labels`; not those of weight 0, nor hard ones without labels.
+        """Return the terms `soft_labels` and `hard_labels`; not those of weight 0, nor hard ones without labels.
 
         Raises:
             ValueError: If the teacher's logits are missing or of another shape, or the labels missing in training.
@@ -139,7 +139,7 @@ class TaskDistillationObjective:
 
 
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Computes T^2 KL(softmax(teacher / T) || softmax(student / T)), a mean over examples.
+    """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)), a mean over examples.
 
     Args:
         student: Logits (batch, labels).

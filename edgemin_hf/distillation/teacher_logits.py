@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 
 _BATCH = 64
 
@@ -21,13 +21,13 @@ _BATCH = 64
 def cached_teacher_logits(
     teacher: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, key: str
 ) -> Tensor:
-    """Returns the teacher's logits for a dataset, from disk where they were computed before.
+    """Return the teacher's logits for a dataset, from disk where they were computed before.
 
     Args:
         teacher: The teacher.
         dataset: Tokenised rows.
         tokenizer: The teacher's tokenizer, to pad with.
-        path: The safetensors file that keeps them; it appears whole or not at all.
+        path: The safetensors file that keeps them; it appears complete or not at all.
         key: What the logits depend on; a file with another key is computed anew.
 
     Returns:
@@ -47,7 +47,7 @@ def cached_teacher_logits(
 
 @torch.inference_mode()
 def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Computes a model's logits in full precision, without dropout, in batches of like length.
+    """Compute a model's logits in full precision, without dropout, in batches of like length.
 
     Args:
         model: The model; set to evaluation mode.
@@ -66,5 +66,5 @@ def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrain
     for start in tqdm(range(0, len(order), _BATCH), desc="Teacher's logits", unit="batch"):
         part = order[start : start + _BATCH]
         batch = collate([rows[int(index)] for index in part]).to(model.device)
-        logits[part] = model(**accepted(model, batch)).logits.float().cpu()
+        logits[part] = model(**filter_forward_inputs(model, batch)).logits.float().cpu()
     return logits

@@ -23,7 +23,7 @@ from edgemin_hf.distillation.common import (
     uniform_layers,
 )
 from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores, check_scores
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
 
@@ -55,7 +55,7 @@ class TinyBERTConfig:
         check_weights(self, "embedding_weight", "hidden_weight", "attention_weight")
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings against two models' shapes.
+        """Check these settings against two models' shapes.
 
         Raises:
             ValueError: If `layers` does not fit, or attention is to be compared and the head counts differ.
@@ -64,7 +64,7 @@ class TinyBERTConfig:
         self._check_heads(student.num_attention_heads, teacher.num_attention_heads)
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> TinyBERTObjective:
-        """Builds the objective for two models; the projection starts at random, under PyTorch's seed.
+        """Build the objective for two models; the projection starts at random, under PyTorch's seed.
 
         Raises:
             ValueError: If there is no teacher, `check` fails, or attention scores can't be computed.
@@ -97,7 +97,7 @@ class TinyBERTConfig:
 
 
 class TinyBERTObjective:
-    """Compares the embeddings, and each layer of the student with one of the teacher.
+    """Compare the embeddings, and each layer of the student with one of the teacher.
 
     Attributes:
         layers: The teacher's layer, from 0, that each student layer learns from.
@@ -113,25 +113,28 @@ class TinyBERTObjective:
         self.layers = (
             uniform_layers(student, teacher) if config.layers is None else [layer - 1 for layer in config.layers]
         )
-        self.student_taps = _taps(config, range(len(self.layers)))
-        self.teacher_taps = _taps(config, self.layers)
+        self.student_activations = _taps(config, range(len(self.layers)))
+        self.teacher_activations = _taps(config, self.layers)
         self.projections: nn.Linear | None = None
         if config.embedding_weight or config.hidden_weight:
             self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the terms `tinybert_embedding`, `tinybert_hidden` and `tinybert_attention`; not those of weight 0."""
+        """Return the terms `tinybert_embedding`, `tinybert_hidden` and `tinybert_attention`; not those of weight 0."""
         config, terms, mask = self.config, dict[str, Tensor](), mask_of(inputs)
         if config.embedding_weight:
-            tap = Tap(EMBEDDINGS, "output")
+            activation = Activation(EMBEDDINGS, "output")
             assert self.projections is not None  # noqa: S101 - embedding_weight
-            loss = hidden_loss(student.taps[tap], teacher.taps[tap], self.projections, mask)
+            loss = hidden_loss(student.activations[activation], teacher.activations[activation], self.projections, mask)
             terms["tinybert_embedding"] = config.embedding_weight * loss
         if config.hidden_weight:
             assert self.projections is not None  # noqa: S101 - hidden_weight
             losses = [
                 hidden_loss(
-                    student.taps[Tap(ours, "output")], teacher.taps[Tap(theirs, "output")], self.projections, mask
+                    student.activations[Activation(ours, "output")],
+                    teacher.activations[Activation(theirs, "output")],
+                    self.projections,
+                    mask,
                 )
                 for ours, theirs in enumerate(self.layers)
             ]
@@ -152,23 +155,23 @@ class TinyBERTObjective:
         return attention_loss(ours, theirs, mask)
 
 
-def _taps(config: TinyBERTConfig, layers: Sequence[int]) -> list[Tap]:
-    taps = [Tap(EMBEDDINGS, "output")] if config.embedding_weight else []
+def _taps(config: TinyBERTConfig, layers: Sequence[int]) -> list[Activation]:
+    activations = [Activation(EMBEDDINGS, "output")] if config.embedding_weight else []
     for layer in layers:
-        taps += [Tap(layer, "output")] if config.hidden_weight else []
-        taps += [Tap(layer, "q"), Tap(layer, "k")] if config.attention_weight else []
-    return taps
+        activations += [Activation(layer, "output")] if config.hidden_weight else []
+        activations += [Activation(layer, "q"), Activation(layer, "k")] if config.attention_weight else []
+    return activations
 
 
 def _scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
-    q, k = (recording.taps[Tap(layer, name)] for name in ("q", "k"))
+    q, k = (recording.activations[Activation(layer, name)] for name in ("q", "k"))
     # In the precision of the weights, also where the model itself computes in a lower one.
     with torch.autocast(q.device.type, enabled=False):
         return attention_scores(encoder, layer, q.to(encoder.model.dtype), k.to(encoder.model.dtype))
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Computes the mean over heads of MSE(A_S, A_T), of scores before softmax (arXiv 1909.10351, equation 7).
+    """Compute the mean over heads of MSE(A_S, A_T), of scores before softmax (arXiv 1909.10351, equation 7).
 
     The mean squared error over an example's pairs of real tokens, averaged over examples. What either model keeps out
     of its sight (`FAR_AWAY`) counts as equal, that is as zero in both.

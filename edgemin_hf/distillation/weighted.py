@@ -31,13 +31,16 @@ class Weighted:
             raise ValueError(f"weight: {self.weight}; allowed: above 0")
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
-        """Builds the objective for two models; raises what the method's own settings raise."""
+        """Build the objective for two models; raises what the method's own settings raise."""
         return _WeightedObjective(self.config.objective(student, teacher), self.weight)
 
 
 class _WeightedObjective:
     def __init__(self, objective: Objective, weight: float) -> None:
-        self.student_taps, self.teacher_taps = objective.student_taps, objective.teacher_taps
+        self.student_activations, self.teacher_activations = (
+            objective.student_activations,
+            objective.teacher_activations,
+        )
         self.needs_student_logits = objective.needs_student_logits
         self.needs_teacher_logits = objective.needs_teacher_logits
         self.projections = objective.projections

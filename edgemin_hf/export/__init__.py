@@ -1,1 +1,1 @@
-"""ONNX graphs, the check that they compute what was trained, and folders that appear whole or not at all."""
+"""ONNX graphs, the check that they compute what was trained, and folders that appear complete or not at all."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 
 _BATCH = 16
 _MARGIN = 4.0
@@ -72,7 +72,7 @@ class Fidelity:
 def check_fidelity(
     model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text] = SAMPLE_TEXTS
 ) -> Fidelity:
-    """Compares a graph with the model that it was exported from, on real text.
+    """Compare a graph with the model that it was exported from, on real text.
 
     Args:
         model: The trained model: plain, or with fake-quantised modules.
@@ -94,7 +94,7 @@ def check_fidelity(
     sizes: list[float] = []
     for batch in _batches(tokenizer, texts):
         with torch.inference_mode():
-            inputs = accepted(model, {name: torch.from_numpy(array) for name, array in batch.items()})
+            inputs = filter_forward_inputs(model, {name: torch.from_numpy(array) for name, array in batch.items()})
             ours = model(**inputs)[0].numpy()
             noisy = disturbed(**inputs)[0].numpy()
         names = [node.name for node in session.get_inputs()]
@@ -119,14 +119,14 @@ def _float_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _mean_of_each_text(values: np.ndarray, mask: np.ndarray) -> list[float]:
-    """Averages (batch, labels), or (batch, length, width) over real tokens."""
+    """Average (batch, labels), or (batch, length, width) over real tokens."""
     if values.ndim == 3:
         values = (values * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
     return values.mean(axis=1).tolist()
 
 
 def _disturbed(model: nn.Module) -> nn.Module:
-    """Adds noise to the input of every linear layer, the same at every call of the check."""
+    """Add noise to the input of every linear layer, the same at every call of the check."""
     generator = torch.Generator().manual_seed(0)
 
     def disturb(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Attention as one node: the operator that ONNX has for it since opset 23, in the place of the dozen it is spelt with.
+"""Attention as one node: the operator that ONNX has for it since opset 23, instead of the dozen it is spelt with.
 
 ONNX Runtime then takes queries, keys and values as the projections leave them, and writes no transposed copies: 7 to
 12% of an INT8 graph's time. What does not look like attention stays as it is.
@@ -27,7 +27,7 @@ class _Attention(NamedTuple):
 
 
 def fuse_attention(model: ModelProto) -> ModelProto:
-    """Writes each attention of an encoder as ONNX's `Attention`.
+    """Write each attention of an encoder as ONNX's `Attention`.
 
     Args:
         model: A graph as it is exported with explicit attention.
@@ -53,7 +53,7 @@ def fuse_attention(model: ModelProto) -> ModelProto:
 
 
 def _written(attention: _Attention, masks: dict[tuple[str, ...], str]) -> list[NodeProto]:
-    """Returns the node, and before it those that make its mask, where no node did so yet."""
+    """Return the node, and before it those that make its mask, where no node did so yet."""
     scope = attention.output.rpartition("/")[0]
     nodes = [] if attention.masks in masks else _mask_nodes(attention, f"{scope}/mask")
     mask = masks.setdefault(attention.masks, f"{scope}/mask")
@@ -65,7 +65,7 @@ def _written(attention: _Attention, masks: dict[tuple[str, ...], str]) -> list[N
 
 
 def _mask_nodes(attention: _Attention, name: str) -> list[NodeProto]:
-    """Adds the masks up, and repeats them for every query: ONNX Runtime wants (..., length, length)."""
+    """Add the masks up, and repeats them for every query: ONNX Runtime wants (..., length, length)."""
     ones = numpy_helper.from_array(np.ones(1, np.int64))
     first, *others = attention.masks
     nodes = []
@@ -82,7 +82,7 @@ def _mask_nodes(attention: _Attention, name: str) -> list[NodeProto]:
 
 
 def _replace_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """Puts nodes in the place of a graph's own, without those whose output nobody reads any more."""
+    """Put nodes instead of a graph's own, without those whose output nobody reads any more."""
     read = {value.name for value in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(nodes):
@@ -94,7 +94,7 @@ def _replace_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
 
 
 class _Reader:
-    """Reads attention out of a graph, from its Softmax to both sides."""
+    """Read attention out of a graph, from its Softmax to both sides."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.maker = {output: node for node in graph.node for output in node.output}
@@ -105,7 +105,7 @@ class _Reader:
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
 
     def attention(self, softmax: NodeProto) -> _Attention | None:
-        """Returns the attention around a Softmax; None where there is none, or one of another form."""
+        """Return the attention around a Softmax; None where there is none, or one of another form."""
         if softmax.op_type != "Softmax":
             return None
         masks, scores = self._masks_and_scores(softmax.input[0])
@@ -123,7 +123,7 @@ class _Reader:
         return _Attention(query[0], key[0], value[0], masks, scale, query[1], output.output[0])
 
     def _masks_and_scores(self, value: str) -> tuple[tuple[str, ...], str]:
-        """Follows the sum of scores and masks down to the scores."""
+        """Follow the sum of scores and masks down to the scores."""
         node = self.maker.get(value)
         masks: tuple[str, ...] = ()
         while node is not None and node.op_type == "Add":
@@ -133,7 +133,7 @@ class _Reader:
         return masks, value
 
     def _scale(self, value: str) -> tuple[float, NodeProto | None]:
-        """Returns what the product Q K^T is scaled by, and its node."""
+        """Return what the product Q K^T is scaled by, and its node."""
         node, scale = self.maker.get(value), 1.0
         if node is not None and node.op_type in ("Div", "Mul"):
             factor = self._constant(node.input[1])
@@ -144,7 +144,7 @@ class _Reader:
         return scale, node if node is not None and node.op_type == "MatMul" else None
 
     def _heads_of(self, value: str, order: list[int]) -> tuple[str, int] | None:
-        """Returns the value (batch, length, width) whose heads these are, and their number."""
+        """Return the value (batch, length, width) whose heads these are, and their number."""
         transpose = self.maker.get(value)
         if transpose is None or transpose.op_type != "Transpose" or list(transpose.attribute[0].ints) != order:
             return None
@@ -153,7 +153,7 @@ class _Reader:
         return (reshape.input[0], shape[2]) if reshape is not None and shape is not None else None
 
     def _shape(self, value: str) -> list[int] | None:
-        """Returns a shape of four numbers, of which the last two are known; others are 0."""
+        """Return a shape of four numbers, of which the last two are known; others are 0."""
         node, known = self.maker.get(value), self._constant(value)
         if known is None and node is not None and node.op_type == "Concat":
             parts = [self._constant(part) for part in node.input]
@@ -161,7 +161,7 @@ class _Reader:
         return known.tolist() if known is not None and known.size == 4 and known[2] > 0 else None
 
     def _reader(self, value: str, op_type: str) -> NodeProto | None:
-        """Returns the only node that reads a value, if it is of this type; those that ask its shape don't count."""
+        """Return the only node that reads a value, if it is of this type; those that ask its shape don't count."""
         readers = [node for node in self.readers.get(value, []) if node.op_type != "Shape"]
         return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None
 

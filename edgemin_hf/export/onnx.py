@@ -23,7 +23,7 @@ from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.ort_config import write_ort_config
 from edgemin_hf.modeling.families import FAMILIES
 from edgemin_hf.quantization.integer import integer_copy, plain_copy, quantized_weights
-from edgemin_hf.utils.atomic_files import whole_folder
+from edgemin_hf.utils.atomic_files import atomic_folder
 
 FP32_GRAPH = "onnx/model.onnx"
 INT8_GRAPH = "onnx/model_quantized.onnx"
@@ -56,12 +56,12 @@ def export_onnx(
     *,
     texts: Sequence[Text] = SAMPLE_TEXTS,
 ) -> Export:
-    """Exports a model to a folder that Optimum, ONNX Runtime and `transformers` load.
+    """Export a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
     The folder holds `config.json`, the tokenizer, `model.safetensors` (full precision), `onnx/model.onnx` and, for a
     model after quantisation-aware training, `onnx/model_quantized.onnx` where its linear layers are INT8, or
     `onnx/model_q4.onnx` where they are INT4, with Optimum's `ort_config.json`; embeddings are as they were trained.
-    Batch and length are dynamic. A folder that is there already is replaced once the new one is whole and checked.
+    Batch and length are dynamic. A folder that is there already is replaced once the new one is complete and checked.
 
     Args:
         model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
@@ -82,7 +82,7 @@ def export_onnx(
     check_exportable(model.config)
     precision = quantized_weights(model)
     plain = plain_copy(model)
-    with whole_folder(output) as folder:
+    with atomic_folder(output) as folder:
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_graph(plain, folder / FP32_GRAPH)
@@ -97,7 +97,7 @@ def export_onnx(
 
 
 def check_exportable(config: PretrainedConfig) -> None:
-    """Checks that Optimum's exporter knows a family.
+    """Check that Optimum's exporter knows a family.
 
     Raises:
         ValueError: If not, naming it.
@@ -117,14 +117,14 @@ def _is_exportable(model_type: str) -> bool:
 
 
 def export_baseline(model: str | Path, output: str | Path, task: str = "text-classification") -> None:
-    """Exports a model as anybody would in a minute: Optimum's fp32 graph and its dynamic INT8 (AVX512-VNNI preset).
+    """Export a model as anybody would in a minute: Optimum's fp32 graph and its dynamic INT8 (AVX512-VNNI preset).
 
     Args:
         model: Folder of a plain model with its tokenizer.
         output: Folder for `onnx/model.onnx` and `onnx/model_quantized.onnx`.
         task: Optimum's name of the task.
     """
-    with whole_folder(Path(output)) as folder, _quiet_exporter():
+    with atomic_folder(Path(output)) as folder, _quiet_exporter():
         graphs = (folder / FP32_GRAPH).parent
         main_export(str(model), graphs, task=task, do_validation=False)
         preset = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
@@ -132,7 +132,7 @@ def export_baseline(model: str | Path, output: str | Path, task: str = "text-cla
 
 
 def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> None:
-    """Writes the graph of a model as it stands, unchecked.
+    """Write the graph of a model as it stands, unchecked.
 
     Args:
         model: What `plain_copy` or `integer_copy` made, or a model like it.
@@ -149,7 +149,7 @@ def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> N
 
 
 class _quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used like the context manager that it extends
-    """Silences the tracer's warnings about shapes that are constant on purpose, and the exporters' chatter."""
+    """Silence the tracer's warnings about shapes that are constant on purpose, and the exporters' chatter."""
 
     def __enter__(self) -> None:
         super().__enter__()

@@ -13,7 +13,7 @@ from optimum.onnxruntime.configuration import QuantizationConfig
 
 
 def write_ort_config(folder: Path, graph: Path) -> None:
-    """Writes Optimum's `ort_config.json`, read off a quantised graph, into an export's folder.
+    """Write Optimum's `ort_config.json`, read off a quantised graph, into an export's folder.
 
     An INT8 graph is static and in QDQ form: weights int8 by output, symmetric; inputs uint8 by tensor. The nodes that
     compute so are named, since others of their kind stay in floating point (attention's products), and tables of
@@ -47,7 +47,7 @@ def write_ort_config(folder: Path, graph: Path) -> None:
 
 
 def _largest_weight(model: onnx.ModelProto, products: Sequence[onnx.NodeProto]) -> int:
-    """Returns the largest integer, by magnitude, of the weights that products read."""
+    """Return the largest integer, by magnitude, of the weights that products read."""
     maker = {output: node for node in model.graph.node for output in node.output}
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     sources = [maker[name].input[0] for product in products for name in product.input if name in maker]

@@ -17,7 +17,7 @@ from edgemin_hf.export.onnx import _quiet_exporter
 
 
 def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], output: Path) -> None:
-    """Quantises a float graph as anybody would with Optimum: static INT8, min-max ranges (AVX512-VNNI preset).
+    """Quantise a float graph as anybody would with Optimum: static INT8, min-max ranges (AVX512-VNNI preset).
 
     Weights are int8 by channel. Activations are uint8 by tensor, in the range that they have on `texts`, wherever the
     preset's operators read them: in linear layers, attention's two products, LayerNorms and embeddings.

@@ -19,7 +19,7 @@ FAR_AWAY = -1e4
 
 
 def check_scores(encoder: Encoder) -> None:
-    """Checks that a model's attention scores can be computed from its queries and keys.
+    """Check that a model's attention scores can be computed from its queries and keys.
 
     Raises:
         ValueError: If not, naming what stands in the way.
@@ -30,12 +30,12 @@ def check_scores(encoder: Encoder) -> None:
 
 
 def scores_are_products(encoder: Encoder) -> bool:
-    """Returns whether a model's scores are products of queries and keys alone, without relative positions."""
+    """Return whether a model's scores are products of queries and keys alone, without relative positions."""
     return encoder.config.model_type not in ("mpnet", "deberta", "deberta-v2", "modernbert")
 
 
 def reach(encoder: Encoder, layer: int) -> float:
-    """Returns how many tokens to either side a layer's attention sees: a sliding window's half, or infinity."""
+    """Return how many tokens to either side a layer's attention sees: a sliding window's half, or infinity."""
     window = getattr(encoder.layers[layer].module.attn, "local_attention", (-1,))[0] if _rotates(encoder) else -1
     return inf if window < 0 else window
 
@@ -45,7 +45,7 @@ def _rotates(encoder: Encoder) -> bool:
 
 
 def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tensor:
-    """Computes the scaled attention scores of one layer, before softmax; padding is not masked.
+    """Compute the scaled attention scores of one layer, before softmax; padding is not masked.
 
     Relative positions are in: MPNet's shared bias, DeBERTa's disentangled terms (arXiv 2006.03654, equation 4) without
     dropout, ModernBERT's rotation and, as `FAR_AWAY`, its sliding window.

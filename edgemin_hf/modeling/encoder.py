@@ -21,13 +21,13 @@ EMBEDDINGS = -1
 """The layer number of the embeddings, whose only tensor is their output."""
 
 
-class Tap(NamedTuple):
+class Activation(NamedTuple):
     """A tensor inside an encoder, (batch, length, width).
 
     Attributes:
         layer: The layer, counted from 0, or `EMBEDDINGS`.
         name: "q", "k" or "v", the output of a projection, heads concatenated; "context", what the heads give to the
-            attention's output matrix, heads concatenated; "output", the hidden states behind the layer.
+            attention's output matrix, heads concatenated; "output", the hidden states after the layer.
     """
 
     layer: int
@@ -69,14 +69,14 @@ class Layer:
         return self.attention_output.in_features
 
 
-class Site(NamedTuple):
-    """Where a tap's tensor passes by.
+class HookPoint(NamedTuple):
+    """Where an activation's tensor passes by.
 
     Attributes:
         module: A module of the model.
         call: Which of the module's calls in a forward pass, from 0.
         side: Whether the tensor goes in or comes out.
-        read: Takes the tap's tensor out of the one that passes by.
+        read: Takes the activation's tensor out of the one that passes by.
     """
 
     module: nn.Module
@@ -124,16 +124,18 @@ class Encoder:
         """Width of one attention head; the removal of heads does not change it."""
         return self.config.hidden_size // self.config.num_attention_heads
 
-    def site(self, tap: Tap) -> Site:
-        """Returns where the tensor `tap` passes by in a forward pass."""
-        if tap.layer == EMBEDDINGS:
-            return Site(self._embedding_output(), 0, "output", _as_it_is)
-        layer = self.layers[tap.layer]
-        if tap.name == "context":
-            return Site(layer.attention_output, layer.call, "input", _as_it_is)
-        if tap.name == "output":
-            return Site(self._end_of(tap.layer, layer), layer.call, "output", _as_it_is)
-        return Site(getattr(layer, tap.name), layer.call, "output", self._projection_reader(layer, tap.name))
+    def hook_point(self, activation: Activation) -> HookPoint:
+        """Return where the tensor `activation` passes by in a forward pass."""
+        if activation.layer == EMBEDDINGS:
+            return HookPoint(self._embedding_output(), 0, "output", _as_it_is)
+        layer = self.layers[activation.layer]
+        if activation.name == "context":
+            return HookPoint(layer.attention_output, layer.call, "input", _as_it_is)
+        if activation.name == "output":
+            return HookPoint(self._end_of(activation.layer, layer), layer.call, "output", _as_it_is)
+        return HookPoint(
+            getattr(layer, activation.name), layer.call, "output", self._projection_reader(layer, activation.name)
+        )
 
     def _embedding_output(self) -> nn.Module:
         found = self.base
@@ -146,7 +148,7 @@ class Encoder:
         if index == self.config.num_hidden_layers - 1 and self.family.last_output is not None:
             return attrgetter(self.family.last_output)(self.base)
         if index == 0 and getattr(getattr(self.base, "encoder", None), "conv", None) is not None:
-            return self.base.encoder.conv  # of large DeBERTa-v2, behind the first layer
+            return self.base.encoder.conv  # of large DeBERTa-v2, after the first layer
         return layer.module
 
     def _projection_reader(self, layer: Layer, name: Projection) -> Callable[[Tensor], Tensor]:
@@ -166,14 +168,14 @@ class Encoder:
         return _as_it_is
 
     def embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
-        """Yields each embedding table with its parent and its name there: words, positions, token types."""
+        """Yield each embedding table with its parent and its name there: words, positions, token types."""
         parent = self.base.embeddings
         for name, child in parent.named_children():
             if isinstance(child, nn.Embedding):
                 yield parent, name, child
 
     def linears(self) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-        """Yields each linear layer, those of the head included, with its parent and its name there."""
+        """Yield each linear layer, those of the head included, with its parent and its name there."""
         for parent in self.model.modules():
             for name, child in parent.named_children():
                 if isinstance(child, nn.Linear):

@@ -23,7 +23,7 @@ class Family:
         fused: How one matrix holds the three projections: a third each, or each head's three in turn.
         embedding_outputs: Paths in the base model; the output of the last that exists goes into the first layer.
         last_output: Path in the base model of what ends the last layer; None where the layer itself does.
-        positions: Number of the first position, or "padding" where it stands behind the padding's.
+        positions: Number of the first position, or "padding" where it stands after the padding's.
         head_rows: Paths of further modules and parameters that have a row for each dimension of each head.
         layers_differ: Whether a layer's number decides what it computes, or layers are one: then none can go.
         rotary: Whether queries and keys are rotated by position, each dimension with the one half a head further on.
@@ -154,7 +154,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """Returns the family of a model's configuration.
+    """Return the family of a model's configuration.
 
     Raises:
         ValueError: If the family is not known.
@@ -174,7 +174,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
-    """Returns the depth and widths that a configuration asks for."""
+    """Return the depth and widths that a configuration asks for."""
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,
@@ -184,6 +184,6 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """Returns the position number of a text's first token; some families count from behind their padding."""
+    """Return the position number of a text's first token; some families count from after their padding."""
     positions = family_of(config).positions
     return config.pad_token_id + 1 if positions == "padding" else positions

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 
 
 @dataclass
@@ -21,11 +21,11 @@ class Recording:
     """What an objective sees of one forward pass.
 
     Attributes:
-        taps: The recorded tensors, each (batch, length, width).
+        activations: The recorded tensors, each (batch, length, width).
         logits: The model's logits, (batch, labels) or (batch, length, vocabulary); None where nobody asked for them.
     """
 
-    taps: dict[Tap, Tensor] = field(default_factory=dict)
+    activations: dict[Activation, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
 
 
@@ -33,22 +33,22 @@ class Objective(Protocol):
     """What a student is trained for: the tensors that it needs, and the named loss terms that it makes of them.
 
     Attributes:
-        student_taps: Tensors of the student that it reads.
-        teacher_taps: Tensors of the teacher that it reads.
+        student_activations: Tensors of the student that it reads.
+        teacher_activations: Tensors of the teacher that it reads.
         needs_student_logits: Whether it reads the student's logits.
         needs_teacher_logits: Whether it reads the teacher's.
         projections: Learned maps from the student's widths to the teacher's; None where it has none. They are trained
             and checkpointed with the student, and no part of what it becomes.
     """
 
-    student_taps: Sequence[Tap]
-    teacher_taps: Sequence[Tap]
+    student_activations: Sequence[Activation]
+    teacher_activations: Sequence[Activation]
     needs_student_logits: bool
     needs_teacher_logits: bool
     projections: nn.Module | None
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the weighted loss terms, each a scalar: a mean over the examples of the batch."""
+        """Return the weighted loss terms, each a scalar: a mean over the examples of the batch."""
         ...
 
 
@@ -56,51 +56,51 @@ class DistillationConfig(Protocol):
     """A method's settings, which know how to build its objective."""
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
-        """Builds the objective for two models; ValueError where they do not fit."""
+        """Build the objective for two models; ValueError where they do not fit."""
         ...
 
 
 class _Recorded(Exception):  # noqa: N818 - no error: everything wanted is there
-    """Ends a forward pass whose remaining layers nobody reads."""
+    """End a forward pass whose remaining layers nobody reads."""
 
 
 def record(
     model: PreTrainedModel,
-    taps: Collection[Tap],
+    activations: Collection[Activation],
     logits: bool,
     inputs: Mapping[str, Tensor],
     forward: Callable[..., Any] | None = None,
     to_the_end: bool = False,
 ) -> Recording:
-    """Runs a model once and records tensors with hooks.
+    """Run a model once and record tensors with hooks.
 
-    Without `logits` the pass ends at the last tap, so that no layer runs whose output nobody reads. Nothing runs at
-    all where nothing is asked for.
+    Without `logits` the pass ends at the last activation, so that no layer runs whose output nobody reads. Nothing runs
+    at all where nothing is asked for.
 
     Args:
         model: The model.
-        taps: The tensors to record.
+        activations: The tensors to record.
         logits: Whether the logits are wanted.
         inputs: The model's inputs, labels left out.
-        forward: What to call in the place of the model.
+        forward: What to call instead of the model.
         to_the_end: Whether to run all layers in any case: for wrappers around layers that count on it.
 
     Returns:
         The recorded tensors, with their autograd history where gradients are on.
     """
     recording = Recording()
-    if not taps and not logits:
+    if not activations and not logits:
         return recording
-    wanted = frozenset(taps)
+    wanted = frozenset(activations)
     mask = inputs.get("attention_mask")
 
-    def keep(tap: Tap, tensor: Tensor) -> None:
-        recording.taps[tap] = _padded(tensor, mask)
-        if not logits and not to_the_end and len(recording.taps) == len(wanted):
+    def keep(activation: Activation, tensor: Tensor) -> None:
+        recording.activations[activation] = _padded(tensor, mask)
+        if not logits and not to_the_end and len(recording.activations) == len(wanted):
             raise _Recorded
 
     encoder = Encoder(model)
-    handles = [_hook(encoder, tap, keep) for tap in wanted]
+    handles = [_hook(encoder, activation, keep) for activation in wanted]
     try:
         output = (forward or model)(**inputs)
         recording.logits = getattr(output, "logits", None) if logits else None
@@ -112,13 +112,13 @@ def record(
     return recording
 
 
-def _hook(encoder: Encoder, tap: Tap, keep: Callable[[Tap, Tensor], None]) -> RemovableHandle:
-    module, call, side, read = encoder.site(tap)
+def _hook(encoder: Encoder, activation: Activation, keep: Callable[[Activation, Tensor], None]) -> RemovableHandle:
+    module, call, side, read = encoder.hook_point(activation)
     calls = count()
 
     def see(passing: Any) -> None:
         if next(calls) == call:
-            keep(tap, read(passing[0] if isinstance(passing, tuple) else passing))
+            keep(activation, read(passing[0] if isinstance(passing, tuple) else passing))
 
     if side == "input":
         return module.register_forward_pre_hook(lambda _module, args: see(args))
@@ -126,7 +126,7 @@ def _hook(encoder: Encoder, tap: Tap, keep: Callable[[Tap, Tensor], None]) -> Re
 
 
 def _padded(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    """Puts padding back where a model computes real tokens alone: (tokens, width) -> (batch, length, width)."""
+    """Put padding back where a model computes real tokens alone: (tokens, width) -> (batch, length, width)."""
     if tensor.ndim == 3 or mask is None:
         return tensor
     padded = tensor.new_zeros(*mask.shape, tensor.shape[-1])
@@ -135,7 +135,7 @@ def _padded(tensor: Tensor, mask: Tensor | None) -> Tensor:
 
 @contextmanager
 def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Puts another forward in the place of a model's, for the model and for every wrapper around it."""
+    """Put another forward instead of a model's, for the model and for every wrapper around it."""
     before = model.__dict__.get("forward")
     model.forward = forward
     try:
@@ -147,12 +147,12 @@ def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[
             model.forward = before
 
 
-def accepted(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns those inputs that a model's forward names, labels left out: losses are the objectives' business."""
+def filter_forward_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those inputs that a model's forward names, labels left out: losses are the objectives' business."""
     names = forward_names(type(model))
     return {name: value for name, value in inputs.items() if name in names and name != "labels"}
 
 
 def forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:
-    """Returns the names of the arguments of a model's forward."""
+    """Return the names of the arguments of a model's forward."""
     return frozenset(inspect.signature(model_class.forward).parameters)

@@ -23,7 +23,7 @@ _TEXTS, _LENGTH = 64, 32
 def initialize(
     student: PreTrainedModel, teacher: PreTrainedModel, layers: Sequence[int], initialization: Initialization
 ) -> None:
-    """Fills a fresh student with a teacher's weights; what the teacher lacks stays as it is.
+    """Fill a fresh student with a teacher's weights; what the teacher lacks stays as it is.
 
     Where all widths agree, everything but "random" copies. Where they differ, "copy" takes the weights outside the
     layers that have the student's shape, and no layer. "slice" and "svd" change the width of every matrix by its axes.
@@ -127,13 +127,13 @@ class _Transfer:
         target[tuple(slice(size) for size in source.shape)] = source.to(target)
 
     def _heads(self, count: int) -> Tensor:
-        """Returns the teacher's heads, of `count`, that each student head is made of: (heads, as many for each)."""
+        """Return the teacher's heads, of `count`, that each student head is made of: (heads, as many for each)."""
         joined = -(-self.student.head_size // self.teacher.head_size)
         filled = min(self.new.num_attention_heads, count // joined)
         return _evenly_spaced(filled, count)[:, None] + torch.arange(joined)
 
     def _head_rows(self, theirs: Layer, last: bool) -> Tensor:
-        """Returns the teacher's row for each row of a student projection."""
+        """Return the teacher's row for each row of a student projection."""
         if last and not self.family.rotary and self.new.hidden_size <= theirs.attention_width:
             return _evenly_spaced(self.new.hidden_size, theirs.attention_width)
         size = self.teacher.head_size
@@ -151,7 +151,7 @@ class _Transfer:
 
 
 def _residual_change(teacher: PreTrainedModel, width: int, initialization: Initialization) -> Tensor:
-    """Returns how the residual stream gets narrower: indices (width,) of dimensions, or a matrix (width, old width)."""
+    """Return how the residual stream gets narrower: indices (width,) of dimensions, or a matrix (width, old width)."""
     states = _hidden_states(teacher)
     if initialization == "slice":
         return states.square().sum(0).topk(width).indices.sort().values
@@ -167,7 +167,7 @@ def _residual_change(teacher: PreTrainedModel, width: int, initialization: Initi
 
 
 def _hidden_states(teacher: PreTrainedModel) -> Tensor:
-    """Returns hidden states (layers x tokens, width) on random token ids, each layer's of norm 1."""
+    """Return hidden states (layers x tokens, width) on random token ids, each layer's of norm 1."""
     generator = torch.Generator().manual_seed(0)
     config = teacher.config
     length = min(_LENGTH, config.max_position_embeddings - first_position(config))
@@ -200,6 +200,6 @@ def _stacked(rows: Tensor, of: int, parts: int) -> Tensor:
 
 
 def _by_name(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Returns a model's weights by their names without the base model's prefix, which differs within a layout."""
+    """Return a model's weights by their names without the base model's prefix, which differs within a layout."""
     prefix = f"{model.base_model_prefix}."
     return {name.removeprefix(prefix): weight for name, weight in model.state_dict().items()}

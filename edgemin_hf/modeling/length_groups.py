@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgemin_hf.modeling.encoder import Tap
+from edgemin_hf.modeling.encoder import Activation
 from edgemin_hf.modeling.hooks import Recording, record
 
 # A pass takes examples while they are at least this share of its longest one, ...
@@ -17,43 +17,45 @@ _ALIKE = 0.75
 _TOKENS = 128
 
 
-def record_trimmed(
+def record_by_length(
     model: PreTrainedModel,
-    taps: Collection[Tap],
+    activations: Collection[Activation],
     inputs: Mapping[str, Tensor],
     forward: Callable[..., Any] | None = None,
 ) -> Recording:
-    """Records tensors as `record` does, from passes over examples of like length, each cut to its longest.
+    """Record tensors as `record` does, from passes over examples of like length, each cut to its longest.
 
     A batch of like lengths goes through one pass, and so does one without an attention mask, with padding elsewhere
     than on the right, or on a GPU, which is at its best with much to do at once.
 
     Args:
         model: The model; what it computes for an example must not depend on the others.
-        taps: The tensors to record.
+        activations: The tensors to record.
         inputs: The model's inputs, labels left out.
-        forward: What to call in the place of the model.
+        forward: What to call instead of the model.
 
     Returns:
         The recorded tensors, (batch, length, width), with zeros for padding that was not computed.
     """
     mask = inputs.get("attention_mask")
     if mask is None or mask.device.type != "cpu" or not bool((mask[:, 1:] <= mask[:, :-1]).all()):
-        return record(model, taps, logits=False, inputs=inputs, forward=forward)
+        return record(model, activations, logits=False, inputs=inputs, forward=forward)
     recording = Recording()
     for length, examples in _like_lengths((mask != 0).sum(dim=1)):
         part = {
             name: tensor[examples, :length] if tensor.shape[:2] == mask.shape else tensor[examples]
             for name, tensor in inputs.items()
         }
-        for tap, tensor in record(model, taps, logits=False, inputs=part, forward=forward).taps.items():
-            whole = recording.taps.setdefault(tap, tensor.new_zeros(*mask.shape, tensor.shape[-1]))
-            whole[examples, :length] = tensor
+        for activation, tensor in record(
+            model, activations, logits=False, inputs=part, forward=forward
+        ).activations.items():
+            padded = recording.activations.setdefault(activation, tensor.new_zeros(*mask.shape, tensor.shape[-1]))
+            padded[examples, :length] = tensor
     return recording
 
 
 def _like_lengths(lengths: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yields groups of examples (their indices), the longest first, each with the length of its longest."""
+    """Yield groups of examples (their indices), the longest first, each with the length of its longest."""
     ordered, order = lengths.sort(descending=True)
     found: list[int] = ordered.tolist()
     start = 0

@@ -7,14 +7,14 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
-from edgemin_hf.modeling.pruned_shape import reloads_plainly, whole
+from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
 
 
 def load_pruned(
     model: str | PathLike[str], auto_class: Any = AutoModelForSequenceClassification, **kwargs: Any
 ) -> PreTrainedModel:
-    """Loads a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
+    """Load a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
 
     Where layers differ in feed-forward width, or heads of MPNet, ALBERT, DeBERTa or ModernBERT are gone, plain
     `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
@@ -39,10 +39,10 @@ def load_pruned(
 
 
 def _cutting(plain: Any) -> Any:
-    """Returns a class that makes models of `plain` in the shape that their configuration keeps."""
+    """Return a class that makes models of `plain` in the shape that their configuration keeps."""
 
     def init(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
-        plain.__init__(self, whole(config), *args, **kwargs)
+        plain.__init__(self, unpruned(config), *args, **kwargs)
         cut_like(self, config)
 
     return type(plain.__name__, (plain,), {"__init__": init})

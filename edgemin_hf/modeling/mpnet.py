@@ -27,13 +27,13 @@ class PrunedMPNetAttention(MPNetSelfAttention):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Computes the attention of the heads that are left."""
+        """Compute the attention of the heads that are left."""
         if position_bias is not None:
             position_bias = position_bias[:, self.bias_heads]
         return super().forward(hidden_states, attention_mask, head_mask, position_bias, output_attentions, **kwargs)
 
 
 def keep_bias_heads(attention: Any, heads: Sequence[int]) -> None:
-    """Makes an attention, in place, read these heads of the shared bias, given by their first numbers."""
+    """Make an attention, in place, read these heads of the shared bias, given by their first numbers."""
     attention.__class__ = PrunedMPNetAttention
     attention.bias_heads = list(heads)

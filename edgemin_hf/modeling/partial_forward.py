@@ -1,7 +1,7 @@
 """Running a few layers of a model alone, on hidden states that were kept, without calling them by hand.
 
 The model's own forward runs: it makes masks and position biases as its family does. The layers before give back what
-was kept instead of computing, and the pass ends behind the last layer that is wanted.
+was kept instead of computing, and the pass ends after the last layer that is wanted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 
 
 class _Reached(Exception):  # noqa: N818 - no error: everything wanted is there
-    """Ends a forward pass whose remaining layers nobody reads."""
+    """End a forward pass whose remaining layers nobody reads."""
 
 
-class Replay:
+class PartialForward:
     """A model whose layers can be run from kept hidden states.
 
     Args:
@@ -38,19 +38,19 @@ class Replay:
 
     @staticmethod
     def parts_of(encoder: Encoder, layer: int) -> list[nn.Module]:
-        """Returns the modules that make a layer's output: the layer, and what ends it where something does."""
-        end = encoder.site(Tap(layer, "output")).module
+        """Return the modules that make a layer's output: the layer, and what ends it where something does."""
+        end = encoder.hook_point(Activation(layer, "output")).module
         if layer == EMBEDDINGS:
             return [end]
         module = encoder.layers[layer].module
         return [module] if module is end else [module, end]
 
     def run(self, batch: Mapping[str, Tensor], hidden: Tensor | None, start: int, end: int) -> Tensor:
-        """Runs layers `start` to `end`, without `end`, with gradients where they are on.
+        """Run layers `start` to `end`, without `end`, with gradients where they are on.
 
         Args:
             batch: The model's inputs, for masks and positions.
-            hidden: Hidden states (batch, length, width) behind layer `start` - 1; None, with `start` 0, begins with the
+            hidden: Hidden states (batch, length, width) after layer `start` - 1; None, with `start` 0, begins with the
                 inputs themselves.
             start: The first layer that runs.
             end: The layer before which the pass ends; depth + 1 runs the head too.
@@ -64,16 +64,16 @@ class Replay:
             return self._until(end - 1, batch)
 
     def _until(self, layer: int, batch: Mapping[str, Tensor]) -> Tensor:
-        site = self.encoder.site(Tap(layer, "output"))
+        hook_point = self.encoder.hook_point(Activation(layer, "output"))
         calls = count()
         reached: list[Tensor] = []
 
         def stop(_module: nn.Module, _args: Any, output: Any) -> None:
-            if next(calls) == site.call:
+            if next(calls) == hook_point.call:
                 reached.append(output[0] if isinstance(output, tuple) else output)
                 raise _Reached
 
-        handle = site.module.register_forward_hook(stop)
+        handle = hook_point.module.register_forward_hook(stop)
         try:
             self.model(**batch)
         except _Reached:
@@ -84,7 +84,7 @@ class Replay:
 
     @contextmanager
     def _skipped(self, hidden: Tensor | None, layers: int) -> Iterator[None]:
-        """Lets the first layers return `hidden`, in the form in which each returns its own."""
+        """Let the first layers return `hidden`, in the form in which each returns its own."""
         skipped = {part for layer in range(layers) for part in self.parts_of(self.encoder, layer)}
         for part in skipped:
             part.forward = _giving(self._returned[part], hidden)
@@ -96,7 +96,7 @@ class Replay:
 
     @torch.no_grad()
     def _observe(self, batch: Mapping[str, Tensor]) -> dict[nn.Module, int | None]:
-        """Returns the length of the tuple that each part of a layer returns; None where it returns a tensor."""
+        """Return the length of the tuple that each part of a layer returns; None where it returns a tensor."""
         seen: dict[nn.Module, int | None] = {}
 
         def see(module: nn.Module, _args: Any, output: Any) -> None:

@@ -29,7 +29,7 @@ class PrunedShape(NamedTuple):
 
 
 def pruned_shape(config: PretrainedConfig) -> PrunedShape:
-    """Returns what a configuration says is left of its model; all of it, where nothing was removed."""
+    """Return what a configuration says is left of its model; all of it, where nothing was removed."""
     if hasattr(config, _FIELD):
         return PrunedShape(**getattr(config, _FIELD))
     shape, gone = shape_of(config), {int(layer): set(heads) for layer, heads in config.pruned_heads.items()}
@@ -39,7 +39,7 @@ def pruned_shape(config: PretrainedConfig) -> PrunedShape:
 
 
 def write_pruned_shape(config: PretrainedConfig, shape: PrunedShape) -> None:
-    """Writes what is left into a configuration, in its own field and for plain `transformers`."""
+    """Write what is left into a configuration, in its own field and for plain `transformers`."""
     family = family_of(config)
     setattr(config, _FIELD, shape._asdict())
     setattr(config, family.ffn_width, max(shape.neurons))
@@ -49,20 +49,20 @@ def write_pruned_shape(config: PretrainedConfig, shape: PrunedShape) -> None:
 
 
 def layer_numbers(config: PretrainedConfig) -> list[int] | None:
-    """Returns the number that each layer had when the model was prepared for quantisation; None where none are kept."""
+    """Return the number that each layer had when the model was prepared for quantisation; None where none are kept."""
     return getattr(config, _NUMBERS, None)
 
 
 def write_layer_numbers(config: PretrainedConfig, numbers: Iterable[int] | None) -> None:
-    """Writes those numbers into a configuration; None takes them out."""
+    """Write those numbers into a configuration; None takes them out."""
     if numbers is not None:
         setattr(config, _NUMBERS, list(numbers))
     elif hasattr(config, _NUMBERS):
         delattr(config, _NUMBERS)
 
 
-def whole(config: PretrainedConfig) -> PretrainedConfig:
-    """Returns the configuration with every head, and all layers as wide as the widest."""
+def unpruned(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the configuration with every head, and all layers as wide as the widest."""
     config = copy.deepcopy(config)
     if hasattr(config, _FIELD):
         delattr(config, _FIELD)
@@ -72,7 +72,7 @@ def whole(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def reloads_plainly(config: PretrainedConfig) -> bool:
-    """Returns whether plain `from_pretrained` can load a model of this configuration."""
+    """Return whether plain `from_pretrained` can load a model of this configuration."""
     heads, neurons = pruned_shape(config)
     complete = all(len(kept) == config.num_attention_heads for kept in heads)
     return len(set(neurons)) == 1 and (complete or family_of(config).pruned_heads is not None)

@@ -22,7 +22,7 @@ from transformers import (
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.pruned_shape import whole
+from edgemin_hf.modeling.pruned_shape import unpruned
 
 _AUTO_CLASSES = (
     AutoModelForSequenceClassification,
@@ -44,7 +44,7 @@ def create_student(
     model_type: str | None = None,
     initialization: Initialization = "slice",
 ) -> PreTrainedModel:
-    """Builds a student with the teacher's vocabulary and head; None takes the teacher's value.
+    """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
     Its layers start from the teacher's that `layers` names: copied where all widths are the teacher's, else cut to its
     own widths. That needs a family with the teacher's layout (all weights by the same names, such as RoBERTa and
@@ -85,7 +85,7 @@ def create_student(
 def student_from_checkpoint(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path
 ) -> PreTrainedModel:
-    """Loads a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
+    """Load a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
 
     Its encoder is taken as it is. A head that it lacks, or brings for another number of labels, is random.
 
@@ -122,7 +122,7 @@ def student_config(
     layers: Sequence[int] | None = None,
     model_type: str | None = None,
 ) -> PretrainedConfig:
-    """Returns the configuration of the student that `create_student` would build; no weights are needed.
+    """Return the configuration of the student that `create_student` would build; no weights are needed.
 
     Raises:
         ValueError: As `create_student`. The message begins with the argument's name.
@@ -145,7 +145,7 @@ def student_config(
         )
     _teacher_layers(limit, shape.num_hidden_layers, layers)
     if model_type is None or model_type == teacher.model_type:
-        config = whole(teacher)
+        config = unpruned(teacher)
     elif model_type in FAMILIES:
         config = _other_family(teacher, model_type)
     else:
@@ -157,7 +157,7 @@ def student_config(
 
 
 def _follow(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    """Sets what some families' configurations say of their widths a second time."""
+    """Set what some families' configurations say of their widths a second time."""
     head_size = config.hidden_size // config.num_attention_heads
     if family_of(config).rotary and head_size % 2:
         raise ValueError(
@@ -184,7 +184,7 @@ def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfi
 
 
 def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) -> list[int]:
-    """Returns the index, from 0, of the teacher's layer that each of `depth` student layers starts from."""
+    """Return the index, from 0, of the teacher's layer that each of `depth` student layers starts from."""
     last = teacher.num_hidden_layers
     if layers is None:
         return [round(i * (last - 1) / (depth - 1)) for i in range(depth)] if depth > 1 else [last - 1]

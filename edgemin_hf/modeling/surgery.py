@@ -37,7 +37,7 @@ class Selection:
 
 
 def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: bool = False) -> None:
-    """Checks that heads or whole layers can be removed from a model; feed-forward neurons always can.
+    """Check that heads or whole layers can be removed from a model; feed-forward neurons always can.
 
     Args:
         config: The model's configuration.
@@ -57,7 +57,7 @@ def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: boo
 
 
 def remove(model: PreTrainedModel, selection: Selection) -> None:
-    """Removes, in place, what a selection leaves out, and writes the new shape into the model's configuration.
+    """Remove, in place, what a selection leaves out, and write the new shape into the model's configuration.
 
     Where `reloads_plainly` says so, plain `from_pretrained` loads the result: `config.pruned_heads` lists the removed
     heads by their first numbers, and all layers have one feed-forward width. `load_pruned` loads any. Optimizers made
@@ -87,7 +87,7 @@ def remove(model: PreTrainedModel, selection: Selection) -> None:
 
 
 def remove_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Removes, in place, all layers but those of `kept`, numbers from 0 in their order.
+    """Remove, in place, all layers but those of `kept`, numbers from 0 in their order.
 
     Raises:
         ValueError: If the model's family can't lose layers.
@@ -105,7 +105,7 @@ def remove_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
 
 
 def cut_like(model: PreTrainedModel, config: PretrainedConfig) -> None:
-    """Cuts a model to the shape of another's configuration, to load that one's weights into it.
+    """Cut a model to the shape of another's configuration, to load that one's weights into it.
 
     Which neurons go does not matter then. The heads that stay are those of the configuration, and so are the layers
     where both number them, since a layer's number may decide on its precision.
@@ -127,7 +127,7 @@ def cut_like(model: PreTrainedModel, config: PretrainedConfig) -> None:
 
 
 def _write_shape(encoder: Encoder, shape: PrunedShape) -> None:
-    """Writes the shape into the configuration, and for plain `transformers` into the modules too."""
+    """Write the shape into the configuration, and for plain `transformers` into the modules too."""
     write_pruned_shape(encoder.config, shape)
     if encoder.family.pruned_heads is not None:
         every = set(range(encoder.config.num_attention_heads))
@@ -161,7 +161,7 @@ def _keep_neurons(block: Layer, encoder: Encoder, neurons: Tensor) -> None:
 
 
 def _keep_rows(module: nn.Module, path: str, rows: Tensor) -> None:
-    """Keeps rows of a linear layer, or of a parameter; what the family's other members have is passed over."""
+    """Keep rows of a linear layer, or of a parameter; what the family's other members have is passed over."""
     *parents, name = path.split(".")
     parent = attrgetter(".".join(parents))(module) if parents else module
     found = getattr(parent, name, None)

@@ -16,7 +16,7 @@ from edgemin_hf.utils.extras import check_extra
 
 @contextmanager
 def importing_inc(setting: str) -> Iterator[None]:
-    """Silences what INC says when it is imported, and from then on what it says of every mask of every step.
+    """Silence what INC says when it is imported, and from then on what it says of every mask of every step.
 
     Unless the user sets LOGLEVEL, which INC reads.
 
@@ -38,7 +38,7 @@ INC_CONFIG = "inc_config.json"
 
 
 def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None:
-    """Writes one `inc_config.json` for a model that several trainings made; none where INC had no part in them.
+    """Write one `inc_config.json` for a model that several trainings made; none where INC had no part in them.
 
     Args:
         sources: The folders that the trainings left, in their order.
@@ -54,7 +54,7 @@ def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None
 
 
 def write_inc_config(folder: str | Path, **parts: Any) -> None:
-    """Writes `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
+    """Write `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
 
     Args:
         folder: The model's folder.

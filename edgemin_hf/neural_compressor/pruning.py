@@ -44,11 +44,11 @@ _SETTINGS = (
 
 
 class IncPruner(TrainerCallback):
-    """Lets INC prune a Trainer's model while it trains; the model stays the same object.
+    """Let INC prune a Trainer's model while it trains; the model stays the same object.
 
     By the end of the pruning steps every layer has lost, in its masks, exactly what a `PruningConfig` asks for. An
     INC configuration, what Optimum Intel's INCTrainer took, is used as it is. Add this callback before others that
-    mark a checkpoint as whole.
+    mark a checkpoint as complete.
 
     Args:
         config: What to prune, by which criterion and when.
@@ -70,7 +70,7 @@ class IncPruner(TrainerCallback):
         model: PreTrainedModel,
         **kwargs: Any,
     ) -> None:
-        """Makes INC's pruners: its masks live on the device where the model is by now.
+        """Make INC's pruners: its masks live on the device where the model is by now.
 
         Raises:
             ValueError: If INC would not prune all that it is asked to, or a resumed training lacks INC's state.
@@ -90,7 +90,7 @@ class IncPruner(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Updates the masks where the schedule says so.
+        """Update the masks where the schedule says so.
 
         Raises:
             RuntimeError: If scores tell nothing, or the last update left another number of units than was asked for.
@@ -101,7 +101,7 @@ class IncPruner(TrainerCallback):
                 _check_count(pruner)
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Scores the weights by their gradients.
+        """Score the weights by their gradients.
 
         Raises:
             ValueError: If the loss gives a layer none.
@@ -110,23 +110,23 @@ class IncPruner(TrainerCallback):
             _score(pruner)
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Masks the weights that the optimizer has just moved."""
+        """Mask the weights that the optimizer has just moved."""
         for pruner in self._pruners or ():
             pruner.on_after_optimizer_step()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Tells INC of the step's end."""
+        """Tell INC of the step's end."""
         for pruner in self._pruners or ():
             pruner.on_step_end()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writes INC's state into the checkpoint: without it, scores would begin again at zero, which masks all."""
+        """Write INC's state into the checkpoint: without it, scores would begin again at zero, which masks all."""
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             _save(self._pruners or [], folder / PRUNING_STATE)
 
     def selection(self, model: PreTrainedModel) -> Selection:
-        """Returns what INC's masks leave of each layer, for `surgery.remove`.
+        """Return what INC's masks leave of each layer, for `surgery.remove`.
 
         Args:
             model: The trained model.
@@ -160,7 +160,7 @@ def select_once(
     config: PruningConfig,
     reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Selection:
-    """Selects what stays at once, by INC's scores over some batches; the weights are left as they are.
+    """Select what stays at once, by INC's scores over some batches; the weights are left as they are.
 
     Args:
         model: The model; scored in evaluation mode, so that dropout adds no noise. Its gradients are cleared.
@@ -198,7 +198,7 @@ def select_once(
 
 
 def save_inc_config(config: PruningConfig | WeightPruningConfig, folder: str | Path) -> None:
-    """Writes `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
+    """Write `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
 
     Args:
         config: What the model was pruned by.
@@ -231,7 +231,7 @@ def _import_inc() -> Any:
 
 
 def _window(config: PruningConfig, steps: int) -> tuple[int, int, int]:
-    """Returns INC's start_step, end_step and pruning_frequency. Iterative, INC removes nothing at the first."""
+    """Return INC's start_step, end_step and pruning_frequency. Iterative, INC removes nothing at the first."""
     first, last = max(1, round(config.start * steps)), min(round(config.end * steps), steps - 1)
     if config.schedule == "one_shot":
         last = first
@@ -246,7 +246,7 @@ def _window(config: PruningConfig, steps: int) -> tuple[int, int, int]:
 
 
 def _own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: int, frequency: int) -> list[Any]:
-    """Makes one INC pruner for the heads, and one for the neurons, of each layer, with what it is to leave."""
+    """Make one INC pruner for the heads, and one for the neurons, of each layer, with what it is to leave."""
     if config.saliency not in INC_SALIENCIES:
         raise ValueError(f"saliency: {config.saliency}; allowed of INC: {', '.join(INC_SALIENCIES)}")
     check_prunable(model.config, heads=config.head_sparsity > 0)
@@ -281,7 +281,7 @@ def _own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end:
 
 
 def _users_pruners(config: WeightPruningConfig, model: PreTrainedModel, steps: int) -> list[Any]:
-    """Makes the pruners of an INC configuration; for heads with our names of all layers, since INC's search traces."""
+    """Make the pruners of an INC configuration; for heads with our names of all layers, since INC's search traces."""
     inc, made = _import_inc(), []
     # INC writes into what it is given, and its default for local settings is one list for all configurations.
     for info in inc.process(copy.deepcopy(config)):
@@ -311,7 +311,7 @@ def _names(model: nn.Module) -> dict[nn.Module, str]:
 
 
 def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterable[Layer]) -> list[dict[str, list[Any]]]:
-    """Describes the attention of some layers as INC's own search would, had it found them."""
+    """Describe the attention of some layers as INC's own search would, had it found them."""
     found = []
     for block in blocks:
         if encoder.family.fused is not None:
@@ -340,7 +340,7 @@ def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterabl
 
 
 def _check_names(asked: list[str], info: Mapping[str, Any], found: Mapping[str, Any], model: nn.Module) -> None:
-    """Refuses names of layers that INC passed over, which it does without a word."""
+    """Refuse names of layers that INC passed over, which it does without a word."""
     for pattern in asked:
         matching = [name for name in _names(model).values() if re.search(pattern, name)]
         if not set(matching) & set(found):
@@ -353,7 +353,7 @@ def _check_names(asked: list[str], info: Mapping[str, Any], found: Mapping[str, 
 
 
 def _made(pruner: Any, found: Any) -> Any:
-    """Checks that a pruner holds, and can prune, all that it was to, and returns it."""
+    """Check that a pruner holds, and can prune, all that it was to, and return it."""
     if hasattr(pruner, "head_masks"):
         wanted = [name for part in found for name in (*part["qkv_name"], *part["ffn_name"])]
         lost = set(wanted) - set(pruner.linear_layers)
@@ -372,7 +372,7 @@ def _cubic(sparsity: float, done: int, rounds: int, *_: Any) -> float:
 
 
 def _ranked(get_masks: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets INC see ranks, masked units first.
+    """Let INC see ranks, masked units first.
 
     It removes all units that tie, and in bfloat16 many of 3072 neurons do; and by their gradients, units that it has
     zeroed come back.
@@ -407,7 +407,7 @@ def _score(pruner: Any) -> None:
 
 
 def _masks(pruner: Any) -> dict[str, Tensor]:
-    """Returns what a pruner keeps: of a layer's heads (heads,), or of the inputs of a matrix (inputs,)."""
+    """Return what a pruner keeps: of a layer's heads (heads,), or of the inputs of a matrix (inputs,)."""
     if hasattr(pruner, "head_masks"):
         return {name: mask.flatten().bool().cpu() for name, mask in pruner.head_masks.items()}
     return {name: mask.bool().any(0).cpu() for name, mask in pruner.masks.items()}
@@ -439,7 +439,7 @@ def _kept(mask: Tensor) -> list[int]:
 
 
 def _settings(pruners: Iterable[Any]) -> str:
-    """Describes what a state belongs to: settings, and layers with their shapes."""
+    """Describe what a state belongs to: settings, and layers with their shapes."""
     return json.dumps(
         [
             [{name: pruner.config[name] for name in _SETTINGS}]

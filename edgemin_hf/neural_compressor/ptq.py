@@ -63,7 +63,7 @@ class _SideBySide(nn.Module):
 def quantize_by_inc(
     model: PreTrainedModel, config: QuantizationConfig, batches: Iterable[Mapping[str, Tensor]]
 ) -> PostTrainingQuantConfig:
-    """Quantises a trained model, in place: its linear layers on grids that INC's `fit` finds, its embeddings on ours.
+    """Quantise a trained model, in place: its linear layers on grids that INC's `fit` finds, its embeddings on ours.
 
     Args:
         model: The model, plain and fp32; its parameters stay the same objects and keep their values.
@@ -121,7 +121,7 @@ def _fit(
     linears: list[nn.Linear],
     batches: list[Mapping[str, Tensor]],
 ) -> dict[int, _Grids]:
-    """Returns what INC finds for a model's linear layers, by their numbers."""
+    """Return what INC finds for a model's linear layers, by their numbers."""
     # INC's `fit` swallows all that is raised in it, KeyboardInterrupt too: what comes from our side is kept.
     raised: list[BaseException] = []
 
@@ -153,7 +153,7 @@ def _fit(
 def _observe(
     model: PreTrainedModel, linears: list[nn.Linear], batches: list[Mapping[str, Tensor]], observers: nn.Module
 ) -> None:
-    """Runs a model on batches, and gives `observers` what each linear layer received, (tokens, in_features) each."""
+    """Run a model on batches, and give `observers` what each linear layer received, (tokens, in_features) each."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
     def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -175,7 +175,7 @@ def _observe(
 
 @contextmanager
 def _contained(inc: Any) -> Iterator[None]:
-    """Keeps `fit` from the current folder, the random generators, and from warnings of no use."""
+    """Keep `fit` from the current folder, the random generators, and from warnings of no use."""
     log, workspace = logging.getLogger("neural_compressor"), inc.options.workspace
     level, states = log.level, (random.getstate(), np.random.get_state())
     with TemporaryDirectory() as folder, torch.random.fork_rng(), warnings.catch_warnings():

@@ -64,13 +64,13 @@ class IncLinear(FakeQuantLinear):
             self.weight_quantizer(self.weight)  # its first look, which also gives its state the shape that is saved
 
     def forward(self, input: Tensor) -> Tensor:
-        """Computes the layer on the grids of its input and of its weight."""
+        """Compute the layer on the grids of its input and of its weight."""
         for quantizer in (self.input_quantizer, self.weight_quantizer):
             quantizer.enable_observer(self.training and self.observing)
         return F.linear(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
 
     def widen_range(self, input: Tensor) -> None:
-        """Widens the input's range until it holds every value of `input`: calibration."""
+        """Widen the input's range until it holds every value of `input`: calibration."""
         quantizer, (low, high) = self.input_quantizer, torch.aminmax(input)
         observer = quantizer.activation_post_process
         observer.min_val.copy_(torch.minimum(observer.min_val, low))
@@ -95,7 +95,7 @@ class IncLinear(FakeQuantLinear):
 
     @property
     def weight_scale(self) -> Tensor:  # type: ignore[override]
-        """Scales of the weight's rows (out_features, 1)."""
+        """Scale of the weight's rows (out_features, 1)."""
         return self.weight_quantizer.scale[:, None]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +108,7 @@ class IncLinear(FakeQuantLinear):
 
 
 def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -> QuantizationConfig:
-    """Returns what an INC configuration asks for in our words; ours as it is.
+    """Return what an INC configuration asks for in our words; ours as it is.
 
     Raises:
         ValueError: If it asks for other grids than 8 bits.
@@ -130,7 +130,7 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
 
 
 def check_precision(args: TrainingArguments) -> None:
-    """Checks that training computes in fp32.
+    """Check that training computes in fp32.
 
     Raises:
         ValueError: If not.
@@ -141,7 +141,7 @@ def check_precision(args: TrainingArguments) -> None:
 
 
 def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> None:
-    """Gives a model's linear layers, in place, INC's fake quantisers, and its embeddings ours; before an optimizer.
+    """Give a model's linear layers, in place, INC's fake quantisers, and its embeddings ours; before an optimizer.
 
     Args:
         model: The model; its parameters stay the same objects. What is prepared, or finished, stays as it is.
@@ -176,7 +176,7 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
 
 
 def finish_inc(model: PreTrainedModel) -> None:
-    """Reads what INC learned into plain `FakeQuantLinear` layers, in place: what native training would leave.
+    """Read what INC learned into plain `FakeQuantLinear` layers, in place: what native training would leave.
 
     INC's own end of training, which converts to PyTorch's int8 kernels, is not used.
 
@@ -202,7 +202,7 @@ def finish_inc(model: PreTrainedModel) -> None:
 
 
 def save_inc_config(config: QuantizationConfig | QuantizationAwareTrainingConfig, folder: str | Path) -> None:
-    """Writes `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
+    """Write `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
 
     Args:
         config: What the model was trained by.
@@ -213,7 +213,7 @@ def save_inc_config(config: QuantizationConfig | QuantizationAwareTrainingConfig
 
 
 def grid_bounds(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the range, () each, from which `input_grid` makes the same zero point, and the same scale to rounding."""
+    """Return the range, () each, from which `input_grid` makes the same zero point, and the same scale to rounding."""
     width = 255 * scale
     # All on the float grid of the width, where their differences are exact.
     low = -((width + zero_point * scale) - width)
@@ -221,7 +221,7 @@ def grid_bounds(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> dict[str, Any]:
-    """Returns, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
+    """Return, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
     inc = _import_inc()
     # On a copy: INC puts traced modules in place of the model's, in which conditions and dropout stay as they were.
     swapped = copy.deepcopy(model)

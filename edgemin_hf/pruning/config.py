@@ -28,7 +28,7 @@ class PruningConfig:
             multiple of 32 where its width is one.
         layer_sparsity: Share of the layers to remove, 0 to below 1, before heads and neurons and before training: one
             by one the layer without which the loss is least.
-        target_parameters: Budget of the whole model's parameters, in the place of the two shares.
+        target_parameters: Budget of all of the model's parameters, instead of the two shares.
         target_latency_ms: Budget of one pass of 128 tokens through ONNX Runtime (fp32, one thread, the head apart), in
             the place of the two shares, by a table of layer shapes that is measured on this machine when pruning
             begins. A resumed gradual run goes on with its table.
@@ -39,10 +39,10 @@ class PruningConfig:
             first, then a search within each layer by their products, Kwon et al. 2022, arXiv 2204.09656), "random": a
             control; or Intel Neural Compressor's "snip_momentum", "magnitude" and "gradient".
         saliency_examples: Number of training examples that the saliency is measured on.
-        tune_masks: Whether what stays is scaled so that each layer's output comes closest to the whole model's (Kwon et
-            al. 2022, section 4.3): for models that are not trained afterwards. One-shot only.
+        tune_masks: Whether what stays is scaled so that each layer's output comes closest to the unpruned model's (Kwon
+            et al. 2022, section 4.3): for models that are not trained afterwards. One-shot only.
         schedule: "one_shot" removes everything before training; the others mask units while training goes on and
-            remove them behind it: "cubic" (Zhu and Gupta 2017, arXiv 1710.01878) many at first and few later,
+            remove them after it: "cubic" (Zhu and Gupta 2017, arXiv 1710.01878) many at first and few later,
             "iterative" as many each time.
         start: Share of the training steps after which the first units go, with the other schedules.
         end: Share of the training steps after which the last ones are gone.
@@ -109,7 +109,7 @@ class PruningConfig:
         return self.head_sparsity > 0 or self.has_budget
 
     def progress(self, done: float) -> float:
-        """Returns the share of the removal that is due after a share of the training steps, in steps of `rounds`."""
+        """Return the share of the removal that is due after a share of the training steps, in steps of `rounds`."""
         if self.schedule == "one_shot":
             return 1.0
         rounds = int((done - self.start) / (self.end - self.start) * self.rounds + 1e-9)
@@ -117,19 +117,19 @@ class PruningConfig:
         return 1 - (1 - share) ** 3 if self.schedule == "cubic" else share
 
     def kept_heads(self, heads: int, progress: float = 1.0) -> int:
-        """Returns how many of a layer's heads stay."""
+        """Return how many of a layer's heads stay."""
         return max(1, round(heads * (1 - progress * self.head_sparsity)))
 
     def kept_neurons(self, width: int, progress: float = 1.0) -> int:
-        """Returns how many of a layer's feed-forward neurons stay."""
+        """Return how many of a layer's feed-forward neurons stay."""
         step = group_size(width)
         return max(step, step * round(width * (1 - progress * self.ffn_sparsity) / step))
 
     def kept_layers(self, layers: int) -> int:
-        """Returns how many layers stay."""
+        """Return how many layers stay."""
         return max(1, round(layers * (1 - self.layer_sparsity)))
 
 
 def group_size(width: int) -> int:
-    """Returns how many neurons of a layer of this width go together."""
+    """Return how many neurons of a layer of this width go together."""
     return KERNEL_WIDTH if width % KERNEL_WIDTH == 0 else 1

@@ -16,14 +16,14 @@ from edgemin_hf.pruning.saliency import Loss
 
 
 def layer_modules(model: PreTrainedModel) -> nn.ModuleList:
-    """Returns the list of a model's layers; of ALBERT, of the groups that share their weights."""
+    """Return the list of a model's layers; of ALBERT, of the groups that share their weights."""
     encoder = Encoder(model)
     return attrgetter(encoder.family.layers)(encoder.base)
 
 
 @contextmanager
 def with_layers(model: PreTrainedModel, modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Makes a model run other modules in the place of its layers."""
+    """Make a model run other modules instead of its layers."""
     encoder, before, depth = Encoder(model), layer_modules(model), model.config.num_hidden_layers
     *parents, name = encoder.family.layers.split(".")
     parent = attrgetter(".".join(parents))(encoder.base) if parents else encoder.base
@@ -38,14 +38,14 @@ def with_layers(model: PreTrainedModel, modules: Sequence[nn.Module]) -> Iterato
 
 @contextmanager
 def without_layer(model: PreTrainedModel, layer: int) -> Iterator[None]:
-    """Makes a model compute as if a layer, numbered from 0, were not there."""
+    """Make a model compute as if a layer, numbered from 0, were not there."""
     with with_layers(model, [module for index, module in enumerate(layer_modules(model)) if index != layer]):
         yield
 
 
 @torch.no_grad()
 def losses_without(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], loss_of: Loss) -> Tensor:
-    """Measures the loss without each layer in turn.
+    """Measure the loss without each layer in turn.
 
     Args:
         model: The model; set to evaluation mode.
@@ -70,7 +70,7 @@ def losses_without(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor
 def remove_least_layers(
     model: PreTrainedModel, kept: int, batches: Sequence[Mapping[str, Tensor]], loss_of: Loss
 ) -> list[int]:
-    """Removes layers in place, greedily, until `kept` are left.
+    """Remove layers in place, greedily, until `kept` are left.
 
     Returns:
         The first numbers, from 0, of the layers that are left.

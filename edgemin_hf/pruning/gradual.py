@@ -30,13 +30,13 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 def costs_state(checkpoint: Path) -> dict[str, Tensor]:
-    """Returns what a checkpoint keeps of the costs that its run counts: `Costs.state`."""
+    """Return what a checkpoint keeps of the costs that its run counts: `Costs.state`."""
     state = load_file(checkpoint / PRUNING_STATE)
     return {name.removeprefix(_COSTS): value for name, value in state.items() if name.startswith(_COSTS)}
 
 
 class GradualPruner(TrainerCallback):
-    """Masks the least salient units of a model, in rounds, by the saliency of the training steps since the last round.
+    """Mask the least salient units of a model, in rounds, by the saliency of the training steps since the last round.
 
     A unit that is masked stays so. The masks multiply the activations that the attention's output and the second
     feed-forward matrix read, so a model with masks computes what it will compute without the units.
@@ -67,7 +67,7 @@ class GradualPruner(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Puts the masks on the model, as the checkpoint kept them if there is one."""
+        """Put the masks on the model, as the checkpoint kept them if there is one."""
         if self.resume_from is not None:
             self._load(load_file(self.resume_from / PRUNING_STATE), keep_scores=state.is_world_process_zero)
         if self.config.saliency in ("taylor", "fisher"):
@@ -81,14 +81,14 @@ class GradualPruner(TrainerCallback):
         (self.scores.heads, self.scores.neurons)[kind][layer] += amounts.sum(0).cpu()
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Scores units by their weights' gradients, where that is the saliency."""
+        """Score units by their weights' gradients, where that is the saliency."""
         if self.config.saliency == "taylor_weights":
             add_weight_products(self.model, self.scores)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Masks more units where a round is due."""
+        """Mask more units where a round is due."""
         progress = self.config.progress(state.global_step / state.max_steps)
         if progress > self._progress:
             self._mask_more(progress)
@@ -107,13 +107,13 @@ class GradualPruner(TrainerCallback):
         self.scores, self._progress = no_scores(self.model), progress
 
     def _summed(self) -> Saliency:
-        """Returns the scores of all processes together."""
+        """Return the scores of all processes together."""
         return Saliency(
             *([self.reduce(score.clone()) for score in k] for k in (self.scores.heads, self.scores.neurons))
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writes masks, scores and measured costs into the checkpoint."""
+        """Write masks, scores and measured costs into the checkpoint."""
         tensors = self._state(self._summed())
         if state.is_world_process_zero:
             save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / PRUNING_STATE)
@@ -137,12 +137,12 @@ class GradualPruner(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes the masks off the model again."""
+        """Take the masks off the model again."""
         if self._progress < 1:  # the last round was due when training was over
             self._mask_more(1.0)
         self._hooks.close()
 
     def selection(self, model: PreTrainedModel) -> Selection:
-        """Returns what the masks leave of each layer of the model."""
+        """Return what the masks leave of each layer of the model."""
         kept = [[torch.nonzero(mask).flatten().tolist() for mask in masks] for masks in self.masks]
         return Selection([heads for heads, _ in kept], [neurons for _, neurons in kept])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def masked(masks: Iterable[tuple[nn.Module, Tensor]]) -> Iterator[None]:
-    """Multiplies the inputs of linear layers with masks, at every forward pass inside.
+    """Multiply the inputs of linear layers with masks, at every forward pass inside.
 
     Args:
         masks: Each layer with its mask (units,): of an attention's output matrix one value a head, of the second

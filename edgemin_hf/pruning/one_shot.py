@@ -21,7 +21,7 @@ OverProcesses = Callable[[Tensor], Tensor]
 
 
 def prune_layers(model: PreTrainedModel, config: PruningConfig, batches: Batches, loss_of: Loss) -> None:
-    """Removes the layers that a configuration asks to remove, in place.
+    """Remove the layers that a configuration asks to remove, in place.
 
     Args:
         model: The model.
@@ -43,7 +43,7 @@ def prune_units(
     reduce: OverProcesses = lambda tensor: tensor,
     gather: OverProcesses = lambda tensor: tensor,
 ) -> None:
-    """Removes heads and feed-forward neurons at once, in place.
+    """Remove heads and feed-forward neurons at once, in place.
 
     Args:
         model: The model.
@@ -64,7 +64,7 @@ def prune_units(
         found = MEASURES[config.saliency](model, batches(), loss_of)
         gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
         saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
-    whole = copy.deepcopy(model) if config.tune_masks else None
+    unpruned = copy.deepcopy(model) if config.tune_masks else None
     remove(model, select(model, saliency, config, costs))
-    if whole is not None:
-        tune_masks(model, whole, list(batches()), forward)
+    if unpruned is not None:
+        tune_masks(model, unpruned, list(batches()), forward)

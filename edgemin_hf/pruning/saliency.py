@@ -23,7 +23,7 @@ Batches = Iterable[Mapping[str, Tensor]]
 
 @dataclass
 class Saliency:
-    """Scores of a model's units, higher where removal costs more.
+    """Score of a model's units, higher where removal costs more.
 
     Attributes:
         heads: For each layer the scores of its heads, (heads,), float64.
@@ -43,7 +43,7 @@ Receive = Callable[[int, int, Tensor], None]
 
 @contextmanager
 def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
-    """Hands out, at every backward pass, the gradients of all masks: float64, of each example's own loss.
+    """Hand out, at every backward pass, the gradients of all masks: float64, of each example's own loss.
 
     The loss must be a mean over the examples of a forward pass. Where a layer runs several times (ALBERT's), each run
     counts as further examples.
@@ -79,7 +79,7 @@ def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
 
 
 def taylor_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
-    """Measures sum |dL/dm| over examples (Michel et al. 2019, arXiv 1905.10650, section 4.1).
+    """Measure sum |dL/dm| over examples (Michel et al. 2019, arXiv 1905.10650, section 4.1).
 
     Args:
         model: The model; set to evaluation mode, so that dropout adds no noise. Its gradients are cleared.
@@ -102,7 +102,7 @@ def taylor_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
 
 
 def weight_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
-    """Measures sum |w . dL/dw| over a unit's weights and over batches (ROSITA, Liu et al. 2021, arXiv 2103.11367).
+    """Measure sum |w . dL/dw| over a unit's weights and over batches (ROSITA, Liu et al. 2021, arXiv 2103.11367).
 
     Args:
         model: As `taylor_saliency`.
@@ -122,7 +122,7 @@ def weight_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
 
 @torch.no_grad()
 def add_weight_products(model: PreTrainedModel, totals: Saliency) -> None:
-    """Adds |w . dL/dw| of the gradients that a model holds to the scores of its units.
+    """Add |w . dL/dw| of the gradients that a model holds to the scores of its units.
 
     The weights of a head are its columns of the attention's output matrix; those of a neuron its row of the first
     feed-forward matrix (and that of its gate) and its column of the second.
@@ -139,7 +139,7 @@ def add_weight_products(model: PreTrainedModel, totals: Saliency) -> None:
 
 
 def fisher_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
-    """Measures sum (dL/dm)^2 over examples, the diagonal of the empirical Fisher information of the masks.
+    """Measure sum (dL/dm)^2 over examples, the diagonal of the empirical Fisher information of the masks.
 
     As Kwon et al. 2022 (arXiv 2204.09656, section 4.1); the gradients are kept, for products of two units' ones.
 
@@ -174,7 +174,7 @@ MEASURES: dict[str, Callable[[PreTrainedModel, Batches, Loss], Saliency]] = {
 
 
 def random_saliency(model: PreTrainedModel, seed: int) -> Saliency:
-    """Draws a score for every head and neuron: the control that any saliency has to beat."""
+    """Draw a score for every head and neuron: the control that any saliency has to beat."""
     generator = torch.Generator().manual_seed(seed)
     scores = no_scores(model)
     for heads, neurons in zip(scores.heads, scores.neurons, strict=True):
@@ -184,7 +184,7 @@ def random_saliency(model: PreTrainedModel, seed: int) -> Saliency:
 
 
 def no_scores(model: PreTrainedModel) -> Saliency:
-    """Returns a score of 0 for every unit."""
+    """Return a score of 0 for every unit."""
     blocks = Encoder(model).blocks
     return Saliency(
         [torch.zeros(block.num_heads, dtype=torch.float64) for block in blocks],
@@ -199,7 +199,7 @@ def _backward(
     receive: Receive | None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs each batch forward and backward, hands out mask gradients and, after each batch, calls `after`."""
+    """Run each batch forward and backward, hands out mask gradients and, after each batch, calls `after`."""
     was_training = model.training
     model.eval()
     try:

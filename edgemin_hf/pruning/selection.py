@@ -26,13 +26,13 @@ class Costs(Protocol):
     fixed: float
 
     def heads(self, layer: int, count: int) -> float:
-        """Returns the cost of a layer's attention with so many heads."""
+        """Return the cost of a layer's attention with so many heads."""
 
     def neurons(self, layer: int, count: int) -> float:
-        """Returns the cost of a layer's feed-forward network with so many neurons."""
+        """Return the cost of a layer's feed-forward network with so many neurons."""
 
     def state(self) -> dict[str, Tensor]:
-        """Returns what a resumed run could not find out again; nothing, where the model tells it all."""
+        """Return what a resumed run could not find out again; nothing, where the model tells it all."""
 
 
 class Parameters:
@@ -55,15 +55,15 @@ class Parameters:
         self.fixed = model.num_parameters() - units
 
     def heads(self, layer: int, count: int) -> float:
-        """Returns the parameters of a layer's heads."""
+        """Return the parameters of a layer's heads."""
         return count * self._head[layer]
 
     def neurons(self, layer: int, count: int) -> float:
-        """Returns the parameters of a layer's neurons."""
+        """Return the parameters of a layer's neurons."""
         return count * self._neuron[layer]
 
     def state(self) -> dict[str, Tensor]:
-        """Returns nothing: a model's parameters can be counted again."""
+        """Return nothing: a model's parameters can be counted again."""
         return {}
 
 
@@ -85,10 +85,10 @@ def select(
     costs: Costs | None = None,
     progress: float = 1.0,
 ) -> Selection:
-    """Selects the heads and neurons that stay, in their old order.
+    """Select the heads and neurons that stay, in their old order.
 
     Args:
-        model: The model, whole or with units masked; it stays as it is.
+        model: The model, unpruned or with units masked; it stays as it is.
         saliency: The scores of its units.
         config: What is to go.
         costs: The costs that a budget counts; None where `config` has none.
@@ -120,7 +120,7 @@ def select(
 
 
 def most_salient(saliency: Saliency, layer: int, kind: int, count: int) -> list[int]:
-    """Returns, in their order, the units of a layer that stay where `count` do.
+    """Return, in their order, the units of a layer that stay where `count` do.
 
     Args:
         saliency: The scores; with gradients, units are exchanged by their products (`rearranged`).
@@ -156,7 +156,7 @@ class _Choice:
         self.steps += [_Step(group, 1, group_size(self.counts[group[0]][1])) for group in groups]
 
     def shrink_to(self, costs: Costs, target: float, progress: float) -> None:
-        """Removes what saves most for its saliency, until the cost is the target's or, on the way to it, its share."""
+        """Remove what saves most for its saliency, until the cost is the target's or, on the way to it, its share."""
         full, least = self._cost(costs), self._least_cost(costs)
         if least > target:
             least = math.ceil(1000 * least) / 1000  # what the message names is allowed
@@ -174,7 +174,7 @@ class _Choice:
         logger.info("%s: %.6g predicted of %.6g, for a target of %.6g", costs.name, self._cost(costs), full, target)
 
     def shrink_by(self, config: PruningConfig, progress: float) -> None:
-        """Removes the least salient of each kind, whatever their layer, until their share is gone."""
+        """Remove the least salient of each kind, whatever their layer, until their share is gone."""
         for kind, kept_of in ((0, config.kept_heads), (1, config.kept_neurons)):
             goal = sum(kept_of(count[kind], progress) for count in self.counts)
             while sum(count[kind] for count in self.counts) > goal:
@@ -214,7 +214,7 @@ class _Choice:
 
 
 def rearranged(kept: list[int], gradients: Tensor) -> list[int]:
-    """Exchanges units of a layer so that those that go hurt least together (Kwon et al. 2022, section 4.2).
+    """Exchange units of a layer so that those that go hurt least together (Kwon et al. 2022, section 4.2).
 
     What goes costs (1 - m)^T F (1 - m) with F the Fisher information of the layer's masks: the squared norm of the sum
     of their gradients over examples. From the least salient on, each unit that stays joins those that go, and of all of

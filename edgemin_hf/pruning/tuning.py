@@ -1,8 +1,9 @@
-"""Scaling what stays of a pruned model, layer by layer, so that it computes what the whole model computed.
+"""Scaling what stays of a pruned model, layer by layer, so that it computes what the unpruned model computed.
 
 Kwon et al. 2022 (arXiv 2204.09656, section 4.3): the masks m of a layer's remaining units are the least-squares
 solution of || sum_i m_i f_i(x) + x - (f'(x') + x') ||, where f_i is what unit i adds to the residual stream, x the
-pruned model's stream and x', f' the whole model's. Multiplied into the columns that read the units, they cost nothing.
+pruned model's stream and x', f' the unpruned model's. Multiplied into the columns that read the units, they cost
+nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _LARGEST = 10.0
 
 @torch.no_grad()
 def tune_masks(
-    model: PreTrainedModel, whole: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], forward: Forward
+    model: PreTrainedModel, unpruned: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]], forward: Forward
 ) -> None:
-    """Scales, in place, the columns behind the heads and neurons of a pruned model.
+    """Scale, in place, the columns that read the heads and neurons of a pruned model.
 
     Args:
         model: The pruned model.
-        whole: The model before the removal, of the same depth.
+        unpruned: The model before the removal, of the same depth.
         batches: Batches of inputs that hold `attention_mask`.
         forward: Runs a model on a batch.
 
@@ -43,22 +44,22 @@ def tune_masks(
     """
     check_tunable(model)
     encoder = Encoder(model)
-    modes = model.training, whole.training
+    modes = model.training, unpruned.training
     model.eval()
-    whole.eval()
+    unpruned.eval()
     try:
-        for ours, theirs in zip(encoder.blocks, Encoder(whole).blocks, strict=True):
+        for ours, theirs in zip(encoder.blocks, Encoder(unpruned).blocks, strict=True):
             for stream, linear, size in (("q", "attention_output", encoder.head_size), ("ffn_in", "ffn_out", 1)):
                 small = _Sublayer(model, getattr(ours, stream), getattr(ours, linear), forward)
-                large = _Sublayer(whole, getattr(theirs, stream), getattr(theirs, linear), forward)
+                large = _Sublayer(unpruned, getattr(theirs, stream), getattr(theirs, linear), forward)
                 _tune(small, large, size, batches)
     finally:
         model.train(modes[0])
-        whole.train(modes[1])
+        unpruned.train(modes[1])
 
 
 def check_tunable(model: PreTrainedModel) -> None:
-    """Checks that a family's layers are what the paper's formula describes: not shared, and normalised behind the sum.
+    """Check that a family's layers are what the paper's formula describes: not shared, and normalised after the sum.
 
     Raises:
         ValueError: If not, naming the family.
@@ -77,7 +78,7 @@ class _Sublayer:
     forward: Forward
 
     def run(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the units' activations, the output, and the residual stream of a batch's real tokens, float64."""
+        """Return the units' activations, the output, and the residual stream of a batch's real tokens, float64."""
         streams: list[Tensor] = []
         passed: list[Tensor] = []
         handles = [
@@ -96,7 +97,7 @@ class _Sublayer:
 
 
 def _tune(ours: _Sublayer, theirs: _Sublayer, size: int, batches: Sequence[Mapping[str, Tensor]]) -> None:
-    """Finds the masks of the units, `size` columns each, by the normal equations, and multiplies them in."""
+    """Find the masks of the units, `size` columns each, by the normal equations, and multiply them in."""
     linear = ours.linear
     weight = linear.weight.double()
     columns = weight.unflatten(1, (-1, size))  # (width, units, size)

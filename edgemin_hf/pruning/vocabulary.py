@@ -39,7 +39,7 @@ _FILES = ("vocab_file", "merges_file")
 def prune_vocabulary(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], *, min_count: int = 1
 ) -> PreTrainedTokenizerFast:
-    """Cuts a model, in place, to the tokens that texts use, and returns the tokenizer of what is left.
+    """Cut a model, in place, to the tokens that texts use, and return the tokenizer of what is left.
 
     All special and added tokens stay, and what other text falls apart into: single characters and bytes. Tokens keep
     their order. With `min_count` 1 the texts have the same pieces as before, and the model gives the same logits bit
@@ -85,7 +85,7 @@ def prune_vocabulary(
 
 
 def _count(state: Mapping[str, Any], texts: Iterable[str]) -> Counter[int]:
-    """Counts the tokens of texts, whole and unframed."""
+    """Count the tokens of texts, whole and unframed."""
     backend = Tokenizer.from_str(json.dumps(state))
     backend.no_padding()
     backend.no_truncation()
@@ -100,7 +100,7 @@ def _count(state: Mapping[str, Any], texts: Iterable[str]) -> Counter[int]:
 
 
 def _matched_in_vain(model: Mapping[str, Any], backend: Tokenizer, text: str, encoding: Any) -> Iterator[int]:
-    """Yields the tokens that WordPiece matches in words before it gives them up as unknown."""
+    """Yield the tokens that WordPiece matches in words before it gives them up as unknown."""
     vocabulary = model["vocab"]
     unknown = vocabulary.get(model["unk_token"])
     if unknown not in encoding.ids:
@@ -125,7 +125,7 @@ def _longest_matches(model: Mapping[str, Any], word: str) -> Iterator[str]:
 
 
 def _named_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]) -> set[int]:
-    """Returns the tokens that the tokenizer, its JSON or the model refer to by name or id."""
+    """Return the tokens that the tokenizer, its JSON or the model refer to by name or id."""
     ids = {*tokenizer.all_special_ids, *(slot[key] for slot, key in _id_slots(state))}
     vocabulary = state["model"]["vocab"]
     if isinstance(vocabulary, dict):  # Unigram's unknown token has a slot
@@ -136,7 +136,7 @@ def _named_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state
 
 
 def _id_slots(state: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yields each place of a tokenizer's JSON that holds a token's id, the vocabulary aside: container and key."""
+    """Yield each place of a tokenizer's JSON that holds a token's id, the vocabulary aside: container and key."""
     yield from ((token, "id") for token in state["added_tokens"])
     if state["padding"]:
         yield state["padding"], "pad_id"
@@ -158,7 +158,7 @@ def _config_slots(model: PreTrainedModel) -> Iterator[tuple[dict[str, Any], str]
 
 
 def _with_parts(model: Mapping[str, Any], ids: set[int]) -> set[int]:
-    """Adds to tokens what they are merged from and what unknown text needs."""
+    """Add to tokens what they are merged from and what unknown text needs."""
     if model["type"] == "Unigram":
         vocabulary = [token for token, _ in model["vocab"]]
         scores = [score for _, score in model["vocab"]]
@@ -193,18 +193,18 @@ def _merged(model: Mapping[str, Any], left: str, right: str) -> str:
 
 
 def _check_fit(model: PreTrainedModel, new_ids: Mapping[int, int]) -> None:
-    """Refuses a tokenizer that is not the model's, and new ids or a head that the model can't have."""
+    """Refuse a tokenizer that is not the model's, and new ids or a head that the model can't have."""
     config, rows = model.config, model.get_input_embeddings().num_embeddings
     if max(new_ids) >= rows:
         raise ValueError(f"tokenizer: has a token of id {max(new_ids)}; allowed: below {rows}, the model's rows")
     if config.pad_token_id is not None and config.pad_token_id not in new_ids:
         raise ValueError(f"pad_token_id: {config.pad_token_id}; allowed: the id of a token of the tokenizer")
     positions = family_of(config).positions
-    # These families compare ids with this one, and their positions are numbers behind it.
+    # These families compare ids with this one, and their positions are numbers after it.
     fixed = config.pad_token_id if positions == "padding" else positions - 1
     if fixed is not None and fixed >= 0 and new_ids.get(fixed) != fixed:
         raise ValueError(
-            f"pad_token_id: {config.pad_token_id}; allowed: one behind special and used tokens alone, since model type "
+            f"pad_token_id: {config.pad_token_id}; allowed: one after special and used tokens alone, since model type "
             f"{config.model_type!r} counts positions from id {fixed}, which would move"
         )
     decoder = model.get_output_embeddings()
@@ -215,7 +215,7 @@ def _check_fit(model: PreTrainedModel, new_ids: Mapping[int, int]) -> None:
 def _rebuild(
     tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new_ids: Mapping[int, int]
 ) -> PreTrainedTokenizerFast:
-    """Returns a tokenizer of the same class and settings with the tokens of `new_ids`; `state` is used up."""
+    """Return a tokenizer of the same class and settings with the tokens of `new_ids`; `state` is used up."""
     for slot, key in _id_slots(state):
         slot[key] = new_ids.get(slot[key], slot[key])
     model = state["model"]
@@ -243,13 +243,13 @@ def _rebuild(
 
 @torch.no_grad()
 def _cut(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Cuts the embedding table and the decoder to the rows `kept`; what was tied stays tied."""
+    """Cut the embedding table and the decoder to the rows `kept`; what was tied stays tied."""
     table, decoder = model.get_input_embeddings(), model.get_output_embeddings()
-    whole = [table.weight]
+    tables = [table.weight]
     if decoder is not None:
-        whole += [parameter for parameter in (decoder.weight, decoder.bias) if parameter is not None]
+        tables += [parameter for parameter in (decoder.weight, decoder.bias) if parameter is not None]
     index = torch.tensor(kept, device=table.weight.device)
-    cut = {id(old): nn.Parameter(old.detach()[index], requires_grad=old.requires_grad) for old in whole}
+    cut = {id(old): nn.Parameter(old.detach()[index], requires_grad=old.requires_grad) for old in tables}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) in cut:

@@ -27,12 +27,12 @@ class FakeInt4Linear(nn.Linear):
         self.group_size = group_size
 
     def forward(self, input: Tensor) -> Tensor:
-        """Computes the layer on the grid of its weight."""
+        """Compute the layer on the grid of its weight."""
         return F.linear(input, fake_quantize_groups(self.weight, self.group_size), self.bias)
 
 
 def group_integers(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
-    """Rounds each group of each row to its grid.
+    """Round each group of each row to its grid.
 
     Args:
         weight: (..., width).
@@ -51,7 +51,7 @@ def group_integers(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
 
 
 def fake_quantize_groups(weight: Tensor, group_size: int) -> Tensor:
-    """Rounds the rows of a tensor (..., width) to their grids; the gradient passes straight through."""
+    """Round the rows of a tensor (..., width) to their grids; the gradient passes straight through."""
     integers, scales = group_integers(weight, group_size)
     grid = (integers * scales).flatten(-2)[..., : weight.shape[-1]]
     return grid + (weight - weight.detach())

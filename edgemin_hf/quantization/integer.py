@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.modeling.pruned_shape import whole, write_layer_numbers
+from edgemin_hf.modeling.pruned_shape import unpruned, write_layer_numbers
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.native import (
@@ -67,7 +67,7 @@ class IntegerLinear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes the layer; (..., inputs) -> (..., outputs)."""
+        """Compute the layer; (..., inputs) -> (..., outputs)."""
         return _QuantizedProduct.apply(
             x, self.weight, self.weight_scale, self.input_scale, self.input_zero_point, self.bias
         )
@@ -83,12 +83,12 @@ class IntegerEmbedding(nn.Module):
         self.register_buffer("weight_scale", scales)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Reads rows; (...) -> (..., width), float32."""
+        """Read rows; (...) -> (..., width), float32."""
         return self.weight[ids].to(self.weight_scale.dtype) * self.weight_scale[ids]
 
 
 def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Returns a full-precision copy for export, with explicit attention: its graph is smaller than that of SDPA.
+    """Return a full-precision copy for export, with explicit attention: its graph is smaller than that of SDPA.
 
     Args:
         model: A plain model, or one prepared for quantisation-aware training.
@@ -96,7 +96,7 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     Returns:
         The copy, on the CPU, in evaluation mode.
     """
-    plain = type(model)._from_config(whole(model.config), attn_implementation="eager")
+    plain = type(model)._from_config(unpruned(model.config), attn_implementation="eager")
     cut_like(plain, model.config)
     write_layer_numbers(plain.config, None)  # it is prepared for nothing
     plain.load_state_dict(plain_state_dict(model))
@@ -104,7 +104,7 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
-    """Returns the precision of most of a model's quantised weights; None where it is not prepared for QAT.
+    """Return the precision of most of a model's quantised weights; None where it is not prepared for QAT.
 
     Those of linear layers count: tables only where no linear layer is quantised.
     """
@@ -119,7 +119,7 @@ def quantized_weights(model: nn.Module) -> Literal["int8", "int4"] | None:
 
 
 def integer_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """Returns the integer copy, for export, of a model after quantisation-aware training.
+    """Return the integer copy, for export, of a model after quantisation-aware training.
 
     Args:
         model: The trained model with its fake-quantised modules.
@@ -138,7 +138,7 @@ def integer_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _integer_form(source: nn.Module) -> nn.Module | None:
-    """Returns what a fake-quantised module becomes; None for any other."""
+    """Return what a fake-quantised module becomes; None for any other."""
     if isinstance(source, FakeQuantLinear):
         return IntegerLinear(source)
     if isinstance(source, FakeInt4Linear):

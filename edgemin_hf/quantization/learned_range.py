@@ -16,13 +16,13 @@ _LEAST = 0.01
 
 
 def scaled_range(low: Tensor, high: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns a range (), () whose lower and upper end are multiplied by factors (2,), none of them below 0.01."""
+    """Return a range (), () whose lower and upper end are multiplied by factors (2,), none of them below 0.01."""
     low_factor, high_factor = factors.clamp(min=_LEAST)
     return low * low_factor, high * high_factor
 
 
 def quantize_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Rounds a tensor to the uint8 grid of a range, with gradients for its ends.
+    """Round a tensor to the uint8 grid of a range, with gradients for its ends.
 
     Args:
         x: The tensor, float32.

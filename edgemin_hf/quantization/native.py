@@ -137,7 +137,7 @@ class FakeQuantLinear(nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Computes the layer on the grids of its input and of its weight."""
+        """Compute the layer on the grids of its input and of its weight."""
         if self.training and self.observing and self.range_factors is None:
             self._update_range(input.detach())
         low, high = self.input_range()
@@ -155,13 +155,13 @@ class FakeQuantLinear(nn.Linear):
         self.input_high.lerp_(high.clamp(min=0), self.momentum)
 
     def input_range(self) -> tuple[Tensor, Tensor]:
-        """Returns the ends of the input's range, () each, with gradients for its factors where it is learned."""
+        """Return the ends of the input's range, () each, with gradients for its factors where it is learned."""
         if self.range_factors is None:
             return self.input_low, self.input_high
         return scaled_range(self.input_low, self.input_high, self.range_factors)
 
     def widen_range(self, input: Tensor) -> None:
-        """Widens the range until it holds every value of `input`: calibration."""
+        """Widen the range until it holds every value of `input`: calibration."""
         low, high = (bound.float() for bound in torch.aminmax(input))
         self.input_low.copy_(torch.minimum(self.input_low, low))
         self.input_high.copy_(torch.maximum(self.input_high, high))
@@ -183,30 +183,30 @@ class FakeQuantEmbedding(nn.Embedding):
         self.weight = embedding.weight
 
     def forward(self, input: Tensor) -> Tensor:
-        """Reads rows and rounds them to their grids."""
+        """Read rows and rounds them to their grids."""
         rows = super().forward(input)
         return fake_quantize_rows(rows) if self.group_size is None else fake_quantize_groups(rows, self.group_size)
 
 
 def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the scale (float32) and the zero point (int32) of a uint8 grid over a range that holds 0."""
+    """Return the scale (float32) and the zero point (int32) of a uint8 grid over a range that holds 0."""
     scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
     return scale, torch.round(-low / scale).clamp(0, 255).to(torch.int32)
 
 
 def row_scales(weight: Tensor, integers: tuple[int, int] = ALL_BITS) -> Tensor:
-    """Returns the symmetric scale (..., 1) of each row (..., width): its largest value becomes the last integer."""
+    """Return the symmetric scale (..., 1) of each row (..., width): its largest value becomes the last integer."""
     least = torch.finfo(torch.float32).tiny
     return (weight.detach().abs().amax(dim=-1, keepdim=True) / integers[1]).clamp(min=least)
 
 
 def integer_rows(weight: Tensor, scales: Tensor, integers: tuple[int, int] = ALL_BITS) -> Tensor:
-    """Returns the integers, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
+    """Return the integers, as floats, of rows (..., width) on the grids of their scales (..., 1)."""
     return torch.round(weight.detach() / scales).clamp(*integers)
 
 
 def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None, integers: tuple[int, int] = ALL_BITS) -> Tensor:
-    """Rounds each row to its int8 grid; the gradient passes straight through where nothing is clipped.
+    """Round each row to its int8 grid; the gradient passes straight through where nothing is clipped.
 
     Args:
         weight: (..., width).
@@ -224,7 +224,7 @@ def fake_quantize_rows(weight: Tensor, scales: Tensor | None = None, integers: t
 
 
 def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
-    """Swaps a model's linear layers and embedding tables, in place, for fake-quantised ones with the same parameters.
+    """Swap a model's linear layers and embedding tables, in place, for fake-quantised ones with the same parameters.
 
     Args:
         model: The model; its parameters stay the same objects. What is so prepared already stays as it is.
@@ -243,7 +243,7 @@ def prepare_qat(model: PreTrainedModel, config: QuantizationConfig) -> None:
 
 
 def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> None:
-    """Swaps a model's tables of words and positions, in place, for fake-quantised ones with the same parameters.
+    """Swap a model's tables of words and positions, in place, for fake-quantised ones with the same parameters.
 
     Args:
         model: The model.
@@ -261,7 +261,7 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
 
 
 def _linear_in(precision: Precision, linear: nn.Linear, config: QuantizationConfig) -> nn.Linear:
-    """Returns a linear layer of a precision with the parameters of another."""
+    """Return a linear layer of a precision with the parameters of another."""
     if precision == "int4":
         return FakeInt4Linear(linear, config.group_size)
     if precision == "int8":
@@ -273,14 +273,14 @@ def _linear_in(precision: Precision, linear: nn.Linear, config: QuantizationConf
 
 
 def _table_in(precision: Precision, table: nn.Embedding, config: QuantizationConfig) -> nn.Embedding:
-    """Returns a table of a precision with the parameters of another."""
+    """Return a table of a precision with the parameters of another."""
     if precision != "fp32":
         return FakeQuantEmbedding(table, config.group_size if precision == "int4" else None)
     return plain_table(table) if isinstance(table, FakeQuantEmbedding) else table
 
 
 def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
-    """Returns the linear layers of a model that are prepared for INT8: those whose input has a range."""
+    """Return the linear layers of a model that are prepared for INT8: those whose input has a range."""
     return [module for module in model.modules() if isinstance(module, FakeQuantLinear)]
 
 
@@ -288,7 +288,7 @@ def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
 def calibrate(
     model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], run: Callable[[Mapping[str, Tensor]], Any]
 ) -> None:
-    """Sets the first input ranges of a prepared model: the least that hold everything these batches bring.
+    """Set the first input ranges of a prepared model: the least that hold everything these batches bring.
 
     Args:
         model: A model after `prepare_qat`.
@@ -312,5 +312,5 @@ def calibrate(
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a model's weights without input ranges and scales: the state of the plain model that it was made from."""
+    """Return a model's weights without input ranges and scales: the state of the plain model that it was made from."""
     return {name: value for name, value in model.state_dict().items() if name.rpartition(".")[2] not in _ADDED_NAMES}

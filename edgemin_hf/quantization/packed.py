@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def pack(integers: Tensor) -> Tensor:
-    """Packs integers from -8 to 7, (..., 2 n), into bytes (..., n)."""
+    """Pack integers from -8 to 7, (..., 2 n), into bytes (..., n)."""
     stored = (integers + 8).to(torch.uint8)
     return stored[..., 0::2] | (stored[..., 1::2] << 4)
 
 
 def unpack(stored: Tensor) -> Tensor:
-    """Returns the integers (..., 2 n), as float32, that bytes (..., n) hold."""
+    """Return the integers (..., 2 n), as float32, that bytes (..., n) hold."""
     return torch.stack([stored & 15, stored >> 4], dim=-1).flatten(-2).float() - 8
 
 
@@ -76,7 +76,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", None if source.bias is None else source.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Computes the layer; (..., inputs) -> (..., outputs)."""
+        """Compute the layer; (..., inputs) -> (..., outputs)."""
         product = _PackedProduct.apply(x, self.weight, self.weight_scale, x.dim(), self.in_features)
         return product if self.bias is None else product + self.bias
 
@@ -92,5 +92,5 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("weight_scale", scales.squeeze(-1))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Reads rows; (...) -> (..., width), float32."""
+        """Read rows; (...) -> (..., width), float32."""
         return _PackedRows.apply(ids, self.weight, self.weight_scale, ids.dim(), self.group_size)

@@ -26,7 +26,7 @@ _WILDCARD = re.compile(r"\*|\?|\[.[^]]*\]")
 
 
 def precisions(model: PreTrainedModel, config: QuantizationConfig) -> dict[nn.Module, Precision]:
-    """Returns the precision that each linear layer and each table of words and positions is to have.
+    """Return the precision that each linear layer and each table of words and positions is to have.
 
     Args:
         model: The model, prepared or not; it may be on the meta device.
@@ -61,7 +61,7 @@ def precisions(model: PreTrainedModel, config: QuantizationConfig) -> dict[nn.Mo
 
 
 def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -> set[str]:
-    """Returns the names of the linear layers and tables that `overrides` say nothing of, as `precisions` has them."""
+    """Return the names of the linear layers and tables that `overrides` say nothing of, as `precisions` has them."""
     names = _names_when_prepared(model)
     return {names[module] for module in precisions(model, config) if not _override(names[module], config.overrides)}
 
@@ -69,28 +69,28 @@ def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -
 def keep_layer_numbers(config: PretrainedConfig) -> None:
     """Notes in a model's configuration how its layers are numbered when overrides are applied to it by name.
 
-    Layers that are removed later would shift the numbers of those behind them.
+    Layers that are removed later would shift the numbers of those after them.
     """
     if layer_numbers(config) is None:
         write_layer_numbers(config, range(config.num_hidden_layers))
 
 
 def plain_linear(linear: nn.Linear) -> nn.Linear:
-    """Returns a plain linear layer with the parameters of another kind."""
+    """Return a plain linear layer with the parameters of another kind."""
     plain = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
     plain.weight, plain.bias = linear.weight, linear.bias
     return plain
 
 
 def plain_table(table: nn.Embedding) -> nn.Embedding:
-    """Returns a plain embedding table with the rows of another kind."""
+    """Return a plain embedding table with the rows of another kind."""
     plain = nn.Embedding(table.num_embeddings, table.embedding_dim, table.padding_idx, device="meta")
     plain.weight = table.weight
     return plain
 
 
 def _names_when_prepared(model: PreTrainedModel) -> dict[nn.Module, str]:
-    """Returns the name of each module, with its layer's number of when the model was prepared."""
+    """Return the name of each module, with its layer's number of when the model was prepared."""
     encoder, numbers = Encoder(model), layer_numbers(model.config)
     names = {module: name for name, module in model.named_modules()}
     if numbers is None:
@@ -107,7 +107,7 @@ def _names_when_prepared(model: PreTrainedModel) -> dict[nn.Module, str]:
 
 
 def _override(name: str, overrides: Mapping[str, Precision]) -> Precision | None:
-    """Returns what the most specific pattern says of a module; None where none matches."""
+    """Return what the most specific pattern says of a module; None where none matches."""
     matching = [pattern for pattern in overrides if _matches(pattern, name)]
     most = max(map(_specificity, matching), default=0)
     best = [pattern for pattern in matching if _specificity(pattern) == most]
@@ -120,7 +120,7 @@ def _override(name: str, overrides: Mapping[str, Precision]) -> Precision | None
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Returns whether a pattern matches a module's name, or that of a module which holds it."""
+    """Return whether a pattern matches a module's name, or that of a module which holds it."""
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 

@@ -15,7 +15,7 @@ from edgemin_hf.quantization.native import QuantizationConfig, fake_quantized_li
 
 @contextmanager
 def learned_ranges(parts: Sequence[nn.Module]) -> Iterator[list[nn.Parameter]]:
-    """Makes the input ranges of fake-quantised linear layers learnable for a while.
+    """Make the input ranges of fake-quantised linear layers learnable for a while.
 
     Ranges differ in size by orders of magnitude, and Adam's steps do not: so factors of the ranges are learned.
 
@@ -41,7 +41,7 @@ def learned_ranges(parts: Sequence[nn.Module]) -> Iterator[list[nn.Parameter]]:
 
 
 def learn_ranges_apart(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
-    """Moves the factors of learned ranges, in a new optimizer, into a group with their own rate, without weight decay.
+    """Move the factors of learned ranges, in a new optimizer, into a group with their own rate, without weight decay.
 
     Args:
         optimizer: An optimizer of all parameters of `model` that took no step yet.
@@ -57,7 +57,7 @@ def learn_ranges_apart(optimizer: torch.optim.Optimizer, model: nn.Module, learn
 
 
 class RangeFreezer(TrainerCallback):
-    """Keeps the input ranges, observed or learned, as they are in the last share of the steps, also after a resume."""
+    """Keep the input ranges, observed or learned, as they are in the last share of the steps, also after a resume."""
 
     def __init__(self, config: QuantizationConfig) -> None:
         self.frozen_share = config.frozen_share
@@ -65,7 +65,7 @@ class RangeFreezer(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
     ) -> None:
-        """Turns observation on or off as the step's number says."""
+        """Turn observation on or off as the step's number says."""
         observing = state.global_step < (1 - self.frozen_share) * state.max_steps
         for module in fake_quantized_linears(model):
             module.observing = observing
@@ -73,7 +73,7 @@ class RangeFreezer(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
     ) -> None:
-        """Takes the gradients of learned ranges away where they are to stay: an optimizer passes over such parameters.
+        """Take the gradients of learned ranges away where they are to stay: an optimizer passes over such parameters.
 
         They do get gradients until here, since DistributedDataParallel may count on that.
         """

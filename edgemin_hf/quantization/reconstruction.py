@@ -1,4 +1,4 @@
-"""Post-training quantisation by module-wise reconstruction: a few hundred unlabelled texts, no training of the whole.
+"""Post-training quantisation by module-wise reconstruction: a few hundred unlabelled texts, no end-to-end training.
 
 MREM (Bai et al. 2022, arXiv 2109.15082): the model is divided into modules of consecutive layers, and each module of
 the quantised model is trained to reproduce what the full-precision module puts out, min || f_q(x_q) - f(x) ||^2 over
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
-from edgemin_hf.modeling.partial_forward import Replay
+from edgemin_hf.modeling.partial_forward import PartialForward
 from edgemin_hf.quantization.range_training import learned_ranges
 
 Batch = Mapping[str, Tensor]
@@ -35,7 +35,7 @@ class ReconstructionConfig:
 
     Attributes:
         modules: Number of modules that the layers are divided into, as evenly as can be: at most one a layer, and one
-            where layers share their weights. The embeddings belong to the first; what stands behind the last layer is
+            where layers share their weights. The embeddings belong to the first; what stands after the last layer is
             a module of its own, which reproduces the logits.
         examples: Largest number of examples that are used.
         batch_size: Examples of a step; examples of like length go together.
@@ -84,7 +84,7 @@ class Reconstruction(NamedTuple):
 def reconstruct(
     model: PreTrainedModel, teacher: PreTrainedModel, batches: Iterable[Batch], config: ReconstructionConfig
 ) -> list[Reconstruction]:
-    """Trains, in place, one module after another of a quantised model to compute what the teacher's computes.
+    """Train, in place, one module after another of a quantised model to compute what the teacher's computes.
 
     Weights, biases, LayerNorms and the ranges of the inputs are trained, also frozen ones: a copy of a frozen teacher
     is to learn too. The scales of the weights follow their rows. What several modules share (tables of relative
@@ -113,7 +113,7 @@ def reconstruct(
     model.eval().requires_grad_(False)
     teacher.eval()
     try:
-        ours, theirs = Replay(model, pieces[0]), Replay(teacher, pieces[0])
+        ours, theirs = PartialForward(model, pieces[0]), PartialForward(teacher, pieces[0])
         inputs: list[Tensor | None] = [None] * len(pieces)
         forced = list(inputs)
         found = []
@@ -135,7 +135,7 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class _Module:
-    """Layers `start` to `end`, without `end`; the head is what begins behind the last layer."""
+    """Layers `start` to `end`, without `end`; the head is what begins after the last layer."""
 
     name: str
     start: int
@@ -154,9 +154,9 @@ class _Data(NamedTuple):
 
 
 def _reconstruct_module(
-    model: Replay, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm
+    model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm
 ) -> tuple[Reconstruction, list[Tensor | None]]:
-    """Trains a module; returns what became of it, and its outputs, the next one's inputs."""
+    """Train a module; returns what became of it, and its outputs, the next one's inputs."""
     size = _size(data).clamp(min=torch.finfo(torch.float32).tiny)
     kept = [(t, t.detach().clone()) for part in module.parts for t in (*part.parameters(), *part.buffers())]
     before, outputs = _measure(model, module, data, size)
@@ -200,8 +200,8 @@ def _trained(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _measure(model: Replay, module: _Module, data: _Data, size: Tensor) -> tuple[float, list[Tensor | None]]:
-    """Returns a module's error over all examples, and its outputs."""
+def _measure(model: PartialForward, module: _Module, data: _Data, size: Tensor) -> tuple[float, list[Tensor | None]]:
+    """Return a module's error over all examples, and its outputs."""
     outputs: list[Tensor | None] = []
     total = torch.zeros_like(size)
     for batch, hidden, target in zip(data.batches, data.inputs, data.targets, strict=True):
@@ -227,7 +227,7 @@ def _error(ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
 
 
 def _order(batches: int, config: ReconstructionConfig) -> Iterator[int]:
-    """Yields the number of each step's batch: every batch once, in a random order, then again in another."""
+    """Yield the number of each step's batch: every batch once, in a random order, then again in another."""
     generator = torch.Generator().manual_seed(config.seed)
     drawn: list[int] = []
     for _ in range(config.steps):
@@ -236,16 +236,16 @@ def _order(batches: int, config: ReconstructionConfig) -> Iterator[int]:
 
 
 def _modules(encoder: Encoder, count: int) -> list[_Module]:
-    """Divides a model into `count` modules of layers, and its head where it has one."""
+    """Divide a model into `count` modules of layers, and its head where it has one."""
     model, base, depth = encoder.model, encoder.base, encoder.config.num_hidden_layers
-    of_layer = [Replay.parts_of(encoder, layer) for layer in range(depth)]
+    of_layer = [PartialForward.parts_of(encoder, layer) for layer in range(depth)]
     count = min(count, depth) if len(encoder.blocks) == depth else 1
     bounds = [depth * index // count for index in range(count + 1)]
     found: list[_Module] = []
     for start, end in pairwise(bounds):
         parts = [part for layer in of_layer[start:end] for part in layer]
         if start == 0:
-            parts = [base.embeddings, *Replay.parts_of(encoder, EMBEDDINGS), *parts]
+            parts = [base.embeddings, *PartialForward.parts_of(encoder, EMBEDDINGS), *parts]
         name = f"layer {start}" if end - start == 1 else f"layers {start}-{end - 1}"
         found.append(_Module(name, start, end, parts, _own_parameters(parts)))
     if model is not base:
@@ -265,7 +265,7 @@ def _own_parameters(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
 def _batches_of_like_length(
     batches: Iterable[Batch], config: ReconstructionConfig, model: PreTrainedModel
 ) -> Iterator[dict[str, Tensor]]:
-    """Takes the examples out of their padding and puts those of like length together, padded on the right."""
+    """Take the examples out of their padding and put those of like length together, padded on the right."""
     examples: list[dict[str, Tensor]] = []
     for batch in batches:
         mask = batch["attention_mask"].bool()

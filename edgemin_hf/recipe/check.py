@@ -10,7 +10,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -18,9 +17,9 @@ from transformers import (
 from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.export.onnx import check_exportable
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.modeling.families import family_of, first_position, shape_of
-from edgemin_hf.modeling.pruned_shape import whole
+from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
+from edgemin_hf.modeling.families import first_position, shape_of
+from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.surgery import check_prunable
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.recipe.context import raw_text_source, student_configs
@@ -41,7 +40,7 @@ from edgemin_hf.utils.extras import check_extra
 
 
 def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
-    """Checks a recipe against its files and its teacher's configuration; loads no weights.
+    """Check a recipe against its files and its teacher's configuration; loads no weights.
 
     Args:
         recipe: The recipe.
@@ -66,7 +65,7 @@ def check_recipe(recipe: Recipe, root: Path) -> PretrainedConfig:
 
 
 def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None:
-    """Checks the student's and the assistant's shapes, and whether the methods can compare them with their teachers.
+    """Check the student's and the assistant's shapes, and whether the methods can compare them with their teachers.
 
     Raises:
         RecipeError: If not.
@@ -106,8 +105,8 @@ def _check_shapes(recipe: Recipe, root: Path, teacher: PretrainedConfig) -> None
 
 
 def _as_quantized(student: PretrainedConfig, recipe: Recipe, quantize: Quantize) -> PreTrainedModel:
-    """Builds the student without weights, with as many layers as it will have when it is quantised."""
-    config = whole(student)
+    """Build the student without weights, with as many layers as it will have when it is quantised."""
+    config = unpruned(student)
     for stage in recipe.stages[: recipe.stages.index(quantize)]:
         if isinstance(stage, Prune):
             config.num_hidden_layers = stage.kept_layers(config.num_hidden_layers)
@@ -116,7 +115,7 @@ def _as_quantized(student: PretrainedConfig, recipe: Recipe, quantize: Quantize)
 
 
 def _check_target_size(student: PreTrainedModel, recipe: Recipe, stage: Quantize) -> None:
-    """Refuses what no precisions can meet; how small pruning makes the student first is not known yet."""
+    """Refuse what no precisions can meet; how small pruning makes the student first is not known yet."""
     pruned = any(isinstance(other, Prune) for other in recipe.stages[: recipe.stages.index(stage)])
     if stage.target_size_mb is None or pruned:
         return
@@ -173,22 +172,6 @@ def _load_teacher_config(recipe: Recipe, root: Path) -> PretrainedConfig:
     return load_config(name)
 
 
-def load_config(model: str) -> PretrainedConfig:
-    """Loads the configuration of a model, folder or Hub id, that has a tokenizer beside it; loads no weights.
-
-    Raises:
-        ValueError: If one of the two can't be loaded, or the model's family is not known.
-    """
-    found = resolve_checkpoint(model, weights=False)
-    try:
-        config = AutoConfig.from_pretrained(found.path)
-        AutoTokenizer.from_pretrained(found.path)
-    except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{model}: its configuration or tokenizer can't be loaded ({error})") from None
-    family_of(config)
-    return config
-
-
 def _check_teacher(recipe: Recipe, root: Path, config: PretrainedConfig) -> None:
     lengths = {name: part.max_length for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)) if part}
     longest = config.max_position_embeddings - first_position(config)
@@ -219,7 +202,7 @@ def _check_teacher(recipe: Recipe, root: Path, config: PretrainedConfig) -> None
 
 @contextmanager
 def _prefix(prefix: str) -> Iterator[None]:
-    """Turns a ValueError into a RecipeError with the field's path before it."""
+    """Turn a ValueError into a RecipeError with the field's path before it."""
     try:
         yield
     except RecipeError:

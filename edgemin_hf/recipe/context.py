@@ -92,7 +92,7 @@ class Run:
         return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
 
     def tokenizer_of(self, model: str) -> PreTrainedTokenizerBase:
-        """Returns the tokenizer of the finished "student" or of the "teacher": two, where the vocabulary was cut."""
+        """Return the tokenizer of the finished "student" or of the "teacher": two, where the vocabulary was cut."""
         cut = any(isinstance(stage, PruneVocabulary) for stage in self.recipe.stages)
         if model == "student" and cut:
             return _free_tokenizer(str(self.output / PruneVocabulary.folder))
@@ -138,7 +138,7 @@ class Run:
         return dataset.add_column(TEACHER_LOGITS, list(logits.numpy()))
 
     def _logits_key(self, dataset: Dataset) -> str:
-        """Hashes what the logits are computed from: the teacher's weights and the token ids."""
+        """Hash what the logits are computed from: the teacher's weights and the token ids."""
         key = hashlib.sha256(json.dumps(dataset["input_ids"][:]).encode())
         for weights in sorted(Path(self.teacher_folder).glob("*.safetensors")):
             with weights.open("rb") as stream:
@@ -178,7 +178,7 @@ class Run:
         return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
     def load(self, folder: str | Path, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
-        """Loads a model from safetensors, a classifier if not said otherwise.
+        """Load a model from safetensors, a classifier if not said otherwise.
 
         A head that the checkpoint lacks is made for the task's labels; what it lacks is drawn under the recipe's seed.
         """
@@ -197,7 +197,7 @@ class Run:
         return {"num_labels": len(ids), "label2id": ids, "id2label": names, "problem_type": self.task.problem_type}
 
     def teacher(self, stage: Distill) -> PreTrainedModel:
-        """Loads the teacher of a stage of inner distillation: the assistant, the fine-tuned one, or the recipe's own.
+        """Load the teacher of a stage of inner distillation: the assistant, the fine-tuned one, or the recipe's own.
 
         A masked-LM head is only in the checkpoint that the recipe names.
         """
@@ -214,7 +214,7 @@ class Run:
         return AutoModel if self.recipe.task is None else AutoModelForSequenceClassification
 
     def student(self, stage: Stage) -> PreTrainedModel:
-        """Loads what the stage before left of the student, or makes it from its teacher; likewise an assistant."""
+        """Load what the stage before left of the student, or makes it from its teacher; likewise an assistant."""
         names = [other.stage for other in self.recipe.stages]
         leave_student = (*TRAINS_STUDENT, PruneVocabulary.folder)
         before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in leave_student]
@@ -235,7 +235,7 @@ class Run:
         return student
 
     def trained(self, stage: Stage, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
-        """Loads the student that a stage left, with fake-quantised modules and their ranges from `quantize` on."""
+        """Load the student that a stage left, with fake-quantised modules and their ranges from `quantize` on."""
         folder = self.output / stage.folder
         student, quantized = self.load(folder, head), self.quantized(stage)
         if quantized is not None:
@@ -244,7 +244,7 @@ class Run:
         return student
 
     def quantized(self, stage: Stage) -> Quantize | None:
-        """Returns the stage by which the student of a stage was quantised: itself, or one before; None where none."""
+        """Return the stage by which the student of a stage was quantised: itself, or one before; None where none."""
         names = [other.stage for other in self.recipe.stages]
         # The search for a layer trains by a stage that the recipe need not have.
         until = self.recipe.stages[: names.index(stage.stage) + 1] if stage.stage in names else []
@@ -261,7 +261,7 @@ class Run:
         return self.output / "stages" / f"{stage.stage}.json"
 
     def record(self, stage: Stage) -> dict[str, Any] | None:
-        """Reads what a stage wrote down; None where it never began."""
+        """Read what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -275,7 +275,7 @@ def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 
 def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:
-    """Returns the documents that a recipe's packed raw text names."""
+    """Return the documents that a recipe's packed raw text names."""
     if raw.dataset is not None:
         return HubText(raw.dataset, raw.dataset_config, raw.dataset_split, raw.revision, raw.text_column)
     return TextFiles([root / file for file in raw.files], raw.text_column)
@@ -284,7 +284,7 @@ def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:
 def student_configs(
     recipe: Recipe, root: Path, teacher: PretrainedConfig
 ) -> tuple[PretrainedConfig | None, PretrainedConfig]:
-    """Returns the configurations of a recipe's assistant, if it has one, and of its student; loads no weights.
+    """Return the configurations of a recipe's assistant, if it has one, and of its student; loads no weights.
 
     Raises:
         ValueError: If a shape or a checkpoint is not possible; the message begins with its field.

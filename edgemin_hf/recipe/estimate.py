@@ -56,13 +56,13 @@ class Estimate:
 
 
 def flops_per_token(shape: Shape) -> float:
-    """Counts the floating-point operations of one token's forward pass, products of weights alone."""
+    """Count the floating-point operations of one token's forward pass, products of weights alone."""
     layer = 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
     return 2.0 * shape.num_hidden_layers * layer
 
 
 def parameters_of(config: PretrainedConfig) -> int:
-    """Counts the parameters of the base model that a configuration describes; none are allocated."""
+    """Count the parameters of the base model that a configuration describes; none are allocated."""
     with torch.device("meta"):
         return AutoModel.from_config(config).num_parameters()
 
@@ -70,7 +70,7 @@ def parameters_of(config: PretrainedConfig) -> int:
 def estimate_stages(
     recipe: Recipe, root: Path, teacher: PretrainedConfig, bf16: bool, processes: int
 ) -> list[Estimate]:
-    """Estimates every stage of a recipe.
+    """Estimate every stage of a recipe.
 
     Args:
         recipe: The recipe.
@@ -156,7 +156,7 @@ def _estimate(
 
 
 def _size_of(recipe: Recipe, root: Path, text: str) -> tuple[int, float]:
-    """Returns the number of examples and their mean length in tokens."""
+    """Return the number of examples and their mean length in tokens."""
     task, raw = recipe.task, recipe.raw_text
     if text == "task" and task is not None:
         rows, tokens = _text_size([root / task.train_file], *task.text_columns)
@@ -173,7 +173,7 @@ def _size_of(recipe: Recipe, root: Path, text: str) -> tuple[int, float]:
 
 
 def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
-    """Returns the number of rows and their mean length in tokens, guessed from their characters."""
+    """Return the number of rows and their mean length in tokens, guessed from their characters."""
     tables = [read_table(file) for file in files]
     rows = sum(map(len, tables))
     characters = sum(len(text) for table in tables for column in columns for text in table[column])
@@ -181,7 +181,7 @@ def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
 
 
 def _product_speed(dtype: torch.dtype) -> float:
-    """Measures the operations a second of a matrix product of the sizes that training has."""
+    """Measure the operations a second of a matrix product of the sizes that training has."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     left, right = (torch.ones(512, 768, dtype=dtype, device=device) for _ in range(2))
     repeats = 20

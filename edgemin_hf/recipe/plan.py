@@ -46,16 +46,16 @@ class Step:
     estimate: Estimate
 
     def work_folder(self, run: Run) -> Path:
-        """Returns where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
+        """Return where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
         return run.output / "work" / self.stage.stage / self.fingerprint[:16]
 
     def record(self) -> dict[str, Any]:
-        """Returns what identifies this step in its record."""
+        """Return what identifies this step in its record."""
         return {"fingerprint": self.fingerprint, "settings": settings_of(self.stage), "inputs": dict(self.inputs)}
 
 
 def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]:
-    """Checks a recipe whole and says what running it would do; loads no weights and writes nothing.
+    """Check a recipe as a whole and say what running it would do; loads no weights and write nothing.
 
     Args:
         recipe: The recipe.
@@ -104,7 +104,7 @@ def _state(run: Run, step: Step, overwrite: bool) -> str:
 
 
 def describe_plan(steps: list[Step]) -> str:
-    """Returns the plan as a table: stages, state, and estimates of size, work and time.
+    """Return the plan as a table: stages, state, and estimate of size, work and time.
 
     "model" is the shape that a stage trains (layers x width / heads / neurons) and its parameters, task heads aside;
     "PFLOP" are 10^15 floating-point operations, the teacher's among them.
@@ -140,7 +140,7 @@ def _duration(minutes: float) -> str:
 
 
 def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
-    """Returns what the result of a stage depends on beside its settings, at the first stage that it matters to."""
+    """Return what the result of a stage depends on beside its settings, at the first stage that it matters to."""
     recipe, inputs = run.recipe, dict[str, Any]()
     if first:
         inputs |= {"teacher": _model(run, recipe.teacher.model)}
@@ -175,7 +175,7 @@ def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
 
 
 def _model(run: Run, model: str) -> list[Any]:
-    """Returns what tells a model from another of its name: of a folder, its files."""
+    """Return what tells a model from another of its name: of a folder, its files."""
     folder = Path(model_name(model, run.root))
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
     return [model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
@@ -187,7 +187,7 @@ def _student(run: Run, student: Student) -> dict[str, Any]:
 
 
 def _difference(record: Mapping[str, Any], step: Step) -> str:
-    """Names the first setting or input in which a record differs from a step."""
+    """Name the first setting or input in which a record differs from a step."""
     now: dict[str, Any] = json.loads(json.dumps(step.record()))
     for part, prefix in (("settings", f"{step.stage.stage}."), ("inputs", "")):
         for name, value in now[part].items():

@@ -22,11 +22,11 @@ from edgemin_hf.recipe.schema import Recipe, RecipeError
 from edgemin_hf.recipe.stages.artefact import run_stage
 from edgemin_hf.recipe.stages.settings import TrainingStage
 from edgemin_hf.report.page import summary_table
-from edgemin_hf.utils.atomic_files import write_whole
+from edgemin_hf.utils.atomic_files import write_atomic
 
 
 def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
-    """Runs the stages of a recipe that are not done yet, and prints what each made.
+    """Run the stages of a recipe that are not done yet, and print what each made.
 
     Args:
         recipe: The recipe.
@@ -62,7 +62,7 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
     if state.is_main_process:
         print(f"\n== {step.stage.stage} -> {step.folder}", flush=True)
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
-        write_whole(file, json.dumps({"stage": step.stage.stage, "finished": False, **step.record()}, indent=2))
+        write_atomic(file, json.dumps({"stage": step.stage.stage, "finished": False, **step.record()}, indent=2))
     state.wait_for_everyone()
     work = step.work_folder(run)
     start = time.perf_counter()
@@ -73,7 +73,7 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
     if state.is_main_process:
         record: dict[str, Any] = {"stage": step.stage.stage, "finished": True, **result}
         record |= {"seconds": round(time.perf_counter() - start, 1), **step.record(), "version": __version__}
-        write_whole(file, json.dumps(record, indent=2))
+        write_atomic(file, json.dumps(record, indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
         print(describe_result(record), flush=True)
     # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
@@ -82,7 +82,7 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
 
 
 def describe_result(record: Mapping[str, Any]) -> str:
-    """Returns one line on what a stage made."""
+    """Return one line on what a stage made."""
     parts = [f"{record['stage']}: done in {record['seconds']:.0f} s"]
     if record.get("examples"):
         parts.append(f"{record['examples']:,} examples seen")
@@ -100,7 +100,7 @@ def _print_summary(run: Run, steps: list[Step]) -> None:
 
 @contextmanager
 def _locked(output: Path, state: PartialState) -> Iterator[None]:
-    """Keeps a second run out of the folder."""
+    """Keep a second run out of the folder."""
     if not state.is_main_process:
         yield
         return

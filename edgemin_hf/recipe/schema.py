@@ -38,7 +38,7 @@ class Student:
     See `create_student` for the shape.
 
     Attributes:
-        checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, in the place of a shape.
+        checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, instead of a shape.
         initialization: What becomes of the teacher's weights where widths differ.
     """
 
@@ -170,7 +170,7 @@ _TOO_LATE: dict[str, tuple[str, ...]] = {
 
 
 def check_order(stages: Sequence[str]) -> None:
-    """Checks the order of a recipe's stages.
+    """Check the order of a recipe's stages.
 
     Raises:
         ValueError: If a stage stands twice or in the wrong place.
@@ -193,17 +193,17 @@ def check_order(stages: Sequence[str]) -> None:
 
 
 def model_name(name: str, root: Path) -> str:
-    """Returns a model's Hub id, or its folder with the recipe's own as root."""
+    """Return a model's Hub id, or its folder with the recipe's own as root."""
     folder = root / name
     return str(folder) if folder.is_dir() else name
 
 
 def student_shape(student: Student) -> dict[str, Any]:
-    """Returns a student's settings as the arguments of `create_student`."""
+    """Return a student's settings as the arguments of `create_student`."""
     own = ("checkpoint", "initialization")
     return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own}
 
 
 def settings_of(stage: Any) -> Mapping[str, Any]:
-    """Returns a stage's settings, defaults included, as plain values."""
+    """Return a stage's settings, defaults included, as plain values."""
     return asdict(stage)

@@ -27,7 +27,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
 from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.modeling.hooks import DistillationConfig, accepted
+from edgemin_hf.modeling.hooks import DistillationConfig, filter_forward_inputs
 from edgemin_hf.neural_compressor.guest import write_inc_config
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.quantization.reconstruction import reconstruct
@@ -45,14 +45,14 @@ from edgemin_hf.recipe.stages.settings import (
     methods_of,
 )
 from edgemin_hf.training.trainer import DistillationTrainer
-from edgemin_hf.utils.atomic_files import whole_folder, write_whole
+from edgemin_hf.utils.atomic_files import atomic_folder, write_atomic
 
 if TYPE_CHECKING:
     from neural_compressor import PostTrainingQuantConfig
 
 
 class _CheckpointMark(TrainerCallback):
-    """Marks a checkpoint as whole once all of it is written: a killed run goes on from the last one so marked."""
+    """Mark a checkpoint as complete once all of it is written: a killed run goes on from the last one so marked."""
 
     name = "complete"
 
@@ -63,10 +63,10 @@ class _CheckpointMark(TrainerCallback):
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """Returns the newest whole checkpoint, after deleting all others: a kill may have left half of them."""
+    """Return the newest complete checkpoint, after deleting all others: a kill may have left half of them."""
     steps = {checkpoint: int(checkpoint.name.split("-")[1]) for checkpoint in work.glob("checkpoint-*")}
-    whole = [checkpoint for checkpoint in steps if (checkpoint / _CheckpointMark.name).exists()]
-    newest = max(whole, key=lambda checkpoint: steps[checkpoint], default=None)
+    complete = [checkpoint for checkpoint in steps if (checkpoint / _CheckpointMark.name).exists()]
+    newest = max(complete, key=lambda checkpoint: steps[checkpoint], default=None)
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         for checkpoint in steps.keys() - {newest}:
@@ -76,7 +76,7 @@ def _last_checkpoint(work: Path) -> str | None:
 
 
 def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dict[str, Any]:
-    """Runs a training stage, from its last whole checkpoint if there is one.
+    """Run a training stage, from its last complete checkpoint if there is one.
 
     Args:
         run: The recipe at work.
@@ -104,7 +104,7 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
         trainer.prepare()
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
-        with whole_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             trainer.save_model(str(partial))
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
@@ -114,7 +114,7 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
 
 
 def _quantize_by_inc(stage: Quantize, trainer: DistillationTrainer) -> PostTrainingQuantConfig:
-    """Quantises the trainer's student by Neural Compressor; returns what that was asked for.
+    """Quantise the trainer's student by Neural Compressor; returns what that was asked for.
 
     All processes do the same, on the same rows, drawn at random and put in the order of their lengths.
     """
@@ -123,7 +123,7 @@ def _quantize_by_inc(stage: Quantize, trainer: DistillationTrainer) -> PostTrain
     rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
     loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
     try:
-        return quantize_by_inc(trainer.model, stage, [accepted(trainer.model, batch) for batch in loader])
+        return quantize_by_inc(trainer.model, stage, [filter_forward_inputs(trainer.model, batch) for batch in loader])
     except ValueError as error:
         raise RecipeError(f"{stage.stage}: {error}") from error
 
@@ -136,7 +136,7 @@ def _drawn(rows: Dataset, count: int, seed: int) -> Dataset:
 def _reconstruct(
     run: Run, stage: Quantize, trainer: DistillationTrainer, work: Path, *, resumed: bool
 ) -> dict[str, Any]:
-    """Reconstructs a calibrated student, against the one that the stage began with, on training rows drawn at random.
+    """Reconstruct a calibrated student, against the one that the stage began with, on training rows drawn at random.
 
     All processes do the same, on the same rows.
 
@@ -155,10 +155,10 @@ def _reconstruct(
     if not resumed:
         rows = _drawn(trainer.train_dataset, config.examples, config.seed)
         loader = DataLoader(rows, config.batch_size, collate_fn=trainer.data_collator)
-        batches = (accepted(model, batch) for batch in loader)
+        batches = (filter_forward_inputs(model, batch) for batch in loader)
         found = reconstruct(model, run.student(stage).to(model.device), batches, config)
         if PartialState().is_main_process:
-            write_whole(file, json.dumps([module._asdict() for module in found]))
+            write_atomic(file, json.dumps([module._asdict() for module in found]))
     PartialState().wait_for_everyone()
     modules = json.loads(file.read_text(encoding="utf-8"))
     errors = [f"{module['name']} {module['before']:.1e} -> {module['after']:.1e}" for module in modules]
@@ -174,13 +174,13 @@ def _examples_seen(trainer: DistillationTrainer) -> int:
 def make_trainer(
     run: Run, stage: TrainingStage, work: Path, model: PreTrainedModel | None = None
 ) -> DistillationTrainer:
-    """Builds the trainer of a stage: its student as the stage before left it, its data and its settings.
+    """Build the trainer of a stage: its student as the stage before left it, its data and its settings.
 
     Args:
         run: The recipe at work.
         stage: The stage.
         work: Where its checkpoints are to be kept.
-        model: The student, in the place of what the stage before left.
+        model: The student, instead of what the stage before left.
 
     Returns:
         The trainer, nothing trained or removed yet.
@@ -233,7 +233,7 @@ def make_trainer(
 def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:
     names = [field.name for field in fields(Training)]
     bf16 = run.bf16 and getattr(stage, "provider", None) != "inc"
-    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 behind one in bf16 would find it.
+    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     return TrainingArguments(
         output_dir=str(work),
@@ -244,7 +244,7 @@ def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool
         use_cpu=not torch.cuda.is_available(),
         seed=run.recipe.seed,
         save_strategy="steps",
-        # Two, so that the older is still whole while the newer is being written.
+        # Two, so that the older is still complete while the newer is being written.
         save_total_limit=2,
         logging_steps=100,
         report_to=[],

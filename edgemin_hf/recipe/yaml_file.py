@@ -27,7 +27,7 @@ _Loader.add_implicit_resolver(
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
-    """Reads a recipe and checks it alone: keys, types, values, the order of the stages.
+    """Read a recipe and check it alone: keys, types, values, the order of the stages.
 
     Args:
         path: A YAML file.
@@ -88,7 +88,7 @@ _PARTS_OF_STAGES: dict[str, type] = {"pruning": Pruning, "reconstruction": Recon
 
 
 def _explain(error: ValidationError) -> str:
-    """Turns the first of pydantic's findings into one line that names field, value and what is allowed."""
+    """Turn the first of pydantic's findings into one line that names field, value and what is allowed."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe

@@ -82,7 +82,7 @@ def render_card(
     metric = METRICS[rows[0]["metric"]]
     made = [stage["stage"] for stage in stages]
     finished = finished_row(rows)["precision"]
-    # Behind quantisation nothing saw an example: what was trained before it was only calibrated.
+    # After quantisation nothing saw an example: what was trained before it was only calibrated.
     untrained = "quantize" in made and not any(s.get("examples") for s in stages[made.index("quantize") :])
     tags = STAGE_TAGS | ({"quantize": _UNTRAINED_TAG} if untrained else {})
     texts = [example] if isinstance(example, str) else list(example)

@@ -33,7 +33,7 @@ class Curve:
 
 
 def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str) -> str:
-    """Draws one or several curves.
+    """Draw one or several curves.
 
     Args:
         curves: The curves.
@@ -84,7 +84,7 @@ class Bars:
 
 
 def draw_bars(panels: Sequence[Bars], x_label: str, title: str) -> str:
-    """Draws panels of horizontal bars below each other; the axis begins near the least value, as it says.
+    """Draw panels of horizontal bars below each other; the axis begins near the least value, as it says.
 
     Args:
         panels: The panels.

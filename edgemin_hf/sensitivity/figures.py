@@ -26,7 +26,7 @@ _LEAST_SCALE = 0.05
 
 
 def draw_heat_map(result: Mapping[str, Any]) -> str:
-    """Draws the change of the metric in points: a row a layer, a column a sparsity, a panel a kind.
+    """Draw the change of the metric in points: a row a layer, a column a sparsity, a panel a kind.
 
     Losses are vermilion, gains blue, which colour-blind readers tell apart, darker by the root of the change, so that
     small losses show beside large ones.
@@ -68,9 +68,9 @@ def draw_heat_map(result: Mapping[str, Any]) -> str:
 
 
 def draw_sensitivity_curves(result: Mapping[str, Any]) -> str:
-    """Draws the metric against sparsity, a line a layer and one of all at once; then without each layer.
+    """Draw the metric against sparsity, a line a layer and one of all at once; then without each layer.
 
-    The upright axis grows by the root of the distance from the whole model: small losses show beside large ones.
+    The upright axis grows by the root of the distance from the unpruned model: small losses show beside large ones.
 
     Args:
         result: The contents of a `sensitivity.json`.
@@ -124,12 +124,12 @@ def _by_kind(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _height(value: float, base: float) -> float:
-    """Returns the root of the distance between a value and the whole model's, with its sign."""
+    """Return the root of the distance between a value and the unpruned model's, with its sign."""
     return float(np.copysign(np.sqrt(abs(value - base)), value - base))
 
 
 def _ticks(base: float, low: float, high: float) -> list[float]:
-    """Returns the whole model's value and, to both sides of it, round values that are far enough apart."""
+    """Return the unpruned model's value and, to both sides of it, round values that are far enough apart."""
     ticks = [base]
     for side in (-1, 1):
         last = 0.0
@@ -144,7 +144,7 @@ def _ticks(base: float, low: float, high: float) -> list[float]:
 
 
 def points(change: float) -> str:
-    """Writes a change of a metric in points, with its sign."""
+    """Write a change of a metric in points, with its sign."""
     text = f"{100 * change:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
@@ -165,7 +165,7 @@ def _draw_cell(axes: Axes, x: float, y: float, change: float, scale: float) -> N
 
 
 def _luminance(colour: np.ndarray) -> float:
-    """Computes the relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
+    """Compute the relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
@@ -180,7 +180,7 @@ def _draw_lines(axes: Axes, rows: Sequence[Mapping[str, Any]], layers: int, base
         if layer is not None:
             style = {"color": colours[layer - 1], "lw": 1.3, "ms": 3, "marker": "o", "label": f"layer {layer}"}
         axes.plot([0, *x], [0, *(_height(value, base) for value in y)], **style)
-    axes.axhline(0, color=GREY, lw=1, ls=":", label="whole model")
+    axes.axhline(0, color=GREY, lw=1, ls=":", label="unpruned model")
     axes.set_xlabel("share masked in %")
     if len(ticks) <= 7:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -29,7 +29,7 @@ class Ranking(NamedTuple):
 
 
 def rankings(result: Mapping[str, Any]) -> list[Ranking]:
-    """Ranks the layers of each kind by the mean change of the metric over the sparsities.
+    """Rank the layers of each kind by the mean change of the metric over the sparsities.
 
     Args:
         result: The contents of a `sensitivity.json`.
@@ -49,15 +49,15 @@ def rankings(result: Mapping[str, Any]) -> list[Ranking]:
 
 
 def base_line(result: Mapping[str, Any]) -> str:
-    """Says what the whole model reaches, on how many rows."""
+    """Say what the model as it is reaches, on how many rows."""
     base = result["base"]
     metric, (low, high) = METRICS[base["metric"]], (100 * end for end in base["ci95"])
     name = f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}"
-    return f"The whole model: {name} {100 * base['value']:.1f} [{low:.1f}, {high:.1f}], on {base['n']:,} rows"
+    return f"The model as it is: {name} {100 * base['value']:.1f} [{low:.1f}, {high:.1f}], on {base['n']:,} rows"
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """Lays out for the terminal what the whole model reaches, and each kind's least and most sensitive layer."""
+    """Lay out for the terminal what the model as it is reaches, and each kind's least and most sensitive layer."""
     lines = [base_line(result)]
     width = max((len(TITLES[ranking.kind]) for ranking in rankings(result)), default=0)
     for kind, changes in rankings(result):
@@ -81,7 +81,7 @@ def summary(result: Mapping[str, Any]) -> str:
 def render_page(
     model: str, result: Mapping[str, Any], heat_map: str | None, curves: str | None, bars: str | None
 ) -> str:
-    """Renders the page, without scripts or anything to load.
+    """Render the page, without scripts or anything to load.
 
     Args:
         model: The model's name, for the heading.
@@ -117,15 +117,15 @@ def render_page(
 
 
 def module_table(result: Mapping[str, Any]) -> Table:
-    """Formats what quantising each module costs and saves, the most sensitive module first."""
+    """Format what quantising each module costs and saves, the most sensitive module first."""
     found = {(row["name"], row["precision"]): row for row in result["quantization"]}
     table = []
     for name in losses_by_module(result):
         rows = [found.get((name, precision)) for precision in ("int8", "int4")]
-        whole = next(row["size_bytes"] + row["saved_bytes"]["fp32"] for row in rows if row)
+        full = next(row["size_bytes"] + row["saved_bytes"]["fp32"] for row in rows if row)
         pairs = [(f"{row['loss']:.1e}", points(row["change"])) if row else (DASH, DASH) for row in rows]
         sizes = [f"{row['size_bytes'] / 1e6:.4f}" if row else DASH for row in rows]
-        table.append([name, *pairs[0], *pairs[1], f"{whole / 1e6:.4f}", *sizes])
+        table.append([name, *pairs[0], *pairs[1], f"{full / 1e6:.4f}", *sizes])
     headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
     return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], table)
 

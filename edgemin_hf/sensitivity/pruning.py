@@ -1,6 +1,6 @@
 """What a model predicts with units of one layer masked, of all layers, or without a layer: nothing is trained.
 
-All batches go through all cuts in turn, and what the layers below a cut give is taken from the whole model's pass: a
+All batches go through all cuts in turn, and what the layers below a cut give is taken from the unpruned model's pass: a
 cut in layer l of L costs (L - l) / L of a pass, half of one on average.
 """
 
@@ -35,9 +35,9 @@ class Cut:
     """What one measurement takes away.
 
     Attributes:
-        kind: Heads, feed-forward neurons, or a whole layer.
+        kind: Heads, feed-forward neurons, or a layer as one.
         layer: The layer, numbered from 0 (of ALBERT, the group of layers); None for all at once.
-        sparsity: Share of the layer's units that goes, above 0 to 1; 1 for a whole layer.
+        sparsity: Share of the layer's units that goes, above 0 to 1; 1 for a layer as one.
         removed: How many units go: heads, neurons or layers.
         units: How many there are.
     """
@@ -50,7 +50,7 @@ class Cut:
 
 
 def kinds_of(config: PretrainedConfig) -> list[Kind]:
-    """Returns the kinds of units that a model can lose."""
+    """Return the kinds of units that a model can lose."""
     kinds: list[Kind] = []
     for kind in ("heads", "neurons", "layers"):
         with suppress(ValueError):
@@ -60,7 +60,7 @@ def kinds_of(config: PretrainedConfig) -> list[Kind]:
 
 
 def cuts_of(model: PreTrainedModel, sparsities: Sequence[float]) -> list[Cut]:
-    """Returns all cuts: of each kind and layer at each sparsity, then of all layers at once; each layer as a whole.
+    """Return all cuts: of each kind and layer at each sparsity, then of all layers at once; each layer by itself.
 
     As many units go as `PruningConfig` removes at that share, but neurons are not rounded to multiples of 32, and at 1
     none stays: the sublayer adds its bias alone.
@@ -91,7 +91,7 @@ def predict_with_cuts(
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
 ) -> tuple[np.ndarray, dict[Cut, np.ndarray]]:
-    """Predicts with the whole model, and with each cut: its least salient units masked, all others whole.
+    """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
     Args:
         model: The model; set to evaluation mode meanwhile.
@@ -101,9 +101,9 @@ def predict_with_cuts(
         predict: Runs the model on a batch.
 
     Returns:
-        The whole model's predictions, (examples, ...) in the order of the batches, and those with each cut.
+        The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
     """
-    whole: list[np.ndarray] = []
+    unpruned: list[np.ndarray] = []
     found: dict[Cut, list[np.ndarray]] = {cut: [] for cut in cuts}
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
     was_training = model.training
@@ -112,15 +112,15 @@ def predict_with_cuts(
         with tqdm(total=len(batches) * (1 + len(cuts)), desc="Sensitivity", unit="pass") as bar:
             for batch in batches:
                 with _layer_outputs(model) as outputs:
-                    whole.append(predict(batch))
+                    unpruned.append(predict(batch))
                 bar.update()
                 for cut in cuts:
                     with _applied(model, cut, masks[cut], outputs):
-                        found[cut].append(predict(batch) if cut.removed else whole[-1])
+                        found[cut].append(predict(batch) if cut.removed else unpruned[-1])
                     bar.update()
     finally:
         model.train(was_training)
-    return np.concatenate(whole), {cut: np.concatenate(parts) for cut, parts in found.items()}
+    return np.concatenate(unpruned), {cut: np.concatenate(parts) for cut, parts in found.items()}
 
 
 def _chosen(blocks: Sequence[Layer], layer: int | None) -> Sequence[Layer]:
@@ -150,7 +150,7 @@ def _masks(model: PreTrainedModel, saliency: Saliency, cut: Cut) -> Masks:
 
 @contextmanager
 def _layer_outputs(model: PreTrainedModel) -> Iterator[list[Any]]:
-    """Collects what each layer's module returns; nothing where layers share modules."""
+    """Collect what each layer's module returns; nothing where layers share modules."""
     outputs: list[Any] = []
     modules = layer_modules(model)
     shared = len(modules) < model.config.num_hidden_layers
@@ -166,7 +166,7 @@ def _layer_outputs(model: PreTrainedModel) -> Iterator[list[Any]]:
 
 
 class _Replay(nn.Module):
-    """Stands for layers that would compute what they have computed before."""
+    """Stand for layers that would compute what they have computed before."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -178,10 +178,10 @@ class _Replay(nn.Module):
 
 @contextmanager
 def _applied(model: PreTrainedModel, cut: Cut, masks: Masks, outputs: Sequence[Any]) -> Iterator[None]:
-    """Makes a model compute with a cut; layers below it are not run where their `outputs` are known."""
+    """Make a model compute with a cut; layers below it are not run where their `outputs` are known."""
     modules = layer_modules(model)
     start = cut.layer if cut.layer and outputs else 0
-    # One for each layer, since DeBERTa-v2 convolves behind the first.
+    # One for each layer, since DeBERTa-v2 convolves after the first.
     below = [_Replay(outputs[start - 1])] * start if start else []
     gone = cut.layer if cut.kind == "layers" else None
     rest = [module for index, module in enumerate(modules) if index >= start and index != gone]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.partial_forward import Replay
+from edgemin_hf.modeling.partial_forward import PartialForward
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import (
@@ -93,9 +93,9 @@ def quantization_sensitivity(
     batches: Sequence[Batch],
     config: QuantizationConfig | None = None,
 ) -> QuantizationSensitivity:
-    """Measures what quantising each linear layer and each table of words or positions alone costs.
+    """Measure what quantising each linear layer and each table of words or positions alone costs.
 
-    The layers below a module are not run again: they give back what they gave in the whole model's pass.
+    The layers below a module are not run again: they give back what they gave in the unquantised model's pass.
 
     Args:
         model: A classifier or regressor in full precision; it stays as it is, and is in evaluation mode meanwhile.
@@ -115,26 +115,26 @@ def quantization_sensitivity(
     model.eval()
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
-        replay = Replay(model, batches[0])
-        whole: list[Tensor] = []
+        partial = PartialForward(model, batches[0])
+        reference: list[Tensor] = []
         found: list[list[Tensor]] = [[] for _ in candidates]
         with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
             for batch in batches:
-                hidden = _hidden_states(replay, batch)
-                whole.append(_logits(replay, batch, hidden[-1], replay.depth))
+                hidden = _hidden_states(partial, batch)
+                reference.append(_logits(partial, batch, hidden[-1], partial.depth))
                 for candidate, logits in zip(candidates, found, strict=True):
                     with _swapped(candidate):
-                        logits.append(_logits(replay, batch, hidden[candidate.start], candidate.start))
+                        logits.append(_logits(partial, batch, hidden[candidate.start], candidate.start))
                     bar.update()
     finally:
         model.train(was_training)
-    reference = torch.cat(whole)
-    rows = [_row(model, one, torch.cat(logits), reference) for one, logits in zip(candidates, found, strict=True)]
-    return QuantizationSensitivity(reference, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
+    unquantized = torch.cat(reference)
+    rows = [_row(model, one, torch.cat(logits), unquantized) for one, logits in zip(candidates, found, strict=True)]
+    return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
 
 
 def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "int4", "fp32"], group_size: int) -> int:
-    """Computes the bytes of a module's weights and scales in an exported graph; its bias is not among them.
+    """Compute the bytes of a module's weights and scales in an exported graph; its bias is not among them.
 
     Args:
         module: A linear layer or a table, quantised or not.
@@ -178,7 +178,7 @@ def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: Qu
 
 
 def _first_layers(encoder: Encoder) -> dict[nn.Module, int]:
-    """Returns the layer that each module is in, the depth for the head's; the embeddings' are left out."""
+    """Return the layer that each module is in, the depth for the head's; the embeddings' are left out."""
     depth, base = encoder.config.num_hidden_layers, encoder.base
     shared = len(encoder.blocks) < depth
     heads = [getattr(base, "pooler", None), *(part for part in encoder.model.children() if part is not base)]
@@ -192,7 +192,7 @@ def _first_layers(encoder: Encoder) -> dict[nn.Module, int]:
 def _calibrated(
     model: PreTrainedModel, linears: Sequence[nn.Linear], batches: Sequence[Batch]
 ) -> dict[nn.Module, FakeQuantLinear]:
-    """Returns an INT8 form of each layer whose input range holds what the unquantised model brings it."""
+    """Return an INT8 form of each layer whose input range holds what the unquantised model brings it."""
     forms: dict[nn.Module, FakeQuantLinear] = {linear: FakeQuantLinear(linear, momentum=0.0) for linear in linears}
     handles = [
         linear.register_forward_pre_hook(lambda _module, args, form=form: form.widen_range(args[0]))
@@ -207,18 +207,18 @@ def _calibrated(
     return forms
 
 
-def _hidden_states(replay: Replay, batch: Batch) -> list[Tensor | None]:
-    """Returns what goes into each layer, and last into the head; into the first the inputs themselves, None."""
+def _hidden_states(partial: PartialForward, batch: Batch) -> list[Tensor | None]:
+    """Return what goes into each layer, and last into the head; into the first the inputs themselves, None."""
     hidden: list[Tensor | None] = [None]
-    if len(replay.encoder.blocks) < replay.depth:  # shared layers are never entered in the middle
-        return [*hidden * replay.depth, replay.run(batch, None, 0, replay.depth)]
-    for layer in range(replay.depth):
-        hidden.append(replay.run(batch, hidden[-1], layer, layer + 1))
+    if len(partial.encoder.blocks) < partial.depth:  # shared layers are never entered in the middle
+        return [*hidden * partial.depth, partial.run(batch, None, 0, partial.depth)]
+    for layer in range(partial.depth):
+        hidden.append(partial.run(batch, hidden[-1], layer, layer + 1))
     return hidden
 
 
-def _logits(replay: Replay, batch: Batch, hidden: Tensor | None, start: int) -> Tensor:
-    return replay.run(batch, hidden, start, replay.depth + 1).float().cpu()
+def _logits(partial: PartialForward, batch: Batch, hidden: Tensor | None, start: int) -> Tensor:
+    return partial.run(batch, hidden, start, partial.depth + 1).float().cpu()
 
 
 @contextmanager
@@ -231,21 +231,21 @@ def _swapped(candidate: _Candidate) -> Iterator[None]:
         setattr(candidate.parent, candidate.child, before)
 
 
-def _row(model: PreTrainedModel, candidate: _Candidate, logits: Tensor, whole: Tensor) -> ModuleSensitivity:
+def _row(model: PreTrainedModel, candidate: _Candidate, logits: Tensor, reference: Tensor) -> ModuleSensitivity:
     size = candidate.sizes[candidate.precision]
     return ModuleSensitivity(
         name=candidate.name,
         kind="embedding" if isinstance(candidate.quantized, nn.Embedding) else "linear",
         precision=candidate.precision,
-        loss=_loss(logits.double(), whole.double(), regression=model.config.num_labels == 1),
+        loss=_loss(logits.double(), reference.double(), regression=model.config.num_labels == 1),
         size_bytes=size,
         saved_bytes={other: of - size for other, of in candidate.sizes.items() if other != candidate.precision},
         logits=logits,
     )
 
 
-def _loss(logits: Tensor, whole: Tensor, regression: bool) -> float:
+def _loss(logits: Tensor, reference: Tensor, regression: bool) -> float:
     if regression:
-        return (logits - whole).square().mean().item()
-    divergence = F.kl_div(logits.log_softmax(-1), whole.log_softmax(-1), log_target=True, reduction="batchmean")
+        return (logits - reference).square().mean().item()
+    divergence = F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), log_target=True, reduction="batchmean")
     return max(divergence.item(), 0.0)

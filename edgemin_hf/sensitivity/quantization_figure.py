@@ -25,7 +25,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def draw_modules(result: Mapping[str, Any]) -> str:
-    """Draws the loss of each module at each precision on a log axis, the most sensitive module first.
+    """Draw the loss of each module at each precision on a log axis, the most sensitive module first.
 
     Args:
         result: The contents of a `sensitivity.json` that has `quantization`.
@@ -60,7 +60,7 @@ def draw_modules(result: Mapping[str, Any]) -> str:
 
 
 def losses_by_module(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns the losses by module and precision, the module with the largest first."""
+    """Return the losses by module and precision, the module with the largest first."""
     losses: dict[str, dict[str, float]] = {}
     for row in result["quantization"]:
         losses.setdefault(row["name"], {})[row["precision"]] = row["loss"]
@@ -68,12 +68,12 @@ def losses_by_module(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def loss_title(result: Mapping[str, Any]) -> str:
-    """Names the loss of a result."""
+    """Name the loss of a result."""
     return LOSSES[result["quantization_loss"]]
 
 
 def short_name(name: str) -> str:
-    """Leaves out of a module's name what stands before the embeddings or the layers."""
+    """Leave out of a module's name what stands before the embeddings or the layers."""
     return re.sub(r"^.*?\.(?=embeddings\.|\w*layer\w*\.\d)", "", name)
 
 

@@ -19,12 +19,11 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.measure import environment
 from edgemin_hf.data.tables import check_table, read_table
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.pruning.saliency import MEASURES, Saliency, random_saliency
-from edgemin_hf.recipe.check import load_config
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
@@ -32,7 +31,7 @@ from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.text_classification import TextClassification
-from edgemin_hf.utils.atomic_files import whole_folder
+from edgemin_hf.utils.atomic_files import atomic_folder
 
 SALIENCIES = (*MEASURES, "random")
 MEASURED = ("pruning", "quantization")
@@ -111,7 +110,7 @@ class SensitivitySettings:
 
 
 def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
-    """Measures a model's sensitivity and writes numbers, pictures and a page, all of them or nothing.
+    """Measure a model's sensitivity and write numbers, pictures and a page, all of them or nothing.
 
     Args:
         settings: What is measured.
@@ -136,7 +135,7 @@ def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
         pictures |= {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
     if result["quantization"]:
         pictures[MODULES] = draw_modules(result)
-    with whole_folder(settings.output.absolute()) as folder:
+    with atomic_folder(settings.output.absolute()) as folder:
         page = render_page(settings.model, result, *(pictures.get(name) for name in (HEAT_MAP, CURVES, MODULES)))
         numbers = json.dumps(result, indent=2) + "\n"
         for name, text in {NUMBERS: numbers, **pictures, PAGE: page}.items():
@@ -145,7 +144,7 @@ def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
 
 
 def _checked(settings: SensitivitySettings, task: TextClassification) -> PretrainedConfig:
-    """Checks files and model against each other, without weights; returns the model's configuration."""
+    """Check files and model against each other, without weights; returns the model's configuration."""
     config = load_config(settings.model)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
@@ -180,7 +179,7 @@ def _check_labels(labels: set[str], config: PretrainedConfig) -> None:
 def _rows(
     file: Path, count: int, settings: SensitivitySettings, tokenizer: Tokenizer, labels: Mapping[str, int]
 ) -> Dataset:
-    """Reads, draws and tokenises rows; the longest come first, so that what does not fit in memory fails at once."""
+    """Read, draw and tokenise rows; the longest come first, so that what does not fit in memory fails at once."""
     table = read_table(file)
     if 0 < count < len(table):
         table = table.select(np.random.default_rng(settings.seed).permutation(len(table))[:count])
@@ -203,7 +202,9 @@ def _measure(
     data: list[dict[str, Tensor]],
 ) -> dict[str, Any]:
     def logits_of(batch: Mapping[str, Tensor]) -> Tensor:
-        return model(**{name: value.to(model.device) for name, value in accepted(model, batch).items()}).logits.float()
+        return model(
+            **{name: value.to(model.device) for name, value in filter_forward_inputs(model, batch).items()}
+        ).logits.float()
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         labels, logits = batch["labels"].to(model.device), logits_of(batch)
@@ -219,14 +220,14 @@ def _measure(
 
     if "pruning" in settings.measure:
         cuts = cuts_of(model, sorted(settings.sparsities))
-        whole, predictions = predict_with_cuts(
+        unpruned, predictions = predict_with_cuts(
             model,
             _saliency(model, settings, train, loss_of),
             cuts,
             data,
             lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
         )
-        base = task.measure(labels, whole)
+        base = task.measure(labels, unpruned)
         measurements = [_row(cut) | change(predictions[cut], base["value"]) for cut in cuts]
     if "quantization" in settings.measure:
         found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data))
@@ -250,7 +251,10 @@ def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: An
 
 
 def _inputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [{name: value.to(model.device) for name, value in accepted(model, batch).items()} for batch in batches]
+    return [
+        {name: value.to(model.device) for name, value in filter_forward_inputs(model, batch).items()}
+        for batch in batches
+    ]
 
 
 def _row(cut: Cut) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class _Step(NamedTuple):
 
 
 def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: float) -> dict[str, Precision]:
-    """Chooses INT8 or INT4 for each module by their losses, which are taken to add up.
+    """Choose INT8 or INT4 for each module by their losses, which are taken to add up.
 
     Greedily: from all in INT8, the module that adds least loss for each byte that it saves becomes INT4, until the
     graph is small enough; then those that were not needed after all go back, the largest loss first. Where all of them
@@ -54,7 +54,7 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
 
 
 def least_bytes(model: PreTrainedModel, config: QuantizationConfig) -> int:
-    """Bounds a model's graph from below, whatever is chosen: the bytes of weights and scales alone.
+    """Bound a model's graph from below, whatever is chosen: the bytes of weights and scales alone.
 
     Args:
         model: The model, which may be on the meta device.

@@ -35,18 +35,18 @@ class Metric:
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Computes the share of hits."""
+    """Compute the share of hits."""
     return (labels == predictions).mean(axis=-1)
 
 
 def f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Computes the harmonic mean of precision and recall of label 1."""
+    """Compute the harmonic mean of precision and recall of label 1."""
     truth, found = labels == 1, predictions == 1
     return 2 * (truth & found).sum(axis=-1) / np.maximum(truth.sum(axis=-1) + found.sum(axis=-1), 1)
 
 
 def matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Computes Matthews' correlation of two or more labels: R_K of Gorodkin (2004), for two the phi coefficient."""
+    """Compute Matthews' correlation of two or more labels: R_K of Gorodkin (2004), for two the phi coefficient."""
     classes = np.union1d(labels, predictions)
     counts = [np.stack([(side == c).sum(axis=-1, dtype=float) for c in classes]) for side in (labels, predictions)]
     examples = labels.shape[-1]
@@ -56,7 +56,7 @@ def matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> np.ndar
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Computes Pearson's correlation."""
+    """Compute Pearson's correlation."""
     with warnings.catch_warnings():
         for expected in (ConstantInputWarning, NearConstantInputWarning):
             warnings.simplefilter("ignore", expected)
@@ -64,7 +64,7 @@ def pearson(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 
 def spearman(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Computes Spearman's rank correlation; equal values share their mean rank."""
+    """Compute Spearman's rank correlation; equal values share their mean rank."""
     return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
 
 
@@ -80,7 +80,7 @@ METRICS = {
 
 
 def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
-    """Measures predictions, with a 95% interval.
+    """Measure predictions, with a 95% interval.
 
     The interval of accuracy is Wilson's; that of any other metric goes from the 2.5th to the 97.5th percentile of 2,000
     bootstrap resamples of the examples (Efron 1979), always the same ones.

@@ -53,7 +53,7 @@ class TextClassification:
 
     @property
     def text_columns(self) -> list[str]:
-        """Names of the columns that hold text: one, or two for pairs."""
+        """Name of the columns that hold text: one, or two for pairs."""
         return [self.text_column, *([] if self.text_pair_column is None else [self.text_pair_column])]
 
     @property
@@ -67,7 +67,7 @@ class TextClassification:
         return "regression" if self.regression else "single_label_classification"
 
     def check(self, root: Path) -> None:
-        """Checks the tables; of the test table only the first row is read.
+        """Check the tables; of the test table only the first row is read.
 
         Raises:
             ValueError: If one is missing, empty or broken, lacks a column, or has labels that the metric is not for;
@@ -77,9 +77,13 @@ class TextClassification:
             if getattr(self, name) is None:
                 continue
             try:
-                path, whole = root / getattr(self, name), name != "test_file"
+                path, every_row = root / getattr(self, name), name != "test_file"
                 check_table(
-                    path, *self.text_columns, label_column=self.label_column, scores=self.regression, whole=whole
+                    path,
+                    *self.text_columns,
+                    label_column=self.label_column,
+                    scores=self.regression,
+                    every_row=every_row,
                 )
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
@@ -91,7 +95,7 @@ class TextClassification:
     def train_and_validation(
         self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], seed: int
     ) -> tuple[Dataset, Dataset]:
-        """Reads, splits and tokenises the training table, and the validation table where there is one.
+        """Read, split and tokenise the training table, and the validation table where there is one.
 
         Returns:
             The training rows and the validation rows, with the tokenizer's columns and "labels".
@@ -100,21 +104,21 @@ class TextClassification:
         return train, validation
 
     def train_table(self, root: Path, seed: int) -> Dataset:
-        """Reads the training rows as they are, without those that are held out."""
+        """Read the training rows as they are, without those that are held out."""
         return self._tables(root, seed)[0]
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
-        """Reads and tokenises the test table, like `train_and_validation`."""
+        """Read and tokenise the test table, like `train_and_validation`."""
         return self.tokenized(read_table(root / self.test_file), tokenizer, labels)
 
     def labels(self, root: Path) -> list[str]:
-        """Returns the names of the training table's labels, sorted; for a regression the name of its score."""
+        """Return the names of the training table's labels, sorted; for a regression the name of its score."""
         if self.regression:
             return [self.label_column]
         return sorted({str(label) for label in read_table(root / self.train_file)[self.label_column]})
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
-        """Returns some validation texts or pairs, as they are."""
+        """Return some validation texts or pairs, as they are."""
         _, validation = self._tables(root, seed)
         texts = validation[self.text_column][:count]
         if self.text_pair_column is None:
@@ -122,16 +126,16 @@ class TextClassification:
         return list(zip(texts, validation[self.text_pair_column][:count], strict=True))
 
     def predictions(self, logits: np.ndarray) -> np.ndarray:
-        """Returns the number of the likeliest label, or the score, from logits (examples, labels)."""
+        """Return the number of the likeliest label, or the score, from logits (examples, labels)."""
         return logits[:, 0] if self.regression else logits.argmax(axis=-1)
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Computes the metric from logits (examples, labels): the `compute_metrics` of a Trainer."""
+        """Compute the metric from logits (examples, labels): the `compute_metrics` of a Trainer."""
         compute = METRICS[self.metric].compute
         return {self.metric: float(compute(prediction.label_ids, self.predictions(prediction.predictions)))}
 
     def measure(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
-        """Measures predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
+        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
         return measure(self.metric, labels, predictions)
 
     def _tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
@@ -142,7 +146,7 @@ class TextClassification:
         return split["train"], split["test"]
 
     def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
-        """Tokenises a table's texts, and turns its labels into numbers.
+        """Tokenise a table's texts, and turn its labels into numbers.
 
         Returns:
             The tokenizer's columns and "labels".

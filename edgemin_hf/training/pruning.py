@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, Trainer
 
 from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
 from edgemin_hf.export.onnx import check_exportable
-from edgemin_hf.modeling.encoder import Encoder, Tap
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.encoder import Activation, Encoder
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.surgery import check_prunable, remove
 from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config
 from edgemin_hf.pruning.config import PruningConfig
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 def check_pruning(
     model: PreTrainedModel,
     config: PruningConfig | WeightPruningConfig,
-    student_taps: Collection[Tap],
+    student_activations: Collection[Activation],
     quantization: QuantizationConfig | None,
 ) -> None:
-    """Checks that a student can be pruned as is asked for, beside what else is done with it.
+    """Check that a student can be pruned as is asked for, beside what else is done with it.
 
     Args:
         model: The student.
         config: What is to go.
-        student_taps: Inner tensors of the student that objectives read.
+        student_activations: Inner tensors of the student that objectives read.
         quantization: What it is quantised to in the same training, if it is.
 
     Raises:
@@ -58,7 +58,7 @@ def check_pruning(
         check_schedule(model, config, quantization)
     layers = config.layer_sparsity > 0
     check_prunable(model.config, heads=config.removes_heads, layers=layers)
-    if layers and student_taps:
+    if layers and student_activations:
         raise ValueError(
             "layer_sparsity: above 0 beside a method that reads inner layers; allowed: 0, or task distillation"
         )
@@ -69,7 +69,7 @@ def check_pruning(
 
 
 def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization: QuantizationConfig) -> None:
-    """Checks that pruning leaves weights on the grids that they are trained on.
+    """Check that pruning leaves weights on the grids that they are trained on.
 
     Args:
         model: The student; it may be on the meta device.
@@ -93,7 +93,7 @@ def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization:
 
 
 class StudentPruning:
-    """Prunes the student of a trainer, once.
+    """Prune the student of a trainer, once.
 
     Args:
         trainer: The trainer.
@@ -106,23 +106,23 @@ class StudentPruning:
     def __init__(self, trainer: Trainer, config: PruningConfig | WeightPruningConfig) -> None:
         self.config = config
         self._trainer = trainer
-        self._at_once_done = self._gradually_done = False
+        self._one_shot_done = self._gradually_done = False
 
     def resume(self) -> None:
-        """Takes note that a checkpoint brings a student from which layers, and units at once, are gone."""
-        self._at_once_done = True
+        """Take note that a checkpoint brings a student from which layers, and units at once, are gone."""
+        self._one_shot_done = True
 
-    def at_once(self, batches: Callable[[int], Batches], loss_of: Loss) -> None:
-        """Removes what is due before training: layers, and with the schedule "one_shot" heads and neurons.
+    def one_shot(self, batches: Callable[[int], Batches], loss_of: Loss) -> None:
+        """Remove what is due before training: layers, and with the schedule "one_shot" heads and neurons.
 
         Args:
             batches: Returns batches of at least as many training examples.
             loss_of: Computes the loss of a batch.
         """
         config = self.config
-        if self._at_once_done or not isinstance(config, PruningConfig):
+        if self._one_shot_done or not isinstance(config, PruningConfig):
             return
-        self._at_once_done = True
+        self._one_shot_done = True
         examples, model = config.saliency_examples, self._model
         prune_layers(model, config, batches(examples), loss_of)
         if config.schedule == "one_shot":
@@ -131,7 +131,7 @@ class StudentPruning:
 
     @contextmanager
     def gradually(self, checkpoint: Path | None) -> Iterator[None]:
-        """Masks units while the student trains, and removes them when that is done; no second time.
+        """Mask units while the student trains, and remove them when that is done; no second time.
 
         Args:
             checkpoint: The checkpoint that training goes on from; None for a run of its own.
@@ -147,14 +147,14 @@ class StudentPruning:
         else:
             pruner = IncPruner(config)
         pruner.resume_from = checkpoint
-        # Before all others: whoever marks a checkpoint as whole does so when the masks are in it.
+        # Before all others: whoever marks a checkpoint as complete does so when the masks are in it.
         self._trainer.callback_handler.callbacks.insert(0, pruner)
         yield
         self._trainer.remove_callback(pruner)
         remove(self._model, pruner.selection(self._model))
 
     def save(self, folder: str | Path) -> None:
-        """Writes Optimum Intel's `inc_config.json` beside a model that Neural Compressor pruned."""
+        """Write Optimum Intel's `inc_config.json` beside a model that Neural Compressor pruned."""
         ours = isinstance(self.config, PruningConfig) and not self.config.uses_inc
         if not ours and self._trainer.args.should_save:
             save_inc_config(self.config, folder)
@@ -165,11 +165,11 @@ class StudentPruning:
         return model
 
     def _sum(self, tensor: Tensor) -> Tensor:
-        """Sums a tensor over all processes."""
+        """Sum a tensor over all processes."""
         return self._trainer.accelerator.reduce(tensor.to(self._trainer.args.device), "sum").cpu()
 
     def _costs(self, checkpoint: Path | None) -> Costs | None:
-        """Returns the costs that a budget counts, as the checkpoint keeps them if there is one."""
+        """Return the costs that a budget counts, as the checkpoint keeps them if there is one."""
         if self.config.target_parameters is not None:
             return Parameters(self._model)
         if self.config.target_latency_ms is None:
@@ -182,4 +182,4 @@ class StudentPruning:
 
 
 def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Any:
-    return model(**accepted(model, batch))
+    return model(**filter_forward_inputs(model, batch))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.neural_compressor.qat import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
 from edgemin_hf.quantization.native import QuantizationConfig, calibrate, fake_quantized_linears, prepare_qat
 from edgemin_hf.quantization.range_training import learn_ranges_apart, learned_ranges
@@ -59,7 +59,7 @@ class StudentQuantization:
         return self.config.ranges == "learned"
 
     def calibrate(self, trainer: Trainer, batches: Callable[[int], Iterator[Mapping[str, Tensor]]]) -> None:
-        """Sets the first ranges, unless that was done before: the widest over all processes.
+        """Set the first ranges, unless that was done before: the widest over all processes.
 
         Args:
             trainer: The trainer.
@@ -67,14 +67,14 @@ class StudentQuantization:
         """
         if not self.calibrated:
             examples = batches(self.config.calibration_examples)
-            calibrate(self.model, examples, lambda batch: self.model(**accepted(self.model, batch)))
+            calibrate(self.model, examples, lambda batch: self.model(**filter_forward_inputs(self.model, batch)))
             for module in fake_quantized_linears(self.model):
                 module.widen_range(trainer.accelerator.gather(torch.stack([module.input_low, module.input_high])))
         self.calibrated = True
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Makes ranges learnable while the student trains; afterwards its modules are plain fake-quantised ones."""
+        """Make ranges learnable while the student trains; afterwards its modules are plain fake-quantised ones."""
         if self.learns_ranges:
             with learned_ranges([self.model]):
                 yield
@@ -83,10 +83,10 @@ class StudentQuantization:
         finish_inc(self.model)
 
     def place_ranges(self, optimizer: torch.optim.Optimizer) -> None:
-        """Gives learned ranges a rate of their own in a new optimizer."""
+        """Give learned ranges a rate of their own in a new optimizer."""
         learn_ranges_apart(optimizer, self.model, self.config.range_learning_rate)
 
     def save(self, folder: str) -> None:
-        """Writes what belongs beside the model: with Neural Compressor its configuration."""
+        """Write what belongs beside the model: with Neural Compressor its configuration."""
         if self.config.provider == "inc":
             save_inc_config(self.asked, folder)

@@ -23,12 +23,12 @@ from edgemin_hf.modeling.hooks import (
     DistillationConfig,
     Objective,
     Recording,
-    accepted,
+    filter_forward_inputs,
     forward_names,
     record,
     replaced_forward,
 )
-from edgemin_hf.modeling.length_groups import record_trimmed
+from edgemin_hf.modeling.length_groups import record_by_length
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class DistillationTrainer(Trainer):
-    """Trains a student by the summed objectives of one or several distillation methods.
+    """Train a student by the summed objectives of one or several distillation methods.
 
     In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
     `resume_from_checkpoint`, evaluation. Every loss term is logged, and evaluation adds them to its metrics. Inputs
@@ -91,8 +91,8 @@ class DistillationTrainer(Trainer):
         ):
             raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
-            taps = {tap for objective in self.objectives for tap in objective.student_taps}
-            check_pruning(model, pruning_config, taps, settings)
+            activations = {activation for objective in self.objectives for activation in objective.student_activations}
+            check_pruning(model, pruning_config, activations, settings)
         self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
             pruned = pruning_config is not None
@@ -115,7 +115,7 @@ class DistillationTrainer(Trainer):
             self.add_callback(RangeFreezer(settings))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Prepares the student, then trains as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
+        """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -135,7 +135,7 @@ class DistillationTrainer(Trainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def create_optimizer(self) -> torch.optim.Optimizer:
-        """Creates the optimizer as `Trainer` does; learned input ranges get a group of their own."""
+        """Create the optimizer as `Trainer` does; learned input ranges get a group of their own."""
         if self.quantization is None or not self.quantization.learns_ranges:
             return super().create_optimizer()
         self.optimizer = None  # that of an earlier training would not know the parameters of this one
@@ -145,7 +145,7 @@ class DistillationTrainer(Trainer):
 
     @contextmanager
     def _projections_in_model(self) -> Iterator[None]:
-        """Makes learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
+        """Make learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
         if self._projections is None:
             yield
             return
@@ -156,21 +156,21 @@ class DistillationTrainer(Trainer):
             del self.model.distillation_projections
 
     def prepare(self) -> None:
-        """Prunes the student and calibrates its input ranges, where that is asked for and was not done before.
+        """Prune the student and calibrates its input ranges, where that is asked for and was not done before.
 
         `train` does it; call it to look at the student as it is before the first step.
         """
         # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
         self._calibrate_once()
         if self.pruning is not None:
-            self.pruning.at_once(self._batches, lambda batch: self._losses(self.model, batch)[0])
+            self.pruning.one_shot(self._batches, lambda batch: self._losses(self.model, batch)[0])
 
     def _calibrate_once(self) -> None:
         if self.quantization is not None:
             self.quantization.calibrate(self, self._batches)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves as `Trainer` does, and what belongs beside a pruned or quantised model."""
+        """Save as `Trainer` does, and what belongs beside a pruned or quantised model."""
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
         if self.pruning is not None:
@@ -179,7 +179,7 @@ class DistillationTrainer(Trainer):
             self.quantization.save(folder)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
-        """Yields training batches, on the device, that hold at least `examples` over all processes."""
+        """Yield training batches, on the device, that hold at least `examples` over all processes."""
         loader = self.get_train_dataloader()
         count = ceil(examples / (self.args.train_batch_size * self.args.world_size))
         return (self._prepare_inputs(batch) for batch in islice(iter(loader), count))
@@ -191,7 +191,7 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Sums the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
+        """Sum the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
         loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
         examples = len(next(iter(inputs.values())))
         for name, term in terms.items():
@@ -203,8 +203,8 @@ class DistillationTrainer(Trainer):
     def _losses(
         self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """Returns the loss, its terms by name, and the student's logits where they are asked for or needed."""
-        taps = {tap for objective in self.objectives for tap in objective.student_taps}
+        """Return the loss, its terms by name, and the student's logits where they are asked for or needed."""
+        activations = {activation for objective in self.objectives for activation in objective.student_activations}
         needs_logits = logits or any(objective.needs_student_logits for objective in self.objectives)
         teacher = self._record_teacher(inputs)
         student_forward = self.model.forward
@@ -213,19 +213,24 @@ class DistillationTrainer(Trainer):
             terms: dict[str, Tensor | None] = {}
             if needs_logits or self.is_fsdp_enabled:
                 student = record(
-                    self.model, taps, needs_logits, student_inputs, student_forward, to_the_end=self.is_fsdp_enabled
+                    self.model,
+                    activations,
+                    needs_logits,
+                    student_inputs,
+                    student_forward,
+                    to_the_end=self.is_fsdp_enabled,
                 )
             else:
-                student = record_trimmed(self.model, taps, student_inputs, student_forward)
+                student = record_by_length(self.model, activations, student_inputs, student_forward)
             for index, objective in enumerate(self.objectives):
                 for name, term in objective(student, teacher, inputs).items():
                     terms[f"{name}_{index}" if name in terms else name] = term
             return {**terms, "logits": None if student.logits is None else student.logits.detach()}
 
-        # The loss is computed inside the model, not behind it: DistributedDataParallel around it then finds in the
+        # The loss is computed inside the model, not after it: DistributedDataParallel around it then finds in the
         # outputs which parameters will get a gradient, those of learned projections too.
         with replaced_forward(self.model, forward):
-            terms = model(**accepted(self.model, inputs))
+            terms = model(**filter_forward_inputs(self.model, inputs))
         student_logits = terms.pop("logits")
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
         return loss, terms, student_logits
@@ -233,13 +238,13 @@ class DistillationTrainer(Trainer):
     def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
         if self.teacher_model is None:
             return Recording()
-        taps = {tap for objective in self.objectives for tap in objective.teacher_taps}
+        activations = {activation for objective in self.objectives for activation in objective.teacher_activations}
         logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
         with torch.no_grad(), self.accelerator.autocast():
-            teacher_inputs = accepted(self.teacher_model, inputs)
+            teacher_inputs = filter_forward_inputs(self.teacher_model, inputs)
             if logits:
-                return record(self.teacher_model, taps, logits, teacher_inputs)
-            return record_trimmed(self.teacher_model, taps, teacher_inputs)
+                return record(self.teacher_model, activations, logits, teacher_inputs)
+            return record_by_length(self.teacher_model, activations, teacher_inputs)
 
     def prediction_step(
         self,
@@ -248,7 +253,7 @@ class DistillationTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """Evaluates one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
+        """Evaluate one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -257,7 +262,7 @@ class DistillationTrainer(Trainer):
         return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluates as `Trainer` does, and adds the mean of every loss term to the metrics."""
+        """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
         self._calibrate_once()
         self._terms[False].clear()
         output = super().evaluation_loop(*args, **kwargs)
@@ -266,7 +271,7 @@ class DistillationTrainer(Trainer):
         return output
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Logs the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
+        """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._mean_terms(training=True)}
         super().log(logs, *args, **kwargs)
@@ -308,7 +313,7 @@ def _check_arguments(
     others: Mapping[str, Any],
     pruning: PruningConfig | WeightPruningConfig | None,
 ) -> None:
-    """Refuses what would silently train something else than was asked for."""
+    """Refuse what would silently train something else than was asked for."""
     if model is None or others.get("model_init") is not None:
         raise ValueError("model_init: given; allowed: model, whose layers are compared with the teacher's")
     if teacher is model:

@@ -1,4 +1,4 @@
-"""Folders and files that appear whole or not at all."""
+"""Atomic folders and files: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes its place at `path` when the block ends well.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes its place at `path` when the block ends well.
 
     A folder that stands at `path` is replaced then, not before; after an error it is as it was.
 
@@ -40,8 +40,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file under another name and renames it when it is on disk."""
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file under another name and renames it when it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:

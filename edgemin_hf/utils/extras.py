@@ -9,7 +9,7 @@ _PACKAGES = {"inc": ("neural_compressor", "Neural Compressor"), "openvino": ("op
 
 
 def check_extra(extra: Literal["inc", "openvino"], setting: str) -> None:
-    """Checks that the package of an extra is installed.
+    """Check that the package of an extra is installed.
 
     Args:
         extra: The extra.

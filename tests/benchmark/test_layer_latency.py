@@ -103,7 +103,7 @@ def test_the_least_budget_is_allowed_and_a_smaller_one_names_it():
 
 
 def sizes_in(path, layer):
-    """Widths of the context and of the feed-forward neurons in a graph's matrices."""
+    """Width of the context and of the feed-forward neurons in a graph's matrices."""
     graph = onnx.load(path).graph
     made = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     found = {}
@@ -131,7 +131,7 @@ def test_measured_graphs_have_their_shape(tmp_path):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """Runs each graph once for its output's shape, and gives times that follow from the shape alone."""
+    """Run each graph once for its output's shape, and gives times that follow from the shape alone."""
     seen = []
 
     def fake(runners, inputs, rounds, progress):

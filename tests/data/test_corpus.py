@@ -57,7 +57,7 @@ def roberta(tmp_path):
 
 
 def write(path, documents):
-    """Writes documents in the format that the name says."""
+    """Write documents in the format that the name says."""
     if ".txt" in path.name:
         data = "\n\n".join(documents).encode()
     elif path.suffix == ".parquet":
@@ -87,14 +87,14 @@ def blocks(source, tokenizer, max_length, cache):
 
 
 def small_parts(monkeypatch, piece=2**14):
-    """Makes batches of one piece, each committed."""
+    """Make batches of one piece, each committed."""
     monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 1)
     monkeypatch.setattr(corpus, "_COMMIT_CHARACTERS", 1)
     monkeypatch.setattr(raw_text, "_PIECE", piece)
 
 
 class Encoder:
-    """Stands between the stream and its tokenizer: counts texts, and breaks off where it is told to."""
+    """Stand between the stream and its tokenizer: counts texts, and breaks off where it is told to."""
 
     def __init__(self, monkeypatch):
         self.texts, self.fail_at, original = [], None, corpus._encode

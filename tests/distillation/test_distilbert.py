@@ -54,8 +54,8 @@ def terms_of(config, student, teacher, inputs):
     objective = config.objective(Encoder(student), Encoder(teacher))
     arguments = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        ours = record(student, objective.student_taps, objective.needs_student_logits, arguments)
-        theirs = record(teacher, objective.teacher_taps, objective.needs_teacher_logits, arguments)
+        ours = record(student, objective.student_activations, objective.needs_student_logits, arguments)
+        theirs = record(teacher, objective.teacher_activations, objective.needs_teacher_logits, arguments)
         return objective(ours, theirs, inputs)
 
 

@@ -7,7 +7,7 @@ from helpers.models import FAMILIES, batch, tiny
 from edgemin_hf import MiniLMConfig
 from edgemin_hf.distillation.minilm import attention_kl
 from edgemin_hf.modeling.attention import attention_scores
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
 
@@ -56,10 +56,12 @@ def test_objective_is_the_formula_on_the_models_own_attention(family):
     maps, values = [], []
     for model, layer in ((student, depth - 1), (teacher, 2)):
         with torch.no_grad():
-            found = record(model, [Tap(layer, name) for name in "qkv"], logits=False, inputs=inputs).taps
-            scores = attention_scores(Encoder(model), layer, found[Tap(layer, "q")], found[Tap(layer, "k")])
+            found = record(model, [Activation(layer, name) for name in "qkv"], logits=False, inputs=inputs).activations
+            scores = attention_scores(
+                Encoder(model), layer, found[Activation(layer, "q")], found[Activation(layer, "k")]
+            )
         maps.append(scores.double())
-        values.append({"v": found[Tap(layer, "v")].double()})
+        values.append({"v": found[Activation(layer, "v")].double()})
     mask = inputs["attention_mask"]
     assert terms["minilm_attention"].item() == pytest.approx(0.5 * attention_by_formula(*maps, mask), rel=1e-4)
     assert terms["minilm_values"].item() == pytest.approx(2 * reference(*values, mask, 4, ("vv",)), rel=1e-4)
@@ -74,7 +76,7 @@ def test_families_may_differ_and_equal_models_have_no_loss():
 
 def test_a_weight_of_zero_reads_no_tensor():
     objective = MiniLMConfig(attention_weight=0).objective(Encoder(tiny()), Encoder(tiny()))
-    assert objective.student_taps == [Tap(2, "v")]
+    assert objective.student_activations == [Activation(2, "v")]
 
 
 @pytest.mark.parametrize(

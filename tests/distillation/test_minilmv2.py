@@ -109,8 +109,8 @@ def test_objective_compares_the_projections_that_the_models_compute():
     config = MiniLMv2Config(teacher_layer=2, relation_heads=8, weights=(1.0, 2.0, 3.0))
     objective = config.objective(Encoder(student), Encoder(teacher))
     recordings = [
-        record(model, taps, logits=False, inputs=inputs)
-        for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
+        record(model, activations, logits=False, inputs=inputs)
+        for model, activations in ((student, objective.student_activations), (teacher, objective.teacher_activations))
     ]
     terms = objective(*recordings, inputs)
     assert list(terms) == ["minilmv2_qq", "minilmv2_kk", "minilmv2_vv"]

@@ -7,7 +7,7 @@ from helpers.training import assert_same, dataset, make, weights
 
 from edgemin_hf import MLKDConfig, MLKDTaskConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.mlkd import sample_contrast, sample_similarity_kl
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
 
@@ -114,15 +114,23 @@ def test_first_stage_is_the_formulas_on_the_models_tensors(family):
     student, teacher, inputs = narrow(family), tiny(family), batch()
     config = MLKDConfig(embedding_weight=0.5, attention_weight=2.0, ffn_weight=3.0)
     objective = config.objective(Encoder(student), Encoder(teacher))
-    taps = [Tap(EMBEDDINGS, "output"), *(Tap(layer, name) for layer in range(3) for name in ("context", "output"))]
+    activations = [
+        Activation(EMBEDDINGS, "output"),
+        *(Activation(layer, name) for layer in range(3) for name in ("context", "output")),
+    ]
     with torch.no_grad():
-        theirs = record(teacher, taps, logits=False, inputs=inputs)
-        ours = record(student, [tap for tap in taps if tap.layer < 2], logits=False, inputs=inputs)
+        theirs = record(teacher, activations, logits=False, inputs=inputs)
+        ours = record(
+            student, [activation for activation in activations if activation.layer < 2], logits=False, inputs=inputs
+        )
         terms = objective(ours, theirs, inputs)
         mask = inputs["attention_mask"]
 
         def relation(layer, other, name, heads):
-            pair = ours.taps[Tap(layer, name)].double(), theirs.taps[Tap(other, name)].double()
+            pair = (
+                ours.activations[Activation(layer, name)].double(),
+                theirs.activations[Activation(other, name)].double(),
+            )
             return reference({"v": pair[0]}, {"v": pair[1]}, mask, heads, ("vv",))
 
         expected = {
@@ -130,8 +138,8 @@ def test_first_stage_is_the_formulas_on_the_models_tensors(family):
             "mlkd_attention": 2 * (relation(0, 1, "context", 2) + relation(1, 2, "context", 2)),
             "mlkd_ffn": 3 * sum(
                 mse_by_formula(
-                    by_hand(ours.taps[Tap(layer, "output")], objective.projections[layer]),
-                    theirs.taps[Tap(other, "output")],
+                    by_hand(ours.activations[Activation(layer, "output")], objective.projections[layer]),
+                    theirs.activations[Activation(other, "output")],
                     mask,
                 )
                 for layer, other in ((0, 1), (1, 2))
@@ -149,8 +157,11 @@ def test_second_stage_is_the_formulas_on_the_models_tensors(family):
     objective = config.objective(Encoder(student), Encoder(teacher))
     with torch.no_grad():
         recordings = [
-            record(model, taps, logits=False, inputs=inputs)
-            for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
+            record(model, activations, logits=False, inputs=inputs)
+            for model, activations in (
+                (student, objective.student_activations),
+                (teacher, objective.teacher_activations),
+            )
         ]
         terms = objective(*recordings, {**inputs, "labels": LABELS})
         ours, theirs = (model.base_model(**inputs)[0][:, 0] for model in (student, teacher))
@@ -184,7 +195,7 @@ def test_equal_models_have_no_distance():
 def test_terms_of_no_weight_are_left_out_and_nothing_is_read_or_learnt_for_them():
     student, teacher = Encoder(narrow()), Encoder(tiny())
     objective = MLKDConfig(attention_weight=0, ffn_weight=0).objective(student, teacher)
-    assert objective.student_taps == [Tap(EMBEDDINGS, "output")]
+    assert objective.student_activations == [Activation(EMBEDDINGS, "output")]
     assert objective.projections is None
     assert MLKDTaskConfig(contrast_weight=0).objective(student, teacher).projections is None
     assert list(terms_of(MLKDTaskConfig(contrast_weight=0), student.model, teacher.model, batch())) == [

@@ -8,7 +8,7 @@ from helpers.training import make
 from edgemin_hf import PKDConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.common import first_tokens
 from edgemin_hf.distillation.pkd import patience_loss
-from edgemin_hf.modeling.encoder import Encoder, Tap
+from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 
 
@@ -83,8 +83,8 @@ def test_objective_is_the_formula_on_hidden_states(family):
 def test_layers_of_the_strategies(student, teacher, strategy, expected):
     models = [Encoder(tiny(num_hidden_layers=depth)) for depth in (student, teacher)]
     objective = PKDConfig(strategy=strategy).objective(*models)
-    assert objective.teacher_taps == [Tap(layer - 1, "output") for layer in expected]
-    assert objective.student_taps == [Tap(layer, "output") for layer in range(student - 1)]
+    assert objective.teacher_activations == [Activation(layer - 1, "output") for layer in expected]
+    assert objective.student_activations == [Activation(layer, "output") for layer in range(student - 1)]
 
 
 def test_padding_anywhere_changes_nothing():

@@ -13,7 +13,7 @@ from edgemin_hf.distillation.common import hidden_loss
 from edgemin_hf.distillation.task import soft_label_loss
 from edgemin_hf.distillation.tinybert import attention_loss
 from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
 
@@ -34,7 +34,7 @@ def linear(ours, theirs, seed=0):
 
 
 def hidden_by_formula(student, teacher, projection, mask):
-    """Equations 8 and 9 in float64, one token at a time; padding is cut away first."""
+    """Equation 8 and 9 in float64, one token at a time; padding is cut away first."""
     weight, bias = (tensor.detach().double().numpy() for tensor in (projection.weight, projection.bias))
     examples = []
     for example in range(len(mask)):
@@ -131,14 +131,14 @@ class Hidden(nn.Module):
 def terms_of(config, student, teacher, inputs):
     objective = config.objective(Encoder(student), Encoder(teacher))
     recordings = [
-        record(model, taps, logits=False, inputs=inputs)
-        for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
+        record(model, activations, logits=False, inputs=inputs)
+        for model, activations in ((student, objective.student_activations), (teacher, objective.teacher_activations))
     ]
     return objective(*recordings, inputs), objective
 
 
 def states(model, inputs):
-    """Embeddings and the output of each layer, as the model itself gives them."""
+    """Embedding and the output of each layer, as the model itself gives them."""
     with torch.no_grad():
         output = model.base_model(**inputs, output_hidden_states=True)
     return [*output.hidden_states[:-1], output.last_hidden_state]
@@ -146,8 +146,8 @@ def states(model, inputs):
 
 def scores(model, inputs, layer):
     with torch.no_grad():
-        found = record(model, [Tap(layer, "q"), Tap(layer, "k")], logits=False, inputs=inputs).taps
-        return attention_scores(Encoder(model), layer, found[Tap(layer, "q")], found[Tap(layer, "k")])
+        found = record(model, [Activation(layer, "q"), Activation(layer, "k")], logits=False, inputs=inputs).activations
+        return attention_scores(Encoder(model), layer, found[Activation(layer, "q")], found[Activation(layer, "k")])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -234,12 +234,15 @@ def test_a_projection_follows_the_seed_and_the_widths():
 def test_a_weight_of_zero_reads_no_tensor():
     def names(**settings):
         objective = TinyBERTConfig(**settings).objective(Encoder(tiny(num_hidden_layers=1)), Encoder(tiny()))
-        return objective.student_taps, objective.teacher_taps
+        return objective.student_activations, objective.teacher_activations
 
-    embeddings = Tap(EMBEDDINGS, "output")
+    embeddings = Activation(EMBEDDINGS, "output")
     assert names(hidden_weight=0, attention_weight=0) == ([embeddings], [embeddings])
-    assert names(embedding_weight=0, attention_weight=0) == ([Tap(0, "output")], [Tap(2, "output")])
-    assert names(embedding_weight=0, hidden_weight=0) == ([Tap(0, "q"), Tap(0, "k")], [Tap(2, "q"), Tap(2, "k")])
+    assert names(embedding_weight=0, attention_weight=0) == ([Activation(0, "output")], [Activation(2, "output")])
+    assert names(embedding_weight=0, hidden_weight=0) == (
+        [Activation(0, "q"), Activation(0, "k")],
+        [Activation(2, "q"), Activation(2, "k")],
+    )
     terms, _ = terms_of(TinyBERTConfig(embedding_weight=0, attention_weight=0), tiny(seed=1), tiny(), batch())
     assert list(terms) == ["tinybert_hidden"]
 

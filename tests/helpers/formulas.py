@@ -41,8 +41,8 @@ def reference(student, teacher, mask, heads, relations=("qq", "kk", "vv"), weigh
 def terms_of(config, student, teacher, inputs):
     objective = config.objective(Encoder(student), Encoder(teacher))
     recordings = [
-        record(model, taps, logits=False, inputs=inputs)
-        for model, taps in ((student, objective.student_taps), (teacher, objective.teacher_taps))
+        record(model, activations, logits=False, inputs=inputs)
+        for model, activations in ((student, objective.student_activations), (teacher, objective.teacher_activations))
     ]
     return objective(*recordings, inputs)
 

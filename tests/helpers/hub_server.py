@@ -31,7 +31,7 @@ class Repo:
 
     @property
     def sha(self) -> str:
-        """Stands for the commit: 40 hex digits that change with the files."""
+        """Stand for the commit: 40 hex digits that change with the files."""
         listing = "".join(f"{path}:{oid(path, data)}\n" for path, data in sorted(self.files.items()))
         return hashlib.sha256(listing.encode()).hexdigest()[:40]
 
@@ -48,7 +48,7 @@ def oid(path: str, data: bytes) -> str:
 
 
 class HubServer:
-    """Serves from memory on a free port of 127.0.0.1 while used as a context manager.
+    """Serve from memory on a free port of 127.0.0.1 while used as a context manager.
 
     `token` is the only one it accepts: writes and private repositories need it, and another one is refused everywhere.
     `requests` lists "METHOD path" of all requests, `status` makes it answer all of them with that error.

@@ -45,7 +45,7 @@ def only(*names):
 
 
 def put(*settings):
-    """Changes settings, given as paths and values in turn."""
+    """Change settings, given as paths and values in turn."""
 
     def change(recipe):
         for path, value in zip(settings[::2], settings[1::2], strict=True):

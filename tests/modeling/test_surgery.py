@@ -20,7 +20,7 @@ def selection(model, neurons):
 
 
 def silence(model, selection):
-    """Silences what a selection leaves out, without removing it: the columns that read it become zero."""
+    """Silence what a selection leaves out, without removing it: the columns that read it become zero."""
     with torch.no_grad():
         for block, heads, neurons in zip(Encoder(model).blocks, selection.heads, selection.neurons, strict=True):
             gone = [head for head in range(4) if head not in heads]

@@ -167,7 +167,7 @@ def begin(model, config, steps=STEPS):
 
 
 def without_training(model, config):
-    """Goes through the steps of a training that leaves the weights to the pruner: enough for magnitude."""
+    """Goe through the steps of a training that leaves the weights to the pruner: enough for magnitude."""
     pruner = begin(model, config)
     for step in range(STEPS):
         pruner.on_step_begin(None, TrainerState(global_step=step), None)

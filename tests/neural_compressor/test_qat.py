@@ -88,9 +88,9 @@ def swapped_by_inc(model):
     for graph in [module for module in manager.model.model.modules() if isinstance(module, torch.fx.GraphModule)]:
         modules = dict(graph.named_modules())
         for node in graph.graph.nodes:
-            behind = [user for user in node.users if isinstance(modules.get(user.target), FakeQuantizeBase)]
+            after = [user for user in node.users if isinstance(modules.get(user.target), FakeQuantizeBase)]
             if node.op == "call_module" and isinstance(modules.get(node.target), QatLinear):
-                for user in behind:
+                for user in after:
                     setattr(graph, user.target, nn.Identity())
                     found += 1
     assert found == 3 * 6 + 2

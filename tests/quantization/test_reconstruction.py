@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, DebertaV2ForSequenceClassification
 
 from edgemin_hf import QuantizationConfig
-from edgemin_hf.modeling.partial_forward import Replay
+from edgemin_hf.modeling.partial_forward import PartialForward
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.learned_range import quantize_input
 from edgemin_hf.quantization.native import FakeQuantLinear, calibrate, fake_quantized_linears, input_grid, prepare_qat
@@ -36,16 +36,16 @@ def logits_error(model, teacher, data):
 @pytest.mark.parametrize("family", [*EXPORTED, "ernie"])
 def test_layers_run_from_kept_states_as_in_the_whole_model(family):
     model, data = tiny(family), batch((7, 4, 9), pad_to=11)
-    replay = Replay(model, data)
+    partial = PartialForward(model, data)
     with torch.no_grad():
         expected = model(**data, output_hidden_states=True)
-        second = replay.run(data, None, 0, 2)
+        second = partial.run(data, None, 0, 2)
         torch.testing.assert_close(second, expected.hidden_states[2])
         if family != "albert":  # whose layers are one module: nothing begins between them
-            last = replay.run(data, second, 2, 3)
-            torch.testing.assert_close(replay.run(data, last, 3, 4), expected.logits)
-        last = replay.run(data, None, 0, 3)
-        torch.testing.assert_close(replay.run(data, last, 3, 4), expected.logits)
+            last = partial.run(data, second, 2, 3)
+            torch.testing.assert_close(partial.run(data, last, 3, 4), expected.logits)
+        last = partial.run(data, None, 0, 3)
+        torch.testing.assert_close(partial.run(data, last, 3, 4), expected.logits)
         torch.testing.assert_close(model(**data).logits, expected.logits)
     assert not any("forward" in vars(module) for module in model.modules()), "nothing is left behind"
 
@@ -53,19 +53,19 @@ def test_layers_run_from_kept_states_as_in_the_whole_model(family):
 def test_layers_run_alone_with_debertas_convolution():
     _, config = DebertaV2ForSequenceClassification, tiny("deberta-v2").config
     model, data = tiny("deberta-v2", **{**config.to_dict(), "conv_kernel_size": 3}), batch()
-    replay = Replay(model, data)
+    partial = PartialForward(model, data)
     with torch.no_grad():
-        first = replay.run(data, None, 0, 1)
-        last = replay.run(data, first, 1, 3)
-        torch.testing.assert_close(replay.run(data, last, 3, 4), model(**data).logits)
+        first = partial.run(data, None, 0, 1)
+        last = partial.run(data, first, 1, 3)
+        torch.testing.assert_close(partial.run(data, last, 3, 4), model(**data).logits)
 
 
 def test_a_kept_state_decides_what_follows():
     model, data = tiny(), batch()
-    replay = Replay(model, data)
+    partial = PartialForward(model, data)
     with torch.no_grad():
-        hidden = replay.run(data, None, 0, 1)
-        difference = replay.run(data, 2 * hidden, 1, 3) - replay.run(data, hidden, 1, 3)
+        hidden = partial.run(data, None, 0, 1)
+        difference = partial.run(data, 2 * hidden, 1, 3) - partial.run(data, hidden, 1, 3)
     assert difference.abs().max() > 0.1
 
 

@@ -153,7 +153,7 @@ def command(recipe):
 
 
 def kill_at(recipe, pattern):
-    """Runs a recipe in a process of its own and kills it without warning once a file appears."""
+    """Run a recipe in a process of its own and kills it without warning once a file appears."""
     process = subprocess.Popen(command(recipe), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     run, deadline = Path(recipe).parent / "run", time.monotonic() + 120
     while not list(run.glob(pattern)):

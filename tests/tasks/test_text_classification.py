@@ -127,7 +127,7 @@ def test_student_and_teacher_must_have_like_heads():
 
 
 def write_pairs(path, count, seed):
-    """Pairs of sentences; the label is the class of the first, the score says how many are of the second class."""
+    """Pair of sentences; the label is the class of the first, the score says how many are of the second class."""
     rows, others = sentences(count, seed), sentences(count, seed + 1)
     order = np.random.default_rng(seed).permutation(count)
     lines = ["sentence1\tsentence2\tlabel\tscore"]

@@ -17,7 +17,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel
 
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx import write_graph
-from edgemin_hf.modeling.hooks import accepted
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
 from edgemin_hf.quantization.precision import names_without_override
@@ -26,11 +26,11 @@ from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.settings import Quantize
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
-from edgemin_hf.utils.atomic_files import write_whole
+from edgemin_hf.utils.atomic_files import write_atomic
 
 
 def choose_precisions(run: Run, stage: Quantize, work: Path) -> tuple[Quantize, dict[str, Any]]:
-    """Measures on training rows what quantising each module costs, and chooses precisions that meet the target.
+    """Measure on training rows what quantising each module costs, and choose precisions that meet the target.
 
     What was chosen before a kill is not chosen again.
 
@@ -48,7 +48,7 @@ def choose_precisions(run: Run, stage: Quantize, work: Path) -> tuple[Quantize, 
     file = work / "precisions.json"
     with PartialState().main_process_first():
         if not file.is_file():
-            write_whole(file, json.dumps(_choose(run, stage), indent=2))
+            write_atomic(file, json.dumps(_choose(run, stage), indent=2))
     found = json.loads(file.read_text(encoding="utf-8"))
     return stage.with_precisions(found["precisions"]), found
 
@@ -56,7 +56,7 @@ def choose_precisions(run: Run, stage: Quantize, work: Path) -> tuple[Quantize, 
 def _choose(run: Run, stage: Quantize) -> dict[str, Any]:
     student, batches = run.student(stage), list(_batches(run, stage))
     student.to(PartialState().device)
-    inputs = [{n: v.to(student.device) for n, v in accepted(student, batch).items()} for batch in batches]
+    inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, batch).items()} for batch in batches]
     measured = quantization_sensitivity(student, inputs, inputs, stage).modules
     free = names_without_override(student, stage)
     candidates = [row for row in measured if row.name in free]
@@ -71,7 +71,7 @@ def _choose(run: Run, stage: Quantize) -> dict[str, Any]:
 
 
 def _batches(run: Run, stage: Quantize) -> Iterator[dict[str, Tensor]]:
-    """Yields the rows that are measured, drawn by the recipe's seed, in batches of like length."""
+    """Yield the rows that are measured, drawn by the recipe's seed, in batches of like length."""
     rows = run.student_data[0].shuffle(seed=run.recipe.seed)
     rows = rows.select(range(min(stage.calibration_examples, len(rows))))
     columns = [name for name in rows.column_names if name in run.tokenizer.model_input_names]
@@ -84,7 +84,7 @@ def _batches(run: Run, stage: Quantize) -> Iterator[dict[str, Tensor]]:
 def precisions_for_size(
     model: PreTrainedModel, config: QuantizationConfig, modules: Sequence[ModuleSensitivity], above: Path
 ) -> tuple[dict[str, Precision], int]:
-    """Chooses precisions with which a model's graph really is as small as asked for.
+    """Choose precisions with which a model's graph really is as small as asked for.
 
     The graph with all in INT8 is exported once. With other precisions its size follows by the bytes of weights and
     scales, but for what little its structure changes: it is exported again, and the choice repeated if that was too

@@ -17,13 +17,13 @@ from edgemin_hf.recipe.context import Run
 from edgemin_hf.recipe.stages.settings import Distill, TaskDistill, TrainingStage
 from edgemin_hf.recipe.train import make_trainer
 from edgemin_hf.report.curves import Curve, draw_curves
-from edgemin_hf.utils.atomic_files import write_whole
+from edgemin_hf.utils.atomic_files import write_atomic
 
 SEARCH_CURVE = "stages/teacher_layers.svg"
 
 
 def search_teacher_layer(run: Run, stage: Any, work: Path) -> tuple[Distill, dict[str, Any]]:
-    """Tries the layers that a stage names, and takes the one whose student then learns the task best.
+    """Try the layers that a stage names, and take the one whose student then learns the task best.
 
     Each try is `search_steps` of distillation from that layer, then as many of task distillation; what counts is the
     task's metric on the validation rows, since the losses of different layers can't be compared. Layers that were
@@ -49,13 +49,13 @@ def search_teacher_layer(run: Run, stage: Any, work: Path) -> tuple[Distill, dic
         found[layer] = _try(run, stage.at(layer), work / f"layer-{layer}")
         if main:
             print(f"teacher layer {layer}: validation {name} {found[layer]:.4f}", flush=True)
-            write_whole(file, json.dumps(found))
+            write_atomic(file, json.dumps(found))
     # Of equals the uppermost.
     best = max(found, key=lambda layer: (found[layer], layer))
     if main:
         curve = Curve(name, list(found), [100 * value for value in found.values()])
         picture = draw_curves([curve], "teacher layer", f"validation {name} (%)", f"Layer {best} is taken")
-        write_whole(run.output / SEARCH_CURVE, picture)
+        write_atomic(run.output / SEARCH_CURVE, picture)
     search = {"metric": name, "layers": list(found), "values": list(found.values()), "best": best}
     return stage.at(best), {"search": search, "notes": [f"teacher layer {best} of {', '.join(map(str, found))}"]}
 

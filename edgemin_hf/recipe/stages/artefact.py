@@ -50,11 +50,11 @@ from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import render_report
 from edgemin_hf.tasks.metrics import METRICS
-from edgemin_hf.utils.atomic_files import whole_folder
+from edgemin_hf.utils.atomic_files import atomic_folder
 
 
 def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any]:
-    """Runs one stage.
+    """Run one stage.
 
     Args:
         run: The recipe at work.
@@ -74,7 +74,7 @@ def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any
             return train_stage(run, stage, folder, work)
         stage, found = search_teacher_layer(run, stage, work)
         return {**train_stage(run, stage, folder, work), **found}
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         if isinstance(stage, Augment):
             return augment(run, stage, partial, work)
         if isinstance(stage, PruneVocabulary):
@@ -190,7 +190,7 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
 
 
 def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Returns, by file name, the caption and the SVG of each figure."""
+    """Return, by file name, the caption and the SVG of each figure."""
     times = load_file(run.output / Benchmark.folder / "latencies.safetensors")
     latencies = {figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
                  for row in benchmark["rows"]}  # fmt: skip

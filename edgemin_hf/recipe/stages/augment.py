@@ -16,13 +16,13 @@ from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Run
 from edgemin_hf.recipe.schema import model_name
 from edgemin_hf.recipe.stages.settings import Augment
-from edgemin_hf.utils.atomic_files import write_whole
+from edgemin_hf.utils.atomic_files import write_atomic
 
 _TEXTS_A_PART = 512
 
 
 def augment(run: Run, stage: Augment, folder: Path, work: Path) -> dict[str, Any]:
-    """Writes the training rows and their copies as one table; the parts that a killed run had finished stay.
+    """Write the training rows and their copies as one table; the parts that a killed run had finished stay.
 
     Args:
         run: The recipe at work.
@@ -47,10 +47,10 @@ def augment(run: Run, stage: Augment, folder: Path, work: Path) -> dict[str, Any
             if not file.is_file():
                 settings = stage.settings(run.recipe.seed + part, vectors)
                 texts = table[column][start : start + _TEXTS_A_PART]
-                write_whole(file, json.dumps(augment_texts(texts, tokenizer, model, settings)))
+                write_atomic(file, json.dumps(augment_texts(texts, tokenizer, model, settings)))
             copies += [(start + row, text) for row, text in json.loads(file.read_text(encoding="utf-8"))]
         rows, texts = [row for row, _ in copies], [text for _, text in copies]
         tables.append(table.select(rows).remove_columns(column).add_column(column, texts).cast(table.features))
-    whole: Dataset = concatenate_datasets(tables)
-    whole.to_parquet(folder / AUGMENTED_ROWS)
-    return {"notes": [f"{len(table):,} rows became {len(whole):,}"]}
+    augmented: Dataset = concatenate_datasets(tables)
+    augmented.to_parquet(folder / AUGMENTED_ROWS)
+    return {"notes": [f"{len(table):,} rows became {len(augmented):,}"]}

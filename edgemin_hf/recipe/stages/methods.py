@@ -39,7 +39,7 @@ class LayerSearch(MiniLMv2Config):
     search_steps: Count = 100
 
     def check(self, student: Shape, teacher: Shape) -> None:
-        """Checks these settings, and every layer to try, against two models' shapes."""
+        """Check these settings, and every layer to try, against two models' shapes."""
         if self.teacher_layer != "search":
             super().check(student, teacher)
             return
@@ -50,11 +50,11 @@ class LayerSearch(MiniLMv2Config):
                 raise ValueError(str(error).replace("teacher_layer", "search_layers")) from None
 
     def layers_to_try(self, depth: int) -> list[int]:
-        """Returns the teacher's layers that a search tries, of a teacher of this depth."""
+        """Return the teacher's layers that a search tries, of a teacher of this depth."""
         return self.search_layers or list(range(depth // 2 + 1, depth + 1))
 
     def at(self, layer: int) -> LayerSearch:
-        """Returns these settings with the search done."""
+        """Return these settings with the search done."""
         return replace(self, teacher_layer=layer)
 
 
@@ -85,14 +85,14 @@ class Also:
 
 
 def check_rest(part: type, settings: object) -> None:
-    """Runs the next check behind `part`: dataclasses call one `__post_init__`, settings are made of several."""
+    """Run the next check after `part`: dataclasses call one `__post_init__`, settings are made of several."""
     check = getattr(super(part, settings), "__post_init__", None)
     if check is not None:
         check()
 
 
 def with_method(base: type, name: str, config: type, **also_named: str) -> Any:
-    """Builds the settings of `base` with those of one method among them."""
+    """Build the settings of `base` with those of one method among them."""
     literals = {"method": name, **also_named}
     body: dict[str, Any] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
     body |= {"__module__": __name__, "__doc__": base.__doc__}

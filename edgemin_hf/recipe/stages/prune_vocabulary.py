@@ -17,7 +17,7 @@ from edgemin_hf.recipe.stages.settings import PruneVocabulary
 
 
 def cut_student_vocabulary(run: Run, stage: PruneVocabulary, folder: Path) -> dict[str, Any]:
-    """Cuts the student to the tokens of the task's training texts, and of further files.
+    """Cut the student to the tokens of the task's training texts, and of further files.
 
     Args:
         run: The recipe at work.

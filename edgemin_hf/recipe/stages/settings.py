@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(config=STRICT)
 class Finetune(Training):
-    """Fine-tunes the teacher on the task; without this stage it is used as it is."""
+    """Fine-tune the teacher on the task; without this stage it is used as it is."""
 
     stage: Literal["finetune"] = "finetune"
     folder: ClassVar[str] = "teacher"
@@ -64,7 +64,7 @@ class Finetune(Training):
 
 @dataclass(config=STRICT)
 class Augment:
-    """Adds copies of the training rows in which words are replaced, for all stages that train the student on the task.
+    """Add copies of the training rows in which words are replaced, for all stages that train the student on the task.
 
     See `AugmentationConfig`, whose seed is the recipe's. Without `model` the teacher predicts the words, as the recipe
     names it.
@@ -82,7 +82,7 @@ class Augment:
         self.settings(seed=0, vectors=self.vectors)
 
     def settings(self, seed: int, vectors: str | None) -> AugmentationConfig:
-        """Returns the settings of the augmentation alone."""
+        """Return the settings of the augmentation alone."""
         return AugmentationConfig(self.copies, self.probability, self.candidates, self.model, vectors, seed)
 
 
@@ -137,7 +137,7 @@ class TaskDistill(TaskStage):
 
 @dataclass(config=STRICT)
 class Prune(TaskStage, PruningConfig):
-    """Removes heads, feed-forward neurons and layers of the student, and distils again. See `PruningConfig`.
+    """Remove heads, feed-forward neurons and layers of the student, and distils again. See `PruningConfig`.
 
     With `max_steps: 0` the student is pruned and not trained.
     """
@@ -165,7 +165,7 @@ class Reconstruction(ReconstructionConfig):
     seed: int = field(default=0, init=False)
 
     def settings(self, seed: int) -> ReconstructionConfig:
-        """Returns the settings of the reconstruction alone."""
+        """Return the settings of the reconstruction alone."""
         return ReconstructionConfig(**{**asdict(self), "seed": seed})
 
 
@@ -178,7 +178,7 @@ class Quantize(TaskStage, QuantizationConfig):
 
     Attributes:
         pruning: Prunes the student in the same training.
-        reconstruction: Trains module after module to compute what the student computed before it was quantised, behind
+        reconstruction: Trains module after module to compute what the student computed before it was quantised, after
             the calibration and before the first step.
     """
 
@@ -205,7 +205,7 @@ class Quantize(TaskStage, QuantizationConfig):
                 raise ValueError("reconstruction: beside provider inc, whose scales it can't train; allowed: native")
             if self.pruning is not None:
                 raise ValueError(
-                    "reconstruction: beside pruning, which leaves no whole model to compute like; allowed: a stage "
+                    "reconstruction: beside pruning, which leaves no unpruned model to compute like; allowed: a stage "
                     "prune of its own"
                 )
 
@@ -215,13 +215,13 @@ class Quantize(TaskStage, QuantizationConfig):
         return self.provider == "inc" and self.max_steps == 0
 
     def with_precisions(self, precisions: Mapping[str, Literal["int8", "int4"]]) -> Quantize:
-        """Returns the settings with precisions by name in the place of a target size."""
+        """Return the settings with precisions by name instead of a target size."""
         return replace(self, overrides={**self.overrides, **precisions}, target_size_mb=None)
 
 
 @dataclass(config=STRICT)
 class PruneVocabulary:
-    """Cuts the student's vocabulary to the tokens of the task's training texts, behind all training.
+    """Cut the student's vocabulary to the tokens of the task's training texts, after all training.
 
     See `prune_vocabulary`. The student then has a tokenizer of its own.
 
@@ -240,7 +240,7 @@ class PruneVocabulary:
 
 @dataclass(config=STRICT)
 class Export:
-    """Exports student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
+    """Export student and teacher to ONNX, and checks the graphs against PyTorch on validation texts.
 
     Attributes:
         fidelity_texts: Number of those texts.
@@ -253,7 +253,7 @@ class Export:
 
 @dataclass(config=STRICT)
 class Evaluate:
-    """Measures the task's metric on the test set; the only stage that opens it."""
+    """Measure the task's metric on the test set; the only stage that opens it."""
 
     stage: Literal["evaluate"] = "evaluate"
     folder: ClassVar[str] = "evaluate"
@@ -261,7 +261,7 @@ class Evaluate:
 
 @dataclass(config=STRICT)
 class Benchmark:
-    """Measures latency on test sentences, batch 1, without padding.
+    """Measure latency on test sentences, batch 1, without padding.
 
     Attributes:
         sentences: Number of sentences, evenly spaced in the test set.
@@ -278,7 +278,7 @@ class Benchmark:
 
 @dataclass(config=STRICT)
 class Report:
-    """Writes the artefact: model, graphs, card, report, benchmark.
+    """Write the artefact: model, graphs, card, report, benchmark.
 
     Attributes:
         title: Name of the model in card and report.
@@ -302,7 +302,7 @@ class Report:
 
 
 def methods_of(stage: Distill | TaskStage) -> list[DistillationConfig]:
-    """Returns the methods of a stage: its own, and the others with their weights."""
+    """Return the methods of a stage: its own, and the others with their weights."""
     own: Any = stage
     others: list[Any] = list(stage.also)
     return [own, *(Weighted(other, other.weight) for other in others)]
@@ -320,7 +320,7 @@ _OTHERS: tuple[Any, ...] = (Augment, TaskDistill, Prune, Quantize, PruneVocabula
 
 
 def tag_of(stage: Any) -> str | None:
-    """Returns what tells a stage's settings from others': its name, and its method where it has a choice."""
+    """Return what tells a stage's settings from others': its name, and its method where it has a choice."""
     read: Callable[[str], Any] = stage.get if isinstance(stage, dict) else lambda name: getattr(stage, name, None)
     name = read("stage")
     return f"{name}:{read('method') or 'minilmv2'}" if name in _LEAVES_OUT else name

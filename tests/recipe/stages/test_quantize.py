@@ -17,11 +17,11 @@ from edgemin_hf.training.trainer import DistillationTrainer
 RECONSTRUCTION = {"modules": 2, "examples": 48, "steps": 20, "learning_rate": 3e-4, "range_learning_rate": 3e-3}
 
 
-def write(place, *behind, **settings):
+def write(place, *after, **settings):
     """A recipe that quantises a copy of the teacher, and nothing else."""
 
     def change(recipe):
-        recipe["stages"] = [{"stage": "quantize", "max_steps": 0, "calibration_examples": 64, **settings}, *behind]
+        recipe["stages"] = [{"stage": "quantize", "max_steps": 0, "calibration_examples": 64, **settings}, *after]
         recipe["teacher"]["model"] = "classifier"
         recipe["student"] = {}
 
@@ -33,8 +33,8 @@ def write(place, *behind, **settings):
     return write_recipe(place, change)
 
 
-def run(place, *behind, **settings):
-    path = write(place, *behind, **settings)
+def run(place, *after, **settings):
+    path = write(place, *after, **settings)
     assert main(["run", str(path)]) == 0
     return path
 
@@ -120,7 +120,7 @@ def test_a_killed_stage_reconstructs_again_and_a_resumed_training_does_not(place
     with pytest.raises(KilledError):  # in the reconstruction
         main(["run", str(path), *elsewhere])
     monkeypatch.setattr(DistillationTrainer, "train", killed_behind_it)
-    with pytest.raises(KilledError):  # behind the last step, before the stage's folder is written
+    with pytest.raises(KilledError):  # after the last step, before the stage's folder is written
         main(["run", str(path), *elsewhere])
     monkeypatch.setattr(DistillationTrainer, "train", train)
     (last,) = (place / "killed/run/work").glob("*/*/checkpoint-8")
