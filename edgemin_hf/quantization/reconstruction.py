@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
-from edgemin_hf.modeling.partial_forward import PartialForward
+from edgemin_hf.modeling.hooks import PartialForward
 from edgemin_hf.quantization.range_training import learned_ranges
 
 Batch = Mapping[str, Tensor]
@@ -113,7 +113,7 @@ def reconstruct(
     model.eval().requires_grad_(False)
     teacher.eval()
     try:
-        ours, theirs = PartialForward(model, pieces[0]), PartialForward(teacher, pieces[0])
+        ours, theirs = PartialForward(model), PartialForward(teacher)
         inputs: list[Tensor | None] = [None] * len(pieces)
         forced = list(inputs)
         found = []
