@@ -35,7 +35,7 @@ class StudentForward:
 
     def __init__(self, objectives: Sequence[Objective], *, to_the_end: bool) -> None:
         self._objectives = objectives
-        self._activations = frozenset(one for objective in objectives for one in objective.student_activations)
+        self._activations = {one for objective in objectives for one in objective.student_activations}
         self._needs_logits = any(objective.needs_student_logits for objective in objectives)
         self._to_the_end = to_the_end
         self._step: _Step | None = None
