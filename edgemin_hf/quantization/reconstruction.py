@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +154,7 @@ class _Data(NamedTuple):
 
 
 def _reconstruct_module(
-    model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm
+    model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm[NoReturn]
 ) -> tuple[Reconstruction, list[Tensor | None]]:
     """Train a module; returns what became of it, and its outputs, the next one's inputs."""
     size = _size(data).clamp(min=torch.finfo(torch.float32).tiny)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
@@ -28,7 +29,7 @@ from edgemin_hf.pruning.selection import most_salient
 
 Kind = Literal["heads", "neurons", "layers"]
 Masks = list[tuple[nn.Module, Tensor]]
-Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
+Predict = Callable[[Mapping[str, Tensor]], NDArray[np.generic]]
 """Runs the model on a batch; what it predicts, an example along the first dimension."""
 
 
@@ -92,7 +93,7 @@ def predict_with_cuts(
     cuts: Sequence[Cut],
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
-) -> tuple[np.ndarray, dict[Cut, np.ndarray]]:
+) -> tuple[NDArray[np.generic], dict[Cut, NDArray[np.generic]]]:
     """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
     Args:
@@ -105,8 +106,8 @@ def predict_with_cuts(
     Returns:
         The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
     """
-    unpruned: list[np.ndarray] = []
-    found: dict[Cut, list[np.ndarray]] = {cut: [] for cut in cuts}
+    unpruned: list[NDArray[np.generic]] = []
+    found: dict[Cut, list[NDArray[np.generic]]] = {cut: [] for cut in cuts}
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
     layers = PartialForward(model)
     was_training = model.training
