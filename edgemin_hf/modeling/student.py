@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -18,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
@@ -193,7 +193,7 @@ def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) ->
     return [layer - 1 for layer in layers]
 
 
-def _auto_class(model: PreTrainedModel) -> Any:
+def _auto_class(model: PreTrainedModel) -> type[_BaseAutoModelClass]:
     for auto in _AUTO_CLASSES:
         if auto._model_mapping.get(type(model.config), None) is type(model):
             return auto

@@ -117,7 +117,8 @@ def test_layers_below_a_cut_run_once_a_batch():
         def count(_module, _args, number=number):
             calls[number] += 1
 
-        block.module.register_forward_pre_hook(count)
+        # Not of the layer, which is called but gives back what was kept.
+        block.module.intermediate.register_forward_pre_hook(count)
     cuts = [cut for cut in cuts_of(model, [0.5]) if cut.layer is not None]
     measured(model, random_saliency(model, 0), cuts, [batch()])
     # Once whole; in each layer one cut of heads, one of neurons, and the layer itself gone.
