@@ -17,14 +17,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.pruned_shape import unpruned
 
-_AUTO_CLASSES = (
+_AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,
@@ -193,7 +192,7 @@ def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) ->
     return [layer - 1 for layer in layers]
 
 
-def _auto_class(model: PreTrainedModel) -> type[_BaseAutoModelClass]:
+def _auto_class(model: PreTrainedModel) -> AutoClass:
     for auto in _AUTO_CLASSES:
         if auto._model_mapping.get(type(model.config), None) is type(model):
             return auto
