@@ -15,6 +15,7 @@ from edgemin_hf.modeling.surgery import cut_like
 class AutoClass(Protocol):
     """An `AutoModel...` class of `transformers`."""
 
+    __name__: str
     _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
 
     def from_pretrained(self, model: str | PathLike[str], **kwargs: Any) -> PreTrainedModel:
