@@ -16,7 +16,7 @@ from transformers import (
 
 from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.data.tables import check_table
-from edgemin_hf.export.onnx import check_exportable
+from edgemin_hf.export.onnx_graph import check_exportable
 from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position, shape_of
 from edgemin_hf.modeling.pruned_shape import unpruned

@@ -28,7 +28,6 @@ from transformers import (
     set_seed,
 )
 
-from edgemin_hf.benchmark.measure import cpu_flags
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.data.raw_text import HubText, TextFiles
@@ -43,6 +42,7 @@ from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.recipe.schema import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
 from edgemin_hf.recipe.stages.settings import Assistant, Augment, Distill, Finetune, PruneVocabulary, Quantize, Stage
 from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.utils.hardware import cpu_flags
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""

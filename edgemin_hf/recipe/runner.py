@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 
 from edgemin_hf import __version__
+from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.recipe.context import Run
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
 from edgemin_hf.recipe.schema import Recipe, RecipeError
@@ -94,7 +95,7 @@ def describe_result(record: Mapping[str, Any]) -> str:
 def _print_summary(run: Run, steps: list[Step]) -> None:
     benchmark = run.output / "benchmark" / "benchmark.json"
     if steps[-1].stage.stage in ("benchmark", "report"):
-        print(f"\n{summary_table(json.loads(benchmark.read_text(encoding='utf-8')))}")
+        print(f"\n{summary_table(Benchmark.from_dict(json.loads(benchmark.read_text(encoding='utf-8'))))}")
     print(f"\nAll stages done; the result of {steps[-1].stage.stage} lies in {steps[-1].folder}", flush=True)
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from edgemin_hf.benchmark.measure import environment
 from edgemin_hf.data.tables import check_table, read_table
 from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
@@ -32,6 +31,7 @@ from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.text_classification import TextClassification
 from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.hardware import environment
 
 SALIENCIES = (*MEASURES, "random")
 MEASURED = ("pruning", "quantization")
@@ -240,7 +240,7 @@ def _measure(
         "quantization_loss": "squared_difference" if task.regression else "kl_divergence",
         "shared_layers": model.config.model_type == "albert",
         "settings": {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
-        "environment": environment(settings.threads) | {"device": str(model.device)},
+        "environment": environment(settings.threads, device=str(model.device)).to_dict(),
     }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel
 
 from edgemin_hf.export.graph import size_bytes
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,20 @@ from datasets import Dataset, load_from_disk
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
 
+from edgemin_hf.benchmark import rows as benchmark_records
 from edgemin_hf.benchmark.measure import (
+    ModelFile,
     Row,
     benchmark_rows,
-    environment,
     files_of,
     in_openvino,
-    load_runner,
     measure_latency,
     predict,
 )
+from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.export.graph import bytes_by_component
-from edgemin_hf.export.onnx import QUANTIZED_GRAPHS, export_baseline, export_onnx
+from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.export.onnx import export_baseline, export_onnx
 from edgemin_hf.modeling.pruned_shape import reloads_plainly
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Run
@@ -49,8 +50,10 @@ from edgemin_hf.recipe.train import train_stage
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import render_report
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.hardware import environment
 
 
 def run_stage(run: Run, stage: Stage, folder: Path, work: Path) -> dict[str, Any]:
@@ -95,22 +98,22 @@ def _export(run: Run, stage: Export, folder: Path) -> dict[str, Any]:
     trained = [run.output / other.folder for other in run.recipe.stages if other.stage in TRAINS_STUDENT]
     merge_inc_configs(trained, folder / "student")
     export_baseline(run.teacher_folder, folder / "teacher")
-    checks = {name: check for name in ("fp32", *QUANTIZED_GRAPHS) if (check := getattr(made, name)) is not None}
+    checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
     notes = [
         f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"
         for name, check in checks.items()
         if name != "fp32"
     ]
-    return {"notes": notes, "fidelity": {name: asdict(check) for name, check in checks.items()}}
+    return {"notes": notes, "fidelity": {name: check.to_dict() for name, check in checks.items()}}
 
 
 _MODELS = ("teacher", "student")
 
 
-def _files(run: Run) -> dict[Row, Path]:
+def _files(run: Run) -> dict[Row, ModelFile]:
     export = run.output / Export.folder
-    teacher = files_of("teacher", Path(run.teacher_folder), export / "teacher")
-    files = teacher | files_of("student", export / "student", export / "student")
+    teacher = files_of("teacher", export / "teacher", Path(run.teacher_folder))
+    files = teacher | files_of("student", export / "student")
     return files | in_openvino(files) if run.recipe.openvino else files
 
 
@@ -121,7 +124,8 @@ def _evaluate(run: Run, folder: Path) -> dict[str, Any]:
     inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
     arrays, predictions = {model: _arrays(dataset) for model, dataset in inputs.items()}, {}
     for row, file in _files(run).items():
-        logits = predict(load_runner(row, file, run.threads), arrays[row[0]], f"Predictions of {' / '.join(row)}")
+        runner = load_runner(row[1], file.path, run.threads)
+        logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
         predictions["_".join(row)] = task.predictions(logits)
     results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
     _write_json(folder / "results.json", results)
@@ -142,13 +146,14 @@ def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
     chosen = np.linspace(0, count - 1, min(stage.sentences, count)).round().astype(int)
     inputs = {model: _arrays(test.select(chosen)) for model, test in tests.items()}
     files = _files(run)
-    runners = {row: load_runner(row, file, run.threads) for row, file in files.items()}
-    times = measure_latency(runners, inputs, stage.rounds)
+    runners = {row: load_runner(row[1], file.path, run.threads) for row, file in files.items()}
+    times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, stage.rounds)
     results = _read_json(evaluated / "results.json")
-    rows = benchmark_rows(files, times, run.threads, {row: results["_".join(row)] for row in files})
+    scores = {row: benchmark_records.Score.from_dict(results["_".join(row)]) for row in files}
+    rows = benchmark_rows(files, times, run.threads, scores)
     _write_json(
         folder / "benchmark.json",
-        {"rows": rows, "environment": environment(run.threads, *["openvino"] * stage.openvino)},
+        benchmark_records.Benchmark(rows, environment(run.threads, *["openvino"] * stage.openvino)).to_dict(),
     )
     save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
     return {}
@@ -157,11 +162,12 @@ def _benchmark(run: Run, stage: Benchmark, folder: Path) -> dict[str, Any]:
 def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
     shutil.copytree(run.output / Export.folder / "student", folder, dirs_exist_ok=True)
     shutil.copy(run.output / Benchmark.folder / "benchmark.json", folder)
-    benchmark = _read_json(folder / "benchmark.json")
-    stages = [record for record in map(run.record, run.recipe.stages) if record and record["finished"]]
+    benchmark = benchmark_records.Benchmark.from_dict(_read_json(folder / "benchmark.json"))
+    records = (StageRecord.from_dict(record) for record in map(run.record, run.recipe.stages) if record)
+    stages = [record for record in records if record.finished]
     recipe_yaml = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True, width=100)
     (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
-    _write_json(folder / "environment.json", benchmark["environment"])
+    _write_json(folder / "environment.json", benchmark.environment.to_dict())
     pictures = _draw(run, benchmark)
     (folder / "figures").mkdir()
     for name, (_, svg) in pictures.items():
@@ -171,7 +177,7 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
     card = render_card(
         name=stage.title,
         repo_id=stage.repo_id or f"your-name/{run.recipe.name}",
-        task="text-classification",
+        manifest=read_manifest(folder),
         languages=[stage.language],
         licence=stage.license,
         base_model=run.recipe.teacher.model,
@@ -189,21 +195,20 @@ def _report(run: Run, stage: Report, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _draw(run: Run, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _draw(run: Run, benchmark: benchmark_records.Benchmark) -> dict[str, tuple[str, str]]:
     """Return, by file name, the caption and the SVG of each figure."""
     times = load_file(run.output / Benchmark.folder / "latencies.safetensors")
-    latencies = {figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
-                 for row in benchmark["rows"]}  # fmt: skip
+    latencies = {row.label: times[f"{row.model}_{row.runtime}_{row.precision}"].tolist() for row in benchmark.rows}
     components = {
-        f"{model} {precision}": bytes_by_component(graph)
-        for (model, runtime, precision), graph in _files(run).items()
+        f"{model} {precision}": bytes_by_component(file.path)
+        for (model, runtime, precision), file in _files(run).items()
         if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
     }
     pictures = {
         "size_metric": (
             f"Size on disk against {METRICS[run.task.metric].title}: up and to the left is better. "
             "The upright axis does not start at zero.",
-            figures.size_against_metric(benchmark["rows"]),
+            figures.size_against_metric(benchmark.rows),
         ),
         "latency": (
             "Latency of one text without padding: further left is better.",
