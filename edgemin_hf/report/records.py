@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.utils.records import Json, Record
@@ -65,7 +65,7 @@ class StageRecord(Record):
     """
 
     stage: str
-    finished: bool = True
+    finished: bool
     name: str | None = None
     examples: int | None = None
     metric: str | None = None
@@ -78,6 +78,6 @@ class StageRecord(Record):
     fidelity: dict[str, Fidelity] | None = None
     seconds: float | None = None
     fingerprint: str | None = None
-    settings: Json = field(default_factory=dict)
-    inputs: Json = field(default_factory=dict)
+    settings: Json | None = None
+    inputs: Json | None = None
     version: str | None = None
