@@ -27,7 +27,6 @@ from transformers import (
     set_seed,
 )
 
-from edgemin_hf.benchmark.measure import cpu_flags
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.tables import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
@@ -47,7 +46,9 @@ from edgemin_hf.recipe.schema import (
     student_shape,
 )
 from edgemin_hf.recipe.shapes import Shapes
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.hardware import cpu_flags
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
@@ -102,14 +103,19 @@ class Context:
         """File in which a stage writes down what it is made of, and when it has finished, what it did."""
         return self.output / "stages" / f"{stage.name}.json"
 
-    def record(self, stage: StageSettings) -> dict[str, Any] | None:
+    def record(self, stage: StageSettings) -> StageRecord | None:
         """Read what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return StageRecord.from_dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
-    def finished_records(self) -> list[dict[str, Any]]:
+    def finished_record(self, stage: StageSettings) -> StageRecord | None:
+        """Read what a stage wrote down when it had finished; None where it has not."""
+        record = self.record(stage)
+        return record if record is not None and record.finished else None
+
+    def finished_records(self) -> list[StageRecord]:
         """Read what the finished stages wrote down, in their order."""
-        return [record for record in map(self.record, self.recipe.stages) if record and record["finished"]]
+        return [record for record in map(self.finished_record, self.recipe.stages) if record is not None]
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -220,7 +226,7 @@ class Context:
         """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
         # From the fine-tuned teacher where there is one: the Hub is not needed again.
         finetune = self.maker(Product.TEACHER)
-        finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
+        finetuned = finetune is not None and self.finished_record(finetune) is not None
         return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
 
     @property
@@ -267,10 +273,12 @@ class Context:
         last = stage if included and Product.QUANTIZED in stage.leaves else self.maker(Product.QUANTIZED, stage)
         if last is None:
             return None
-        record = self.record(last) or {}
-        settings = {f.name: record["settings"][f.name] for f in fields(QuantizationConfig)}
-        if "precisions" in record:
-            settings |= {"overrides": {**settings["overrides"], **record["precisions"]}, "target_size_mb": None}
+        record = self.record(last)
+        assert record is not None  # noqa: S101 - it left the student
+        found: Any = record.settings
+        settings = {f.name: found[f.name] for f in fields(QuantizationConfig)}
+        if record.precisions is not None:
+            settings |= {"overrides": {**settings["overrides"], **record.precisions}, "target_size_mb": None}
         return QuantizationConfig(**settings)
 
     def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
