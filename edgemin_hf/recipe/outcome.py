@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,7 +20,7 @@ class Outcome:
     after: float | None = None
     notes: tuple[str, ...] = ()
     search: LayerSearch | None = None
-    precisions: dict[str, str] | None = None
+    precisions: Mapping[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
     fidelity: dict[str, Fidelity] | None = None
 

@@ -75,7 +75,7 @@ class Report(WritingStage):
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        return {}
+        return Outcome()
 
     def _card(
         self,
