@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.ao.nn.quantized import Linear as QuantizedLinear
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
@@ -142,7 +141,7 @@ def _fit(
     modules, grids = dict(graph.named_modules()), {}
     for node in graph.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, QuantizedLinear):
+        if isinstance(layer, inc.linear):
             scale, zero_point = (getattr(graph, argument.target) for argument in node.args[0].args[1:3])
             rows = layer.weight().q_per_channel_scales().float()[:, None]
             grids[int(node.target.rpartition(".")[2])] = _Grids(scale, zero_point, rows)
@@ -196,4 +195,5 @@ def _import_inc() -> Any:
     with importing_inc("provider: inc"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options
-    return SimpleNamespace(config=PostTrainingQuantConfig, fit=quantization.fit, options=options)
+        from torch.ao.nn.quantized import Linear
+    return SimpleNamespace(config=PostTrainingQuantConfig, fit=quantization.fit, options=options, linear=Linear)

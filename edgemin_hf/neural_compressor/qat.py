@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.ao.nn.qat import Linear as QatLinear
 from transformers import PreTrainedModel, TrainingArguments
 
 from edgemin_hf.modeling.encoder import Encoder
@@ -237,10 +236,11 @@ def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationA
             "plain linear layers"
         ) from error
     modules = manager.model.model.modules()
-    return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, QatLinear) and id(m.weight) in names}
+    return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, inc.linear) and id(m.weight) in names}
 
 
 def _import_inc() -> Any:
     with importing_inc("provider: inc"):
         from neural_compressor import QuantizationAwareTrainingConfig, training
-    return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression)
+        from torch.ao.nn.qat import Linear
+    return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression, linear=Linear)

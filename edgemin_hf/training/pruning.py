@@ -15,11 +15,11 @@ from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_tab
 from edgemin_hf.export.onnx import check_exportable
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.surgery import check_prunable, remove
-from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config
+from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
+from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config, select_once
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import GradualPruner, costs_state
-from edgemin_hf.pruning.one_shot import prune_layers, prune_units
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_saliency
 from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
@@ -27,7 +27,7 @@ from edgemin_hf.quantization.native import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
-    from neural_compressor.config import WeightPruningConfig
+    from edgemin_hf.neural_compressor.guest import WeightPruningConfig
 
 
 def check_pruning(
@@ -127,7 +127,13 @@ class StudentPruning:
         prune_layers(model, config, batches(examples), loss_of)
         if config.schedule == "one_shot":
             costs, gather = self._costs(None), self._trainer.accelerator.gather
-            prune_units(model, config, lambda: batches(examples), loss_of, _forward, costs, self._sum, gather)
+
+            def select_units(batches: Callable[[], Batches]) -> Selection:
+                if config.uses_inc:
+                    return select_once(model, batches(), loss_of, config, self._sum)
+                return select_by_saliency(model, config, batches, loss_of, costs, self._sum, gather)
+
+            prune_units(model, config, lambda: batches(examples), select_units, _forward)
 
     @contextmanager
     def gradually(self, checkpoint: Path | None) -> Iterator[None]:

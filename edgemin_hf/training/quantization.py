@@ -16,7 +16,7 @@ from edgemin_hf.quantization.native import QuantizationConfig, calibrate, fake_q
 from edgemin_hf.quantization.range_training import learn_ranges_apart, learned_ranges
 
 if TYPE_CHECKING:
-    from neural_compressor.config import QuantizationAwareTrainingConfig
+    from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig
 
 
 class StudentQuantization:

@@ -38,7 +38,7 @@ from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 
 if TYPE_CHECKING:
-    from neural_compressor.config import QuantizationAwareTrainingConfig, WeightPruningConfig
+    from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
 class DistillationTrainer(Trainer):
