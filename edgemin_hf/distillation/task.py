@@ -1,4 +1,4 @@
-"""Task distillation: the teacher's predictions and the true labels.
+"""Task distillation: the teacher's predictions and the true labels, by the losses of the task that the head is for.
 
 A classifier learns softened predictions (Hinton et al. 2015, arXiv 1503.02531), a regression the teacher's score by
 squared error, as Ba and Caruana (2014, arXiv 1312.6184) do with logits. TinyBERT (arXiv 1909.10351) and PKD (arXiv
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from math import inf
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.tasks.known import TASKS, task_of
+from edgemin_hf.tasks.text import TextTask
 
 TEACHER_LOGITS = "teacher_logits"
 """Name of the input that carries logits which the teacher computed beforehand, (batch, labels)."""
@@ -49,41 +50,24 @@ class TaskDistillationConfig:
         """Build the objective for two models; the teacher may be None where its logits come with the inputs.
 
         Raises:
-            ValueError: If the student is neither a single-label classifier nor a regression with one score, or the
-                teacher another kind of model, or their labels differ in names or order.
+            ValueError: If no task knows the student's head, or the teacher has another, or their labels differ in names
+                or order.
         """
         if student.model is student.base:
-            raise ValueError(
-                f"model: {type(student.model).__name__} without a head; allowed: a classifier, a regression"
-            )
-        kind, labels = _head(student.config)
-        if kind not in (_CLASSIFICATION, _REGRESSION) or (kind == _REGRESSION) != (labels == 1):
-            raise ValueError(
-                f"model: problem_type {kind} with {labels} label(s); "
-                f"allowed: {_CLASSIFICATION} with two or more, {_REGRESSION} with one"
-            )
+            raise ValueError(f"model: {type(student.model).__name__} without a head; allowed: {', '.join(TASKS)}")
+        task = task_of(student.config)
         if teacher is not None and self.soft_weight:
-            _check_same_labels(student.config, teacher.config)
-        return TaskDistillationObjective(self, regression=kind == _REGRESSION)
+            _check_teacher(task, student.config, teacher.config)
+        return TaskDistillationObjective(self, task)
 
 
-_CLASSIFICATION, _REGRESSION = "single_label_classification", "regression"
-
-
-def _head(config: PretrainedConfig) -> tuple[str, int]:
-    """Return the problem type and the number of labels; a missing type is what `transformers` takes it for."""
-    return config.problem_type or (_REGRESSION if config.num_labels == 1 else _CLASSIFICATION), config.num_labels
-
-
-def _check_same_labels(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    (ours, count), (theirs, their_count) = _head(student), _head(teacher)
-    if (theirs, their_count) != (ours, count):
+def _check_teacher(task: type[TextTask], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    if not task.compatible(teacher) or teacher.num_labels != student.num_labels:
         raise ValueError(
-            f"teacher_model: problem_type {theirs} with {their_count} label(s); "
-            f"allowed: the student's, {ours} with {count}"
+            f"teacher_model: problem_type {teacher.problem_type} with {teacher.num_labels} label(s); "
+            f"allowed: the student's, {task.problem_type} with {student.num_labels}"
         )
-    # The one score of a regression means the same by any name.
-    if ours == _CLASSIFICATION and teacher.id2label != student.id2label:
+    if task.compares_label_names and teacher.id2label != student.id2label:
         raise ValueError(
             f"teacher_model: labels {list(teacher.id2label.values())[:5]}...; "
             f"allowed: the student's, in the same order: {list(student.id2label.values())[:5]}..."
@@ -98,9 +82,9 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig, regression: bool) -> None:
+    def __init__(self, config: TaskDistillationConfig, task: type[TextTask]) -> None:
         self.config = config
-        self.regression = regression
+        self.task = task
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,35 +104,9 @@ class TaskDistillationObjective:
                 raise ValueError(
                     f"{TEACHER_LOGITS}: {tuple(target.shape)}; allowed: {tuple(logits.shape)}, the student's"
                 )
-            terms["soft_labels"] = config.soft_weight * self._soft(logits, target)
+            terms["soft_labels"] = config.soft_weight * self.task.soft_loss(logits, target, config.temperature)
         if config.hard_weight and inputs.get("labels") is None and torch.is_grad_enabled():
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight and inputs.get("labels") is not None:
-            terms["hard_labels"] = config.hard_weight * self._hard(logits, inputs["labels"])
+            terms["hard_labels"] = config.hard_weight * self.task.hard_loss(logits, inputs["labels"])
         return terms
-
-    def _soft(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.regression:
-            return F.mse_loss(logits, target.detach().to(logits.dtype))
-        return soft_label_loss(logits, target, self.config.temperature)
-
-    def _hard(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.regression:
-            return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
-        return F.cross_entropy(logits, labels)
-
-
-def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)), a mean over examples.
-
-    Args:
-        student: Logits (batch, labels).
-        teacher: Logits (batch, labels); no gradient flows to them.
-        temperature: T.
-
-    Returns:
-        The scalar loss.
-    """
-    log_student = F.log_softmax(student / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher.detach().to(student.dtype) / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)

@@ -8,8 +8,9 @@ from math import inf
 
 from torch import Tensor
 
+from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import DistillationConfig, Objective, Recording
+from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -27,37 +27,6 @@ class Recording:
 
     activations: dict[Activation, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
-
-
-class Objective(Protocol):
-    """What a student is trained for: the tensors that it needs, and the named loss terms that it makes of them.
-
-    Attributes:
-        student_activations: Tensors of the student that it reads.
-        teacher_activations: Tensors of the teacher that it reads.
-        needs_student_logits: Whether it reads the student's logits.
-        needs_teacher_logits: Whether it reads the teacher's.
-        projections: Learned maps from the student's widths to the teacher's; None where it has none. They are trained
-            and checkpointed with the student, and no part of what it becomes.
-    """
-
-    student_activations: Sequence[Activation]
-    teacher_activations: Sequence[Activation]
-    needs_student_logits: bool
-    needs_teacher_logits: bool
-    projections: nn.Module | None
-
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted loss terms, each a scalar: a mean over the examples of the batch."""
-        ...
-
-
-class DistillationConfig(Protocol):
-    """A method's settings, which know how to build its objective."""
-
-    def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
-        """Build the objective for two models; ValueError where they do not fit."""
-        ...
 
 
 class _Recorded(Exception):  # noqa: N818 - no error: everything wanted is there

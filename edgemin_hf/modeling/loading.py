@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
@@ -11,8 +12,22 @@ from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
 
 
+class AutoClass(Protocol):
+    """An `AutoModel...` class of `transformers`."""
+
+    _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
+
+    def from_pretrained(self, model: str | PathLike[str], **kwargs: Any) -> PreTrainedModel:
+        """Load a model."""
+        ...
+
+    def from_config(self, config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
+        """Make a model with random weights."""
+        ...
+
+
 def load_pruned(
-    model: str | PathLike[str], auto_class: Any = AutoModelForSequenceClassification, **kwargs: Any
+    model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: Any
 ) -> PreTrainedModel:
     """Load a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
 

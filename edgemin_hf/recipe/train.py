@@ -26,8 +26,9 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.modeling.hooks import DistillationConfig, filter_forward_inputs
+from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.neural_compressor.guest import write_inc_config
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.quantization.reconstruction import reconstruct

@@ -119,7 +119,7 @@ def render_card(
         "repo_id": _literal(repo_id),
         "task": _literal(task),
         "pairs": len(texts) == 2,
-        "regression": metric.regression,
+        "regression": metric.answer == "score",
         "metric": _capitalized(metric.title),
         "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
         "texts": ", ".join(map(_literal, texts)),

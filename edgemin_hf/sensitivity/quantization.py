@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -32,6 +31,7 @@ from edgemin_hf.quantization.native import (
     QuantizationConfig,
 )
 from edgemin_hf.quantization.precision import precisions
+from edgemin_hf.tasks.known import task_of
 
 Precision = Literal["int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -237,15 +237,8 @@ def _row(model: PreTrainedModel, candidate: _Candidate, logits: Tensor, referenc
         name=candidate.name,
         kind="embedding" if isinstance(candidate.quantized, nn.Embedding) else "linear",
         precision=candidate.precision,
-        loss=_loss(logits.double(), reference.double(), regression=model.config.num_labels == 1),
+        loss=task_of(model.config).divergence(logits.double(), reference.double()).item(),
         size_bytes=size,
         saved_bytes={other: of - size for other, of in candidate.sizes.items() if other != candidate.precision},
         logits=logits,
     )
-
-
-def _loss(logits: Tensor, reference: Tensor, regression: bool) -> float:
-    if regression:
-        return (logits - reference).square().mean().item()
-    divergence = F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), log_target=True, reduction="batchmean")
-    return max(divergence.item(), 0.0)

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.measure import environment
-from edgemin_hf.data.tables import check_table, read_table
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -29,8 +28,9 @@ from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
+from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.metrics import METRICS
-from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 
 SALIENCIES = (*MEASURES, "random")
@@ -50,7 +50,8 @@ class SensitivitySettings:
         data: Table whose rows are measured; another than `train`.
         output: Folder for the result.
         measure: What is measured: "pruning" (cuts), "quantization" (modules on their grids), or both.
-        text_column: As in `TextClassification`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
+        text_column: As in `TextTask`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
+        label_columns: As in `MultiLabel`; None where labels stand in one column.
         examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
         saliency_examples: Number of rows of `train` that are drawn for the saliency and the ranges.
         saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
@@ -68,6 +69,7 @@ class SensitivitySettings:
     text_column: str
     text_pair_column: str | None
     label_column: str
+    label_columns: list[str] | None
     metric: str
     max_length: int
     examples: int
@@ -103,10 +105,14 @@ class SensitivitySettings:
             raise ValueError(f"output: {self.output}, which can't be made in {above}; allowed: a new folder")
 
     @property
-    def task(self) -> TextClassification:
-        """The task: what the columns are, and the metric."""
-        names = ("text_column", "text_pair_column", "label_column", "metric", "max_length")
-        return TextClassification(str(self.train), str(self.data), **{name: getattr(self, name) for name in names})
+    def task(self) -> TextTask:
+        """The task, told by the metric and the columns."""
+        names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
+        if self.label_columns is not None:
+            names.append("label_columns")
+        columns = {name: getattr(self, name) for name in names}
+        kind = "multi_label" if self.label_columns is not None else task_type(columns)
+        return TASKS[kind](str(self.train), str(self.data), **columns)
 
 
 def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
@@ -143,13 +149,12 @@ def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
     return result
 
 
-def _checked(settings: SensitivitySettings, task: TextClassification) -> PretrainedConfig:
+def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
     """Check files and model against each other, without weights; returns the model's configuration."""
     config = load_config(settings.model)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
-    kinds = (None, task.problem_type)
-    if task.regression != (config.num_labels == 1) or config.problem_type not in kinds:
+    if not task.compatible(config):
         raise ValueError(
             f"metric: {task.metric} for a model of {config.num_labels} label(s) and problem_type "
             f"{config.problem_type}; allowed: a model for {task.problem_type}"
@@ -161,19 +166,10 @@ def _checked(settings: SensitivitySettings, task: TextClassification) -> Pretrai
         raise ValueError(f"max_length: {task.max_length}; allowed: 3 to {longest}, the model's positions")
     for name in ("train", "data"):
         try:
-            file = getattr(settings, name)
-            check_table(file, *task.text_columns, label_column=task.label_column, scores=task.regression)
-            if not task.regression:
-                _check_labels({str(label) for label in read_table(file)[task.label_column]}, config)
+            task.check_table(getattr(settings, name), config)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return config
-
-
-def _check_labels(labels: set[str], config: PretrainedConfig) -> None:
-    if unknown := sorted(labels - set(config.label2id)):
-        allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
-        raise ValueError(f"label {unknown[0]!r}, which the model does not know; allowed: {allowed}")
 
 
 def _rows(
@@ -196,7 +192,7 @@ def _batches(rows: Dataset, settings: SensitivitySettings, tokenizer: Tokenizer)
 
 def _measure(
     model: PreTrainedModel,
-    task: TextClassification,
+    task: TextTask,
     settings: SensitivitySettings,
     train: list[dict[str, Tensor]],
     data: list[dict[str, Tensor]],
@@ -208,7 +204,7 @@ def _measure(
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         labels, logits = batch["labels"].to(model.device), logits_of(batch)
-        return F.mse_loss(logits[:, 0], labels.float()) if task.regression else F.cross_entropy(logits, labels)
+        return task.hard_loss(logits, labels)
 
     labels = np.concatenate([batch["labels"].numpy() for batch in data])
     measurements: list[dict[str, Any]] = []
@@ -237,7 +233,7 @@ def _measure(
         "base": base,
         "measurements": measurements,
         "quantization": modules,
-        "quantization_loss": "squared_difference" if task.regression else "kl_divergence",
+        "quantization_loss": task.divergence_name,
         "shared_layers": model.config.model_type == "albert",
         "settings": {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
         "environment": environment(settings.threads) | {"device": str(model.device)},

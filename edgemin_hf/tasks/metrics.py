@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
@@ -13,6 +13,26 @@ from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtes
 _RESAMPLES = 2000
 _BATCH_VALUES = 1_000_000
 """Values of the resamples that are held in memory at once, of labels and of predictions."""
+
+
+Answer = Literal["label", "score", "label set"]
+"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels)."""
+
+
+class Measurement(TypedDict):
+    """What `measure` found.
+
+    Attributes:
+        metric: Name of the metric, a key of `METRICS`.
+        value: Its value, at best 1.
+        ci95: Both ends of its 95% interval.
+        n: Number of examples.
+    """
+
+    metric: str
+    value: float
+    ci95: list[float]
+    n: int
 
 
 @dataclass(frozen=True)
@@ -23,15 +43,15 @@ class Metric:
         title: Its name in a sentence.
         unit: What 100 times its value is written with.
         heading: What stands over a column of such values with their intervals.
-        compute: From labels and predictions (..., examples) to the metric (...).
-        regression: Whether labels and predictions are scores, not numbers of labels.
+        compute: From labels and predictions (..., examples), sets (..., examples, labels), to the metric (...).
+        answer: What labels and predictions are.
     """
 
     title: str
     unit: Literal["%", "×100"]
     heading: str
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    regression: bool = False
+    answer: Answer = "label"
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -68,18 +88,32 @@ def spearman(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
 
 
+def f1_micro(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Compute F1 over all decisions about all labels."""
+    hits = (labels * predictions).sum(axis=(-2, -1))
+    return 2 * hits / np.maximum(labels.sum(axis=(-2, -1)) + predictions.sum(axis=(-2, -1)), 1)
+
+
+def f1_macro(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Compute the mean over labels of each label's F1."""
+    hits = (labels * predictions).sum(axis=-2)
+    return (2 * hits / np.maximum(labels.sum(axis=-2) + predictions.sum(axis=-2), 1)).mean(axis=-1)
+
+
 # A heading has at most 17 characters, as many as a value with its interval: the table is to fit a terminal.
 METRICS = {
     "accuracy": Metric("accuracy", "%", "accuracy % [95%]", accuracy),
     "f1": Metric("F1", "%", "F1 % [95%]", f1),
     "matthews_correlation": Metric("Matthews correlation", "×100", "Matthews ×100", matthews_correlation),
-    "pearsonr": Metric("Pearson correlation", "×100", "Pearson ×100", pearson, regression=True),
-    "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, regression=True),
+    "pearsonr": Metric("Pearson correlation", "×100", "Pearson ×100", pearson, "score"),
+    "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, "score"),
+    "f1_micro": Metric("micro F1", "%", "micro F1 % [95%]", f1_micro, "label set"),
+    "f1_macro": Metric("macro F1", "%", "macro F1 % [95%]", f1_macro, "label set"),
 }
 """The metrics by their names in `evaluate` and on the Hub."""
 
 
-def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
     """Measure predictions, with a 95% interval.
 
     The interval of accuracy is Wilson's; that of any other metric goes from the 2.5th to the 97.5th percentile of 2,000
@@ -87,7 +121,7 @@ def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str,
 
     Args:
         name: Name of the metric, a key of `METRICS`.
-        labels: The truth: numbers of labels, or scores for a regression (examples,).
+        labels: The truth, as the metric's `answer` says.
         predictions: The predictions, likewise.
 
     Returns:
@@ -100,12 +134,11 @@ def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> dict[str,
         interval = binomtest(hits, len(labels)).proportion_ci(0.95, method="wilson")
     else:
         interval = bootstrap(
-            (labels, predictions),
-            lambda resampled, predicted, axis: compute(resampled, predicted),
-            paired=True,
+            (np.arange(len(labels)),),
+            lambda drawn, axis: compute(labels[drawn], predictions[drawn]),
             vectorized=True,
             n_resamples=_RESAMPLES,
-            batch=max(1, _BATCH_VALUES // len(labels)),
+            batch=max(1, _BATCH_VALUES // labels.size),
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval

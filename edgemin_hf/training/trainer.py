@@ -17,11 +17,10 @@ from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import (
-    DistillationConfig,
-    Objective,
     Recording,
     filter_forward_inputs,
     forward_names,

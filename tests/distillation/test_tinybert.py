@@ -10,12 +10,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 
 from edgemin_hf import PruningConfig, TaskDistillationConfig, TinyBERTConfig, create_student
 from edgemin_hf.distillation.common import hidden_loss
-from edgemin_hf.distillation.task import soft_label_loss
 from edgemin_hf.distillation.tinybert import attention_loss
 from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from edgemin_hf.tasks.text_classification import TextClassification
 
 LENGTHS = (7, 4, 9)
 PLACES = [0, 2, 3, 5, 6, 7, 9, 10, 12]
@@ -308,7 +308,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer):
 
 def test_the_prediction_layer_is_task_distillation(tmp_path, tokenizer):
     logits, target = random(5, 4).requires_grad_(), random(5, 4, seed=1)
-    (ours,) = torch.autograd.grad(soft_label_loss(logits, target, 1.0), logits)
+    (ours,) = torch.autograd.grad(TextClassification.soft_loss(logits, target, 1.0), logits)
     (paper,) = torch.autograd.grad(F.cross_entropy(logits, target.softmax(dim=-1)), logits)
     torch.testing.assert_close(ours, paper)
     config = [TinyBERTConfig(), TaskDistillationConfig(soft_weight=1, hard_weight=0, temperature=1)]

@@ -20,10 +20,10 @@ from edgemin_hf import (
     load_pruned,
 )
 from edgemin_hf.data.tables import LengthGroupedBatches
-from edgemin_hf.distillation.task import soft_label_loss
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.native import fake_quantized_linears
+from edgemin_hf.tasks.text_classification import TextClassification
 
 
 def test_training_lowers_the_relation_loss_and_logs_every_term(tmp_path, tokenizer):
@@ -119,7 +119,7 @@ def test_soft_and_hard_labels_are_the_formulas(tmp_path, tokenizer):
     soft = 9 * (np.exp(p) * (p - q)).sum(axis=-1).mean()
     hard = -log_softmax(ours)[np.arange(3), [2, 0, 1]].mean()
     assert loss == pytest.approx(0.3 * soft + 0.7 * hard, rel=1e-5)
-    assert soft_label_loss(torch.ones(2, 3), torch.ones(2, 3), 2.0).item() == pytest.approx(0, abs=1e-7)
+    assert TextClassification.soft_loss(torch.ones(2, 3), torch.ones(2, 3), 2.0).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_evaluation_gives_the_task_metric(tmp_path, tokenizer):

@@ -12,9 +12,9 @@ from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.data.augmentation import AugmentationConfig
+from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
-from edgemin_hf.modeling.hooks import DistillationConfig
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.native import QuantizationConfig
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig

@@ -1,0 +1,132 @@
+"""What a task is: the seam between data, heads, losses and metrics. A task is one file that fulfils `Task`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+from datasets import Dataset
+from torch import Tensor
+from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
+
+from edgemin_hf.data.tables import Text
+from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.tasks.metrics import Measurement
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+class Task(Protocol):
+    """What a model is for.
+
+    What the class knows (the head, its losses) serves models without any data; what an object knows are the files and
+    columns of a recipe.
+
+    Attributes:
+        type: Its name in a recipe.
+        problem_type: What `transformers` calls the kind of head.
+        auto_class: The `AutoModelFor...` class with such a head.
+        onnx_task: Optimum's name of the task.
+        pipeline_tag: The Hub's name of it, and that of the pipeline.
+        pipeline_arguments: What a call of the pipeline needs to give all that the model says.
+        divergence_name: What `divergence` is, for a record.
+        compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
+        train_file: Table to train on.
+        test_file: Table that only the final evaluation opens.
+        validation_file: Table for every choice; None holds out a share of the training table.
+        validation_share: That share.
+        metric: Name of the metric, a key of `METRICS`.
+        max_length: Tokens after which an example is cut.
+    """
+
+    type: str
+    problem_type: ClassVar[ProblemType]
+    auto_class: ClassVar[AutoClass]
+    onnx_task: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    pipeline_arguments: ClassVar[Mapping[str, object]]
+    divergence_name: ClassVar[str]
+    compares_label_names: ClassVar[bool]
+    train_file: str
+    test_file: str
+    validation_file: str | None
+    validation_share: float
+    metric: str
+    max_length: int
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns that hold text."""
+        ...
+
+    @classmethod
+    def compatible(cls, config: PretrainedConfig) -> bool:
+        """Return whether a model of this configuration has the task's kind of head."""
+        ...
+
+    @staticmethod
+    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss with true labels: logits (batch, labels), float32 -> a mean over examples, ()."""
+        ...
+
+    @staticmethod
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Compute the loss with a teacher's logits, both (batch, labels) -> a mean over examples, ()."""
+        ...
+
+    @staticmethod
+    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+        """Compute how far predictions moved from a reference's, both (rows, labels) -> (), 0 where not at all."""
+        ...
+
+    def check(self, root: Path) -> None:
+        """Check the tables; ValueError, whose message begins with the field's name, where they will not do."""
+        ...
+
+    def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
+        """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
+        ...
+
+    def labels(self, root: Path) -> list[str]:
+        """Return the names of the labels, in the order of their numbers."""
+        ...
+
+    def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
+        """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        ...
+
+    def train_table(self, root: Path, seed: int) -> Dataset:
+        """Read the training rows as they are, without those that are held out."""
+        ...
+
+    def train_and_validation(
+        self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], seed: int
+    ) -> tuple[Dataset, Dataset]:
+        """Read, split and tokenise the training rows and the validation rows."""
+        ...
+
+    def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Read and tokenise the test table."""
+        ...
+
+    def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Tokenise a table's texts, and turn its labels into the numbers of "labels"."""
+        ...
+
+    def texts(self, root: Path, count: int, seed: int) -> list[Text]:
+        """Return some validation texts or pairs, as they are."""
+        ...
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Return what the logits (examples, labels) say."""
+        ...
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Compute the metric: the `compute_metrics` of a Trainer."""
+        ...
+
+    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
+        """Measure predictions by the task's metric, with its 95% interval."""
+        ...

@@ -1,0 +1,149 @@
+"""Multi-label classification: a text, or a pair of texts, gets any number of labels, each by a yes or no of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import Tensor
+
+from edgemin_hf.data.tables import check_table, read_table
+from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.text import Labels, TextTask
+
+_ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+"""What a column of a label of its own may hold, in lower case."""
+
+
+@dataclass
+class MultiLabel(TextTask):
+    """Any number of labels for a text or a pair of texts. See `TextTask`.
+
+    Labels stand in one column as a list of names (.jsonl, .json, .parquet), or in several columns, each of 0 and 1.
+
+    Attributes:
+        label_column: Name of the column that holds the list; of no use beside `label_columns`.
+        label_columns: Names of the columns, one a label, that hold 0 or 1; None where labels are a list.
+        threshold: Probability from which a label is given, above 0 and below 1.
+        metric: f1_micro (over all decisions) or f1_macro (the mean over labels).
+    """
+
+    label_columns: list[str] | None = None
+    threshold: float = 0.5
+    type: Literal["multi_label"] = "multi_label"
+
+    problem_type: ClassVar[ProblemType] = "multi_label_classification"
+    answer: ClassVar[Answer] = "label set"
+    # By itself the pipeline gives the likeliest label alone.
+    pipeline_arguments: ClassVar[Mapping[str, object]] = {"top_k": None}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold: {self.threshold}; allowed: above 0 and below 1")
+        if self.label_columns is not None and len(set(self.label_columns)) != max(len(self.label_columns), 1):
+            raise ValueError(f"label_columns: {self.label_columns}; expected: different columns, at least one")
+
+    def check_rows(self, path: Path, *, every_row: bool) -> None:
+        """Check that each row has texts, and a list of names or an answer in each label's column.
+
+        Raises:
+            ValueError: If not; the message names value and what is allowed.
+        """
+        for column in self.label_columns or [self.label_column]:
+            check_table(path, *self.text_columns, label_column=column, every_row=every_row)
+        table = read_table(path) if every_row else read_table(path).select([0])
+        if self.label_columns is not None:
+            for column in self.label_columns:
+                self._answers(table, column, path)
+            return
+        for row, names in enumerate(table[self.label_column], start=1):
+            if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+                raise ValueError(
+                    f"{names!r} in column {self.label_column!r}, row {row} of {path}; expected: a list of labels by "
+                    "name, or label_columns of 0 and 1"
+                )
+        if every_row and not self.names_in(table):
+            raise ValueError(f"column {self.label_column!r} of {path}, which holds no label; expected: at least one")
+
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return the names of a table's labels: its columns in their order, or the names in its lists, sorted."""
+        if self.label_columns is not None:
+            return list(self.label_columns)
+        return sorted({name for names in table[self.label_column] for name in names})
+
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+        """Return for each row a 1.0 where a label holds and a 0.0 where not, by the labels' numbers.
+
+        Raises:
+            ValueError: If a label is not among `labels`.
+        """
+        unknown = set(self.names_in(table)) - set(labels)
+        if unknown:
+            field = "label_column" if self.label_columns is None else "label_columns"
+            raise ValueError(f"{field}: {min(unknown)!r} in the data; allowed: {', '.join(labels)}")
+        rows = np.zeros((len(table), len(labels)), dtype=np.float32)
+        if self.label_columns is not None:
+            for column in self.label_columns:
+                rows[:, labels[column]] = self._answers(table, column)
+        else:
+            for row, names in enumerate(table[self.label_column]):
+                rows[row, [labels[name] for name in names]] = 1.0
+        found: list[list[float]] = rows.tolist()
+        return found
+
+    def _answers(self, table: Dataset, column: str, path: Path | None = None) -> list[float]:
+        answers = []
+        for row, value in enumerate(table[column], start=1):
+            answer = _ANSWERS.get(str(value).strip().lower().removesuffix(".0"))
+            if answer is None:
+                place = "" if path is None else f" of {path}"
+                raise ValueError(f"{value!r} in column {column!r}, row {row}{place}; allowed: 0, 1")
+            answers.append(answer)
+        return answers
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Return a 1 for each label whose probability reaches the threshold, int64 (examples, labels)."""
+        return (logits >= np.log(self.threshold / (1 - self.threshold))).astype(np.int64)
+
+    @staticmethod
+    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the binary cross-entropy with labels (batch, labels) of 0 and 1, a mean over labels and examples."""
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    @staticmethod
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Compute T^2 KL(teacher || student) of each label's softened yes or no, a mean over labels and examples.
+
+        Hinton's soft labels (arXiv 1503.02531) for labels that do not exclude each other: sigmoid(logit / T) instead of
+        a softmax.
+
+        Args:
+            student: Logits (batch, labels).
+            teacher: Logits (batch, labels); no gradient flows to them.
+            temperature: T.
+
+        Returns:
+            The scalar loss.
+        """
+        return (
+            temperature**2 * _binary_kl(student / temperature, teacher.detach().to(student.dtype) / temperature).mean()
+        )
+
+    @staticmethod
+    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+        """Compute the KL divergence of predictions from a reference's, in nats: a sum over labels, a mean over rows."""
+        return _binary_kl(logits, reference).sum(dim=-1).mean().clamp(min=0.0)
+
+
+def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compute KL(Bernoulli(sigmoid(teacher)) || Bernoulli(sigmoid(student))) of each logit."""
+    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return yes + no

@@ -1,0 +1,82 @@
+"""Regression: a text, or a pair of texts, gets a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from datasets import Dataset
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from edgemin_hf.data.tables import check_table
+from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.text import Labels, TextTask
+
+
+@dataclass
+class Regression(TextTask):
+    """A score for a text or a pair of texts. See `TextTask`.
+
+    Attributes:
+        label_column: Name of the column that holds the score, a number.
+        metric: pearsonr or spearmanr.
+    """
+
+    type: Literal["regression"] = "regression"
+
+    problem_type: ClassVar[ProblemType] = "regression"
+    answer: ClassVar[Answer] = "score"
+    # The one score means the same by any name.
+    compares_label_names: ClassVar[bool] = False
+    divergence_name: ClassVar[str] = "squared_difference"
+
+    @classmethod
+    def compatible(cls, config: PretrainedConfig) -> bool:
+        """Return whether a model of this configuration gives one score."""
+        return super().compatible(config) and config.num_labels == 1
+
+    def check_rows(self, path: Path, *, every_row: bool) -> None:
+        """Check texts and scores; ValueError where they will not do."""
+        check_table(path, *self.text_columns, label_column=self.label_column, scores=True, every_row=every_row)
+
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return the name of the score, that of its column."""
+        return [self.label_column]
+
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+        """Return the scores as floating-point numbers."""
+        return [float(score) for score in table[self.label_column]]
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Return the scores (examples,), from logits (examples, 1)."""
+        return logits[:, 0]
+
+    @staticmethod
+    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean squared error with scores (batch,)."""
+        return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
+
+    @staticmethod
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Compute the mean squared error with the teacher's scores (Ba and Caruana 2014, arXiv 1312.6184).
+
+        Args:
+            student: Scores (batch, 1).
+            teacher: Scores (batch, 1); no gradient flows to them.
+            temperature: Of no effect.
+
+        Returns:
+            The scalar loss.
+        """
+        return F.mse_loss(student, teacher.detach().to(student.dtype))
+
+    @staticmethod
+    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+        """Compute the mean squared difference of scores from a reference's."""
+        return (logits - reference).square().mean()

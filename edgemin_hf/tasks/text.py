@@ -1,0 +1,202 @@
+"""What tasks on a text or a pair of texts share: tables, columns, the split, tokenising."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    EvalPrediction,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from edgemin_hf.data.tables import Text, check_table, read_table, tokenize
+from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.tasks.base import ProblemType, Task
+from edgemin_hf.tasks.metrics import METRICS, Answer, Measurement, measure
+
+Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
+"""The column "labels" that a model learns from, an entry a row."""
+
+
+@dataclass
+class TextTask(Task, ABC):
+    """A task on a text, or a pair of texts, with one answer for each.
+
+    Attributes:
+        train_file: Table (.tsv, .csv, .jsonl, .json, .parquet) to train on; relative to the recipe.
+        test_file: Table that only the final evaluation opens.
+        validation_file: Table for every choice; None holds out a share of the training table.
+        text_column: Name of the column that holds the text.
+        text_pair_column: Name of the column that holds the second text of a pair; None where there is one text.
+        label_column: Name of the column that holds the labels.
+        metric: Name of the metric, a key of `METRICS`.
+        validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
+        max_length: Tokens after which a text, or a pair together, is cut.
+    """
+
+    train_file: str
+    test_file: str
+    validation_file: str | None = None
+    text_column: str = "text"
+    text_pair_column: str | None = None
+    label_column: str = "label"
+    metric: str = ""
+    validation_share: float = 0.1
+    max_length: int = 128
+
+    auto_class: ClassVar[AutoClass] = AutoModelForSequenceClassification
+    onnx_task: ClassVar[str] = "text-classification"
+    pipeline_tag: ClassVar[str] = "text-classification"
+    pipeline_arguments: ClassVar[Mapping[str, object]] = {}
+    divergence_name: ClassVar[str] = "kl_divergence"
+    compares_label_names: ClassVar[bool] = True
+    problem_type: ClassVar[ProblemType]
+    answer: ClassVar[Answer]
+
+    def __post_init__(self) -> None:
+        metrics = [name for name, metric in METRICS.items() if metric.answer == self.answer]
+        self.metric = self.metric or metrics[0]
+        if self.metric not in metrics:
+            raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+        # A token of each text, and up to four special ones around a pair.
+        shortest = 3 * len(self.text_columns)
+        if self.max_length < shortest:
+            raise ValueError(f"max_length: {self.max_length}; allowed: {shortest} or more")
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns that hold text: one, or two for pairs."""
+        return [self.text_column, *([] if self.text_pair_column is None else [self.text_pair_column])]
+
+    @classmethod
+    def compatible(cls, config: PretrainedConfig) -> bool:
+        """Return whether a model of this configuration has the task's kind of head.
+
+        A configuration without a problem type is what `transformers` takes it for.
+        """
+        implied = "regression" if config.num_labels == 1 else "single_label_classification"
+        return (config.problem_type or implied) == cls.problem_type
+
+    def check(self, root: Path) -> None:
+        """Check the tables; of the test table only the first row is read.
+
+        Raises:
+            ValueError: If one is missing, empty or broken, lacks a column, or has labels that the metric is not for;
+                the message begins with the field's name.
+        """
+        for name in ("train_file", "validation_file", "test_file"):
+            if (file := getattr(self, name)) is None:
+                continue
+            try:
+                self.check_rows(root / file, every_row=name != "test_file")
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        if self.validation_file is not None:
+            ids = {label: index for index, label in enumerate(self.labels(root))}
+            self.encoded(read_table(root / self.validation_file), ids)
+
+    def check_rows(self, path: Path, *, every_row: bool) -> None:
+        """Check the texts and labels of a table's rows, or of its first alone; ValueError where they will not do."""
+        check_table(path, *self.text_columns, label_column=self.label_column, every_row=every_row)
+
+    def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
+        """Check one table, and that a model of a configuration knows its labels.
+
+        Raises:
+            ValueError: If not.
+        """
+        self.check_rows(path, every_row=True)
+        if config is not None and self.compares_label_names:
+            for label in self.names_in(read_table(path)):
+                if label not in config.label2id:
+                    allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
+                    raise ValueError(f"label {label!r}, which the model does not know; allowed: {allowed}")
+
+    @abstractmethod
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return the names of the labels that a table has, in the order of their numbers."""
+
+    @abstractmethod
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+        """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
+
+    @abstractmethod
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Return what the logits (examples, labels) say, as `measure` takes it."""
+
+    def labels(self, root: Path) -> list[str]:
+        """Return the names of the training table's labels, in the order of their numbers."""
+        return self.names_in(read_table(root / self.train_file))
+
+    def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
+        """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        names = {index: label for label, index in label_ids.items()}
+        return {
+            "num_labels": len(label_ids),
+            "label2id": dict(label_ids),
+            "id2label": names,
+            "problem_type": self.problem_type,
+        }
+
+    def train_and_validation(
+        self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], seed: int
+    ) -> tuple[Dataset, Dataset]:
+        """Read, split and tokenise the training table, and the validation table where there is one.
+
+        Returns:
+            The training rows and the validation rows, with the tokenizer's columns and "labels".
+        """
+        train, validation = (self.tokenized(table, tokenizer, labels) for table in self._tables(root, seed))
+        return train, validation
+
+    def train_table(self, root: Path, seed: int) -> Dataset:
+        """Read the training rows as they are, without those that are held out."""
+        return self._tables(root, seed)[0]
+
+    def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Read and tokenise the test table, like `train_and_validation`."""
+        return self.tokenized(read_table(root / self.test_file), tokenizer, labels)
+
+    def texts(self, root: Path, count: int, seed: int) -> list[Text]:
+        """Return some validation texts or pairs, as they are."""
+        _, validation = self._tables(root, seed)
+        texts = validation[self.text_column][:count]
+        if self.text_pair_column is None:
+            return list(texts)
+        return list(zip(texts, validation[self.text_pair_column][:count], strict=True))
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Compute the metric from logits (examples, labels): the `compute_metrics` of a Trainer."""
+        compute = METRICS[self.metric].compute
+        return {self.metric: float(compute(prediction.label_ids, self.predictions(prediction.predictions)))}
+
+    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
+        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
+        return measure(self.metric, labels, predictions)
+
+    def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Tokenise a table's texts, and turn its labels into numbers.
+
+        Returns:
+            The tokenizer's columns and "labels".
+        """
+        values = self.encoded(table, labels)
+        table = table.select_columns(self.text_columns).add_column("labels", values)
+        return tokenize(table, self.text_column, tokenizer, self.max_length, self.text_pair_column)
+
+    def _tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        train = read_table(root / self.train_file)
+        if self.validation_file is not None:
+            return train, read_table(root / self.validation_file)
+        split = train.train_test_split(test_size=self.validation_share, seed=seed)
+        return split["train"], split["test"]
