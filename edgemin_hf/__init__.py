@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgemin_hf.modeling.student import create_student, student_from_checkpoint
     from edgemin_hf.pruning.config import PruningConfig
     from edgemin_hf.pruning.vocabulary import prune_vocabulary
-    from edgemin_hf.quantization.native import QuantizationConfig
+    from edgemin_hf.quantization.config import QuantizationConfig
     from edgemin_hf.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "MiniLMv2Config": "distillation.minilmv2",
     "PKDConfig": "distillation.pkd",
     "PruningConfig": "pruning.config",
-    "QuantizationConfig": "quantization.native",
+    "QuantizationConfig": "quantization.config",
     "TaskDistillationConfig": "distillation.task",
     "TinyBERTConfig": "distillation.tinybert",
     "Weighted": "distillation.weighted",

@@ -123,9 +123,7 @@ def _add_sensitivity(commands: Any) -> None:
     add("--label-column", default="label", metavar="NAME", help="column of the labels or scores (%(default)s)")
     several = "columns of 0 and 1, one a label, instead of one column that lists them"
     add("--label-columns", nargs="+", metavar="NAME", help=several)
-    metrics = (
-        "accuracy, f1, matthews_correlation; for scores pearsonr, spearmanr; for label sets f1_micro, f1_macro"
-    )
+    metrics = "accuracy, f1, matthews_correlation; for scores pearsonr, spearmanr; for label sets f1_micro, f1_macro"
     add("--metric", default="accuracy", metavar="NAME", help=f"{metrics} (%(default)s)")
     add("--max-length", type=int, default=128, metavar="N", help="tokens after which a text is cut (%(default)s)")
     add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")

@@ -27,13 +27,8 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.neural_compressor.guest import importing_inc
 from edgemin_hf.neural_compressor.qat import grid_bounds
-from edgemin_hf.quantization.native import (
-    SEVEN_BITS,
-    FakeQuantLinear,
-    QuantizationConfig,
-    fake_quantized_linears,
-    prepare_embeddings,
-)
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import SEVEN_BITS, FakeQuantLinear, fake_quantized_linears, prepare_embeddings
 from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:

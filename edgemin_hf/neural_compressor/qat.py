@@ -21,11 +21,11 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.neural_compressor.guest import importing_inc, write_inc_config
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import (
     ALL_BITS,
     SEVEN_BITS,
     FakeQuantLinear,
-    QuantizationConfig,
     fake_quantized_linears,
     prepare_embeddings,
 )

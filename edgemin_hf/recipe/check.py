@@ -192,7 +192,9 @@ def _check_teacher(recipe: Recipe, root: Path, config: PretrainedConfig) -> None
             f"teacher.model: {recipe.teacher.model}, which has {config.num_labels} label(s) and problem_type "
             f"{config.problem_type}; allowed for {task.metric} without the stage finetune: {task.problem_type}"
         )
-    missing = [] if not task.compares_label_names else [label for label in task.labels(root) if label not in config.label2id]
+    missing = (
+        [] if not task.compares_label_names else [label for label in task.labels(root) if label not in config.label2id]
+    )
     if missing:
         raise RecipeError(
             f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "

@@ -23,7 +23,7 @@ from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_sal
 from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:

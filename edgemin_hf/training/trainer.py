@@ -31,7 +31,7 @@ from edgemin_hf.modeling.length_groups import record_by_length
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
