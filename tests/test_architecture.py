@@ -15,7 +15,7 @@ def test_the_contracts_of_the_floors_hold(monkeypatch, capsys):
 
 def test_the_root_holds_packages_and_the_command_line_alone():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__main__.py", "cli.py", "py.typed"}
+    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "cli.py", "py.typed"}
     folders = [path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert all((folder / "__init__.py").is_file() for folder in folders)
 
