@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
+from transformers import DataCollator, PreTrainedTokenizerBase, TrainerCallback
 
 from edgemin_hf.modeling.encoder import Activation, Encoder
+from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
 
 
@@ -40,3 +42,36 @@ class DistillationConfig(Protocol):
     def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
         """Build the objective for two models; ValueError where they do not fit."""
         ...
+
+
+class Collation(NamedTuple):
+    """How a method's batches are made.
+
+    Attributes:
+        collator: The data collator.
+        callbacks: What it needs of the Trainer.
+    """
+
+    collator: DataCollator
+    callbacks: list[TrainerCallback]
+
+
+class Method:
+    """What a recipe has to know of a method, beside its settings and its objective; a method's settings derive from it.
+
+    Attributes:
+        method: Its name in a recipe.
+        teacher_head: The head that its teacher must have and its student gets; None where any will do.
+        learns_labels: Whether it needs labelled examples.
+    """
+
+    method: ClassVar[str]
+    teacher_head: ClassVar[Literal["masked_lm"] | None] = None
+    learns_labels: ClassVar[bool] = False
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Check the settings against two models' shapes; ValueError where they do not fit."""
+
+    def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
+        """Return how batches are made; None where padding, or blocks of one length, will do."""
+        return None

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
+from edgemin_hf.distillation.base import Collation, Method
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
@@ -21,7 +25,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass
-class DistilBERTConfig:
+class DistilBERTConfig(Method):
     """Settings of DistilBERT's triple loss. Both models need a masked-LM head, the data masked tokens and labels.
 
     Attributes:
@@ -31,6 +35,9 @@ class DistilBERTConfig:
         temperature: Temperature of the soft targets, whose loss is multiplied by its square.
         masked_only: Whether soft targets are compared at the masked tokens alone.
     """
+
+    method: ClassVar[str] = "distilbert"
+    teacher_head: ClassVar[Literal["masked_lm"] | None] = "masked_lm"
 
     soft_weight: float = 5.0
     mlm_weight: float = 2.0
@@ -53,6 +60,11 @@ class DistilBERTConfig:
             raise ValueError(
                 f"hidden_size: {student.hidden_size}; allowed: {teacher.hidden_size}, the teacher's, or cosine_weight 0"
             )
+
+    def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation:
+        """Return a collator that masks tokens, other ones in each epoch."""
+        collator = MaskedTokens(tokenizer, seed=seed)
+        return Collation(collator, [EpochOfMasks(collator)])
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> DistilBERTObjective:
         """Build the objective for two models.

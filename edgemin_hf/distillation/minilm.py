@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.modeling.attention import attention_scores, check_scores, reach, scores_are_products
@@ -20,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass
-class MiniLMConfig:
+class MiniLMConfig(Method):
     """Settings of MiniLM distillation: last layer against last layer, head by head.
 
     The head counts must be equal. Where the student has at most half the teacher's layers and half its width, the
@@ -30,6 +32,8 @@ class MiniLMConfig:
         attention_weight: Weight of the attention distributions' loss (equation 6).
         value_weight: Weight of the value relations' loss (equation 9).
     """
+
+    method: ClassVar[str] = "minilm"
 
     attention_weight: float = 1.0
     value_weight: float = 1.0

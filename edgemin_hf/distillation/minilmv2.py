@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import mask_of, need_teacher
 from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.modeling.encoder import PROJECTIONS, Activation, Encoder
@@ -15,7 +17,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass
-class MiniLMv2Config:
+class MiniLMv2Config(Method):
     """Settings of MiniLMv2 relation distillation.
 
     Only the student's last layer is compared, at its projections, so that layer's attention output and feed-forward
@@ -28,6 +30,8 @@ class MiniLMv2Config:
         relations: Pairs of projections, the first letter giving the rows of the relation.
         weights: Weight of each relation's loss, aligned with `relations`; None weighs all by one.
     """
+
+    method: ClassVar[str] = "minilmv2"
 
     teacher_layer: int | None = None
     relation_heads: int = 48

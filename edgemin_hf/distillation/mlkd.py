@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import (
     check_weights,
     first_tokens,
@@ -33,7 +35,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass
-class MLKDConfig:
+class MLKDConfig(Method):
     """Settings of MLKD-BERT's first stage, whose loss is L_EMB + L_MHA + L_FFN: representations, layer by layer.
 
     Student layer m of M learns from teacher layer m * L / M of L, rounded up. The student may have fewer heads than
@@ -46,6 +48,8 @@ class MLKDConfig:
         attention_weight: Weight of the attention outputs' relations, L_MHA.
         ffn_weight: Weight of the hidden states' mean squared error, L_FFN.
     """
+
+    method: ClassVar[str] = "mlkd"
 
     splits: int | None = None
     embedding_weight: float = 1.0
@@ -130,7 +134,7 @@ class MLKDObjective:
 
 
 @dataclass
-class MLKDTaskConfig:
+class MLKDTaskConfig(Method):
     """Settings of MLKD-BERT's second stage, L_SS + L_SC + L_KD: how the samples of a batch relate to each other.
 
     L_KD is task distillation's soft labels; the paper uses no other cross-entropy, and the code a temperature of 1:
@@ -148,6 +152,9 @@ class MLKDTaskConfig:
             terms by one; the code multiplies this one by its temperature.
         contrast_temperature: Temperature of L_SC. The summaries give none; 0.07 is the code's.
     """
+
+    method: ClassVar[str] = "mlkd_task"
+    learns_labels: ClassVar[bool] = True
 
     similarity_weight: float = 1.0
     contrast_weight: float = 1.0

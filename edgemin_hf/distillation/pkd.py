@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import first_tokens, mask_of, need_teacher, uniform_layers
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
@@ -18,7 +19,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass
-class PKDConfig:
+class PKDConfig(Method):
     """Settings of PKD's own term, which stands beside task distillation. Both models need the same width.
 
     The paper's loss, (1 - alpha) CE + alpha KD + beta PT, is
@@ -44,6 +45,8 @@ class PKDConfig:
         layers: The teacher's layers, counted from 1, one for each student layer but the last; None takes the
             strategy's.
     """
+
+    method: ClassVar[str] = "pkd"
 
     beta: float = 0.13
     strategy: Literal["skip", "last"] = "skip"

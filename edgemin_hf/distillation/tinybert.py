@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import (
     check_weights,
     hidden_loss,
@@ -29,7 +31,7 @@ from edgemin_hf.modeling.hooks import Recording
 
 
 @dataclass
-class TinyBERTConfig:
+class TinyBERTConfig(Method):
     """Settings of TinyBERT's intermediate layers.
 
     One learned linear map with a bias takes the student's embeddings and all its hidden states to the teacher's width,
@@ -44,6 +46,8 @@ class TinyBERTConfig:
         layers: The teacher's layer, counted from 1, that each student layer learns from; None spaces them evenly, the
             last from the last.
     """
+
+    method: ClassVar[str] = "tinybert"
 
     embedding_weight: float = 1.0
     hidden_weight: float = 1.0
