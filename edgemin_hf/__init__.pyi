@@ -18,6 +18,10 @@ from .modeling import student_from_checkpoint as student_from_checkpoint
 from .pruning import PruningConfig as PruningConfig
 from .pruning import prune_vocabulary as prune_vocabulary
 from .quantization import QuantizationConfig as QuantizationConfig
+from .quantization import load_quantized as load_quantized
 from .training import DistillationTrainer as DistillationTrainer
+from .training import prune as prune
+from .training import quantize as quantize
+from .utils import EdgeminConfig as EdgeminConfig
 
 __version__: str

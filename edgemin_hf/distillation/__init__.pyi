@@ -1,6 +1,7 @@
 from .base import DistillationConfig as DistillationConfig
 from .base import Objective as Objective
 from .distilbert import DistilBERTConfig as DistilBERTConfig
+from .known import METHODS as METHODS
 from .minilm import MiniLMConfig as MiniLMConfig
 from .minilmv2 import MiniLMv2Config as MiniLMv2Config
 from .minilmv2 import minilmv2_loss as minilmv2_loss

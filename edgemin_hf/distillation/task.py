@@ -20,13 +20,14 @@ from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.settings import Settings
 
 TEACHER_LOGITS = "teacher_logits"
 """Name of the input that carries logits which the teacher computed beforehand, (batch, labels)."""
 
 
 @dataclass
-class TaskDistillationConfig:
+class TaskDistillationConfig(Settings):
     """Settings of task distillation. Hard labels alone are plain fine-tuning, and need no teacher.
 
     Attributes:

@@ -11,6 +11,7 @@ from .hooks import filter_forward_inputs as filter_forward_inputs
 from .loading import load_pruned as load_pruned
 from .pruned_shape import PrunedShape as PrunedShape
 from .pruned_shape import pruned_shape as pruned_shape
+from .student import auto_class_of as auto_class_of
 from .student import create_student as create_student
 from .student import student_config as student_config
 from .student import student_from_checkpoint as student_from_checkpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -21,7 +20,7 @@ from transformers import (
 
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.pruned_shape import unpruned
 
 _AUTO_CLASSES = (
@@ -75,7 +74,7 @@ def create_student(
     config = student_config(
         teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
     )
-    student = _auto_class(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
+    student = auto_class_of(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
@@ -109,7 +108,7 @@ def student_from_checkpoint(
             f"allowed: a model with the teacher's {teacher.config.vocab_size} tokens and their ids"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    model = load_pruned(checkpoint, _auto_class(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
+    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
     return model.to(teacher.device).train()
 
 
@@ -153,6 +152,7 @@ def student_config(
     for name, value in shape._asdict().items():
         setattr(config, family_of(config).ffn_width if name == "intermediate_size" else name, value)
     _follow(config, teacher)
+    config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
     return config
 
 
@@ -193,7 +193,12 @@ def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) ->
     return [layer - 1 for layer in layers]
 
 
-def _auto_class(model: PreTrainedModel) -> Any:
+def auto_class_of(model: PreTrainedModel) -> AutoClass:
+    """Return the `AutoModel...` class that makes models with a model's head.
+
+    Raises:
+        ValueError: If it is none of those that a student may have.
+    """
     for auto in _AUTO_CLASSES:
         if auto._model_mapping.get(type(model.config), None) is type(model):
             return auto

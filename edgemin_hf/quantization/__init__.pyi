@@ -3,6 +3,7 @@ from .config import QuantizationConfig as QuantizationConfig
 from .int4 import FakeInt4Linear as FakeInt4Linear
 from .integer import integer_copy as integer_copy
 from .integer import plain_copy as plain_copy
+from .loading import load_quantized as load_quantized
 from .native import FakeQuantEmbedding as FakeQuantEmbedding
 from .native import FakeQuantLinear as FakeQuantLinear
 from .native import calibrate as calibrate

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_type_hints
 
+from edgemin_hf.utils.settings import Settings
+
 Precision = Literal["int8", "int4", "fp32"]
 
 
 @dataclass
-class QuantizationConfig:
+class QuantizationConfig(Settings):
     """Settings of quantisation-aware training.
 
     Attributes:
