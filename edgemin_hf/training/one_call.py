@@ -54,10 +54,12 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         if "labels" not in batch:
             raise ValueError("dataloader: a batch without labels; expected some, since saliency is of the model's loss")
-        loss: Tensor = model(**filter_forward_inputs(model, batch)).loss
+        loss: Tensor = model(**filter_forward_inputs(model, batch), labels=batch["labels"]).loss
         return loss
 
+    problem_type = model.config.problem_type
     prune_one_shot(model, config, lambda: batches, loss_of, lambda: costs_of(model, config))
+    model.config.problem_type = problem_type  # which a model without one guesses from the labels it sees
     return model
 
 
@@ -95,14 +97,16 @@ def quantize(
     """
     config = QuantizationConfig() if config is None else config
     batches = [filter_forward_inputs(model, batch) for batch in _first(dataloader, config.calibration_examples, model)]
+    needs_batches = config.provider == "inc"
+    if not needs_batches:
+        had_ranges = bool(fake_quantized_linears(model))
+        prepare_qat(model, config)
+        needs_batches = bool(fake_quantized_linears(model)) and not had_ranges
+    if needs_batches and not batches:
+        raise ValueError("dataloader: no batches; expected some, from which INT8 layers get their inputs' ranges")
     if config.provider == "inc":
         quantize_by_inc(model, config, batches)
-        return model
-    calibrated = bool(fake_quantized_linears(model))
-    prepare_qat(model, config)
-    if fake_quantized_linears(model) and not calibrated:
-        if not batches:
-            raise ValueError("dataloader: no batches; expected some, from which INT8 layers get their inputs' ranges")
+    elif needs_batches:
         calibrate(model, batches, lambda batch: model(**batch))
     return model
 

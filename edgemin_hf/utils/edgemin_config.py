@@ -67,15 +67,17 @@ class EdgeminConfig(Settings):
         Raises:
             ValueError: If there is no such file, or it is not of this kind.
         """
-        from transformers.utils import cached_file
+        file: Path | str = Path(model) / EDGEMIN_CONFIG
+        if not Path(model).is_dir():
+            from transformers.utils import cached_file
 
-        try:
-            file = cached_file(str(model), EDGEMIN_CONFIG)
-        except OSError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{model}: expected a model with {EDGEMIN_CONFIG}, as a training saves it ({reason})"
-            ) from error
+            try:
+                file = str(cached_file(str(model), EDGEMIN_CONFIG))
+            except OSError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(f"{model}: expected a model with {EDGEMIN_CONFIG} ({reason})") from error
+        elif not Path(file).is_file():
+            raise ValueError(f"{model}: expected {EDGEMIN_CONFIG} in it, which a training saves")
         return cls.from_dict(json.loads(Path(file).read_text(encoding="utf-8")))
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
