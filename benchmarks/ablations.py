@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.runner import run_recipe
-from edgemin_hf.recipe.schema import Recipe, settings_of
-from edgemin_hf.recipe.stages.settings import Prune
-from edgemin_hf.recipe.train import make_trainer
+from edgemin_hf.recipe.schema import Recipe
+from edgemin_hf.recipe.stages.prune import Prune
 from edgemin_hf.recipe.yaml_file import load_recipe
 
 # Name of a variant -> settings that it changes, and stages that it leaves out.
@@ -69,12 +68,12 @@ HEADER = (
 def right_after_removal(path: Path) -> str:
     """Measure the student of the quickstart when its heads and neurons are gone and nothing is trained since."""
     recipe, settings = load_recipe(path)
-    run = Run(recipe, settings, path.resolve().parent, Path(recipe.output_dir))
+    context = Context(recipe, settings, path.resolve().parent, Path(recipe.output_dir))
     stage = next(stage for stage in recipe.stages if isinstance(stage, Prune))
     found = []
     for saliency in ("taylor", "random"):
         with tempfile.TemporaryDirectory() as work:
-            trainer = make_trainer(run, replace(stage, saliency=saliency), Path(work))
+            trainer = replace(stage, saliency=saliency).trainer(context, Path(work))
             trainer.prepare()
             found.append(f"{saliency} {100 * trainer.evaluate()['eval_accuracy']:.2f}%")
     return f"Right after the removal, before any training, on validation: {', '.join(found)}."
@@ -88,10 +87,10 @@ def take_over(base: Recipe, recipe: Recipe) -> None:
     (target / "stages").mkdir(parents=True)
     shutil.copytree(source / "cache", target / "cache")
     for ours, theirs in zip(base.stages, recipe.stages, strict=False):
-        if settings_of(ours) != settings_of(theirs) or ours.stage == "export":
+        if ours.settings() != theirs.settings() or ours.stage == "export":
             break
         shutil.copytree(source / ours.folder, target / ours.folder)
-        shutil.copy(source / "stages" / f"{ours.stage}.json", target / "stages")
+        shutil.copy(source / "stages" / f"{ours.name}.json", target / "stages")
 
 
 def table_row(name: str, output: Path) -> str:

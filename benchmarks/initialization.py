@@ -22,7 +22,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config, TaskDistillationConfig, create_student
 from edgemin_hf.modeling.initialization import INITIALIZATIONS
-from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.runner import run_recipe
 from edgemin_hf.recipe.yaml_file import load_recipe
 
@@ -68,7 +68,7 @@ def main() -> None:
         options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def prepare(options: argparse.Namespace) -> Run:
+def prepare(options: argparse.Namespace) -> Context:
     """Load the recipe with its teacher, which is fine-tuned first where none is given."""
     overrides = ["output_dir=runs/initialization"]
     if options.teacher:
@@ -80,11 +80,11 @@ def prepare(options: argparse.Namespace) -> Run:
     recipe.stages = [] if options.teacher else [stage for stage in recipe.stages if stage.stage == "finetune"]
     if recipe.stages:
         run_recipe(recipe, settings, root)
-    return Run(recipe, settings, root, Path(recipe.output_dir))
+    return Context(recipe, settings, root, Path(recipe.output_dir))
 
 
 def make_trainer(
-    run: Run,
+    run: Context,
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
     method: MiniLMv2Config | TaskDistillationConfig,

@@ -24,7 +24,7 @@ from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, QUANTIZED_GRAPHS, export_baseline, export_onnx
 from edgemin_hf.export.ptq import quantize_static
-from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.tasks.metrics import METRICS
 
@@ -180,11 +180,11 @@ class Comparison:
         return float(low), float(high)
 
 
-def run_of(tasks: RealTasks, task: str, name: str | None = None) -> Run:
+def run_of(tasks: RealTasks, task: str, name: str | None = None) -> Context:
     """Open the finished run of a task's variant; without a name that of its fp32 model."""
     output = tasks.output / "teachers" / task if name is None else tasks.output / "tasks" / f"{task}-{name}"
     recipe, settings = load_recipe(output.with_suffix(".yaml"))
-    return Run(recipe, settings, output.parent, output)
+    return Context(recipe, settings, output.parent, output)
 
 
 def file_name(name: str) -> str:

@@ -26,11 +26,20 @@ class Objective(Protocol):
             and checkpointed with the student, and no part of what it becomes.
     """
 
-    student_activations: Sequence[Activation]
-    teacher_activations: Sequence[Activation]
-    needs_student_logits: bool
-    needs_teacher_logits: bool
-    projections: nn.Module | None
+    @property
+    def student_activations(self) -> Sequence[Activation]: ...  # noqa: D102 - above
+
+    @property
+    def teacher_activations(self) -> Sequence[Activation]: ...  # noqa: D102
+
+    @property
+    def needs_student_logits(self) -> bool: ...  # noqa: D102
+
+    @property
+    def needs_teacher_logits(self) -> bool: ...  # noqa: D102
+
+    @property
+    def projections(self) -> nn.Module | None: ...  # noqa: D102
 
     def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted loss terms, each a scalar: a mean over the examples of the batch."""
@@ -57,7 +66,7 @@ class Collation(NamedTuple):
     callbacks: list[TrainerCallback]
 
 
-class Method(Settings):
+class Method(Settings, DistillationConfig):
     """What a recipe has to know of a method, beside its settings and its objective; a method's settings derive from it.
 
     Attributes:
@@ -70,7 +79,7 @@ class Method(Settings):
     teacher_head: ClassVar[Literal["masked_lm"] | None] = None
     learns_labels: ClassVar[bool] = False
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check the settings against two models' shapes; ValueError where they do not fit."""
 
     def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:

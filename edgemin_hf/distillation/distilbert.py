@@ -50,7 +50,7 @@ class DistilBERTConfig(Method):
         if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -70,7 +70,7 @@ class DistilBERTConfig(Method):
         """Build the objective for two models.
 
         Raises:
-            ValueError: If there is no teacher, a model has no masked-LM head, or `check` fails.
+            ValueError: If there is no teacher, a model has no masked-LM head, or `check_shapes` fails.
         """
         teacher = need_teacher(teacher, "DistilBERT")
         for name, encoder in (("model", student), ("teacher_model", teacher)):
@@ -78,7 +78,7 @@ class DistilBERTConfig(Method):
                 raise ValueError(
                     f"{name}: {type(encoder.model).__name__}, which has no masked-LM head; allowed: a ...ForMaskedLM"
                 )
-        self.check(
+        self.check_shapes(
             *(
                 Shape(len(encoder.layers), encoder.config.hidden_size, 1, 1)  # heads and neurons are free
                 for encoder in (student, teacher)

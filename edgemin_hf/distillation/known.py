@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.distilbert import DistilBERTConfig
@@ -46,4 +45,4 @@ def described_method(description: Mapping[str, object]) -> DistillationConfig:
     name = settings.pop("method", None)
     if name not in _DESCRIBED:
         raise ValueError(f"method: {name}; allowed: {', '.join(_DESCRIBED)}")
-    return cast(DistillationConfig, _DESCRIBED[str(name)].from_dict(settings))
+    return _DESCRIBED[str(name)].from_dict(settings)

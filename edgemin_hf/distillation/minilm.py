@@ -41,7 +41,7 @@ class MiniLMConfig(Method):
     def __post_init__(self) -> None:
         check_weights(self, "attention_weight", "value_weight")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -61,7 +61,7 @@ class MiniLMConfig(Method):
             ValueError: If there is no teacher, the head counts differ, or attention can't be compared.
         """
         teacher = need_teacher(teacher, "MiniLM")
-        self.check(_shape(student.layers[-1]), _shape(teacher.layers[-1]))
+        self.check_shapes(_shape(student.layers[-1]), _shape(teacher.layers[-1]))
         for encoder in (student, teacher):
             check_scores(encoder)
         seen = [reach(encoder, len(encoder.layers) - 1) for encoder in (student, teacher)]

@@ -44,7 +44,7 @@ class MiniLMv2Config(Method):
         if self.relation_heads < 1:
             raise ValueError(f"relation_heads: {self.relation_heads}; allowed: 1 or more")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -63,13 +63,13 @@ class MiniLMv2Config(Method):
         """Build the objective for two models.
 
         Raises:
-            ValueError: If there is no teacher, or `check` fails.
+            ValueError: If there is no teacher, or `check_shapes` fails.
         """
         teacher = need_teacher(teacher, "MiniLMv2")
         # The projections' own widths: heads may have been removed.
         last = student.layers[-1].attention_width
         compared = teacher.layers[(self.teacher_layer or 0) - 1].attention_width
-        self.check(
+        self.check_shapes(
             shape_of(student.config)._replace(hidden_size=last), shape_of(teacher.config)._replace(hidden_size=compared)
         )
         return MiniLMv2Objective(self, student, teacher)

@@ -61,7 +61,7 @@ class MLKDConfig(Method):
         if self.splits is not None and self.splits < 1:
             raise ValueError(f"splits: {self.splits}; allowed: 1 or more")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -76,10 +76,10 @@ class MLKDConfig(Method):
         """Build the objective for two models.
 
         Raises:
-            ValueError: If there is no teacher, or `check` fails.
+            ValueError: If there is no teacher, or `check_shapes` fails.
         """
         teacher = need_teacher(teacher, "MLKD-BERT")
-        self.check(shape_of(student.config), shape_of(teacher.config))
+        self.check_shapes(shape_of(student.config), shape_of(teacher.config))
         return MLKDObjective(self, student, teacher)
 
 

@@ -59,7 +59,7 @@ class PKDConfig(Method):
             raise ValueError(f"strategy: {self.strategy}; allowed: skip, last")
         self.layers = None if self.layers is None else tuple(self.layers)
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -87,10 +87,10 @@ class PKDConfig(Method):
         """Build the objective for two models.
 
         Raises:
-            ValueError: If there is no teacher, or `check` fails.
+            ValueError: If there is no teacher, or `check_shapes` fails.
         """
         teacher = need_teacher(teacher, "PKD")
-        self.check(shape_of(student.config), shape_of(teacher.config))
+        self.check_shapes(shape_of(student.config), shape_of(teacher.config))
         return PKDObjective(self, student, teacher)
 
     def _teacher_layers(self, student: Encoder, teacher: Encoder) -> list[int]:

@@ -58,7 +58,7 @@ class TinyBERTConfig(Method):
         self.layers = None if self.layers is None else tuple(self.layers)
         check_weights(self, "embedding_weight", "hidden_weight", "attention_weight")
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings against two models' shapes.
 
         Raises:
@@ -71,7 +71,7 @@ class TinyBERTConfig(Method):
         """Build the objective for two models; the projection starts at random, under PyTorch's seed.
 
         Raises:
-            ValueError: If there is no teacher, `check` fails, or attention scores can't be computed.
+            ValueError: If there is no teacher, `check_shapes` fails, or attention scores can't be computed.
         """
         teacher = need_teacher(teacher, "TinyBERT")
         self._check_layers(len(student.layers), len(teacher.layers))

@@ -1,11 +1,12 @@
-"""A recipe at work: its data, tokenizer and models, and what its finished stages wrote down."""
+"""A recipe at work: its data, tokenizer and models, and what its stages wrote down. It knows no stage by name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,6 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -30,27 +29,34 @@ from transformers import (
 
 from edgemin_hf.benchmark.measure import cpu_flags
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
-from edgemin_hf.data.masked_lm import load_masked_lm
-from edgemin_hf.data.raw_text import HubText, TextFiles
 from edgemin_hf.data.tables import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.modeling.families import family_of
-from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.student import create_student, student_config, student_from_checkpoint
-from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.recipe.schema import TRAINS_STUDENT, RawText, Recipe, RecipeError, Student, model_name, student_shape
-from edgemin_hf.recipe.stages.settings import Assistant, Augment, Distill, Finetune, PruneVocabulary, Quantize, Stage
-from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.student import create_student, student_from_checkpoint
+from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.schema import (
+    Product,
+    Recipe,
+    RecipeError,
+    StageSettings,
+    Student,
+    model_name,
+    student_shape,
+)
+from edgemin_hf.recipe.shapes import Shapes
+from edgemin_hf.tasks.text import TextTask
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
 AUGMENTED_ROWS = "train.parquet"
+"""File of the training rows in the folder of a stage that leaves other ones."""
 _UNPACKED_VALIDATION_SHARE = 0.05
 
 
-class Run:
+class Context:
     """A recipe at work: its data, tokenizer and models, each loaded when a stage first asks for it.
 
     Args:
@@ -68,48 +74,72 @@ class Run:
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         self.threads = recipe.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
         torch.set_num_threads(self.threads)
+        self.shapes = Shapes(recipe, root)
+
+    # What stages leave for each other.
+
+    def before(self, stage: StageSettings) -> Sequence[StageSettings]:
+        """Return the stages before one; none before a stage that is not the recipe's own, as a search makes."""
+        names = [other.name for other in self.recipe.stages]
+        return self.recipe.stages[: names.index(stage.name)] if stage.name in names else []
+
+    def maker(self, product: Product, before: StageSettings | None = None) -> StageSettings | None:
+        """Return the last stage that leaves a product: of all, or of those before a stage."""
+        stages = self.recipe.stages if before is None else self.before(before)
+        return next((stage for stage in reversed(stages) if product in stage.leaves), None)
+
+    def folder(self, stage: StageSettings) -> Path:
+        """Return the folder of a stage's result."""
+        return self.output / stage.folder
+
+    def folder_with(self, product: Product) -> Path:
+        """Return the folder of the stage that leaves a product."""
+        stage = self.maker(product)
+        assert stage is not None  # noqa: S101 - the order of the stages is checked
+        return self.folder(stage)
+
+    def record_file(self, stage: StageSettings) -> Path:
+        """File in which a stage writes down what it is made of, and when it has finished, what it did."""
+        return self.output / "stages" / f"{stage.name}.json"
+
+    def record(self, stage: StageSettings) -> dict[str, Any] | None:
+        """Read what a stage wrote down; None where it never began."""
+        file = self.record_file(stage)
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def finished_records(self) -> list[dict[str, Any]]:
+        """Read what the finished stages wrote down, in their order."""
+        return [record for record in map(self.record, self.recipe.stages) if record and record["finished"]]
 
     @cached_property
-    def teacher_folder(self) -> str:
-        """Folder of the teacher of all student stages: the fine-tuned one, where the recipe makes one."""
-        finetuned = any(isinstance(stage, Finetune) for stage in self.recipe.stages)
-        return str(self.output / Finetune.folder) if finetuned else self.base_folder
-
-    @cached_property
-    def base_folder(self) -> str:
-        """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
-        found = resolve_checkpoint(model_name(self.recipe.teacher.model, self.root))
-        if PartialState().is_main_process:
-            print(f"teacher {self.recipe.teacher.model}: weights from {found.source}", flush=True)
-        return found.path
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
-        # From the fine-tuned teacher where there is one: the Hub is not needed again.
-        finetune = next((stage for stage in self.recipe.stages if isinstance(stage, Finetune)), None)
-        finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
-        return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
-
-    def tokenizer_of(self, model: str) -> PreTrainedTokenizerBase:
-        """Return the tokenizer of the finished "student" or of the "teacher": two, where the vocabulary was cut."""
-        cut = any(isinstance(stage, PruneVocabulary) for stage in self.recipe.stages)
-        if model == "student" and cut:
-            return _free_tokenizer(str(self.output / PruneVocabulary.folder))
-        return self.tokenizer
+    def estimator(self) -> Estimator:
+        """What tells how long stages take here."""
+        return Estimator(self.recipe, self.root, self.bf16, self.processes)
 
     @property
-    def task(self) -> TextClassification:
+    def bf16(self) -> bool:
+        """Whether training computes in bf16: as the recipe says, or where the processor does so natively."""
+        if self.recipe.precision != "auto":
+            return self.recipe.precision == "bf16"
+        if torch.cuda.is_available():
+            return torch.cuda.is_bf16_supported()
+        return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+    # Data.
+
+    @property
+    def task(self) -> TextTask:
         """The task, of a stage that can't be without one."""
-        assert self.recipe.task is not None  # noqa: S101 - the recipe's check
+        assert self.recipe.task is not None  # noqa: S101 - the order of the stages is checked
         return self.recipe.task
 
     @cached_property
     def label_ids(self) -> dict[str, int]:
         """Number of each label: the teacher's own where it is not fine-tuned here."""
-        if any(isinstance(stage, Finetune) for stage in self.recipe.stages):
+        if self.maker(Product.TEACHER) is not None:
             return {label: index for index, label in enumerate(self.task.labels(self.root))}
-        return AutoConfig.from_pretrained(self.teacher_folder).label2id
+        found: dict[str, int] = AutoConfig.from_pretrained(self.teacher_folder).label2id
+        return found
 
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:
@@ -119,9 +149,10 @@ class Run:
     @cached_property
     def student_data(self) -> tuple[Dataset, Dataset]:
         """The rows that a student is trained on and validated with: augmented where the recipe says so."""
-        if not any(isinstance(stage, Augment) for stage in self.recipe.stages):
+        augmented = self.maker(Product.ROWS)
+        if augmented is None:
             return self.data
-        table = read_table(self.output / Augment.folder / AUGMENTED_ROWS)
+        table = read_table(self.folder(augmented) / AUGMENTED_ROWS)
         return self.task.tokenized(table, self.tokenizer, self.label_ids), self.data[1]
 
     @cached_property
@@ -149,10 +180,10 @@ class Run:
     def raw_text(self) -> tuple[TorchDataset[Any], TorchDataset[Any]]:
         """Training and validation examples of stage 1."""
         raw = self.recipe.raw_text
-        assert raw is not None  # noqa: S101 - the recipe's check
+        assert raw is not None  # noqa: S101 - the order of the stages is checked
         if raw.pack:
             try:
-                stream = token_stream(raw_text_source(raw, self.root), self.tokenizer, CACHE)
+                stream = token_stream(raw.source(self.root), self.tokenizer, CACHE)
                 return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
             except ValueError as error:  # how many blocks there are is known when the text has been read
                 raise RecipeError(f"raw_text: {error}") from None
@@ -168,102 +199,104 @@ class Run:
         """Whether raw text is packed into blocks of one length."""
         return self.recipe.raw_text is not None and self.recipe.raw_text.pack
 
-    @property
-    def bf16(self) -> bool:
-        """Whether training computes in bf16: as the recipe says, or where the processor does so natively."""
-        if self.recipe.precision != "auto":
-            return self.recipe.precision == "bf16"
-        if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported()
-        return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+    # Models.
 
-    def load(self, folder: str | Path, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
-        """Load a model from safetensors, a classifier if not said otherwise.
+    @cached_property
+    def teacher_folder(self) -> str:
+        """Folder of the teacher of all student stages: the fine-tuned one, where the recipe makes one."""
+        finetuned = self.maker(Product.TEACHER)
+        return self.base_folder if finetuned is None else str(self.folder(finetuned))
+
+    @cached_property
+    def base_folder(self) -> str:
+        """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
+        found = resolve_checkpoint(model_name(self.recipe.teacher.model, self.root))
+        if PartialState().is_main_process:
+            print(f"teacher {self.recipe.teacher.model}: weights from {found.source}", flush=True)
+        return found.path
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
+        # From the fine-tuned teacher where there is one: the Hub is not needed again.
+        finetune = self.maker(Product.TEACHER)
+        finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
+        return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
+
+    @property
+    def student_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The finished student's tokenizer: its own, where the vocabulary was cut."""
+        cut = self.maker(Product.VOCABULARY)
+        return self.tokenizer if cut is None else _free_tokenizer(str(self.folder(cut)))
+
+    @property
+    def head(self) -> AutoClass:
+        """The class of models with the task's head; without a task that of models without one."""
+        return AutoModel if self.recipe.task is None else self.recipe.task.auto_class
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """What tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        return self.task.model_kwargs(self.label_ids)
+
+    def load(self, folder: str | Path, head: AutoClass | None = None) -> PreTrainedModel:
+        """Load a model from safetensors, with the task's head if no other is asked for.
 
         A head that the checkpoint lacks is made for the task's labels; what it lacks is drawn under the recipe's seed.
         """
-        labels: dict[str, Any] = {}
+        head, task = head or self.head, self.recipe.task
         set_seed(self.recipe.seed)
-        architecture = (AutoConfig.from_pretrained(folder).architectures or [""])[0]
-        if head is AutoModelForSequenceClassification and "SequenceClassification" not in architecture:
-            labels = self.labels if self.recipe.task else {}
-        return load_pruned(folder, head, **labels)
+        lacks_head = task is not None and head is task.auto_class and not has_head(folder, head)
+        return load_pruned(folder, head, **(self.labels if lacks_head else {}))
 
-    @property
-    def labels(self) -> dict[str, Any]:
-        """What tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
-        ids = self.label_ids
-        names = {index: label for label, index in ids.items()}
-        return {"num_labels": len(ids), "label2id": ids, "id2label": names, "problem_type": self.task.problem_type}
+    def student(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel | None:
+        """Load what the stages before one left of the student; None where they left none."""
+        before = self.maker(Product.STUDENT, before=stage)
+        return None if before is None else self.trained(before, head)
 
-    def teacher(self, stage: Distill) -> PreTrainedModel:
-        """Load the teacher of a stage of inner distillation: the assistant, the fine-tuned one, or the recipe's own.
+    def trained(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel:
+        """Load the student that a stage left, with fake-quantised modules and their ranges once it is quantised."""
+        student, quantized = self.load(self.folder(stage), head), self.quantization(stage, included=True)
+        if quantized is not None:
+            prepare_qat(student, quantized)
+            load_model(student, self.folder(stage) / "model.safetensors")
+        return student
 
-        A masked-LM head is only in the checkpoint that the recipe names.
-        """
-        head = self._head(stage)
-        if stage.stage != "distill" or self.recipe.assistant is None:
-            if head is AutoModelForMaskedLM:
-                return load_masked_lm(self.base_folder)
-            return self.load(self.teacher_folder, head)
-        return self.load(self.output / Assistant.folder, head)
+    def quantization(self, stage: StageSettings, *, included: bool = False) -> QuantizationConfig | None:
+        """Return how the student was quantised before a stage, or by it where it is `included`; None where not."""
+        last = stage if included and Product.QUANTIZED in stage.leaves else self.maker(Product.QUANTIZED, stage)
+        if last is None:
+            return None
+        record = self.record(last) or {}
+        settings = {f.name: record["settings"][f.name] for f in fields(QuantizationConfig)}
+        if "precisions" in record:
+            settings |= {"overrides": {**settings["overrides"], **record["precisions"]}, "target_size_mb": None}
+        return QuantizationConfig(**settings)
 
-    def _head(self, stage: Stage) -> Any:
-        if isinstance(stage, Distill) and stage.method == "distilbert":
-            return AutoModelForMaskedLM
-        return AutoModel if self.recipe.task is None else AutoModelForSequenceClassification
-
-    def student(self, stage: Stage) -> PreTrainedModel:
-        """Load what the stage before left of the student, or makes it from its teacher; likewise an assistant."""
-        names = [other.stage for other in self.recipe.stages]
-        leave_student = (*TRAINS_STUDENT, PruneVocabulary.folder)
-        before = [s for s in self.recipe.stages[: names.index(stage.stage)] if s.stage in leave_student]
-        if before:
-            return self.trained(before[-1], self._head(stage))
-        shape = self.recipe.assistant if isinstance(stage, Assistant) else self.recipe.student
-        assert shape is not None  # noqa: S101 - the recipe's check
-        teacher = self.teacher(stage) if isinstance(stage, Distill) else self.load(self.teacher_folder)
+    def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
+        """Make a student of a shape from its teacher, or from its checkpoint."""
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
             found = resolve_checkpoint(model_name(shape.checkpoint, self.root))
             student = student_from_checkpoint(teacher, self.tokenizer, found.path)
         else:
             student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
-        if self._head(stage) is AutoModelForSequenceClassification:
+        task = self.recipe.task
+        if task is not None and (head or self.head) is task.auto_class:
             # A teacher need not say it, but pipelines would squash the score of a student that does not.
-            student.config.problem_type = self.task.problem_type
+            student.config.problem_type = task.problem_type
         return student
 
-    def trained(self, stage: Stage, head: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
-        """Load the student that a stage left, with fake-quantised modules and their ranges from `quantize` on."""
-        folder = self.output / stage.folder
-        student, quantized = self.load(folder, head), self.quantized(stage)
-        if quantized is not None:
-            prepare_qat(student, quantized)
-            load_model(student, folder / "model.safetensors")
-        return student
 
-    def quantized(self, stage: Stage) -> Quantize | None:
-        """Return the stage by which the student of a stage was quantised: itself, or one before; None where none."""
-        names = [other.stage for other in self.recipe.stages]
-        # The search for a layer trains by a stage that the recipe need not have.
-        until = self.recipe.stages[: names.index(stage.stage) + 1] if stage.stage in names else []
-        if isinstance(stage, Quantize) and stage.target_size_mb is None:
-            return stage  # whose precisions may have been chosen a moment ago
-        found = next((other for other in until if isinstance(other, Quantize)), None)
-        if found is None or found.target_size_mb is None:
-            return found
-        record = self.record(found) or {}
-        return found.with_precisions(record["precisions"])
+def has_head(folder: str | Path, head: AutoClass) -> bool:
+    """Return whether a checkpoint brings the head of an `AutoModelFor...` class."""
+    return configured_for(AutoConfig.from_pretrained(folder), head)
 
-    def record_file(self, stage: Stage) -> Path:
-        """File in which a stage writes down what it is made of, and when it has finished, what it did."""
-        return self.output / "stages" / f"{stage.stage}.json"
 
-    def record(self, stage: Stage) -> dict[str, Any] | None:
-        """Read what a stage wrote down; None where it never began."""
-        file = self.record_file(stage)
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:
+    """Return whether a configuration is of a model with the head of an `AutoModelFor...` class."""
+    suffix = getattr(head, "__name__", "").removeprefix("AutoModel")
+    return any(name.endswith(suffix) for name in config.architectures or ())
 
 
 def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -272,39 +305,3 @@ def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
-
-
-def raw_text_source(raw: RawText, root: Path) -> TextFiles | HubText:
-    """Return the documents that a recipe's packed raw text names."""
-    if raw.dataset is not None:
-        return HubText(raw.dataset, raw.dataset_config, raw.dataset_split, raw.revision, raw.text_column)
-    return TextFiles([root / file for file in raw.files], raw.text_column)
-
-
-def student_configs(
-    recipe: Recipe, root: Path, teacher: PretrainedConfig
-) -> tuple[PretrainedConfig | None, PretrainedConfig]:
-    """Return the configurations of a recipe's assistant, if it has one, and of its student; loads no weights.
-
-    Raises:
-        ValueError: If a shape or a checkpoint is not possible; the message begins with its field.
-    """
-
-    def config_of(shape: Student, of: PretrainedConfig, name: str) -> PretrainedConfig:
-        try:
-            if shape.checkpoint is None:
-                return student_config(of, **student_shape(shape))
-            found = resolve_checkpoint(model_name(shape.checkpoint, root), weights=False)
-            config = AutoConfig.from_pretrained(found.path)
-            family_of(config)
-            if config.vocab_size != teacher.vocab_size:
-                raise ValueError(
-                    f"checkpoint: {shape.checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
-                    f"allowed: one with the teacher's, of {teacher.vocab_size}"
-                )
-            return config
-        except ValueError as error:
-            raise ValueError(f"{name}.{error}") from None
-
-    assistant = config_of(recipe.assistant, teacher, "assistant") if recipe.assistant else None
-    return assistant, config_of(recipe.student, assistant or teacher, "student")

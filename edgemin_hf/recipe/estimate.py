@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.modeling.families import Shape, family_of, shape_of
-from edgemin_hf.recipe.context import raw_text_source, student_configs
+from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.recipe.schema import Recipe
-from edgemin_hf.recipe.stages.methods import LayerSearch
-from edgemin_hf.recipe.stages.settings import (
-    Assistant,
-    Augment,
-    Distill,
-    DistillOnTask,
-    Finetune,
-    Prune,
-    Quantize,
-    TrainingStage,
-)
 
 # Fractions of the speed of a plain matrix product that training reaches, and seconds that AdamW takes for a
 # parameter: both fitted to measured runs of recipes/quickstart.yaml. The estimate is meant to be right within two.
@@ -33,7 +22,8 @@ _OPTIMIZER_SECONDS = 2.0e-9
 _TOKENS_PER_CHARACTER = 0.28
 _TOKENS_PER_DOCUMENT = 300
 _CHARACTERS_PER_BYTE = {".zst": 3.2, ".parquet": 1.7}
-_OTHER_MINUTES = {"prune_vocabulary": 0.2, "export": 0.5, "evaluate": 0.7, "benchmark": 0.6, "report": 0.1}
+_ROUNDING = 1.3
+"""How much longer a pass with fake quantisation takes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +45,45 @@ class Estimate:
     flops: float = 0.0
 
 
+class TextSize(NamedTuple):
+    """The number of examples of a text, and their mean length in tokens."""
+
+    examples: int
+    tokens: float
+
+
+class Steps(Protocol):
+    """The settings that tell how many examples a training sees."""
+
+    num_train_epochs: float
+    max_steps: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training runs.
+
+    Attributes:
+        trained: Configuration of the model that it trains.
+        text: Size of the text that it reads.
+        compared: Configuration of the teacher that runs beside it; None where none does.
+        teacher_layers: Layers of that teacher which run; None for all.
+        quantized: Whether the trained model rounds.
+        more_steps: Steps before the training itself, in a search.
+        more_flops: Operations of the trained model before the first step.
+    """
+
+    trained: PretrainedConfig
+    text: TextSize
+    compared: PretrainedConfig | None = None
+    teacher_layers: int | None = None
+    quantized: bool = False
+    more_steps: int = 0
+    more_flops: float = 0.0
+
+
 def flops_per_token(shape: Shape) -> float:
     """Count the floating-point operations of one token's forward pass, products of weights alone."""
     layer = 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
@@ -64,112 +93,79 @@ def flops_per_token(shape: Shape) -> float:
 def parameters_of(config: PretrainedConfig) -> int:
     """Count the parameters of the base model that a configuration describes; none are allocated."""
     with torch.device("meta"):
-        return AutoModel.from_config(config).num_parameters()
+        return int(AutoModel.from_config(config).num_parameters())
 
 
-def estimate_stages(
-    recipe: Recipe, root: Path, teacher: PretrainedConfig, bf16: bool, processes: int
-) -> list[Estimate]:
-    """Estimate every stage of a recipe.
+class Estimator:
+    """Estimates what the stages of a recipe cost on this machine.
 
     Args:
         recipe: The recipe.
         root: The folder that its paths are relative to.
-        teacher: The teacher's configuration.
         bf16: Whether training computes in bf16.
         processes: Number of processes that train together, on this machine's cores.
-
-    Returns:
-        An estimate a stage, in their order.
     """
-    speed = _EFFICIENCY * _product_speed(torch.bfloat16 if bf16 else torch.float32)
-    assistant, student = student_configs(recipe, root, teacher)
-    sizes, estimates = dict[str, tuple[int, float]](), []
-    for stage in recipe.stages:
-        if isinstance(stage, Augment):
-            rows, tokens = _size_of(recipe, root, "task")
-            # Each token is masked alone, and its whole text read for it.
-            flops = rows * tokens**2 * flops_per_token(shape_of(teacher))
-            estimates.append(Estimate(flops / speed / 60, flops=flops))
-            continue
-        if not isinstance(stage, TrainingStage):
-            estimates.append(Estimate(_OTHER_MINUTES[stage.stage]))
-            continue
-        if isinstance(stage, Prune):
-            student = _pruned(student, stage)
-        trained, compared = student, None
-        if isinstance(stage, Finetune):
-            trained = teacher
-        elif isinstance(stage, Assistant):
-            trained, compared = assistant or teacher, teacher
-        elif isinstance(stage, Distill) or stage.also:
-            compared = assistant if assistant and stage.stage == "distill" else teacher
-        text = "raw_text" if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) else "task"
-        if text not in sizes:
-            sizes[text] = _size_of(recipe, root, text)
-        estimates.append(_estimate(stage, trained, compared, sizes[text], processes, speed))
-    return estimates
 
+    def __init__(self, recipe: Recipe, root: Path, bf16: bool, processes: int) -> None:
+        self.recipe, self.root, self.processes = recipe, root, processes
+        self._dtype = torch.bfloat16 if bf16 else torch.float32
 
-def _pruned(student: PretrainedConfig, stage: Prune) -> PretrainedConfig:
-    pruned, family = copy.deepcopy(student), family_of(student)
-    # Heads are left as they are, and so is what a budget will choose: a configuration's numbers can't tell it.
-    setattr(pruned, family.ffn_width, stage.kept_neurons(getattr(student, family.ffn_width)))
-    pruned.num_hidden_layers = stage.kept_layers(student.num_hidden_layers)
-    return pruned
+    @cached_property
+    def speed(self) -> float:
+        """Operations a second that training reaches here."""
+        return _EFFICIENCY * _product_speed(self._dtype)
 
+    @cached_property
+    def task_text(self) -> TextSize:
+        """Size of the task's training rows."""
+        task = self.recipe.task
+        assert task is not None  # noqa: S101 - the recipe's check
+        rows, tokens = _text_size([self.root / task.train_file], *task.text_columns)
+        return TextSize(rows if task.validation_file else round(rows * (1 - task.validation_share)), tokens)
 
-def _estimate(
-    stage: TrainingStage,
-    trained: PretrainedConfig,
-    compared: PretrainedConfig | None,
-    text: tuple[int, float],
-    processes: int,
-    speed: float,
-) -> Estimate:
-    rows, tokens = text
-    batch = stage.per_device_train_batch_size * stage.gradient_accumulation_steps * processes
-    steps = stage.max_steps if stage.max_steps >= 0 else stage.num_train_epochs * rows / batch
-    rounding = 1.3 if isinstance(stage, Quantize) else 1.0
-    forward = flops_per_token(shape_of(trained))
-    teacher = 0.0
-    if compared is not None:
-        read = getattr(stage, "teacher_layer", None)  # the teacher runs no further
-        shape = shape_of(compared)
-        teacher = flops_per_token(shape._replace(num_hidden_layers=read) if isinstance(read, int) else shape)
-    flops = steps * batch * tokens * (3 * forward + teacher)
-    compute = steps * batch * tokens * (3 * rounding * forward + teacher) / speed
-    if isinstance(stage, Quantize) and stage.reconstruction is not None:
-        # Each module's steps go through its own layers alone: together they are those of the whole model.
-        own = 3 * stage.reconstruction.steps * stage.reconstruction.batch_size * tokens * forward
-        flops, compute = flops + own, compute + rounding * own / speed
-    if isinstance(stage, Quantize) and stage.target_size_mb is not None:
-        # Six matrices a layer, each in two precisions, for half a pass on average.
-        own = 6 * shape_of(trained).num_hidden_layers * stage.calibration_examples * tokens * forward
-        flops, compute = flops + own, compute + rounding * own / speed
-    parameters = parameters_of(trained)
-    if isinstance(stage, LayerSearch) and stage.teacher_layer == "search":
-        tried = 2 * stage.search_steps * len(stage.layers_to_try(shape_of(compared or trained).num_hidden_layers))
-        flops, compute = (value * (1 + tried / max(1, steps)) for value in (flops, compute))
-    seconds = compute + steps * parameters * _OPTIMIZER_SECONDS
-    return Estimate(seconds / 60, round(steps * batch), shape_of(trained), parameters, flops)
+    @cached_property
+    def raw_text(self) -> TextSize:
+        """Size of the raw text."""
+        raw = self.recipe.raw_text
+        assert raw is not None  # noqa: S101 - the recipe's check
+        if not raw.pack:
+            return TextSize(*_text_size([self.root / file for file in raw.files], raw.text_column))
+        if raw.dataset is not None:
+            tokens: float = _TOKENS_PER_DOCUMENT * (raw.source(self.root).total or 0)
+        else:
+            sizes = {self.root / file: _CHARACTERS_PER_BYTE.get(Path(file).suffix, 1) for file in raw.files}
+            tokens = _TOKENS_PER_CHARACTER * sum(path.stat().st_size * each for path, each in sizes.items())
+        return TextSize(max(1, round(tokens / raw.max_length) - raw.validation_blocks), raw.max_length)
 
+    def passes(self, flops: float) -> Estimate:
+        """Estimate forward passes without training."""
+        return Estimate(flops / self.speed / 60, flops=flops)
 
-def _size_of(recipe: Recipe, root: Path, text: str) -> tuple[int, float]:
-    """Return the number of examples and their mean length in tokens."""
-    task, raw = recipe.task, recipe.raw_text
-    if text == "task" and task is not None:
-        rows, tokens = _text_size([root / task.train_file], *task.text_columns)
-        return (rows if task.validation_file else round(rows * (1 - task.validation_share))), tokens
-    assert raw is not None  # noqa: S101 - the recipe's check
-    if not raw.pack:
-        return _text_size([root / file for file in raw.files], raw.text_column)
-    if raw.dataset is not None:
-        tokens = _TOKENS_PER_DOCUMENT * (raw_text_source(raw, root).total or 0)
-    else:
-        characters = {root / file: _CHARACTERS_PER_BYTE.get(Path(file).suffix, 1) for file in raw.files}
-        tokens = _TOKENS_PER_CHARACTER * sum(path.stat().st_size * per_byte for path, per_byte in characters.items())
-    return max(1, round(tokens / raw.max_length) - raw.validation_blocks), raw.max_length
+    def training(self, steps: Steps, work: Work) -> Estimate:
+        """Estimate a training.
+
+        Args:
+            steps: The settings that tell how many examples it sees.
+            work: What it runs.
+        """
+        rows, tokens = work.text
+        batch = steps.per_device_train_batch_size * steps.gradient_accumulation_steps * self.processes
+        count = steps.max_steps if steps.max_steps >= 0 else steps.num_train_epochs * rows / batch
+        rounding = _ROUNDING if work.quantized else 1.0
+        forward, teacher = flops_per_token(shape_of(work.trained)), 0.0
+        if work.compared is not None:
+            shape = shape_of(work.compared)
+            if work.teacher_layers is not None:  # it runs no further
+                shape = shape._replace(num_hidden_layers=work.teacher_layers)
+            teacher = flops_per_token(shape)
+        seen = count * batch * tokens
+        flops = seen * (3 * forward + teacher) + work.more_flops
+        compute = (seen * (3 * rounding * forward + teacher) + rounding * work.more_flops) / self.speed
+        search = 1 + work.more_steps / max(1, count)
+        flops, compute = flops * search, compute * search
+        parameters = parameters_of(work.trained)
+        seconds = compute + count * parameters * _OPTIMIZER_SECONDS
+        return Estimate(seconds / 60, round(count * batch), shape_of(work.trained), parameters, flops)
 
 
 def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:

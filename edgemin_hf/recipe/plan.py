@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.recipe.check import check_recipe
-from edgemin_hf.recipe.context import Run, raw_text_source
-from edgemin_hf.recipe.estimate import Estimate, estimate_stages
-from edgemin_hf.recipe.schema import TRAINS_STUDENT, Recipe, RecipeError, Student, model_name, settings_of
-from edgemin_hf.recipe.stages.settings import (
-    Assistant,
-    Augment,
-    Distill,
-    DistillOnTask,
-    Evaluate,
-    PruneVocabulary,
-    Stage,
-)
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate
+from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
+from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.recipe.stages.base import Stage
 
 
 @dataclass(frozen=True)
@@ -45,13 +36,13 @@ class Step:
     state: str
     estimate: Estimate
 
-    def work_folder(self, run: Run) -> Path:
+    def work_folder(self, context: Context) -> Path:
         """Return where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
-        return run.output / "work" / self.stage.stage / self.fingerprint[:16]
+        return context.output / "work" / self.stage.name / self.fingerprint[:16]
 
     def record(self) -> dict[str, Any]:
         """Return what identifies this step in its record."""
-        return {"fingerprint": self.fingerprint, "settings": settings_of(self.stage), "inputs": dict(self.inputs)}
+        return {"fingerprint": self.fingerprint, "settings": self.stage.settings(), "inputs": dict(self.inputs)}
 
 
 def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]:
@@ -71,36 +62,36 @@ def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]
     output = Path(recipe.output_dir)
     if output.exists() and not output.is_dir():
         raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
-    teacher = check_recipe(recipe, root)
-    run = Run(recipe, {}, root, output)
-    estimates = estimate_stages(recipe, root, teacher, run.bf16, run.processes)
+    context = Context(recipe, {}, root, output)
+    stages = [stage for stage in recipe.stages if isinstance(stage, Stage)]
+    check_recipe(context, stages)
     steps: list[Step] = []
-    for stage, estimate in zip(recipe.stages, estimates, strict=True):
-        inputs = _inputs(run, stage, first=not steps)
+    for stage in stages:
+        inputs = {**recipe_inputs(context, stage), **stage.inputs(context)}
         before = steps[-1].fingerprint if steps else ""
-        fingerprint = _hash([before, settings_of(stage), inputs])
-        step = Step(stage, inputs, output / stage.folder, fingerprint, "to do", estimate)
-        steps.append(Step(**{**vars(step), "state": _state(run, step, overwrite)}))
+        fingerprint = hashed([before, stage.settings(), inputs])
+        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", stage.estimate(context))
+        steps.append(replace(step, state=_state(context, step, overwrite)))
     return steps
 
 
-def _state(run: Run, step: Step, overwrite: bool) -> str:
-    record = run.record(step.stage)
+def _state(context: Context, step: Step, overwrite: bool) -> str:
+    record = context.record(step.stage)
     if step.folder.is_dir() and any(step.folder.iterdir()) and not overwrite:
         if record is None:
             raise RecipeError(
-                f"output_dir: {run.output}, whose {step.stage.folder} no run of a recipe made; "
+                f"output_dir: {context.output}, whose {step.stage.folder} no run of a recipe made; "
                 "allowed: a folder of its own, or --overwrite to replace it"
             )
         if record["fingerprint"] != step.fingerprint:
             raise RecipeError(
-                f"output_dir: {run.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
+                f"output_dir: {context.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
                 "allowed: a folder of its own, or --overwrite to make it anew"
             )
     same = record is not None and record["fingerprint"] == step.fingerprint
     if same and record["finished"] and step.folder.is_dir():  # type: ignore[index]
         return "done"
-    return "to resume" if any(step.work_folder(run).glob("checkpoint-*")) else "to do"
+    return "to resume" if any(step.work_folder(context).glob("checkpoint-*")) else "to do"
 
 
 def describe_plan(steps: list[Step]) -> str:
@@ -121,7 +112,7 @@ def describe_plan(steps: list[Step]) -> str:
             examples, work = f"{guess.examples:,}", _three_digits(guess.flops / 1e15)
         time = _duration(guess.minutes) if step.state != "done" else ""
         lines.append(
-            f"{step.stage.stage:<16}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
+            f"{step.stage.name:<16}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
@@ -139,67 +130,11 @@ def _duration(minutes: float) -> str:
     return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
-def _inputs(run: Run, stage: Stage, first: bool) -> dict[str, Any]:
-    """Return what the result of a stage depends on beside its settings, at the first stage that it matters to."""
-    recipe, inputs = run.recipe, dict[str, Any]()
-    if first:
-        inputs |= {"teacher": _model(run, recipe.teacher.model)}
-        inputs |= {"seed": recipe.seed, "precision": "bf16" if run.bf16 else "fp32"}
-        inputs |= {"threads": run.threads, "processes": run.processes}
-    if first and recipe.task is not None:
-        task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
-        inputs |= {"task": task, "train_file": _content(run.root / recipe.task.train_file)}
-        if recipe.task.validation_file is not None:
-            inputs["validation_file"] = _content(run.root / recipe.task.validation_file)
-    students = [other.stage for other in recipe.stages if other.stage in TRAINS_STUDENT]
-    if students and stage.stage == students[0]:
-        inputs["student"] = _student(run, recipe.student)
-    if isinstance(stage, Assistant) and recipe.assistant is not None:
-        inputs["assistant"] = _student(run, recipe.assistant)
-    if isinstance(stage, Distill) and not isinstance(stage, DistillOnTask) and recipe.raw_text is not None:
-        raw = recipe.raw_text
-        contents: Any = [_content(run.root / file) for file in raw.files]
-        if raw.pack:
-            contents = raw_text_source(raw, run.root).fingerprint()
-        inputs["raw_text"] = {**asdict(raw), "contents": contents}
-    if isinstance(stage, Augment):
-        inputs["words"] = _model(run, stage.model or recipe.teacher.model)
-        inputs["vectors"] = None if stage.vectors is None else _content(run.root / stage.vectors)
-    if isinstance(stage, PruneVocabulary):
-        inputs["files"] = TextFiles([run.root / file for file in stage.files], stage.text_column).fingerprint()
-    if isinstance(stage, Evaluate):
-        inputs["test_file"] = [run.task.test_file, _content(run.root / run.task.test_file)]
-        if recipe.openvino:
-            inputs["openvino"] = True
-    return inputs
-
-
-def _model(run: Run, model: str) -> list[Any]:
-    """Return what tells a model from another of its name: of a folder, its files."""
-    folder = Path(model_name(model, run.root))
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
-    return [model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
-
-
-def _student(run: Run, student: Student) -> dict[str, Any]:
-    checkpoint = {} if student.checkpoint is None else {"checkpoint": _model(run, student.checkpoint)}
-    return {**asdict(student), **checkpoint}
-
-
 def _difference(record: Mapping[str, Any], step: Step) -> str:
     """Name the first setting or input in which a record differs from a step."""
     now: dict[str, Any] = json.loads(json.dumps(step.record()))
-    for part, prefix in (("settings", f"{step.stage.stage}."), ("inputs", "")):
+    for part, prefix in (("settings", f"{step.stage.name}."), ("inputs", "")):
         for name, value in now[part].items():
             if record[part].get(name) != value:
                 return f"{prefix}{name}: {record[part].get(name)} instead of {value}"
     return "another version of what comes before it"
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -16,12 +16,9 @@ import torch
 from accelerate import PartialState
 
 from edgemin_hf import __version__
-from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
 from edgemin_hf.recipe.schema import Recipe, RecipeError
-from edgemin_hf.recipe.stages.artefact import run_stage
-from edgemin_hf.recipe.stages.settings import TrainingStage
-from edgemin_hf.report.page import summary_table
 from edgemin_hf.utils.atomic_files import write_atomic
 
 
@@ -43,35 +40,36 @@ def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrit
     # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.
     state = PartialState(cpu=not torch.cuda.is_available())
     make_plan(recipe, root, overwrite)  # before the folder is made
-    run = Run(recipe, settings, root, Path(recipe.output_dir))
-    with _locked(run.output, state):
+    context = Context(recipe, settings, root, Path(recipe.output_dir))
+    with _locked(context.output, state):
         steps = make_plan(recipe, root, overwrite)
         state.wait_for_everyone()
         if state.is_main_process:
             print(describe_plan(steps), flush=True)
         for step in steps:
             if step.state != "done":
-                _run_step(run, step, state)
+                _run_step(context, step, state)
         if state.is_main_process:
-            _print_summary(run, steps)
+            _print_summary(context, steps)
     return steps
 
 
-def _run_step(run: Run, step: Step, state: PartialState) -> None:
-    file = run.record_file(step.stage)
+def _run_step(context: Context, step: Step, state: PartialState) -> None:
+    file, stage = context.record_file(step.stage), step.stage
     if state.is_main_process:
-        print(f"\n== {step.stage.stage} -> {step.folder}", flush=True)
+        print(f"\n== {stage.name} -> {step.folder}", flush=True)
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
-        write_atomic(file, json.dumps({"stage": step.stage.stage, "finished": False, **step.record()}, indent=2))
+        begun = {"stage": stage.stage, "name": stage.name, "finished": False, **step.record()}
+        write_atomic(file, json.dumps(begun, indent=2))
     state.wait_for_everyone()
-    work = step.work_folder(run)
+    work = step.work_folder(context)
     start = time.perf_counter()
     result: dict[str, Any] = {}
-    if state.is_main_process or isinstance(step.stage, TrainingStage):
-        result = run_stage(run, step.stage, step.folder, work)
+    if state.is_main_process or stage.every_process:
+        result = stage.run(context, step.folder, work)
     state.wait_for_everyone()
     if state.is_main_process:
-        record: dict[str, Any] = {"stage": step.stage.stage, "finished": True, **result}
+        record: dict[str, Any] = {"stage": stage.stage, "name": stage.name, "finished": True, **result}
         record |= {"seconds": round(time.perf_counter() - start, 1), **step.record(), "version": __version__}
         write_atomic(file, json.dumps(record, indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
@@ -83,7 +81,7 @@ def _run_step(run: Run, step: Step, state: PartialState) -> None:
 
 def describe_result(record: Mapping[str, Any]) -> str:
     """Return one line on what a stage made."""
-    parts = [f"{record['stage']}: done in {record['seconds']:.0f} s"]
+    parts = [f"{record['name']}: done in {record['seconds']:.0f} s"]
     if record.get("examples"):
         parts.append(f"{record['examples']:,} examples seen")
     if record.get("metric"):
@@ -91,11 +89,11 @@ def describe_result(record: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *record.get("notes", [])])
 
 
-def _print_summary(run: Run, steps: list[Step]) -> None:
-    benchmark = run.output / "benchmark" / "benchmark.json"
-    if steps[-1].stage.stage in ("benchmark", "report"):
-        print(f"\n{summary_table(json.loads(benchmark.read_text(encoding='utf-8')))}")
-    print(f"\nAll stages done; the result of {steps[-1].stage.stage} lies in {steps[-1].folder}", flush=True)
+def _print_summary(context: Context, steps: list[Step]) -> None:
+    last = steps[-1].stage
+    if summary := last.summary(context):
+        print(f"\n{summary}")
+    print(f"\nAll stages done; the result of {last.name} lies in {steps[-1].folder}", flush=True)
 
 
 @contextmanager

@@ -1,23 +1,86 @@
-"""The recipe: typed settings, and an ordered list of stages that checks its own order."""
+"""The recipe: typed settings, and what its stages leave for each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import field, fields
+from enum import StrEnum
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
+from transformers import PretrainedConfig
 
+from edgemin_hf.data.raw_text import HubText, TextFiles
 from edgemin_hf.modeling.initialization import Initialization
-from edgemin_hf.recipe.stages.methods import STRICT, Count
-from edgemin_hf.recipe.stages.settings import Benchmark, ParsedStage
-from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.tasks.known import TASKS, task_type
+from edgemin_hf.tasks.text import TextTask
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
     """A recipe that can't be run: one line that names field, value and what is allowed."""
+
+
+class Product(StrEnum):
+    """What stages need and leave, by its name in a message."""
+
+    RAW_TEXT = "raw text"
+    TASK = "a task"
+    TEACHER = "a fine-tuned teacher"
+    ROWS = "augmented rows"
+    ASSISTANT = "an assistant"
+    STUDENT = "a student"
+    TASK_STUDENT = "a student that learned the task"
+    PRUNED = "a pruned student"
+    QUANTIZED = "a quantised student"
+    VOCABULARY = "a vocabulary of the student's own"
+    GRAPHS = "graphs"
+    PREDICTIONS = "predictions"
+    BENCHMARK = "a benchmark"
+    ARTEFACT = "an artefact"
+
+
+@runtime_checkable
+class StageSettings(Protocol):
+    """What the recipe and its context know of a stage.
+
+    Attributes:
+        stage: Which stage it is.
+        name: Its name in this recipe.
+        needs: What must be there before it.
+        leaves: What it leaves for those after it.
+        not_after: What must not be there before it.
+    """
+
+    name: str
+    needs: ClassVar[tuple[Product, ...]]
+    leaves: ClassVar[tuple[Product, ...]]
+    not_after: ClassVar[tuple[Product, ...]]
+
+    @property
+    def stage(self) -> str:
+        """Which stage it is."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its result."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Return its settings, defaults included, as plain values."""
+        ...
+
+    def reshaped(self, student: PretrainedConfig) -> PretrainedConfig:
+        """Return the configuration that it makes of the student's, as far as settings alone tell."""
+        ...
 
 
 @dataclass(config=STRICT)
@@ -91,13 +154,28 @@ class RawText:
         if self.dataset and not self.pack:
             raise ValueError("pack: false beside dataset; allowed: true, since a dataset of the Hub is streamed")
 
+    def source(self, root: Path) -> TextFiles | HubText:
+        """Return the documents that it names, of text that is packed; `root` is the recipe's folder."""
+        if self.dataset is not None:
+            return HubText(self.dataset, self.dataset_config, self.dataset_split, self.revision, self.text_column)
+        return TextFiles([root / file for file in self.files], self.text_column)
 
-@dataclass(config=STRICT)
-class Task(TextClassification):
-    """The task; see `TextClassification`."""
+
+if TYPE_CHECKING:
+    ParsedTask = TextTask
+else:
+    _PARSED = {
+        name: dataclass(config=STRICT)(type(task.__name__, (task,), {"__doc__": task.__doc__, "__module__": __name__}))
+        for name, task in TASKS.items()
+    }
+    ParsedTask = Annotated[
+        reduce(or_, [Annotated[task, Tag(name)] for name, task in _PARSED.items()]),
+        Discriminator(lambda task: task_type(task) if isinstance(task, Mapping) else getattr(task, "type", None)),
+    ]
 
 
-@dataclass(config=STRICT)
+# What a stage is, only those who parse a recipe know.
+@dataclass(config=ConfigDict(**STRICT, arbitrary_types_allowed=True))
 class Recipe:
     """The way from a teacher to an artefact.
 
@@ -118,78 +196,14 @@ class Recipe:
     name: Annotated[str, Field(min_length=1)]
     output_dir: Annotated[str, Field(min_length=1)]
     teacher: Teacher
-    stages: list[ParsedStage]
-    task: Task | None = None
+    stages: Sequence[StageSettings]
+    task: ParsedTask | None = None
     student: Student = field(default_factory=Student)
     assistant: Student | None = None
     raw_text: RawText | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-
-    def __post_init__(self) -> None:
-        names = [stage.stage for stage in self.stages]
-        check_order(names)
-        agnostic = ("assistant", "distill")
-        needs_text = [name for name in names if name in agnostic]
-        if needs_text and self.raw_text is None:
-            raise ValueError(f"raw_text: missing; allowed: files or dataset, since stage {needs_text[0]} learns of it")
-        needs_task = [name for name in names if name not in agnostic]
-        if needs_task and self.task is None:
-            raise ValueError(f"task: missing; allowed: files and columns, since stage {needs_task[0]} learns it")
-        if ("assistant" in names) != (self.assistant is not None):
-            raise ValueError(f"assistant: {self.assistant}; allowed: a shape if and only if there is a stage assistant")
-        if self.precision == "bf16" and any(getattr(stage, "provider", None) == "inc" for stage in self.stages):
-            raise ValueError("precision: bf16 beside provider inc; allowed: auto (that stage is trained in fp32), fp32")
-
-    @property
-    def openvino(self) -> bool:
-        """Whether the graphs are measured in OpenVINO too."""
-        return any(isinstance(stage, Benchmark) and stage.openvino for stage in self.stages)
-
-
-_MAKES_STUDENT = ("distill", "distill_on_task", "task_distill")
-TRAINS_STUDENT = (*_MAKES_STUDENT, "prune", "quantize")
-_NEEDS: dict[str, tuple[str, ...]] = {
-    "prune_vocabulary": TRAINS_STUDENT,
-    "export": ("quantize",),
-    "evaluate": ("export",),
-    "benchmark": ("evaluate",),
-    "report": ("benchmark",),
-}
-"""What a stage needs: one of these before it."""
-_ON_TASK = ("distill_on_task", "task_distill", "prune", "quantize")
-_TOO_LATE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*_MAKES_STUDENT, "quantize"), ("quantize", "prune_vocabulary", "export")),
-    "assistant": TRAINS_STUDENT,
-    "augment": _ON_TASK,
-    "prune": ("prune_vocabulary", "export"),
-    "prune_vocabulary": ("export",),
-}
-"""What may not stand before a stage."""
-
-
-def check_order(stages: Sequence[str]) -> None:
-    """Check the order of a recipe's stages.
-
-    Raises:
-        ValueError: If a stage stands twice or in the wrong place.
-    """
-    if not stages:
-        raise ValueError("stages: none; allowed: at least one")
-    for index, stage in enumerate(stages):
-        before, needs = stages[:index], _NEEDS.get(stage, ())
-        if stage in before:
-            raise ValueError(f"stages: {stage} twice; allowed: once")
-        if needs and not set(needs) & set(before):
-            raise ValueError(f"stages: {stage} in place {index + 1}; allowed: after {' or '.join(needs)}")
-        if stage == "finetune" and before:
-            raise ValueError(f"stages: finetune in place {index + 1}; allowed: first")
-        too_late = [other for other in _TOO_LATE.get(stage, ()) if other in before]
-        if too_late:
-            raise ValueError(f"stages: {stage} in place {index + 1}; allowed: before {too_late[0]}")
-    if "assistant" in stages and "distill" not in stages:
-        raise ValueError("stages: assistant without distill; allowed: with it, which learns of the assistant")
 
 
 def model_name(name: str, root: Path) -> str:
@@ -202,8 +216,3 @@ def student_shape(student: Student) -> dict[str, Any]:
     """Return a student's settings as the arguments of `create_student`."""
     own = ("checkpoint", "initialization")
     return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own}
-
-
-def settings_of(stage: Any) -> Mapping[str, Any]:
-    """Return a stage's settings, defaults included, as plain values."""
-    return asdict(stage)

@@ -1,55 +1,143 @@
-"""The training stages of a recipe: fine-tuning, distillation, pruning and quantisation-aware training."""
+"""What all training stages share: their settings, the trainer, and a training that resumes from its last checkpoint."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field, fields
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from transformers import (
-    AutoModelForSequenceClassification,
+    DataCollator,
     DataCollatorWithPadding,
+    EvalPrediction,
     PreTrainedModel,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
-    default_data_collator,
-    set_seed,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
 from edgemin_hf.distillation.base import DistillationConfig
-from edgemin_hf.distillation.task import TaskDistillationConfig
-from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.neural_compressor.guest import write_inc_config
-from edgemin_hf.neural_compressor.ptq import quantize_by_inc
-from edgemin_hf.quantization.reconstruction import reconstruct
-from edgemin_hf.recipe.context import Run
-from edgemin_hf.recipe.schema import RecipeError
-from edgemin_hf.recipe.stages.settings import (
-    Distill,
-    DistillOnTask,
-    Finetune,
-    Prune,
-    Quantize,
-    TaskStage,
-    Training,
-    TrainingStage,
-    methods_of,
-)
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError
 from edgemin_hf.training.trainer import DistillationTrainer
-from edgemin_hf.utils.atomic_files import atomic_folder, write_atomic
+from edgemin_hf.utils.atomic_files import atomic_folder
 
-if TYPE_CHECKING:
-    from neural_compressor import PostTrainingQuantConfig
+_OWN_ARGUMENTS = (
+    "output_dir", "seed", "bf16", "fp16", "use_cpu", "no_cuda", "group_by_length", "save_strategy", "save_total_limit",
+    "eval_strategy", "load_best_model_at_end", "push_to_hub", "resume_from_checkpoint", "overwrite_output_dir",
+    "do_train", "do_eval", "do_predict", "label_smoothing_factor", "label_names", "remove_unused_columns",
+)  # fmt: skip
+"""Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage."""
+
+
+@dataclass(config=STRICT)
+class Training:
+    """Settings that all training stages share, by their names in `transformers.TrainingArguments`.
+
+    Attributes:
+        training_arguments: Any other field of `TrainingArguments` that the recipe does not decide on, by name.
+    """
+
+    num_train_epochs: Positive = 3.0
+    max_steps: int = -1
+    per_device_train_batch_size: Count = 32
+    gradient_accumulation_steps: Count = 1
+    learning_rate: Positive = 2e-4
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.06
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    adam_epsilon: Positive = 1e-8
+    save_steps: Count = 250
+    training_arguments: dict[str, Any] = field(default_factory=dict)
+    least_steps: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.max_steps < self.least_steps and self.max_steps != -1:
+            allowed = f"{self.least_steps} or more, or -1 to go by num_train_epochs"
+            raise ValueError(f"max_steps: {self.max_steps}; allowed: {allowed}")
+        _check_arguments(self.training_arguments)
+        check_rest(Training, self)
+
+
+def check_rest(part: type, settings: object) -> None:
+    """Run the next check after `part`: dataclasses call one `__post_init__`, settings are made of several."""
+    check = getattr(super(part, settings), "__post_init__", None)
+    if check is not None:
+        check()
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    if not arguments:
+        return
+    own = {*_OWN_ARGUMENTS, *(f.name for f in fields(Training))}
+    free = {f.name for f in fields(TrainingArguments) if f.init} - own
+    hints = get_type_hints(TrainingArguments)
+    for name, value in arguments.items():
+        if name in own:
+            raise ValueError(f"training_arguments.{name}: {value}; expected: the stage's or the recipe's own setting")
+        if name not in free:
+            raise ValueError(f"training_arguments.{name}: {value}; allowed: {', '.join(sorted(free))}")
+        try:
+            TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            expected = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ValueError(f"training_arguments.{name}: {value}; expected: {expected}") from None
+
+
+@plain_dataclass
+class Parts:
+    """What a stage's trainer is made of.
+
+    Attributes:
+        model: The student.
+        methods: What it is trained for.
+        train: Training examples.
+        validation: Validation examples.
+        teacher: The teacher that runs beside it; None where none does.
+        collator: How batches are made; None pads.
+        callbacks: What the collator needs of the Trainer.
+        packed: Whether all examples have one length.
+        fp32: Whether training computes in fp32 whatever the recipe's precision.
+        compute_metrics: The task's metric, where the logits are read.
+        pruning: What is pruned in this training.
+        quantization: How the student is, or gets, quantised in it.
+    """
+
+    model: PreTrainedModel
+    methods: list[DistillationConfig]
+    train: Dataset
+    validation: Dataset
+    teacher: PreTrainedModel | None = None
+    collator: DataCollator | None = None
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    packed: bool = False
+    fp32: bool = False
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    pruning: PruningConfig | None = None
+    quantization: QuantizationConfig | None = None
+
+
+class TrainingSettings(Protocol):
+    """What is asked of a training stage here: its name and `Training`'s settings."""
+
+    name: str
+    max_steps: int
+    training_arguments: dict[str, Any]
 
 
 class _CheckpointMark(TrainerCallback):
@@ -57,13 +145,13 @@ class _CheckpointMark(TrainerCallback):
 
     name = "complete"
 
-    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         PartialState().wait_for_everyone()  # each process writes the state of its random numbers
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.name).touch()
 
 
-def _last_checkpoint(work: Path) -> str | None:
+def last_checkpoint(work: Path) -> str | None:
     """Return the newest complete checkpoint, after deleting all others: a kill may have left half of them."""
     steps = {checkpoint: int(checkpoint.name.split("-")[1]) for checkpoint in work.glob("checkpoint-*")}
     complete = [checkpoint for checkpoint in steps if (checkpoint / _CheckpointMark.name).exists()]
@@ -76,29 +164,84 @@ def _last_checkpoint(work: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dict[str, Any]:
-    """Run a training stage, from its last complete checkpoint if there is one.
+def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:
+    """Build the trainer of a stage, nothing trained or removed yet.
 
     Args:
-        run: The recipe at work.
+        context: The recipe at work.
         stage: The stage.
+        work: Where its checkpoints are to be kept.
+        parts: What it is made of.
+
+    Raises:
+        RecipeError: If the parts do not fit together, which only the models themselves tell.
+    """
+    try:
+        return DistillationTrainer(
+            parts.model,
+            parts.teacher,
+            _training_arguments(context, stage, work, parts),
+            distillation_config=parts.methods,
+            pruning_config=parts.pruning,
+            quantization_config=parts.quantization,
+            train_dataset=parts.train,
+            eval_dataset=parts.validation,
+            processing_class=context.tokenizer,
+            data_collator=parts.collator or DataCollatorWithPadding(context.tokenizer),
+            compute_metrics=parts.compute_metrics,
+            callbacks=[_CheckpointMark(), *parts.callbacks],
+        )
+    except ValueError as error:  # such as how positions are scored
+        raise RecipeError(f"{stage.name}: {error}") from error
+
+
+def _training_arguments(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> TrainingArguments:
+    names = [f.name for f in fields(Training) if f.name != "training_arguments"]
+    bf16 = context.bf16 and not parts.fp32
+    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
+    defaults: dict[str, Any] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
+    return TrainingArguments(
+        output_dir=str(work),
+        **{name: getattr(stage, name) for name in names},
+        **{**defaults, **stage.training_arguments},
+        group_by_length=not parts.packed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=context.recipe.seed,
+        save_strategy="steps",
+        # Two, so that the older is still complete while the newer is being written.
+        save_total_limit=2,
+    )
+
+
+def train(
+    stage: TrainingSettings,
+    trainer: DistillationTrainer,
+    folder: Path,
+    metric: str,
+    *,
+    prepare: Callable[[bool], dict[str, Any]] = lambda resumed: {},
+    write_beside: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, Any]:
+    """Train from the last complete checkpoint if there is one, and write the model.
+
+    Args:
+        stage: The stage.
+        trainer: Its trainer.
         folder: Where the trained model is to stand.
-        work: Where its checkpoints are kept meanwhile.
+        metric: What validation measures.
+        prepare: What is to be done between the first validation and the first step; it is told whether a checkpoint
+            brings a student for which that was done, and returns what is worth remembering.
+        write_beside: Writes more files beside the model.
 
     Returns:
-        "examples" seen and the validation "metric" "before" and "after".
+        "examples" seen and the validation "metric" "before" and "after", with what `prepare` returned.
     """
-    trainer = make_trainer(run, stage, work)
-    inc_config = None
-    if isinstance(stage, Quantize) and stage.quantized_by_inc:
-        inc_config = _quantize_by_inc(stage, trainer)
-    checkpoint = _last_checkpoint(work)
-    metric = "loss" if isinstance(stage, Distill) else run.task.metric
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
     # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
-    notes = {}
-    if isinstance(stage, Quantize) and stage.reconstruction is not None:
-        notes = _reconstruct(run, stage, trainer, work, resumed=checkpoint is not None)
+    notes = prepare(checkpoint is not None)
     if stage.max_steps:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
@@ -109,144 +252,17 @@ def train_stage(run: Run, stage: TrainingStage, folder: Path, work: Path) -> dic
             trainer.save_model(str(partial))
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
-            if inc_config is not None:
-                write_inc_config(partial, quantization=inc_config)
+            write_beside(partial)
     return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after, **notes}
 
 
-def _quantize_by_inc(stage: Quantize, trainer: DistillationTrainer) -> PostTrainingQuantConfig:
-    """Quantise the trainer's student by Neural Compressor; returns what that was asked for.
-
-    All processes do the same, on the same rows, drawn at random and put in the order of their lengths.
-    """
-    rows = _drawn(trainer.train_dataset, stage.calibration_examples, trainer.args.seed)
-    lengths = [len(ids) for ids in rows["input_ids"]]
-    rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
-    loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
-    try:
-        return quantize_by_inc(trainer.model, stage, [filter_forward_inputs(trainer.model, batch) for batch in loader])
-    except ValueError as error:
-        raise RecipeError(f"{stage.stage}: {error}") from error
-
-
-def _drawn(rows: Dataset, count: int, seed: int) -> Dataset:
+def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
+    """Return some rows, drawn at random, the same ones in all processes."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows.select(order[:count].tolist())
-
-
-def _reconstruct(
-    run: Run, stage: Quantize, trainer: DistillationTrainer, work: Path, *, resumed: bool
-) -> dict[str, Any]:
-    """Reconstruct a calibrated student, against the one that the stage began with, on training rows drawn at random.
-
-    All processes do the same, on the same rows.
-
-    Args:
-        run: The recipe at work.
-        stage: The stage, with settings of the reconstruction.
-        trainer: Its trainer.
-        work: Folder for what became of the modules.
-        resumed: Whether a checkpoint brings the student, which was reconstructed before it.
-
-    Returns:
-        What is worth remembering: "reconstruction", the errors of each module, and "notes" that tell them.
-    """
-    assert stage.reconstruction is not None  # noqa: S101 - the caller's check
-    config, file, model = stage.reconstruction.settings(run.recipe.seed), work / "reconstruction.json", trainer.model
-    if not resumed:
-        rows = _drawn(trainer.train_dataset, config.examples, config.seed)
-        loader = DataLoader(rows, config.batch_size, collate_fn=trainer.data_collator)
-        batches = (filter_forward_inputs(model, batch) for batch in loader)
-        found = reconstruct(model, run.student(stage).to(model.device), batches, config)
-        if PartialState().is_main_process:
-            write_atomic(file, json.dumps([module._asdict() for module in found]))
-    PartialState().wait_for_everyone()
-    modules = json.loads(file.read_text(encoding="utf-8"))
-    errors = [f"{module['name']} {module['before']:.1e} -> {module['after']:.1e}" for module in modules]
-    return {"reconstruction": modules, "notes": [f"errors of the modules: {', '.join(errors)}"]}
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:
     rows, of_step = len(trainer.train_dataset), trainer.get_total_train_batch_size(trainer.args)
     epochs, steps = divmod(trainer.state.global_step, ceil(rows / of_step))
     return epochs * rows + min(steps * of_step, rows)
-
-
-def make_trainer(
-    run: Run, stage: TrainingStage, work: Path, model: PreTrainedModel | None = None
-) -> DistillationTrainer:
-    """Build the trainer of a stage: its student as the stage before left it, its data and its settings.
-
-    Args:
-        run: The recipe at work.
-        stage: The stage.
-        work: Where its checkpoints are to be kept.
-        model: The student, instead of what the stage before left.
-
-    Returns:
-        The trainer, nothing trained or removed yet.
-    """
-    collator: Any = DataCollatorWithPadding(run.tokenizer)
-    callbacks: list[TrainerCallback] = [_CheckpointMark()]
-    teacher, packed = None, False
-    methods: list[DistillationConfig] = [TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)]
-    if isinstance(stage, Finetune):
-        train, validation = run.data
-        set_seed(run.recipe.seed)
-        # A head that the checkpoint brings for other labels is replaced.
-        model = AutoModelForSequenceClassification.from_pretrained(
-            run.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **run.labels
-        )
-    elif isinstance(stage, Distill):
-        model, teacher, methods = model or run.student(stage), run.teacher(stage), methods_of(stage)
-        train, validation = run.student_data if isinstance(stage, DistillOnTask) else run.raw_text
-        packed = not isinstance(stage, DistillOnTask) and run.packs
-        if packed:
-            collator = default_data_collator  # all blocks have one length
-        if stage.method == "distilbert":
-            collator = MaskedTokens(run.tokenizer, seed=run.recipe.seed)
-            callbacks.append(EpochOfMasks(collator))
-    else:
-        model, methods = model or run.student(stage), methods_of(stage)
-        train, validation = run.data_with_teacher_logits
-        if stage.also:
-            teacher = run.load(run.teacher_folder)
-    try:
-        return DistillationTrainer(
-            model,
-            teacher,
-            _training_arguments(run, stage, work, packed),
-            distillation_config=methods,
-            pruning_config=stage if isinstance(stage, Prune) else getattr(stage, "pruning", None),
-            # What Neural Compressor quantises once is plain until then.
-            quantization_config=None if getattr(stage, "quantized_by_inc", False) else run.quantized(stage),
-            train_dataset=train,
-            eval_dataset=validation,
-            processing_class=run.tokenizer,
-            data_collator=collator,
-            compute_metrics=run.task.compute_metrics if isinstance(stage, Finetune | TaskStage) else None,
-            callbacks=callbacks,
-        )
-    except ValueError as error:  # what only the models themselves tell, such as how they score positions
-        raise RecipeError(f"{stage.stage}: {error}") from error
-
-
-def _training_arguments(run: Run, stage: TrainingStage, work: Path, packed: bool) -> TrainingArguments:
-    names = [field.name for field in fields(Training)]
-    bf16 = run.bf16 and getattr(stage, "provider", None) != "inc"
-    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
-    return TrainingArguments(
-        output_dir=str(work),
-        **{name: getattr(stage, name) for name in names},
-        per_device_eval_batch_size=64,
-        group_by_length=not packed,
-        bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        seed=run.recipe.seed,
-        save_strategy="steps",
-        # Two, so that the older is still complete while the newer is being written.
-        save_total_limit=2,
-        logging_steps=100,
-        report_to=[],
-    )

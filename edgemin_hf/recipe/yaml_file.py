@@ -11,10 +11,14 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from edgemin_hf.recipe.schema import RawText, Recipe, RecipeError, Student, Task, Teacher
-from edgemin_hf.recipe.stages.methods import METHODS
-from edgemin_hf.recipe.stages.settings import SETTINGS, Pruning, Reconstruction
+from edgemin_hf.distillation.known import METHODS
+from edgemin_hf.recipe.order import check_order
+from edgemin_hf.recipe.schema import STRICT, Product, RawText, Recipe, RecipeError, Student, Teacher
+from edgemin_hf.recipe.stages.known import SETTINGS, STAGES, ParsedStage
+from edgemin_hf.recipe.stages.quantize import Pruning, Reconstruction
+from edgemin_hf.tasks.known import TASKS
 
 
 class _Loader(yaml.SafeLoader):
@@ -24,6 +28,22 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
+
+
+@dataclass(config=STRICT)
+class ParsedRecipe(Recipe):
+    """A recipe with all stages that there are."""
+
+    stages: list[ParsedStage]
+
+    def __post_init__(self) -> None:
+        given = {Product.RAW_TEXT: self.raw_text, Product.TASK: self.task}
+        check_order(self.stages, [product for product, part in given.items() if part is not None], STAGES)
+        makes_assistant = any(Product.ASSISTANT in stage.leaves for stage in self.stages)
+        if makes_assistant != (self.assistant is not None):
+            raise ValueError(
+                f"assistant: {self.assistant}; expected: a shape where there is a stage assistant, else none"
+            )
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
@@ -52,9 +72,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict
         _override(settings, override)
     try:
         # As JSON, where strict types still let a list be a tuple.
-        return TypeAdapter(Recipe).validate_json(json.dumps(settings)), settings
+        return TypeAdapter(ParsedRecipe).validate_json(json.dumps(settings)), settings
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_explain(error)}") from None
+        raise RecipeError(f"{path}: {_explain(error, settings)}") from None
     except TypeError as error:
         raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
 
@@ -68,7 +88,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
     for depth, parent in enumerate(parents):
         stages = settings.get("stages") if depth == 0 else None
         listed = stages if isinstance(stages, list) else []
-        stage = [item for item in listed if isinstance(item, dict) and item.get("stage") == parent]
+        stage = [s for s in listed if isinstance(s, dict) and (s.get("name") or s.get("stage")) == parent]
         target = stage[0] if stage else target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override}: {parent} has no settings of its own")
@@ -82,20 +102,21 @@ def _names(settings: type) -> str:
     return ", ".join(f.name for f in fields(settings) if f.init)
 
 
-_PARTS: dict[str, type] = {"teacher": Teacher, "task": Task, "student": Student, "assistant": Student}
-_PARTS |= {"raw_text": RawText}
+_PARTS: dict[str, type] = {"teacher": Teacher, "student": Student, "assistant": Student, "raw_text": RawText}
 _PARTS_OF_STAGES: dict[str, type] = {"pruning": Pruning, "reconstruction": Reconstruction}
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     """Turn the first of pydantic's findings into one line that names field, value and what is allowed."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe
+    if path[0] == "task" and len(path) > 1:
+        allowed = TASKS[path.pop(1)]  # the task's type, by which pydantic chose
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
-        allowed = SETTINGS[path[2]]
-        path = [path[2].partition(":")[0], *path[3:]]
+        allowed, stage = SETTINGS[path[2]], settings["stages"][int(path[1])]
+        path = [stage.get("name") or path[2].partition(":")[0], *path[3:]]
         allowed = next((kind for part, kind in _PARTS_OF_STAGES.items() if part in path[1:-1]), allowed)
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":
@@ -103,16 +124,18 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "unexpected_keyword_argument":
         return f"{name}: {value}; allowed: {_names(allowed)}"
     if first["type"] == "missing":
-        return f"{name}: missing; allowed: a value, it has no default"
+        return f"{name}: missing; expected: a value, it has no default"
     if first["type"].startswith("union_tag"):
-        return _explain_tag(name, first["ctx"].get("tag", "missing"))
+        return _explain_tag(name, str(first["ctx"].get("tag", "missing")))
     return f"{name}: {value}; allowed: {first['msg'].removeprefix('Input should be ')}"
 
 
 def _explain_tag(name: str, tag: str) -> str:
+    if name == "task":
+        return f"task.type: {tag}; allowed: {', '.join(TASKS)}"
     stage, _, method = tag.partition(":")
     if not name.startswith("stages"):
-        return f"{name}.method: {tag}; allowed: {', '.join(m for m in METHODS if m != 'distilbert')}"
+        return f"{name}.method: {tag}; allowed: {', '.join(m for m, c in METHODS.items() if c.teacher_head is None)}"
     stages = list(dict.fromkeys(known.partition(":")[0] for known in SETTINGS))
     if stage not in stages:
         return f"{name}.stage: {stage}; allowed: {', '.join(stages)}"

@@ -135,6 +135,6 @@ def test_settings_are_checked_against_the_models():
     with pytest.raises(ValueError, match="model: BertForSequenceClassification, which has no masked-LM head"):
         DistilBERTConfig().objective(Encoder(tiny()), Encoder(masked_lm()))
     with pytest.raises(ValueError, match="hidden_size: 24; allowed: 48"):
-        DistilBERTConfig().check(Shape(3, 24, 4, 64), Shape(6, 48, 4, 64))
+        DistilBERTConfig().check_shapes(Shape(3, 24, 4, 64), Shape(6, 48, 4, 64))
     with pytest.raises(ValueError, match="teacher_model: None"):
         DistilBERTConfig().objective(Encoder(masked_lm()), None)

@@ -94,7 +94,7 @@ def test_impossible_settings(settings, message):
 
 def test_settings_are_checked_against_the_models():
     with pytest.raises(ValueError, match="num_attention_heads: 2; allowed: 4, the teacher's"):
-        MiniLMConfig().check(Shape(3, 24, 2, 64), Shape(6, 48, 4, 64))
+        MiniLMConfig().check_shapes(Shape(3, 24, 2, 64), Shape(6, 48, 4, 64))
     with pytest.raises(ValueError, match="num_attention_heads: 2; allowed: 4"):
         MiniLMConfig().objective(Encoder(tiny(num_attention_heads=2)), Encoder(tiny()))
     with pytest.raises(ValueError, match="num_hidden_layers: 2, whose last layer sees 3 tokens"):

@@ -127,10 +127,10 @@ def test_objective_compares_the_projections_that_the_models_compute():
 
 def test_settings_are_checked_against_the_models():
     student, teacher = Shape(3, 24, 4, 64), Shape(6, 48, 4, 64)
-    MiniLMv2Config(teacher_layer=6, relation_heads=12).check(student, teacher)
+    MiniLMv2Config(teacher_layer=6, relation_heads=12).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="teacher_layer: 7; allowed: 1 to 6"):
-        MiniLMv2Config(teacher_layer=7, relation_heads=12).check(student, teacher)
+        MiniLMv2Config(teacher_layer=7, relation_heads=12).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="relation_heads: 48; allowed: a divisor of the student's width 24"):
-        MiniLMv2Config(relation_heads=48).check(student, teacher)
+        MiniLMv2Config(relation_heads=48).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="teacher_model"):
         MiniLMv2Config().objective(Encoder(tiny()), None)

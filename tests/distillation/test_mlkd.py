@@ -288,10 +288,10 @@ def test_impossible_settings(config, settings, message):
 
 def test_settings_are_checked_against_the_models():
     student, teacher = Shape(3, 24, 4, 64), Shape(6, 48, 4, 64)
-    MLKDConfig().check(student, teacher)
-    MLKDConfig(splits=5, attention_weight=0).check(student, teacher)
+    MLKDConfig().check_shapes(student, teacher)
+    MLKDConfig(splits=5, attention_weight=0).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="splits: 16; allowed: a divisor of the student's width 24"):
-        MLKDConfig(splits=16).check(student, teacher)
+        MLKDConfig(splits=16).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="splits: 3; allowed: a divisor of the teacher's width 32"):
         MLKDConfig().objective(Encoder(tiny(hidden_size=24, num_attention_heads=3)), Encoder(tiny()))
     for config in (MLKDConfig(), MLKDTaskConfig()):

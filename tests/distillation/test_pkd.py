@@ -138,7 +138,7 @@ def test_impossible_settings(settings, message):
 )
 def test_settings_are_checked_against_the_models(settings, student, message):
     with pytest.raises(ValueError, match=message):
-        PKDConfig(**settings).check(student, Shape(6, 48, 4, 64))
+        PKDConfig(**settings).check_shapes(student, Shape(6, 48, 4, 64))
 
 
 def test_the_objective_is_checked_too():

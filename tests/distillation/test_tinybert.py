@@ -333,13 +333,13 @@ def test_impossible_settings(settings, message):
 def test_settings_are_checked_against_the_models(tmp_path, tokenizer):
     student, teacher = Shape(2, 24, 2, 64), Shape(6, 48, 4, 64)
     with pytest.raises(ValueError, match="num_attention_heads: 2; allowed: 4, the teacher's, or attention_weight 0"):
-        TinyBERTConfig().check(student, teacher)
-    TinyBERTConfig(attention_weight=0, layers=(2, 6)).check(student, teacher)
+        TinyBERTConfig().check_shapes(student, teacher)
+    TinyBERTConfig(attention_weight=0, layers=(2, 6)).check_shapes(student, teacher)
     for layers in ((2,), (0, 6), (2, 7)):
         with pytest.raises(
             ValueError, match=r"layers: \[.*\]; allowed: 2 numbers, one a layer of the student, from 1 to 6"
         ):
-            TinyBERTConfig(attention_weight=0, layers=layers).check(student, teacher)
+            TinyBERTConfig(attention_weight=0, layers=layers).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="num_attention_heads: 2; allowed: 4"):
         TinyBERTConfig().objective(Encoder(tiny(num_attention_heads=2)), Encoder(tiny()))
     relative = BertModel(BertConfig(**{**tiny().config.to_dict(), "position_embedding_type": "relative_key"}))

@@ -10,9 +10,12 @@ from transformers import GPT2Config, PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.stages.distill import Distill
+from edgemin_hf.recipe.stages.known import SETTINGS
 from edgemin_hf.recipe.stages.methods import Also
-from edgemin_hf.recipe.stages.settings import SETTINGS, Distill, Reconstruction
+from edgemin_hf.recipe.stages.quantize import Reconstruction
 from edgemin_hf.recipe.yaml_file import load_recipe
+from edgemin_hf.tasks.known import TASKS
 
 WRONG = {
     "unknown key": (put("colour", "blue"), "colour: .*blue.*; allowed: name, output_dir, teacher"),
@@ -53,7 +56,8 @@ WRONG = {
     "no stage": (only(), "stages: none"),
     "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, assistant, distill"),
     "distil last": (only("quantize", "distill"), "stages: distill in place 2; allowed: before quantize"),
-    "export too early": (only("distill", "export"), "stages: export in place 2; allowed: after quantize"),
+    "nothing to export": (only("finetune", "export"), "stages: export needs a student; expected before it: distill or"),
+    "nothing to measure": (only("distill", "evaluate"), "stages: evaluate needs graphs; expected before it: export"),
     "quantize too early": (
         only("distill", "quantize", "task_distill"),
         "stages: task_distill in place 3; allowed: before quantize",
@@ -67,9 +71,9 @@ WRONG = {
         put("quantize.weights", "int4", "quantize.pruning", {"ffn_sparsity": 0.5, "schedule": "cubic"}),
         "quantize.schedule: cubic beside weights: int4, .*; allowed: one_shot",
     ),
-    "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: first"),
-    "twice": (only("distill", "distill"), "stages: distill twice"),
-    "no raw text": (drop("raw_text"), "raw_text: missing; allowed: files"),
+    "finetune last": (only("distill", "finetune"), "stages: finetune in place 2; allowed: before distill"),
+    "twice": (only("distill", "distill"), "stages: distill twice; expected: a name of its own"),
+    "no raw text": (drop("raw_text"), "raw_text: missing; expected: files"),
     "no folder": (put("teacher.model", "no such teacher"), "teacher.model: .*no such teacher"),
     "no family": (put("teacher.model", "gpt2"), "teacher.model: .*gpt2. is not supported; allowed: bert"),
     "no layers to prune": (
@@ -223,9 +227,9 @@ def test_every_setting_is_in_the_reference():
     reference = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
     from dataclasses import fields
 
-    from edgemin_hf.recipe.schema import RawText, Recipe, Student, Task, Teacher
+    from edgemin_hf.recipe.schema import RawText, Recipe, Student, Teacher
 
-    for kind in (Recipe, Teacher, Task, Student, RawText, Also, Reconstruction, *SETTINGS.values()):
+    for kind in (Recipe, Teacher, *TASKS.values(), Student, RawText, Also, Reconstruction, *SETTINGS.values()):
         for field in fields(kind):
             assert f"`{field.name}`" in reference, f"{kind.__name__}.{field.name}"
 

@@ -15,7 +15,7 @@ from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import calibrate, prepare_qat
 from edgemin_hf.recipe.search.precisions import precisions_for_size
-from edgemin_hf.recipe.stages.settings import Pruning, Quantize
+from edgemin_hf.recipe.stages.quantize import Pruning, Quantize
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
 
@@ -133,12 +133,11 @@ def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, caps
     target = float(error.partition("allowed: ")[2].split()[0]) + 0.018
     recipe = recipe_with(place, target)
 
-    def stop(*_args):
+    def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgemin_hf.recipe.stages.artefact.train_stage", stop)
-        patch.setattr("edgemin_hf.recipe.stages.artefact.TrainingStage", Quantize)
+        patch.setattr("edgemin_hf.recipe.stages.quantize.train", stop)
         assert main(["run", recipe, "--overwrite"]) == 130
         (kept,) = (place / "run" / "work" / "quantize").glob("*/precisions.json")
         first = json.loads(kept.read_text())["precisions"]

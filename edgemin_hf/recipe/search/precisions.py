@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -21,62 +21,61 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
 from edgemin_hf.quantization.precision import names_without_override
-from edgemin_hf.recipe.context import Run
-from edgemin_hf.recipe.schema import RecipeError
-from edgemin_hf.recipe.stages.settings import Quantize
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
 from edgemin_hf.utils.atomic_files import write_atomic
 
 
-def choose_precisions(run: Run, stage: Quantize, work: Path) -> tuple[Quantize, dict[str, Any]]:
+def choose_precisions(
+    context: Context, config: QuantizationConfig, student: Callable[[], PreTrainedModel], batch_size: int, work: Path
+) -> dict[str, Any]:
     """Measure on training rows what quantising each module costs, and choose precisions that meet the target.
 
     What was chosen before a kill is not chosen again.
 
     Args:
-        run: The recipe at work.
-        stage: The stage `quantize`, which has a `target_size_mb`.
+        context: The recipe at work.
+        config: The settings, which have a `target_size_mb`.
+        student: Loads the student.
+        batch_size: Rows of a pass.
         work: Folder for what was chosen.
 
     Returns:
-        The stage with the precisions, and what is worth remembering: "precisions", by the modules' names, and "notes".
+        What is worth remembering: "precisions", by the modules' names, and "notes".
 
     Raises:
-        RecipeError: If the target can't be met.
+        ValueError: If the target can't be met.
     """
     file = work / "precisions.json"
     with PartialState().main_process_first():
         if not file.is_file():
-            write_atomic(file, json.dumps(_choose(run, stage), indent=2))
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return stage.with_precisions(found["precisions"]), found
+            write_atomic(file, json.dumps(_choose(context, config, student(), batch_size), indent=2))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
-def _choose(run: Run, stage: Quantize) -> dict[str, Any]:
-    student, batches = run.student(stage), list(_batches(run, stage))
+def _choose(context: Context, config: QuantizationConfig, student: PreTrainedModel, batch_size: int) -> dict[str, Any]:
+    batches = list(_batches(context, config.calibration_examples, batch_size))
     student.to(PartialState().device)
-    inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, batch).items()} for batch in batches]
-    measured = quantization_sensitivity(student, inputs, inputs, stage).modules
-    free = names_without_override(student, stage)
+    inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, b).items()} for b in batches]
+    measured = quantization_sensitivity(student, inputs, inputs, config).modules
+    free = names_without_override(student, config)
     candidates = [row for row in measured if row.name in free]
-    try:
-        precisions, size = precisions_for_size(student, stage, candidates, run.output)
-    except ValueError as error:
-        raise RecipeError(f"quantize.{error}") from None
+    precisions, size = precisions_for_size(student, config, candidates, context.output)
     chosen = [row for row in candidates if precisions[row.name] == row.precision]
     share = f"{sum(row.precision == 'int4' for row in chosen)} of {len(chosen)} modules in INT4"
     note = f"{share}, for a graph of {size / 1e6:.2f} MB and a summed loss of {sum(row.loss for row in chosen):.1e}"
     return {"precisions": precisions, "notes": [note]}
 
 
-def _batches(run: Run, stage: Quantize) -> Iterator[dict[str, Tensor]]:
+def _batches(context: Context, count: int, size: int) -> Iterator[dict[str, Tensor]]:
     """Yield the rows that are measured, drawn by the recipe's seed, in batches of like length."""
-    rows = run.student_data[0].shuffle(seed=run.recipe.seed)
-    rows = rows.select(range(min(stage.calibration_examples, len(rows))))
-    columns = [name for name in rows.column_names if name in run.tokenizer.model_input_names]
+    rows = context.student_data[0].shuffle(seed=context.recipe.seed)
+    rows = rows.select(range(min(count, len(rows))))
+    columns = [name for name in rows.column_names if name in context.tokenizer.model_input_names]
     examples = sorted(rows.select_columns(columns), key=lambda row: len(row["input_ids"]))
-    collate, size = DataCollatorWithPadding(run.tokenizer), stage.per_device_train_batch_size
+    collate = DataCollatorWithPadding(context.tokenizer)
     for start in range(0, len(examples), size):
         yield collate(examples[start : start + size])
 

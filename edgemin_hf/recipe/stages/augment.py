@@ -4,53 +4,102 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer
+from pydantic.dataclasses import dataclass
+from transformers import AutoConfig, AutoTokenizer
 
-from edgemin_hf.data.augmentation import augment_texts
+from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.recipe.context import AUGMENTED_ROWS, Run
-from edgemin_hf.recipe.schema import model_name
-from edgemin_hf.recipe.stages.settings import Augment
+from edgemin_hf.modeling.families import shape_of
+from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
+from edgemin_hf.recipe.estimate import Estimate, flops_per_token
+from edgemin_hf.recipe.fingerprint import content, model_inputs
+from edgemin_hf.recipe.schema import STRICT, Product, model_name
+from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.stages.training import has_masked_lm_head
 from edgemin_hf.utils.atomic_files import write_atomic
 
 _TEXTS_A_PART = 512
 
 
-def augment(run: Run, stage: Augment, folder: Path, work: Path) -> dict[str, Any]:
-    """Write the training rows and their copies as one table; the parts that a killed run had finished stay.
+@dataclass(config=STRICT)
+class Augment(WritingStage):
+    """Add copies of the training rows in which words are replaced, for all stages that train the student on the task.
 
-    Args:
-        run: The recipe at work.
-        stage: The settings of the augmentation.
-        folder: Where the table is to stand.
-        work: Where the finished parts are kept meanwhile.
-
-    Returns:
-        The number of rows, as a note.
+    See `AugmentationConfig`, whose seed is the recipe's. Without `model` the teacher predicts the words, as the recipe
+    names it.
     """
-    checkpoint = run.base_folder
-    if stage.model is not None:
-        checkpoint = resolve_checkpoint(model_name(stage.model, run.root)).path
-    tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), load_masked_lm(checkpoint).to(PartialState().device)
-    table = run.task.train_table(run.root, run.recipe.seed)
-    vectors = None if stage.vectors is None else str(run.root / stage.vectors)
-    tables = [table]
-    for column in run.task.text_columns:
-        copies = list[tuple[int, str]]()
-        for part, start in enumerate(range(0, len(table), _TEXTS_A_PART)):
+
+    stage: Literal["augment"] = "augment"
+    copies: int = 20
+    probability: float = 0.4
+    candidates: int = 15
+    model: str | None = None
+    vectors: str | None = None
+    leaves: ClassVar[tuple[Product, ...]] = (Product.ROWS,)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.ROWS, Product.TASK_STUDENT)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.augmentation(seed=0, vectors=self.vectors)
+
+    def augmentation(self, seed: int, vectors: str | None) -> AugmentationConfig:
+        """Return the settings of the augmentation alone."""
+        return AugmentationConfig(self.copies, self.probability, self.candidates, self.model, vectors, seed)
+
+    def check(self, context: Context) -> None:
+        """Check that its model predicts words, and that its word vectors are there."""
+        model = self.model or context.recipe.teacher.model
+        found = resolve_checkpoint(model_name(model, context.root), weights=False)
+        config = AutoConfig.from_pretrained(found.path)
+        if not has_masked_lm_head(config):
+            raise ValueError(
+                f"model: {model}, a {', '.join(config.architectures or ['model'])}; "
+                "allowed: a ...ForMaskedLM, which predicts words"
+            )
+        if self.vectors is not None and not (context.root / self.vectors).is_file():
+            raise ValueError(f"vectors: {self.vectors}, which is no file; allowed: a text file of word vectors")
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Return the model and the vectors that tell the words."""
+        vectors = None if self.vectors is None else content(context.root / self.vectors)
+        return {"words": model_inputs(context, self.model or context.recipe.teacher.model), "vectors": vectors}
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what it will cost: each token is masked alone, and all of its text read for it."""
+        rows, tokens = context.estimator.task_text
+        return context.estimator.passes(rows * tokens**2 * flops_per_token(shape_of(context.shapes.teacher)))
+
+    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Write the training rows and their copies as one table; the parts that a killed run had finished stay."""
+        table = context.task.train_table(context.root, context.recipe.seed)
+        tables = [table]
+        for column in context.task.text_columns:
+            copies = self._copies(context, table[column], column, work)
+            rows, texts = [row for row, _ in copies], [text for _, text in copies]
+            tables.append(table.select(rows).remove_columns(column).add_column(column, texts).cast(table.features))
+        augmented: Dataset = concatenate_datasets(tables)
+        augmented.to_parquet(folder / AUGMENTED_ROWS)
+        return {"notes": [f"{len(table):,} rows became {len(augmented):,}"]}
+
+    def _copies(self, context: Context, texts: list[str], column: str, work: Path) -> list[tuple[int, str]]:
+        """Return the copies of a column's texts, each with the number of its row."""
+        checkpoint = context.base_folder
+        if self.model is not None:
+            checkpoint = resolve_checkpoint(model_name(self.model, context.root)).path
+        tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), load_masked_lm(checkpoint)
+        model.to(PartialState().device)
+        vectors = None if self.vectors is None else str(context.root / self.vectors)
+        copies: list[tuple[int, str]] = []
+        for part, start in enumerate(range(0, len(texts), _TEXTS_A_PART)):
             file = work / f"{column}-{part}.json"
             if not file.is_file():
-                settings = stage.settings(run.recipe.seed + part, vectors)
-                texts = table[column][start : start + _TEXTS_A_PART]
-                write_atomic(file, json.dumps(augment_texts(texts, tokenizer, model, settings)))
+                settings = self.augmentation(context.recipe.seed + part, vectors)
+                found = augment_texts(texts[start : start + _TEXTS_A_PART], tokenizer, model, settings)
+                write_atomic(file, json.dumps(found))
             copies += [(start + row, text) for row, text in json.loads(file.read_text(encoding="utf-8"))]
-        rows, texts = [row for row, _ in copies], [text for _, text in copies]
-        tables.append(table.select(rows).remove_columns(column).add_column(column, texts).cast(table.features))
-    augmented: Dataset = concatenate_datasets(tables)
-    augmented.to_parquet(folder / AUGMENTED_ROWS)
-    return {"notes": [f"{len(table):,} rows became {len(augmented):,}"]}
+        return copies

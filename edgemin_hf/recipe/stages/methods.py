@@ -7,20 +7,15 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.distillation.distilbert import DistilBERTConfig
-from edgemin_hf.distillation.minilm import MiniLMConfig
+from edgemin_hf.distillation.base import Method
+from edgemin_hf.distillation.known import METHODS
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
-from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
-from edgemin_hf.distillation.pkd import PKDConfig
-from edgemin_hf.distillation.tinybert import TinyBERTConfig
 from edgemin_hf.modeling.families import Shape
-
-STRICT = ConfigDict(extra="forbid", strict=True)
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from edgemin_hf.recipe.schema import STRICT, Count, Positive
+from edgemin_hf.recipe.train import check_rest
 
 
 @dataclass(config=STRICT)
@@ -38,14 +33,14 @@ class LayerSearch(MiniLMv2Config):
     search_layers: list[int] | None = None
     search_steps: Count = 100
 
-    def check(self, student: Shape, teacher: Shape) -> None:
+    def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check these settings, and every layer to try, against two models' shapes."""
         if self.teacher_layer != "search":
-            super().check(student, teacher)
+            super().check_shapes(student, teacher)
             return
         for layer in self.layers_to_try(teacher.num_hidden_layers):
             try:
-                self.at(layer).check(student, teacher)
+                self.at(layer).check_shapes(student, teacher)
             except ValueError as error:
                 raise ValueError(str(error).replace("teacher_layer", "search_layers")) from None
 
@@ -58,16 +53,8 @@ class LayerSearch(MiniLMv2Config):
         return replace(self, teacher_layer=layer)
 
 
-METHODS: dict[str, type] = {
-    "minilm": MiniLMConfig,
-    "minilmv2": MiniLMv2Config,
-    "distilbert": DistilBERTConfig,
-    "tinybert": TinyBERTConfig,
-    "pkd": PKDConfig,
-    "mlkd": MLKDConfig,
-    "mlkd_task": MLKDTaskConfig,
-}
-"""Names of the distillation methods, and their settings."""
+SETTINGS_OF_METHODS: dict[str, type] = METHODS | {LayerSearch.method: LayerSearch}
+"""The settings of each method in a recipe's stage."""
 
 
 @dataclass(config=STRICT)
@@ -84,23 +71,17 @@ class Also:
         check_rest(Also, self)
 
 
-def check_rest(part: type, settings: object) -> None:
-    """Run the next check after `part`: dataclasses call one `__post_init__`, settings are made of several."""
-    check = getattr(super(part, settings), "__post_init__", None)
-    if check is not None:
-        check()
-
-
-def with_method(base: type, name: str, config: type, **also_named: str) -> Any:
+def with_method(base: type, config: type[Method], **also_named: str) -> Any:
     """Build the settings of `base` with those of one method among them."""
-    literals = {"method": name, **also_named}
+    literals = {"method": config.method, **also_named}
     body: dict[str, Any] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
     body |= {"__module__": __name__, "__doc__": base.__doc__}
-    return dataclass(config=STRICT)(type(f"{base.__name__}_{name}", (base, config), body))
+    return dataclass(config=STRICT)(type(f"{base.__name__}_{config.method}", (base, config), body))
 
 
 if TYPE_CHECKING:
     ParsedAlso = Also
 else:
-    _ALSO = [with_method(Also, name, config) for name, config in METHODS.items() if name != "distilbert"]
+    # A masked-LM head can't stand beside another.
+    _ALSO = [with_method(Also, config) for config in METHODS.values() if config.teacher_head is None]
     ParsedAlso = Annotated[reduce(or_, _ALSO), Field(discriminator="method")]

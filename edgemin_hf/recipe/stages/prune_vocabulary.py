@@ -3,46 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.pruning.vocabulary import prune_vocabulary
-from edgemin_hf.recipe.context import Run
-from edgemin_hf.recipe.schema import RecipeError
-from edgemin_hf.recipe.stages.settings import PruneVocabulary
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
+from edgemin_hf.recipe.stages.base import WritingStage
 
 
-def cut_student_vocabulary(run: Run, stage: PruneVocabulary, folder: Path) -> dict[str, Any]:
-    """Cut the student to the tokens of the task's training texts, and of further files.
+@dataclass(config=STRICT)
+class PruneVocabulary(WritingStage):
+    """Cut the student's vocabulary to the tokens of the task's training texts, after all training.
 
-    Args:
-        run: The recipe at work.
-        stage: The stage's settings.
-        folder: Where student and tokenizer are to stand.
+    See `prune_vocabulary`. The student then has a tokenizer of its own.
 
-    Returns:
-        The numbers of tokens before and after, as a note.
-
-    Raises:
-        RecipeError: If the tokenizer is of a kind that can't be cut, or no token is used often enough.
+    Attributes:
+        files: Further texts whose tokens stay (.txt, .jsonl, .parquet, also .zst), relative to the recipe.
+        text_column: The column of a table that holds the text.
+        min_count: How often a token must occur to stay.
     """
-    student = run.student(stage)
-    before = student.config.vocab_size
-    try:
-        tokenizer = prune_vocabulary(student, run.tokenizer, tqdm(_texts(run, stage), desc="Texts", unit=" texts"),
-                                     min_count=stage.min_count)  # fmt: skip
-    except ValueError as error:
-        raise RecipeError(f"{stage.stage}.{error}") from error
-    student.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return {"notes": [f"{before:,} tokens became {student.config.vocab_size:,}"]}
 
+    stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    files: list[str] = field(default_factory=list)
+    text_column: str = "text"
+    min_count: Count = 1
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.STUDENT)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.VOCABULARY)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.VOCABULARY, Product.GRAPHS)
+    minutes: ClassVar[float] = 0.2
 
-def _texts(run: Run, stage: PruneVocabulary) -> Iterator[str]:
-    table = run.task.train_table(run.root, run.recipe.seed)
-    files = TextFiles([run.root / file for file in stage.files], stage.text_column)
-    return chain(*(table[column] for column in run.task.text_columns), (piece.text for piece in files.pieces()))
+    def check(self, context: Context) -> None:
+        """Check that the further texts can be read."""
+        self._texts(context).check()
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Return the further texts, by their content."""
+        return {"files": self._texts(context).fingerprint()}
+
+    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Write student and tokenizer.
+
+        Raises:
+            RecipeError: If the tokenizer is of a kind that can't be cut, or no token is used often enough.
+        """
+        student = context.student(self)
+        assert student is not None  # noqa: S101 - the order of the stages is checked
+        before = student.config.vocab_size
+        texts = tqdm(self._all_texts(context), desc="Texts", unit=" texts")
+        try:
+            tokenizer = prune_vocabulary(student, context.tokenizer, texts, min_count=self.min_count)
+        except ValueError as error:
+            raise RecipeError(f"{self.name}.{error}") from error
+        student.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return {"notes": [f"{before:,} tokens became {student.config.vocab_size:,}"]}
+
+    def _texts(self, context: Context) -> TextFiles:
+        return TextFiles([context.root / file for file in self.files], self.text_column)
+
+    def _all_texts(self, context: Context) -> Iterator[str]:
+        table = context.task.train_table(context.root, context.recipe.seed)
+        own = (table[column] for column in context.task.text_columns)
+        return chain(*own, (piece.text for piece in self._texts(context).pieces()))

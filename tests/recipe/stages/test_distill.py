@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 
 from edgemin_hf import DistillationTrainer
 from edgemin_hf.cli import main
-from edgemin_hf.recipe.stages.methods import METHODS
-from edgemin_hf.recipe.stages.settings import SETTINGS
+from edgemin_hf.distillation.known import METHODS
+from edgemin_hf.recipe.stages.known import SETTINGS
 
 TASK = {"train_file": "train.tsv", "test_file": "test.tsv", "max_length": 24}
 SHORT = {"max_steps": 4, "per_device_train_batch_size": 8}
@@ -194,14 +194,14 @@ WRONG = {
     "no head": (
         [one_method("distilbert")], {"teacher": {"model": "teacher"}}, "distill.method: distilbert with a BertForSeq",
     ),
-    "no task": ([{"stage": "task_distill"}], {}, "task: missing; allowed: files and columns, since stage task_distill"),
-    "no text": ([one_method("minilm")], {"raw_text": None}, "raw_text: missing; allowed: files or dataset"),
+    "no task": ([{"stage": "task_distill"}], {}, "task: missing; expected: files and columns, since stage task_distill"),
+    "no text": ([one_method("minilm")], {"raw_text": None}, "raw_text: missing; expected: files or dataset"),
     "two texts": ([one_method("minilm")], {"raw_text": {"files": ["raw.txt"], "dataset": "a/b"}}, "raw_text.files: "),
     "no packing": (
         [one_method("minilm")], {"raw_text": {"dataset": "a/b", "pack": False}}, "raw_text.pack: false beside dataset",
     ),
     "no such text": ([one_method("minilm")], {"raw_text": {"files": ["no.txt"]}}, "raw_text.files: .*no.txt"),
-    "no assistant": ([{**one_method("minilm"), "stage": "assistant"}, one_method("pkd")], {}, "assistant: None; allow"),
+    "no assistant": ([{**one_method("minilm"), "stage": "assistant"}, one_method("pkd")], {}, "assistant: None; expec"),
     "assistant alone": (
         [{**one_method("minilm"), "stage": "assistant"}], {"assistant": {}}, "stages: assistant without distill",
     ),

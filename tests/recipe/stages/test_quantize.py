@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from edgemin_hf.cli import main
 from edgemin_hf.quantization.integer import quantized_weights
-from edgemin_hf.recipe import train as training
-from edgemin_hf.recipe.context import Run
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.stages import quantize as training
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.training.trainer import DistillationTrainer
 
@@ -61,7 +61,7 @@ def test_without_steps_the_student_is_calibrated_and_nothing_is_trained(place, w
     assert len(lows) == (20 if weights == "int8" else 0)
     assert all(low < 0 for low in lows)
     recipe, settings = load_recipe(path)
-    student = Run(recipe, settings, place, place / "run").trained(recipe.stages[0])
+    student = Context(recipe, settings, place, place / "run").trained(recipe.stages[0])
     assert quantized_weights(student) == weights
     graph = {"int8": "model_quantized.onnx", "int4": "model_q4.onnx"}[weights]
     assert (place / "run/export/student/onnx" / graph).is_file()

@@ -1,0 +1,63 @@
+"""The shapes of a recipe's models: their configurations, before any weights are loaded."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from transformers import AutoConfig, PretrainedConfig
+
+from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
+from edgemin_hf.modeling.families import family_of
+from edgemin_hf.modeling.student import student_config
+from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape
+
+
+class Shapes:
+    """The configurations of teacher, assistant and student; what can't be raises ValueError, with its field.
+
+    Args:
+        recipe: The recipe.
+        root: The folder that its paths are relative to.
+    """
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        self._recipe, self._root = recipe, root
+
+    @cached_property
+    def teacher(self) -> PretrainedConfig:
+        """The teacher's, as the recipe names it."""
+        name, given = model_name(self._recipe.teacher.model, self._root), self._recipe.teacher.model
+        try:
+            if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(self._recipe.output_dir).absolute()):
+                raise ValueError(f"{given}, which lies in output_dir; allowed: a folder outside, or a Hub id")
+            return load_config(name)
+        except ValueError as error:
+            raise ValueError(f"teacher.model: {error}") from None
+
+    @cached_property
+    def assistant(self) -> PretrainedConfig | None:
+        """The assistant's; None where the recipe has none."""
+        shape = self._recipe.assistant
+        return None if shape is None else self._config(shape, self.teacher, "assistant")
+
+    @cached_property
+    def student(self) -> PretrainedConfig:
+        """The student's, as it is made."""
+        return self._config(self._recipe.student, self.assistant or self.teacher, "student")
+
+    def _config(self, shape: Student, teacher: PretrainedConfig, name: str) -> PretrainedConfig:
+        try:
+            if shape.checkpoint is None:
+                return student_config(teacher, **student_shape(shape))
+            found = resolve_checkpoint(model_name(shape.checkpoint, self._root), weights=False)
+            config = AutoConfig.from_pretrained(found.path)
+            family_of(config)
+            if config.vocab_size != teacher.vocab_size:
+                raise ValueError(
+                    f"checkpoint: {shape.checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
+                    f"allowed: one with the teacher's, of {teacher.vocab_size}"
+                )
+            return config
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None

@@ -1,0 +1,196 @@
+"""The stage `distill`: stage 1, task-agnostic distillation on raw text; and what other such stages share."""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+from transformers import AutoModelForMaskedLM, PreTrainedModel, default_data_collator
+from transformers.trainer_utils import SaveStrategy
+
+from edgemin_hf.data.masked_lm import load_masked_lm
+from edgemin_hf.distillation.base import DistillationConfig, Method
+from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.modeling.families import shape_of
+from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.fingerprint import raw_text_inputs
+from edgemin_hf.recipe.schema import STRICT, Product, Student
+from edgemin_hf.recipe.search.teacher_layer import search_teacher_layer
+from edgemin_hf.recipe.stages.base import student_before
+from edgemin_hf.recipe.stages.methods import LayerSearch, ParsedAlso
+from edgemin_hf.recipe.stages.task_distill import TaskDistill
+from edgemin_hf.recipe.stages.training import TrainingStage, check_methods, weighted
+from edgemin_hf.recipe.train import Parts, train
+
+
+@dataclass(config=STRICT)
+class InnerDistillation(TrainingStage, Method):
+    """Distillation of inner layers, by one of `METHODS`, whose settings are this stage's too.
+
+    Attributes:
+        also: Further methods.
+    """
+
+    also: list[ParsedAlso] = field(default_factory=list)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
+
+    def metric(self, context: Context) -> str:
+        """Return what validation measures: the loss, since no labels are read."""
+        return "loss"
+
+    def head(self, context: Context) -> AutoClass:
+        """Return the class of models that teacher and student are."""
+        masked_lm: AutoClass = AutoModelForMaskedLM
+        return masked_lm if self.teacher_head == "masked_lm" else context.head
+
+    def methods(self) -> list[DistillationConfig]:
+        """Return what it trains for: its own method, and the others with their weights."""
+        return [self, *weighted(self.also)]
+
+    def shape(self, context: Context) -> Student:
+        """Return the shape of the student, where no stage before left one."""
+        return context.recipe.student
+
+    def teacher(self, context: Context) -> PreTrainedModel:
+        """Load the teacher: the fine-tuned one, or the recipe's own, which alone has a masked-LM head."""
+        if self.head(context) is AutoModelForMaskedLM:
+            return load_masked_lm(context.base_folder)
+        return context.load(context.teacher_folder, self.head(context))
+
+    def student(self, context: Context) -> PreTrainedModel:
+        """Load what the stages before left of the student, or make it from its teacher."""
+        head = self.head(context)
+        student = context.student(self, head)
+        return student or context.new_student(self.shape(context), self.teacher(context), head)
+
+    def rows(self, context: Context) -> tuple[Any, Any]:
+        """Return training and validation examples."""
+        return context.raw_text
+
+    def packed(self, context: Context) -> bool:
+        """Return whether all examples have one length."""
+        return context.packs
+
+    def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
+        """Return what its trainer is made of. See `TrainingStage.parts`."""
+        model, teacher = model or self.student(context), self.teacher(context)
+        train_rows, validation = self.rows(context)
+        packed = self.packed(context)
+        parts = Parts(model, self.methods(), train_rows, validation, teacher, packed=packed)
+        collation = self.collation(context.tokenizer, context.recipe.seed)
+        if collation is not None:
+            parts.collator, parts.callbacks = collation
+        elif packed:
+            parts.collator = default_data_collator
+        return parts
+
+    def check(self, context: Context) -> None:
+        """Check that the methods can compare the two models."""
+        if self.searches:
+            raise ValueError("teacher_layer: search; allowed: a number; search in the stage distill beside a task")
+        student, teacher = self.compared(context)
+        check_methods([self, *self.also], student, teacher)
+
+    def compared(self, context: Context) -> tuple[Any, Any]:
+        """Return the configurations of student and teacher."""
+        return context.shapes.student, context.shapes.teacher
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what the training will cost here."""
+        return context.estimator.training(self, self.work(context))
+
+    def work(self, context: Context) -> Work:
+        """Return what the training runs: the teacher no further than it is read."""
+        read = self.teacher_layer if isinstance(self, MiniLMv2Config) else None
+        return Work(
+            student_before(self, context),
+            context.estimator.raw_text,
+            context.shapes.teacher,
+            teacher_layers=read if isinstance(read, int) else None,
+        )
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Return the raw text, by its content."""
+        return raw_text_inputs(context)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the teacher's layer is to be searched for."""
+        return isinstance(self, LayerSearch) and self.teacher_layer == "search"
+
+
+@dataclass(config=STRICT)
+class Distill(InnerDistillation):
+    """Stage 1: task-agnostic distillation of the student on raw text, by one of `METHODS`.
+
+    Attributes:
+        also: Further methods.
+    """
+
+    stage: Literal["distill"] = "distill"
+    needs: ClassVar[tuple[Product, ...]] = (Product.RAW_TEXT,)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT,)
+
+    def teacher(self, context: Context) -> PreTrainedModel:
+        """Load the teacher: the assistant where there is one. See `InnerDistillation.teacher`."""
+        if context.maker(Product.ASSISTANT) is None:
+            return super().teacher(context)
+        return context.load(context.folder_with(Product.ASSISTANT), self.head(context))
+
+    def compared(self, context: Context) -> tuple[Any, Any]:
+        """Return the configurations of student and teacher, or assistant."""
+        return context.shapes.student, context.shapes.assistant or context.shapes.teacher
+
+    def check(self, context: Context) -> None:
+        """Check that the methods can compare the two models; a search needs a task."""
+        if self.searches and context.recipe.task is not None:
+            check_methods([self, *self.also], *self.compared(context))
+        else:
+            super().check(context)
+
+    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Train, after a search for the teacher's layer where that is asked for. See `Stage.run`."""
+        search: Any = self
+        if not self.searches:
+            return super().run(context, folder, work)
+        depth = shape_of(self.teacher(context).config).num_hidden_layers
+        best, found = search_teacher_layer(
+            context, search.layers_to_try(depth), lambda layer, place: self._tried(context, layer, place), work
+        )
+        stage: Distill = search.at(best)
+        return {**train(stage, stage.trainer(context, work), folder, stage.metric(context)), **found}
+
+    def _tried(self, context: Context, layer: int, work: Path) -> float:
+        """Return the task's metric of a student that learned from a layer, and then the task, for a few steps each."""
+        search: Any = self
+        steps = search.search_steps
+        student = _short(context, replace(search.at(layer), max_steps=steps), work)
+        known = next((stage for stage in context.recipe.stages if isinstance(stage, TaskDistill)), TaskDistill())
+        task = replace(known, max_steps=steps)
+        trainer = task.trainer(context, work, student)
+        trainer.args.save_strategy = SaveStrategy.NO
+        trainer.train()
+        trainer_metrics: dict[str, float] = trainer.evaluate()
+        return trainer_metrics[f"eval_{context.task.metric}"]
+
+    def work(self, context: Context) -> Work:
+        """Return what the training runs, the tries of a search among it. See `InnerDistillation.work`."""
+        found = replace(super().work(context), compared=self.compared(context)[1])
+        if not self.searches:
+            return found
+        search: Any = self
+        tried = search.layers_to_try(shape_of(found.compared).num_hidden_layers)
+        return replace(found, more_steps=2 * search.search_steps * len(tried))
+
+
+def _short(context: Context, stage: Distill, work: Path) -> PreTrainedModel:
+    trainer = stage.trainer(context, work)
+    trainer.args.save_strategy = SaveStrategy.NO
+    trainer.train()
+    trainer.evaluate()
+    model: PreTrainedModel = trainer.model
+    return model

@@ -1,0 +1,41 @@
+"""The stage `distill_on_task`: distillation of inner layers on the task's training texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Work
+from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.stages.distill import InnerDistillation
+
+
+@dataclass(config=STRICT)
+class DistillOnTask(InnerDistillation):
+    """Distillation of inner layers on the task's training texts, without their labels' loss.
+
+    Attributes:
+        also: Further methods.
+    """
+
+    stage: Literal["distill_on_task"] = "distill_on_task"
+    leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT)
+
+    def rows(self, context: Context) -> tuple[Any, Any]:
+        """Return the rows that a student learns the task from."""
+        return context.student_data
+
+    def packed(self, context: Context) -> bool:
+        """Return whether all examples have one length: never."""
+        return False
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Return nothing: it reads no raw text."""
+        return {}
+
+    def work(self, context: Context) -> Work:
+        """Return what the training runs, on the task's texts. See `InnerDistillation.work`."""
+        return replace(super().work(context), text=context.estimator.task_text)

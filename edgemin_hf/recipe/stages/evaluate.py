@@ -1,0 +1,73 @@
+"""The stage `evaluate`: the task's metric on the test set, of every file that can run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from datasets import Dataset
+from pydantic.dataclasses import dataclass
+from safetensors.numpy import save_file
+
+from edgemin_hf.benchmark.measure import Row, files_of, in_openvino, load_runner, predict
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.fingerprint import content
+from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.stages.base import WritingStage
+
+
+@dataclass(config=STRICT)
+class Evaluate(WritingStage):
+    """Measure the task's metric on the test set; the only stage that opens it."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.GRAPHS)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
+    minutes: ClassVar[float] = 0.7
+
+    def inputs(self, context: Context) -> dict[str, Any]:
+        """Return the test set, and whether its rows run in OpenVINO too."""
+        test = context.task.test_file
+        openvino = {"openvino": True} if wants_openvino(context) else {}
+        return {"test_file": [test, content(context.root / test)], **openvino}
+
+    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Write predictions, what they are worth, and the inputs that they were made from."""
+        task, tokenizers = context.task, {"teacher": context.tokenizer, "student": context.student_tokenizer}
+        tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
+        labels = np.array(tests["teacher"]["labels"])
+        inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
+        arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
+        predictions: dict[str, np.ndarray] = {}
+        for row, file in measured_files(context).items():
+            runner = load_runner(row, file, context.threads)
+            logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
+            predictions["_".join(row)] = task.predictions(logits)
+        results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        save_file(predictions, folder / "predictions.safetensors")
+        for model, dataset in inputs.items():
+            dataset.save_to_disk(folder / "inputs" / model)
+        return {"notes": [f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items()]}
+
+
+def measured_files(context: Context) -> Mapping[Row, Path]:
+    """Return the file of each row that is measured: the teacher's and the student's, in each runtime."""
+    export = context.folder_with(Product.GRAPHS)
+    teacher = files_of("teacher", Path(context.teacher_folder), export / "teacher")
+    files = teacher | files_of("student", export / "student", export / "student")
+    return files | in_openvino(files) if wants_openvino(context) else files
+
+
+def wants_openvino(context: Context) -> bool:
+    """Return whether the graphs are measured in OpenVINO too, as the stage `benchmark` says."""
+    return any(stage.settings().get("openvino") for stage in context.recipe.stages)
+
+
+def arrays_of(inputs: Dataset) -> list[dict[str, np.ndarray]]:
+    """Return the rows of tokenised texts as inputs of a runner, int64 (1, length) each."""
+    return [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]

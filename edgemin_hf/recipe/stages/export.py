@@ -1,0 +1,52 @@
+"""The stage `export`: student and teacher as ONNX graphs, checked against PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from edgemin_hf.export.onnx import QUANTIZED_GRAPHS, check_exportable, export_baseline, export_onnx
+from edgemin_hf.neural_compressor.guest import merge_inc_configs
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.schema import STRICT, Count, Product
+from edgemin_hf.recipe.stages.base import WritingStage
+
+
+@dataclass(config=STRICT)
+class Export(WritingStage):
+    """Export student and teacher to ONNX, and check the graphs against PyTorch on validation texts.
+
+    Attributes:
+        fidelity_texts: Number of those texts.
+    """
+
+    stage: Literal["export"] = "export"
+    fidelity_texts: Count = 256
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.STUDENT)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.GRAPHS,)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.GRAPHS,)
+    minutes: ClassVar[float] = 0.5
+
+    def check(self, context: Context) -> None:
+        """Check that the exporter knows the student's family."""
+        check_exportable(context.shapes.student)
+
+    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Write the folders `student` and `teacher`."""
+        student = context.student(self)
+        assert student is not None  # noqa: S101 - the order of the stages is checked
+        texts = context.task.texts(context.root, self.fidelity_texts, context.recipe.seed)
+        made = export_onnx(student, context.student_tokenizer, folder / "student", texts=texts)
+        trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
+        merge_inc_configs(trained, folder / "student")
+        export_baseline(context.teacher_folder, folder / "teacher", task=context.task.onnx_task)
+        checks = {name: check for name in ("fp32", *QUANTIZED_GRAPHS) if (check := getattr(made, name)) is not None}
+        notes = [
+            f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"
+            for name, check in checks.items()
+            if name != "fp32" or len(checks) == 1
+        ]
+        return {"notes": notes, "fidelity": {name: asdict(check) for name, check in checks.items()}}

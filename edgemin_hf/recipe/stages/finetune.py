@@ -1,0 +1,40 @@
+"""The stage `finetune`: the teacher learns the task."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+from transformers import PreTrainedModel, set_seed
+
+from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.stages.training import TrainingStage
+from edgemin_hf.recipe.train import Parts
+
+
+@dataclass(config=STRICT)
+class Finetune(TrainingStage):
+    """Fine-tune the teacher on the task; without this stage it is used as it is."""
+
+    stage: Literal["finetune"] = "finetune"
+    own_folder: ClassVar[str] = "teacher"
+    leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.TEACHER, Product.ROWS, Product.ASSISTANT, Product.STUDENT)
+
+    def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
+        """Return what its trainer is made of: hard labels alone, and no teacher."""
+        train, validation = context.data
+        set_seed(context.recipe.seed)
+        # A head that the checkpoint brings for other labels is replaced.
+        model = context.head.from_pretrained(
+            context.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **context.labels
+        )
+        labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+        return Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what the training will cost here."""
+        return context.estimator.training(self, Work(context.shapes.teacher, context.estimator.task_text))

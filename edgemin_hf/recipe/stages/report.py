@@ -1,0 +1,138 @@
+"""The stage `report`: the artefact, with its model, graphs, card, report and benchmark."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic.dataclasses import dataclass
+from safetensors.numpy import load_file
+from transformers import AutoConfig
+
+from edgemin_hf.export.graph import bytes_by_component
+from edgemin_hf.modeling.pruned_shape import reloads_plainly
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
+from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.stages.benchmark import benchmark_summary
+from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.report import figures
+from edgemin_hf.report.card import render_card
+from edgemin_hf.report.page import render_report
+from edgemin_hf.tasks.metrics import METRICS
+
+
+@dataclass(config=STRICT)
+class Report(WritingStage):
+    """Write the artefact: model, graphs, card, report, benchmark.
+
+    Attributes:
+        title: Name of the model in card and report.
+        language: Language code for the card.
+        license: Licence of the student's weights, a Hub identifier such as apache-2.0.
+        datasets: Hub ids of the datasets that it was made from.
+        attribution: A sentence on whose work the data and the teacher are, and under which terms.
+        test_set: What the task's metric is measured on, in words.
+        repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
+    """
+
+    stage: Literal["report"] = "report"
+    title: str = "Edge model"
+    language: str = "en"
+    license: str = "apache-2.0"
+    datasets: list[str] = field(default_factory=list)
+    attribution: str = ""
+    test_set: str = "the test set"
+    repo_id: str = ""
+    own_folder: ClassVar[str] = "artefact"
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.BENCHMARK)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
+
+    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Write the artefact."""
+        shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
+        shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
+        benchmark = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+        recipe_yaml = yaml.safe_dump(dict(context.settings), sort_keys=False, allow_unicode=True, width=100)
+        (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+        described = json.dumps(benchmark["environment"], indent=2)
+        (folder / "environment.json").write_text(described + "\n", encoding="utf-8")
+        pictures, stages = _draw(context, benchmark), context.finished_records()
+        (folder / "figures").mkdir()
+        for name, (_, svg) in pictures.items():
+            (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
+        page = render_report(self.title, benchmark, stages, dict(pictures.values()))
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        card = self._card(context, folder, benchmark, stages, recipe_yaml)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        return {}
+
+    def _card(
+        self,
+        context: Context,
+        folder: Path,
+        benchmark: dict[str, Any],
+        stages: list[dict[str, Any]],
+        recipe_yaml: str,
+    ) -> str:
+        return render_card(
+            name=self.title,
+            repo_id=self.repo_id or f"your-name/{context.recipe.name}",
+            task=context.task.pipeline_tag,
+            languages=[self.language],
+            licence=self.license,
+            base_model=context.recipe.teacher.model,
+            datasets=self.datasets,
+            test_set=self.test_set,
+            attribution=self.attribution,
+            example=context.task.texts(context.root, 1, context.recipe.seed)[0],
+            max_length=context.task.max_length,
+            benchmark=benchmark,
+            stages=stages,
+            recipe_yaml=recipe_yaml,
+            plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
+        )
+
+    def summary(self, context: Context) -> str:
+        """Return the table of the benchmark's rows."""
+        return benchmark_summary(context)
+
+
+def _draw(context: Context, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return, by file name, the caption and the SVG of each figure."""
+    times = load_file(context.folder_with(Product.BENCHMARK) / "latencies.safetensors")
+    latencies = {
+        figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
+        for row in benchmark["rows"]
+    }
+    components = {
+        f"{model} {precision}": bytes_by_component(graph)
+        for (model, runtime, precision), graph in measured_files(context).items()
+        if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
+    }
+    pictures = {
+        "size_metric": (
+            f"Size on disk against {METRICS[context.task.metric].title}: up and to the left is better. "
+            "The upright axis does not start at zero.",
+            figures.size_against_metric(benchmark["rows"]),
+        ),
+        "latency": (
+            "Latency of one text without padding: further left is better.",
+            figures.latency_distributions(latencies),
+        ),
+        "bytes": (
+            "Where the bytes are, by the part of the model that they belong to.",
+            figures.bytes_by_component(components),
+        ),
+    }
+    # By the records: the curve of a search that the recipe no longer asks for may still lie there.
+    if any((context.record(stage) or {}).get("search") for stage in context.recipe.stages):
+        caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
+        pictures["teacher_layers"] = (caption, (context.output / SEARCH_CURVE).read_text(encoding="utf-8"))
+    return pictures

@@ -1,0 +1,18 @@
+"""The stage `task_distill`: stage 2, the student learns the task from the teacher's predictions and the labels."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.stages.training import TaskStage
+
+
+@dataclass(config=STRICT)
+class TaskDistill(TaskStage):
+    """Stage 2: distillation of the student on the task."""
+
+    stage: Literal["task_distill"] = "task_distill"
+    not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)

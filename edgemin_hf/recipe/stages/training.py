@@ -1,0 +1,143 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic.dataclasses import dataclass
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgemin_hf.distillation.base import DistillationConfig, Method
+from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.distillation.weighted import Weighted
+from edgemin_hf.modeling.families import shape_of
+from edgemin_hf.recipe.context import Context, configured_for
+from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
+from edgemin_hf.recipe.stages.base import Stage, student_before
+from edgemin_hf.recipe.stages.methods import ParsedAlso
+from edgemin_hf.recipe.train import Parts, Training, make_trainer, train
+from edgemin_hf.training.trainer import DistillationTrainer
+
+
+@dataclass(config=STRICT)
+class TrainingStage(Stage, Training):
+    """A stage that trains a model."""
+
+    every_process: ClassVar[bool] = True
+
+    @abstractmethod
+    def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
+        """Return what its trainer is made of; `model` stands instead of what the stage before left."""
+
+    def metric(self, context: Context) -> str:
+        """Return what validation measures."""
+        return context.task.metric
+
+    def trainer(self, context: Context, work: Path, model: PreTrainedModel | None = None) -> DistillationTrainer:
+        """Return its trainer, nothing trained or removed yet."""
+        return make_trainer(context, self, work, self.parts(context, model))
+
+    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+        """Train, from the last complete checkpoint if there is one. See `Stage.run`."""
+        return train(self, self.trainer(context, work), folder, self.metric(context))
+
+
+@dataclass(config=STRICT)
+class TaskStage(TrainingStage, TaskDistillationConfig):
+    """Settings of the stages that learn the task from the teacher's predictions and the labels.
+
+    Attributes:
+        also: Further methods, on the same data.
+    """
+
+    also: list[ParsedAlso] = field(default_factory=list)
+    leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT)
+
+    def check(self, context: Context) -> None:
+        """Check that the teacher knows the task, and that the further methods can compare it with the student."""
+        _check_teacher(context)
+        check_methods(self.also, context.shapes.student, context.shapes.teacher)
+
+    def methods(self) -> list[DistillationConfig]:
+        """Return what it trains for: its own losses, and the other methods with their weights."""
+        return [self, *weighted(self.also)]
+
+    def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
+        """Return what its trainer is made of. See `TrainingStage.parts`."""
+        model = model or self.student(context)
+        train_rows, validation = context.data_with_teacher_logits
+        teacher = context.load(context.teacher_folder) if self.also else None
+        metrics, quantized = context.task.compute_metrics, context.quantization(self)
+        return Parts(
+            model, self.methods(), train_rows, validation, teacher, compute_metrics=metrics, quantization=quantized
+        )
+
+    def student(self, context: Context) -> PreTrainedModel:
+        """Return what the stage before left of the student, or a new one of the teacher's."""
+        student = context.student(self)
+        if student is None:
+            return context.new_student(context.recipe.student, context.load(context.teacher_folder))
+        return student
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what the training will cost here."""
+        return context.estimator.training(self, self.work(context))
+
+    def work(self, context: Context) -> Work:
+        """Return what the training runs: beside the student its teacher, where further methods compare them."""
+        trained = self.reshaped(student_before(self, context))
+        compared = context.shapes.teacher if self.also else None
+        return Work(trained, context.estimator.task_text, compared)
+
+
+def weighted(others: list[Any]) -> list[DistillationConfig]:
+    """Return the methods beside a stage's own, with their weights."""
+    return [Weighted(other, other.weight) for other in others]
+
+
+def check_methods(methods: list[Any], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Check methods against two models' shapes, and that the teacher has the head that they learn from.
+
+    Raises:
+        ValueError: If a method can't compare them.
+    """
+    for method in methods:
+        assert isinstance(method, Method)  # noqa: S101 - as parsed
+        method.check_shapes(shape_of(student), shape_of(teacher))
+        if method.teacher_head == "masked_lm" and not has_masked_lm_head(teacher):
+            raise ValueError(
+                f"method: {method.method} with a {', '.join(teacher.architectures or ['model'])} as teacher; "
+                "allowed: a ...ForMaskedLM, whose masked-LM head it learns from"
+            )
+
+
+def has_masked_lm_head(config: PretrainedConfig) -> bool:
+    """Return whether a checkpoint predicts words."""
+    return any(name.endswith("ForMaskedLM") for name in config.architectures or ())
+
+
+def _check_teacher(context: Context) -> None:
+    """Check that the teacher, where it is not fine-tuned here, is a model for the task."""
+    if context.maker(Product.TEACHER) is not None:
+        return
+    task, config, name = context.task, context.shapes.teacher, context.recipe.teacher.model
+    if not configured_for(config, task.auto_class):
+        raise RecipeError(
+            f"teacher.model: {name}, which has no {task.type.replace('_', '-')} head; allowed without the stage "
+            "finetune: a model fine-tuned for it"
+        )
+    if not task.compatible(config):
+        raise RecipeError(
+            f"teacher.model: {name}, which has {config.num_labels} label(s) and problem_type "
+            f"{config.problem_type}; allowed for {task.metric} without the stage finetune: {task.problem_type}"
+        )
+    missing = [label for label in task.labels(context.root) if label not in config.label2id]
+    if missing and task.compares_label_names:
+        raise RecipeError(
+            f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "
+            f"finetune: {', '.join(list(config.label2id)[:5])}..."
+        )
