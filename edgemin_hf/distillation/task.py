@@ -36,6 +36,11 @@ class TaskDistillationConfig(Settings):
         hard_weight: Weight of the cross-entropy with the true labels; for a regression of the mean squared error.
         temperature: Temperature of the soft labels; their loss is multiplied by its square, so that their gradients
             keep their size (section 2 of Hinton et al.). Of no effect for a regression.
+
+    Example:
+        >>> from edgemin_hf import TaskDistillationConfig
+        >>> TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0).temperature  # plain fine-tuning
+        2.0
     """
 
     soft_weight: float = 0.5

@@ -25,6 +25,11 @@ class Weighted(Settings):
     Attributes:
         config: The method's settings.
         weight: What its terms are multiplied by.
+
+    Example:
+        >>> from edgemin_hf import PKDConfig, Weighted
+        >>> Weighted(PKDConfig(), 0.5).to_dict()["config"]["method"]
+        'pkd'
     """
 
     config: DistillationConfig

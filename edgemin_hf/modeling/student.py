@@ -68,6 +68,15 @@ def create_student(
 
     Raises:
         ValueError: If the family or the initialization is unknown, or a depth or width is not possible.
+
+    Example:
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import create_student
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> student = create_student(teacher, num_hidden_layers=1, hidden_size=16, num_attention_heads=2)
+        >>> student.config.intermediate_size
+        32
     """
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization: {initialization}; allowed: {', '.join(INITIALIZATIONS)}")
@@ -98,6 +107,22 @@ def student_from_checkpoint(
 
     Raises:
         ValueError: If the model's family is unknown, or its vocabulary is not the teacher's.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+        >>> from edgemin_hf import student_from_checkpoint
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=3, num_labels=4, **shape))
+        >>> with TemporaryDirectory() as published:
+        ...     BertModel(BertConfig(vocab_size=3, **{**shape, "num_hidden_layers": 1})).save_pretrained(published)
+        ...     _ = tokenizer.save_pretrained(published)
+        ...     student = student_from_checkpoint(teacher, tokenizer, published)
+        >>> student.config.num_hidden_layers, student.config.num_labels
+        (1, 4)
     """
     config = AutoConfig.from_pretrained(checkpoint)
     family_of(config)

@@ -50,6 +50,11 @@ class PruningConfig(Settings):
         end: Share of the training steps after which the last ones are gone.
         rounds: How many times units go from `start` to `end`.
         pruning_seed: Seed of the random control.
+
+    Example:
+        >>> from edgemin_hf import PruningConfig
+        >>> PruningConfig(head_sparsity=0.5, ffn_sparsity=0.7).kept_neurons(1536)
+        448
     """
 
     head_sparsity: float = 0.0

@@ -34,6 +34,11 @@ class QuantizationConfig(Settings):
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
             after those of the batches. "learned": the optimizer trains their ends (LSQ, arXiv 1902.08153).
         range_learning_rate: Peak learning rate of learned ranges, as factors of the calibrated ones.
+
+    Example:
+        >>> from edgemin_hf import QuantizationConfig
+        >>> QuantizationConfig(overrides={"classifier": "fp32", "*.attention.*": "int4"}).weights
+        'int8'
     """
 
     weights: Literal["int8", "int4"] = "int8"

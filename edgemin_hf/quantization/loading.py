@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 from safetensors.torch import load_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils.logging import ERROR, get_logger
 
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -50,7 +53,8 @@ def load_quantized(
     settings = EdgeminConfig.from_pretrained(model).quantization
     if settings is None:
         raise ValueError(f"{model}: expected a quantised model, but its {EDGEMIN_CONFIG} tells of none")
-    loaded = load_pruned(model, auto_class)
+    with _no_word_of_weights():
+        loaded = load_pruned(model, auto_class)
     prepare_qat(loaded, QuantizationConfig.from_dict(settings))
     try:
         load_model(loaded, str(cached_file(str(model), SAFE_WEIGHTS_NAME)))
@@ -58,3 +62,15 @@ def load_quantized(
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{model}: expected the weights of a quantised model, found others ({reason})") from error
     return loaded
+
+
+@contextmanager
+def _no_word_of_weights() -> Iterator[None]:
+    """Keep `from_pretrained` from telling that ranges have no place in a plain model, nor missing weights: ours checks."""
+    logger = get_logger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

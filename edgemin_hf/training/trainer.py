@@ -67,6 +67,28 @@ class DistillationTrainer(Trainer):
 
     Raises:
         ValueError: If student, teacher and settings do not fit together.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+        >>> from edgemin_hf import DistillationTrainer, PruningConfig, TaskDistillationConfig, create_student
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> rows = [{"input_ids": [2, 7, 8, 3], "labels": 0}, {"input_ids": [2, 9, 6, 3], "labels": 1}]
+        >>> with TemporaryDirectory() as folder:
+        ...     trainer = DistillationTrainer(
+        ...         model=create_student(teacher, num_hidden_layers=1),
+        ...         teacher_model=teacher,
+        ...         args=TrainingArguments(folder, max_steps=2, report_to=[], use_cpu=True, disable_tqdm=True),
+        ...         distillation_config=TaskDistillationConfig(temperature=2.0),
+        ...         pruning_config=PruningConfig(ffn_sparsity=0.5),
+        ...         train_dataset=rows,
+        ...     )
+        ...     trainer.train().global_step
+        {'train_runtime': ...}
+        2
+        >>> trainer.model.config.intermediate_size
+        32
     """
 
     def __init__(

@@ -28,7 +28,7 @@ MIXED = {"classifier": "fp32", "*.0.*": "int4"}
     ],
     ids=["int8", "mixed", "int4", "modernbert", "inc"],
 )
-def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, tokenizer):
+def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, tokenizer, capfd):
     if config.provider == "inc":
         pytest.importorskip("neural_compressor")
     asked = {"quantization_config": config, "max_steps": 3}
@@ -37,7 +37,9 @@ def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, t
     trainer = make(tmp_path / "work", tokenizer, tiny(family), tiny(family), TaskDistillationConfig(), **asked)
     trainer.train()
     trainer.save_model(tmp_path / "saved")
+    capfd.readouterr()
     loaded, trained = load_quantized(tmp_path / "saved"), trainer.model.eval()
+    assert "weights" not in capfd.readouterr().err
     assert not loaded.training
     with torch.no_grad():
         expected = trained(**batch(seed=9)).logits
