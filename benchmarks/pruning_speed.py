@@ -33,8 +33,9 @@ from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
-from edgemin_hf.quantization.native import QuantizationConfig, calibrate, prepare_qat
+from edgemin_hf.quantization.native import calibrate, prepare_qat
 from edgemin_hf.utils.hardware import environment
 
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}

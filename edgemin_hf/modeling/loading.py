@@ -43,6 +43,20 @@ def load_pruned(
 
     Returns:
         The model.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import load_pruned
+        >>> from edgemin_hf.modeling import Selection, remove
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> remove(model, Selection(heads=[[0, 1], [2]], neurons=[range(48), range(16)]))
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     loaded = load_pruned(folder)
+        >>> [layer.intermediate.dense.out_features for layer in loaded.bert.encoder.layer]
+        [48, 16]
     """
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     kwargs |= {"config": config, "use_safetensors": True}

@@ -25,12 +25,13 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
 from edgemin_hf.modeling.hooks import PartialForward
 from edgemin_hf.quantization.range_training import learned_ranges
+from edgemin_hf.utils.settings import Settings
 
 Batch = Mapping[str, Tensor]
 
 
 @dataclass
-class ReconstructionConfig:
+class ReconstructionConfig(Settings):
     """Settings of module-wise reconstruction.
 
     Attributes:

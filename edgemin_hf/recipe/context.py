@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
-from safetensors.torch import load_model
 from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
@@ -34,7 +32,8 @@ from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
-from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.schema import (
     Product,
@@ -48,6 +47,7 @@ from edgemin_hf.recipe.schema import (
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
 
 CACHE = Path(HF_HOME) / "edgemin"
@@ -262,24 +262,20 @@ class Context:
 
     def trained(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel:
         """Load the student that a stage left, with fake-quantised modules and their ranges once it is quantised."""
-        student, quantized = self.load(self.folder(stage), head), self.quantization(stage, included=True)
-        if quantized is not None:
-            prepare_qat(student, quantized)
-            load_model(student, self.folder(stage) / "model.safetensors")
-        return student
+        folder = self.folder(stage)
+        if self.quantization(stage, included=True) is None:
+            return self.load(folder, head)
+        set_seed(self.recipe.seed)
+        return load_quantized(folder, head or self.head)
 
     def quantization(self, stage: StageSettings, *, included: bool = False) -> QuantizationConfig | None:
         """Return how the student was quantised before a stage, or by it where it is `included`; None where not."""
         last = stage if included and Product.QUANTIZED in stage.leaves else self.maker(Product.QUANTIZED, stage)
         if last is None:
             return None
-        record = self.record(last)
-        assert record is not None  # noqa: S101 - it left the student
-        found: Any = record.settings
-        settings = {f.name: found[f.name] for f in fields(QuantizationConfig)}
-        if record.precisions is not None:
-            settings |= {"overrides": {**settings["overrides"], **record.precisions}, "target_size_mb": None}
-        return QuantizationConfig(**settings)
+        settings = EdgeminConfig.from_pretrained(self.folder(last)).quantization
+        assert settings is not None  # noqa: S101 - it left a quantised student
+        return QuantizationConfig.from_dict(settings)
 
     def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
         """Make a student of a shape from its teacher, or from its checkpoint."""

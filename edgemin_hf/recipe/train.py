@@ -30,7 +30,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError

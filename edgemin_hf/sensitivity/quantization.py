@@ -22,15 +22,10 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Inputs, PartialForward, hooked
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.integer import quantized_weights
-from edgemin_hf.quantization.native import (
-    ALL_BITS,
-    SEVEN_BITS,
-    FakeQuantEmbedding,
-    FakeQuantLinear,
-    QuantizationConfig,
-)
+from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.tasks.known import task_of
 

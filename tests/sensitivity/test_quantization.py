@@ -7,7 +7,8 @@ import torch
 from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.sensitivity.quantization import module_bytes, quantization_sensitivity
 
 CALIBRATION = [batch((8, 6), seed=5)]

@@ -17,8 +17,9 @@ from transformers import DataCollatorWithPadding, PreTrainedModel
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
-from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.quantization.precision import names_without_override
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity

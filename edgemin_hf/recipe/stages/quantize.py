@@ -20,7 +20,7 @@ from edgemin_hf.modeling.surgery import check_prunable
 from edgemin_hf.neural_compressor.guest import write_inc_config
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
 from edgemin_hf.recipe.context import Context
