@@ -43,7 +43,7 @@ _FILES = ("vocab_file", "merges_file")
 def prune_vocabulary(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], *, min_count: int = 1
 ) -> PreTrainedTokenizerFast:
-    r"""Cut a model, in place, to the tokens that texts use, and return the tokenizer of what is left.
+    """Cut a model, in place, to the tokens that texts use, and return the tokenizer of what is left.
 
     All special and added tokens stay, and what other text falls apart into: single characters and bytes. Tokens keep
     their order. With `min_count` 1 the texts have the same pieces as before, and the model gives the same logits bit
@@ -71,7 +71,7 @@ def prune_vocabulary(
         >>> from edgemin_hf import prune_vocabulary
         >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "my", "new", "card", "phone"]
         >>> with TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "vocab.txt").write_text("\n".join(words))
+        ...     _ = Path(folder, "vocab.txt").write_text(chr(10).join(words))
         ...     tokenizer = BertTokenizerFast(f"{folder}/vocab.txt")
         >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         >>> model = BertForSequenceClassification(BertConfig(vocab_size=len(words), **shape))
