@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -30,7 +29,7 @@ from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.tasks.known import TASKS, task_type
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.hardware import environment
@@ -212,7 +211,7 @@ def _measure(
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
 
-    def change(predictions: NDArray[np.generic], base: float) -> dict[str, float]:
+    def change(predictions: Answers, base: float) -> dict[str, float]:
         value = float(METRICS[task.metric].compute(labels, predictions))
         return {"value": value, "change": value - base}
 
