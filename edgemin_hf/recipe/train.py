@@ -9,7 +9,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, fields, replace
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
+from typing import Annotated, ClassVar, Protocol, get_type_hints
 
 import torch
 from accelerate import PartialState
@@ -64,7 +64,7 @@ class Training:
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
-    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ def check_rest(part: type, settings: object) -> None:
         check()
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
+def _check_arguments(arguments: Mapping[str, object]) -> None:
     if not arguments:
         return
     own = {*_OWN_ARGUMENTS, *(f.name for f in fields(Training))}
@@ -138,7 +138,7 @@ class TrainingSettings(Protocol):
 
     name: str
     max_steps: int
-    training_arguments: dict[str, Any]
+    training_arguments: dict[str, object]
 
 
 class _CheckpointMark(TrainerCallback):
@@ -201,7 +201,7 @@ def _training_arguments(context: Context, stage: TrainingSettings, work: Path, p
     bf16 = context.bf16 and not parts.fp32
     # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
-    defaults: dict[str, Any] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
+    defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),
         **{name: getattr(stage, name) for name in names},
@@ -264,6 +264,9 @@ def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:
-    rows, of_step = len(trainer.train_dataset), trainer.get_total_train_batch_size(trainer.args)
+    rows = len(trainer.train_dataset)
+    of_step: int = trainer.get_total_train_batch_size(trainer.args)
+    epochs: int
+    steps: int
     epochs, steps = divmod(trainer.state.global_step, ceil(rows / of_step))
     return epochs * rows + min(steps * of_step, rows)
