@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from edgemin_hf.benchmark.runners import Inputs, OnnxRunner, OpenVinoRunner, PyTorchRunner, Runner
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import count_parameters, size_bytes
-from edgemin_hf.export.onnx import FP32_GRAPH, INT4_GRAPH, QUANTIZED_GRAPHS
+from edgemin_hf.export.onnx import FP32_GRAPH, QUANTIZED_GRAPHS
 
 Row = tuple[str, str, str]
 """Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
@@ -39,12 +39,12 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list
 
 
 def files_of(model: str, checkpoint: Path, graphs: Path) -> dict[Row, Path]:
-    """Return the weight file of each row of a model: its checkpoint and its two graphs, the second as it was made."""
-    precision = "int4" if (graphs / INT4_GRAPH).is_file() else "int8"
+    """Return the weight file of each row of a model: its checkpoint and its graphs, as they were made."""
+    quantized = {p: graphs / file for p, file in QUANTIZED_GRAPHS.items() if (graphs / file).is_file()}
     return {
         (model, "pytorch", "fp32"): checkpoint / "model.safetensors",
         (model, "onnxruntime", "fp32"): graphs / FP32_GRAPH,
-        (model, "onnxruntime", precision): graphs / QUANTIZED_GRAPHS[precision],
+        **{(model, "onnxruntime", precision): file for precision, file in quantized.items()},
     }
 
 

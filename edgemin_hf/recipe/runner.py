@@ -18,11 +18,12 @@ from accelerate import PartialState
 from edgemin_hf import __version__
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
-from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.utils.atomic_files import write_atomic
 
 
-def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
+def run_recipe(recipe: ParsedRecipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
     """Run the stages of a recipe that are not done yet, and print what each made.
 
     Args:

@@ -135,7 +135,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
         metrics = [DASH if (v := stage.get(when)) is None else f"{v:.4g}" for when in ("before", "after")]
         rows.append(
             [
-                stage["stage"],
+                stage.get("name") or stage["stage"],
                 DASH if examples is None else f"{examples:,}",
                 DASH if seconds is None else f"{seconds:,.1f}",
                 (stage.get("metric") or DASH).removeprefix("eval_"),
