@@ -16,8 +16,6 @@ REQUIRED_FILES = (
     "onnx/model.onnx",
     "benchmark.json",
 )
-_QUANTIZED_GRAPHS = ("onnx/model_quantized.onnx", "onnx/model_q4.onnx")
-"""Of these an artefact holds one."""
 
 
 class PushError(RuntimeError):
@@ -30,7 +28,7 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
     The token is the one `huggingface_hub` finds (`HF_TOKEN`, or `hf auth login`); it needs write access.
 
     Args:
-        folder: Artefact that `edgemin run` wrote; it must hold `REQUIRED_FILES` and a quantised graph.
+        folder: Artefact that `edgemin run` wrote; it must hold `REQUIRED_FILES`.
         repo_id: `org/name` or `user/name`, or `name` alone for the token's own user.
         private: Whether only its owners may see the repository. An existing repository keeps its visibility.
 
@@ -42,8 +40,6 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
         ValueError: If the folder lacks a file or `repo_id` is malformed; nothing has been sent then.
     """
     missing = [name for name in REQUIRED_FILES if not Path(folder, name).is_file()]
-    if not any(Path(folder, name).is_file() for name in _QUANTIZED_GRAPHS):
-        missing.append(" or ".join(_QUANTIZED_GRAPHS))
     if missing:
         raise ValueError(f"{str(folder)!r} is no artefact: it lacks {', '.join(missing)}")
     validate_repo_id(repo_id)

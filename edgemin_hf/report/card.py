@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -51,6 +52,8 @@ def render_card(
     stages: Sequence[Mapping[str, Any]],
     recipe_yaml: str,
     plain: bool = True,
+    pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
+    threshold: float | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -70,6 +73,8 @@ def render_card(
         stages: As for `edgemin_hf.report.page.render_report`.
         recipe_yaml: The recipe that made the model.
         plain: Whether plain `transformers` loads the checkpoint.
+        pipeline_arguments: What a call of the pipeline needs to give all that the model says.
+        threshold: Probability from which a label is given, where a text may get any number of them.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -89,7 +94,7 @@ def render_card(
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
-        eval_results=_eval_results(rows, task, [*datasets, test_set][0], test_set),
+        eval_results=_eval_results(rows, finished, task, [*datasets, test_set][0], test_set),
         language=list(languages),
         library_name="transformers",
         license=licence,
@@ -106,7 +111,7 @@ def render_card(
     )
     variables = {
         "name": title,
-        "task_name": task.replace("-", " "),
+        "task_name": "multi-label " * (metric.answer == "label set") + task.replace("-", " "),
         "base_model": base_model,
         "headline": headline(benchmark),
         "finished": finished,
@@ -120,6 +125,8 @@ def render_card(
         "task": _literal(task),
         "pairs": len(texts) == 2,
         "regression": metric.answer == "score",
+        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
+        "threshold": threshold,
         "metric": _capitalized(metric.title),
         "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
         "texts": ", ".join(map(_literal, texts)),
@@ -165,8 +172,10 @@ def markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.headers, rule, *rows))
 
 
-def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, test_set: str) -> list[EvalResult] | None:
-    """Give the measured quality of the student's quantised row in the Hub's form, if there is one."""
+def _eval_results(
+    rows: Sequence[Mapping[str, Any]], finished: str, task: str, dataset: str, test_set: str
+) -> list[EvalResult] | None:
+    """Give the measured quality of the student's finished row in the Hub's form, if it has one."""
     return [
         EvalResult(
             task_type=task,
@@ -180,7 +189,7 @@ def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, te
         )
         for row in rows
         if (row["model"], row["runtime"]) == ("student", "onnxruntime")
-        and row["precision"] in QUANTIZED_GRAPHS
+        and row["precision"] == finished
         and row.get("value") is not None
     ] or None
 
