@@ -170,7 +170,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     if options.output:
         from edgemin_hf.utils.atomic_files import write_atomic
 
-        write_atomic(options.output, json.dumps(benchmark, indent=2) + "\n")
+        write_atomic(options.output, json.dumps(benchmark.to_dict(), indent=2) + "\n")
 
 
 def _sensitivity(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position, shape_of
 from edgemin_hf.modeling.pruned_shape import unpruned
@@ -105,7 +105,7 @@ def measure_latency_table(model: PreTrainedModel) -> LatencyTable:
             path = Path(folder) / "onnx" / f"{shape[0]}-{shape[1]}.onnx"
             write_graph(encoder_of_shape(config, *shape), path)
             runners[shape] = OnnxRunner(path, threads=1)
-        inputs = {heads: [_inputs(config)] * _PASSES for heads, _ in shapes}
+        inputs = dict.fromkeys(shapes, [_inputs(config)] * _PASSES)
         times = measure_latency(runners, inputs, _ROUNDS, "Latency table: passes")
     ms = {shape: float(np.median(values)) for shape, values in times.items()}
     logger.info("latency table, (heads, neurons) and ms: %s", {shape: round(value, 4) for shape, value in ms.items()})

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
 
 Inputs = Mapping[str, np.ndarray]
 """Token ids and masks, int64 (1, length), without padding."""
+
+Prepared = Mapping[str, np.ndarray] | Mapping[str, Tensor]
+"""What a runtime takes them as."""
+
+
+class Runner(Protocol):
+    """A model that is ready to run."""
+
+    def prepare(self, inputs: Inputs) -> Prepared:
+        """Turn inputs into what `run` takes, outside of the measured time."""
+        ...
+
+    def run(self, prepared: Prepared) -> np.ndarray:
+        """Return the logits (1, labels)."""
+        ...
 
 
 class PyTorchRunner:
@@ -23,18 +40,19 @@ class PyTorchRunner:
     Args:
         folder: The checkpoint.
         threads: Threads of a pass; PyTorch's setting is global, so all runners of a process take the same.
+        auto_class: The `AutoModel...` class that knows its head.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, auto_class: AutoClass = AutoModelForSequenceClassification) -> None:
         torch.set_num_threads(threads)
-        self.model = load_pruned(folder)
+        self.model = load_pruned(folder, auto_class)
         self.model.eval()
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return filter_forward_inputs(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> np.ndarray:
         """Return the logits (1, labels)."""
         with torch.inference_mode():
             return self.model(**prepared).logits.numpy()
@@ -55,11 +73,11 @@ class OnnxRunner:
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.names = [node.name for node in self.session.get_inputs()]
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> np.ndarray:
         """Return the logits (1, labels)."""
         return self.session.run(None, prepared)[0]
 
@@ -88,13 +106,36 @@ class OpenVinoRunner:
         self.request = compiled.create_infer_request()
         self.names = [node.get_any_name() for node in compiled.inputs]
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> np.ndarray:
         """Return the logits (1, labels)."""
         return self.request.infer(prepared, share_inputs=True)[0]
 
 
-Runner = PyTorchRunner | OnnxRunner | OpenVinoRunner
+def load_runner(
+    runtime: str, file: Path, threads: int, auto_class: AutoClass = AutoModelForSequenceClassification
+) -> Runner:
+    """Load a model for running in its runtime.
+
+    Args:
+        runtime: "pytorch", "onnxruntime" or "openvino".
+        file: Its file: the weights of a checkpoint, or a graph.
+        threads: Threads of a pass.
+        auto_class: As of `PyTorchRunner`.
+
+    Returns:
+        The runner.
+
+    Raises:
+        ValueError: If there is no runner for the runtime.
+    """
+    if runtime == "pytorch":
+        return PyTorchRunner(file.parent, threads, auto_class)
+    if runtime == "onnxruntime":
+        return OnnxRunner(file, threads)
+    if runtime == "openvino":
+        return OpenVinoRunner(file, threads)
+    raise ValueError(f"runtime: {runtime}; allowed: pytorch, onnxruntime, openvino")

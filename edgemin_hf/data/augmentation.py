@@ -32,6 +32,11 @@ class AugmentationConfig:
         model: Hub id or folder of the masked language model; None leaves the choice to the caller.
         vectors: File of word vectors, for words of several tokens; without one they stay.
         seed: Seed of the draws.
+
+    Example:
+        >>> from edgemin_hf import AugmentationConfig
+        >>> AugmentationConfig(copies=5).probability
+        0.4
     """
 
     copies: int = 20
@@ -81,6 +86,21 @@ def augment_texts(
     Raises:
         ValueError: If the model has no masked-LM head, the tokenizer is slow or has no mask, or the word vectors can't
             be read.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+        >>> from edgemin_hf import AugmentationConfig, augment_texts
+        >>> words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[MASK]", "a", "new", "card", "phone"])}
+        >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, model_max_length=16, **special)
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForMaskedLM(BertConfig(vocab_size=len(words), **shape))
+        >>> found = augment_texts(["a new card"], tokenizer, model, AugmentationConfig(copies=3, candidates=2))
+        >>> {index for index, _ in found} <= {0}
+        True
     """
     _check(tokenizer, model)
     different = list(dict.fromkeys(texts))

@@ -1,1 +1,5 @@
 """Distillation methods, one file each: the configuration and its objective side by side."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

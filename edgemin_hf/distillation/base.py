@@ -11,6 +11,7 @@ from transformers import DataCollator, PreTrainedTokenizerBase, TrainerCallback
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.utils.settings import Settings
 
 
 class Objective(Protocol):
@@ -65,7 +66,7 @@ class Collation(NamedTuple):
     callbacks: list[TrainerCallback]
 
 
-class Method(DistillationConfig):
+class Method(Settings, DistillationConfig):
     """What a recipe has to know of a method, beside its settings and its objective; a method's settings derive from it.
 
     Attributes:

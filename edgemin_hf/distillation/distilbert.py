@@ -34,6 +34,11 @@ class DistilBERTConfig(Method):
         cosine_weight: Weight of the cosine distance of the last hidden states; above 0 the widths must be equal.
         temperature: Temperature of the soft targets, whose loss is multiplied by its square.
         masked_only: Whether soft targets are compared at the masked tokens alone.
+
+    Example:
+        >>> from edgemin_hf import DistilBERTConfig
+        >>> DistilBERTConfig(cosine_weight=0.0).soft_weight  # the student may be narrower
+        5.0
     """
 
     method: ClassVar[str] = "distilbert"

@@ -31,6 +31,11 @@ class MiniLMConfig(Method):
     Attributes:
         attention_weight: Weight of the attention distributions' loss (equation 6).
         value_weight: Weight of the value relations' loss (equation 9).
+
+    Example:
+        >>> from edgemin_hf import MiniLMConfig
+        >>> MiniLMConfig(attention_weight=1.0, value_weight=0.5).to_dict()
+        {'attention_weight': 1.0, 'value_weight': 0.5}
     """
 
     method: ClassVar[str] = "minilm"

@@ -29,6 +29,11 @@ class MiniLMv2Config(Method):
         relation_heads: Number of relation heads; it must divide both models' hidden sizes.
         relations: Pairs of projections, the first letter giving the rows of the relation.
         weights: Weight of each relation's loss, aligned with `relations`; None weighs all by one.
+
+    Example:
+        >>> from edgemin_hf import MiniLMv2Config
+        >>> MiniLMv2Config(teacher_layer=6, relation_heads=48).relations
+        ('qq', 'kk', 'vv')
     """
 
     method: ClassVar[str] = "minilmv2"
@@ -133,6 +138,13 @@ def minilmv2_loss(
 
     Raises:
         ValueError: If shapes do not fit, an example has no real token, or `relations` or `weights` are not possible.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf import minilmv2_loss
+        >>> student, teacher = ({name: torch.randn(2, 5, width) for name in "qkv"} for width in (24, 48))
+        >>> minilmv2_loss(student, teacher, torch.ones(2, 5), relation_heads=12).shape
+        torch.Size([])
     """
     _check_relations(relations, weights)
     mask = attention_mask != 0

@@ -47,6 +47,11 @@ class MLKDConfig(Method):
         embedding_weight: Weight of the embeddings' relations, L_EMB.
         attention_weight: Weight of the attention outputs' relations, L_MHA.
         ffn_weight: Weight of the hidden states' mean squared error, L_FFN.
+
+    Example:
+        >>> from edgemin_hf import MLKDConfig
+        >>> MLKDConfig(ffn_weight=0.5).embedding_weight
+        1.0
     """
 
     method: ClassVar[str] = "mlkd"
@@ -151,6 +156,11 @@ class MLKDTaskConfig(Method):
         contrast_weight: Weight of the sample contrastive relation, L_SC, which needs labels. The summaries weigh all
             terms by one; the code multiplies this one by its temperature.
         contrast_temperature: Temperature of L_SC. The summaries give none; 0.07 is the code's.
+
+    Example:
+        >>> from edgemin_hf import MLKDTaskConfig
+        >>> MLKDTaskConfig(contrast_temperature=0.1).similarity_weight
+        1.0
     """
 
     method: ClassVar[str] = "mlkd_task"

@@ -44,6 +44,11 @@ class PKDConfig(Method):
         strategy: Which teacher layers to learn from.
         layers: The teacher's layers, counted from 1, one for each student layer but the last; None takes the
             strategy's.
+
+    Example:
+        >>> from edgemin_hf import PKDConfig
+        >>> PKDConfig(strategy="last").to_dict()
+        {'beta': 0.13, 'strategy': 'last', 'layers': None}
     """
 
     method: ClassVar[str] = "pkd"

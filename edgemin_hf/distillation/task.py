@@ -20,13 +20,14 @@ from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.settings import Settings
 
 TEACHER_LOGITS = "teacher_logits"
 """Name of the input that carries logits which the teacher computed beforehand, (batch, labels)."""
 
 
 @dataclass
-class TaskDistillationConfig:
+class TaskDistillationConfig(Settings):
     """Settings of task distillation. Hard labels alone are plain fine-tuning, and need no teacher.
 
     Attributes:
@@ -35,6 +36,11 @@ class TaskDistillationConfig:
         hard_weight: Weight of the cross-entropy with the true labels; for a regression of the mean squared error.
         temperature: Temperature of the soft labels; their loss is multiplied by its square, so that their gradients
             keep their size (section 2 of Hinton et al.). Of no effect for a regression.
+
+    Example:
+        >>> from edgemin_hf import TaskDistillationConfig
+        >>> TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0).temperature  # plain fine-tuning
+        2.0
     """
 
     soft_weight: float = 0.5

@@ -32,6 +32,22 @@ def cached_teacher_logits(
 
     Returns:
         The logits (rows, labels), float32, in the dataset's order.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from datasets import Dataset
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf import cached_teacher_logits
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> rows = Dataset.from_dict({"input_ids": [[2, 1], [1, 2, 2]], "attention_mask": [[1, 1], [1, 1, 1]]})
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=3, num_labels=4, **shape))
+        >>> with TemporaryDirectory() as folder:
+        ...     cached_teacher_logits(teacher, rows, tokenizer, Path(folder, "logits.safetensors"), key="v1").shape
+        torch.Size([2, 4])
     """
     if path.is_file():
         with safe_open(path, "pt") as stored:

@@ -45,6 +45,11 @@ class TinyBERTConfig(Method):
             counts must be equal.
         layers: The teacher's layer, counted from 1, that each student layer learns from; None spaces them evenly, the
             last from the last.
+
+    Example:
+        >>> from edgemin_hf import TinyBERTConfig
+        >>> TinyBERTConfig(layers=[3, 6], attention_weight=0.0).layers
+        (3, 6)
     """
 
     method: ClassVar[str] = "tinybert"

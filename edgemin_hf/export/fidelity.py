@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 
 _BATCH = 16
@@ -46,29 +46,6 @@ class FidelityError(RuntimeError):
     """An exported graph does not compute what the PyTorch model computes."""
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """Outcome of the check, in units of the model's output.
-
-    A text's difference is the mean absolute difference of its outputs. Of all texts the upper quartile counts: a single
-    value that lies on the edge between two points of a grid and falls to the other side shifts its text a little and
-    all others not at all, while a wrong scale or weight shifts every text.
-
-    Attributes:
-        error: Upper quartile of the texts' differences between ONNX Runtime and PyTorch in float32.
-        floor: Upper quartile of the differences that appear in PyTorch alone when the input of every linear layer is
-            disturbed by noise of 2^-22 of each token's RMS, two units in the last place of float32: kernels that add in
-            another order or approximate erf and exp otherwise differ by as much.
-        limit: The largest error that is accepted: four times the floor, or 1e-4 of the output's size.
-        examples: Number of texts compared.
-    """
-
-    error: float
-    floor: float
-    limit: float
-    examples: int
-
-
 def check_fidelity(
     model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text] = SAMPLE_TEXTS
 ) -> Fidelity:
@@ -86,8 +63,8 @@ def check_fidelity(
     Raises:
         FidelityError: If the outputs differ by more than rounding explains.
     """
-    model = _float_copy(model)
-    disturbed = _disturbed(_float_copy(model))
+    model = float_copy(model)
+    disturbed = _disturbed(float_copy(model))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     errors: list[float] = []
     floors: list[float] = []
@@ -111,7 +88,8 @@ def check_fidelity(
     return Fidelity(error, floor, limit, len(texts))
 
 
-def _float_copy(model: PreTrainedModel) -> PreTrainedModel:
+def float_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy in float32, on the CPU, in evaluation mode."""
     copied = copy.deepcopy(model)
     # Trainer leaves a forward on the instance that autocasts to its precision; the class's own is meant here.
     copied.__dict__.pop("forward", None)

@@ -76,8 +76,16 @@ def size_bytes(path: Path | str) -> int:
         FileNotFoundError: The file, or one that it refers to, does not exist.
     """
     path = Path(path)
-    external = {ExternalDataInfo(t).location for _, t in _Graph(path).tensors() if uses_external_data(t)}
-    return path.stat().st_size + sum((path.parent / location).stat().st_size for location in external)
+    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in external_data(path))
+
+
+def external_data(path: Path | str) -> list[str]:
+    """Name the files beside a graph that hold some of its tensors, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    return sorted({ExternalDataInfo(t).location for _, t in _Graph(path).tensors() if uses_external_data(t)})
 
 
 def bytes_by_component(path: Path | str) -> dict[str, int]:

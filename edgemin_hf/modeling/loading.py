@@ -15,6 +15,7 @@ from edgemin_hf.modeling.surgery import cut_like
 class AutoClass(Protocol):
     """An `AutoModel...` class of `transformers`."""
 
+    __name__: str
     _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
 
     def from_pretrained(self, model: str | PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -42,21 +43,35 @@ def load_pruned(
 
     Returns:
         The model.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import load_pruned
+        >>> from edgemin_hf.modeling import Selection, remove
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> remove(model, Selection(heads=[[0, 1], [2]], neurons=[range(48), range(16)]))
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     loaded = load_pruned(folder)
+        >>> [layer.intermediate.dense.out_features for layer in loaded.bert.encoder.layer]
+        [48, 16]
     """
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     kwargs |= {"config": config, "use_safetensors": True}
     if reloads_plainly(config):
         return auto_class.from_pretrained(model, **kwargs)
-    plain: Any = auto_class._model_mapping[type(config)]
+    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
     loaded = _cutting(plain).from_pretrained(model, **kwargs)
     loaded.__class__ = plain
     return loaded
 
 
-def _cutting(plain: Any) -> Any:
+def _cutting(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Return a class that makes models of `plain` in the shape that their configuration keeps."""
 
-    def init(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def init(self: PreTrainedModel, config: PretrainedConfig, *args: object, **kwargs: object) -> None:
         plain.__init__(self, unpruned(config), *args, **kwargs)
         cut_like(self, config)
 

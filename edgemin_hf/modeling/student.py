@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -21,10 +20,10 @@ from transformers import (
 
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.pruned_shape import unpruned
 
-_AUTO_CLASSES = (
+_AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,
@@ -69,13 +68,22 @@ def create_student(
 
     Raises:
         ValueError: If the family or the initialization is unknown, or a depth or width is not possible.
+
+    Example:
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import create_student
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> student = create_student(teacher, num_hidden_layers=1, hidden_size=16, num_attention_heads=2)
+        >>> student.config.intermediate_size
+        32
     """
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization: {initialization}; allowed: {', '.join(INITIALIZATIONS)}")
     config = student_config(
         teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
     )
-    student = _auto_class(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
+    student = auto_class_of(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
@@ -99,6 +107,22 @@ def student_from_checkpoint(
 
     Raises:
         ValueError: If the model's family is unknown, or its vocabulary is not the teacher's.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+        >>> from edgemin_hf import student_from_checkpoint
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=3, num_labels=4, **shape))
+        >>> with TemporaryDirectory() as published:
+        ...     BertModel(BertConfig(vocab_size=3, **{**shape, "num_hidden_layers": 1})).save_pretrained(published)
+        ...     _ = tokenizer.save_pretrained(published)
+        ...     student = student_from_checkpoint(teacher, tokenizer, published)
+        >>> student.config.num_hidden_layers, student.config.num_labels
+        (1, 4)
     """
     config = AutoConfig.from_pretrained(checkpoint)
     family_of(config)
@@ -109,7 +133,7 @@ def student_from_checkpoint(
             f"allowed: a model with the teacher's {teacher.config.vocab_size} tokens and their ids"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    model = load_pruned(checkpoint, _auto_class(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
+    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
     return model.to(teacher.device).train()
 
 
@@ -153,6 +177,7 @@ def student_config(
     for name, value in shape._asdict().items():
         setattr(config, family_of(config).ffn_width if name == "intermediate_size" else name, value)
     _follow(config, teacher)
+    config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
     return config
 
 
@@ -193,7 +218,12 @@ def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) ->
     return [layer - 1 for layer in layers]
 
 
-def _auto_class(model: PreTrainedModel) -> Any:
+def auto_class_of(model: PreTrainedModel) -> AutoClass:
+    """Return the `AutoModel...` class that makes models with a model's head.
+
+    Raises:
+        ValueError: If it is none of those that a student may have.
+    """
     for auto in _AUTO_CLASSES:
         if auto._model_mapping.get(type(model.config), None) is type(model):
             return auto

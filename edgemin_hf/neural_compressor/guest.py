@@ -9,9 +9,16 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgemin_hf.utils.extras import check_extra
+
+if TYPE_CHECKING:  # for those outside of this package, which alone imports INC
+    from neural_compressor.config import PostTrainingQuantConfig as PostTrainingQuantConfig
+    from neural_compressor.config import QuantizationAwareTrainingConfig as QuantizationAwareTrainingConfig
+    from neural_compressor.config import WeightPruningConfig as WeightPruningConfig
+
+INC_CONFIG = "inc_config.json"
 
 
 @contextmanager
@@ -32,9 +39,6 @@ def importing_inc(setting: str) -> Iterator[None]:
         yield
     if "LOGLEVEL" not in os.environ:
         logging.getLogger("neural_compressor").setLevel(logging.WARNING)
-
-
-INC_CONFIG = "inc_config.json"
 
 
 def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None:

@@ -22,19 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.ao.nn.quantized import Linear as QuantizedLinear
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import Inputs, hooked
 from edgemin_hf.neural_compressor.guest import importing_inc
 from edgemin_hf.neural_compressor.qat import grid_bounds
-from edgemin_hf.quantization.native import (
-    SEVEN_BITS,
-    FakeQuantLinear,
-    QuantizationConfig,
-    fake_quantized_linears,
-    prepare_embeddings,
-)
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import SEVEN_BITS, FakeQuantLinear, fake_quantized_linears, prepare_embeddings
 from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
@@ -142,7 +137,7 @@ def _fit(
     modules, grids = dict(graph.named_modules()), {}
     for node in graph.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, QuantizedLinear):
+        if isinstance(layer, inc.linear):
             scale, zero_point = (getattr(graph, argument.target) for argument in node.args[0].args[1:3])
             rows = layer.weight().q_per_channel_scales().float()[:, None]
             grids[int(node.target.rpartition(".")[2])] = _Grids(scale, zero_point, rows)
@@ -156,20 +151,18 @@ def _observe(
     """Run a model on batches, and give `observers` what each linear layer received, (tokens, in_features) each."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
-    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def keep(module: nn.Module, args: Inputs) -> None:
         seen.setdefault(module, []).append(args[0].flatten(0, -2).cpu())
 
     was_training = model.training
     model.eval()
-    handles = [linear.register_forward_pre_hook(keep) for linear in linears]
     try:
-        for batch in batches:
-            seen.clear()
-            model(**{name: value.to(model.device) for name, value in batch.items()})
-            observers([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
+        with hooked(before=[(linear, keep) for linear in linears]):
+            for batch in batches:
+                seen.clear()
+                model(**{name: value.to(model.device) for name, value in batch.items()})
+                observers([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
     finally:
-        for handle in handles:
-            handle.remove()
         model.train(was_training)
 
 
@@ -196,4 +189,5 @@ def _import_inc() -> Any:
     with importing_inc("provider: inc"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options
-    return SimpleNamespace(config=PostTrainingQuantConfig, fit=quantization.fit, options=options)
+        from torch.ao.nn.quantized import Linear
+    return SimpleNamespace(config=PostTrainingQuantConfig, fit=quantization.fit, options=options, linear=Linear)

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.ao.nn.qat import Linear as QatLinear
 from transformers import PreTrainedModel, TrainingArguments
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.neural_compressor.guest import importing_inc, write_inc_config
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import (
     ALL_BITS,
     SEVEN_BITS,
     FakeQuantLinear,
-    QuantizationConfig,
     fake_quantized_linears,
     prepare_embeddings,
 )
@@ -237,10 +236,11 @@ def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationA
             "plain linear layers"
         ) from error
     modules = manager.model.model.modules()
-    return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, QatLinear) and id(m.weight) in names}
+    return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, inc.linear) and id(m.weight) in names}
 
 
 def _import_inc() -> Any:
     with importing_inc("provider: inc"):
         from neural_compressor import QuantizationAwareTrainingConfig, training
-    return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression)
+        from torch.ao.nn.qat import Linear
+    return SimpleNamespace(config=QuantizationAwareTrainingConfig, prepare=training.prepare_compression, linear=Linear)

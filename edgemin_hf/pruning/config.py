@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from edgemin_hf.utils.settings import Settings
+
 Saliencies = Literal["taylor", "taylor_weights", "fisher", "random", "snip_momentum", "magnitude", "gradient"]
 INC_SALIENCIES = ("snip_momentum", "magnitude", "gradient")
 """The saliencies that Intel Neural Compressor provides."""
@@ -16,7 +18,7 @@ KERNEL_WIDTH = 32
 
 
 @dataclass
-class PruningConfig:
+class PruningConfig(Settings):
     """What is removed, chosen by what, and when.
 
     Heads, neurons and layers go by shares, or heads and neurons by one budget that chooses the mix: what costs least
@@ -48,6 +50,11 @@ class PruningConfig:
         end: Share of the training steps after which the last ones are gone.
         rounds: How many times units go from `start` to `end`.
         pruning_seed: Seed of the random control.
+
+    Example:
+        >>> from edgemin_hf import PruningConfig
+        >>> PruningConfig(head_sparsity=0.5, ffn_sparsity=0.7).kept_neurons(1536)
+        448
     """
 
     head_sparsity: float = 0.0

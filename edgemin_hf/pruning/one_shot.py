@@ -1,16 +1,14 @@
-"""Pruning at once, before training or without it."""
+"""One-shot pruning, before training or without it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from edgemin_hf.modeling.surgery import remove
-from edgemin_hf.neural_compressor.pruning import select_once
+from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
@@ -37,34 +35,51 @@ def prune_units(
     model: PreTrainedModel,
     config: PruningConfig,
     batches: Callable[[], Batches],
+    select_units: Callable[[Callable[[], Batches]], Selection],
+    forward: Callable[[PreTrainedModel, Mapping[str, Tensor]], object],
+) -> None:
+    """Remove heads and feed-forward neurons in one shot, in place.
+
+    Args:
+        model: The model.
+        config: Whether what stays is tuned afterwards; the rest is for `select_units`.
+        batches: Returns, each time, the batches that units are chosen by, and what stays is tuned on.
+        select_units: Chooses what stays by such batches: `select_by_saliency`, or another provider's.
+        forward: Runs a model on a batch.
+    """
+    selection = select_units(batches)
+    unpruned = copy.deepcopy(model) if config.tune_masks else None
+    remove(model, selection)
+    if unpruned is not None:
+        tune_masks(model, unpruned, list(batches()), forward)
+
+
+def select_by_saliency(
+    model: PreTrainedModel,
+    config: PruningConfig,
+    batches: Callable[[], Batches],
     loss_of: Loss,
-    forward: Callable[[PreTrainedModel, Mapping[str, Tensor]], Any],
     costs: Costs | None = None,
     reduce: OverProcesses = lambda tensor: tensor,
     gather: OverProcesses = lambda tensor: tensor,
-) -> None:
-    """Remove heads and feed-forward neurons at once, in place.
+) -> Selection:
+    """Choose what stays by the saliency of a configuration; the model is left as it is.
 
     Args:
         model: The model.
         config: What to remove, and by which saliency; its schedule plays no part.
-        batches: Returns, each time, the batches that saliency is measured on.
+        batches: Returns the batches that saliency is measured on.
         loss_of: Computes the loss of a batch, a mean over its examples.
-        forward: Runs a model on a batch.
         costs: The costs that a budget counts; None where `config` has none.
         reduce: Sums a tensor over all processes.
         gather: Joins tensors of all processes along their first dimension.
+
+    Returns:
+        What stays of each layer.
     """
-    if config.uses_inc:
-        remove(model, select_once(model, batches(), loss_of, config, reduce))
-        return
     if config.saliency == "random":
-        saliency = random_saliency(model, config.pruning_seed)
-    else:
-        found = MEASURES[config.saliency](model, batches(), loss_of)
-        gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
-        saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
-    unpruned = copy.deepcopy(model) if config.tune_masks else None
-    remove(model, select(model, saliency, config, costs))
-    if unpruned is not None:
-        tune_masks(model, unpruned, list(batches()), forward)
+        return select(model, random_saliency(model, config.pruning_seed), config, costs)
+    found = MEASURES[config.saliency](model, batches(), loss_of)
+    gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
+    saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
+    return select(model, saliency, config, costs)

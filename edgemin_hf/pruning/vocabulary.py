@@ -59,6 +59,22 @@ def prune_vocabulary(
     Raises:
         ValueError: If the tokenizer is slow, of a type that is not known, or not the model's; if no token is used; or
             if the family counts positions from the padding's id and that would change.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+        >>> from edgemin_hf import prune_vocabulary
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "my", "new", "card", "phone"]
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "vocab.txt").write_text("\\n".join(words))
+        ...     tokenizer = BertTokenizerFast(f"{folder}/vocab.txt")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=len(words), **shape))
+        >>> len(prune_vocabulary(model, tokenizer, ["my card"]))  # special tokens, single letters, two words
+        9
+        >>> model.config.vocab_size
+        9
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"tokenizer: {type(tokenizer).__name__}, a slow one; allowed: a fast one")

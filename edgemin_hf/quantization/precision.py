@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import layer_numbers, write_layer_numbers
-
-if TYPE_CHECKING:
-    from edgemin_hf.quantization.native import QuantizationConfig
-
-Precision = Literal["int8", "int4", "fp32"]
+from edgemin_hf.quantization.config import Precision, QuantizationConfig
 
 _SMALL_TABLE = 16
 """Tables of no more rows (token types) stay in full precision: dequantising costs time and they hold no bytes."""

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from edgemin_hf.quantization.native import QuantizationConfig, fake_quantized_linears
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import fake_quantized_linears
 
 
 @contextmanager

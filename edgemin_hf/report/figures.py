@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, floor, log10
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
+from edgemin_hf.benchmark.rows import BenchmarkRow
 from edgemin_hf.report.page import three_digits
 from edgemin_hf.tasks.metrics import METRICS
 
@@ -49,16 +49,11 @@ WIDTH = 6.0  # inches, hence 432 units: ten-point text stays readable when a pho
 _CHARACTER = 0.55  # Width of an average character in ems, on the wide side: the reader's font is unknown.
 
 
-def row_label(row: Mapping[str, Any]) -> str:
-    """Name a row of the benchmark, such as "teacher · onnxruntime · int8"."""
-    return f"{row['model']} · {row['runtime']} · {row['precision']}"
-
-
-def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
+def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
     """Draw size on disk against the task's metric, with the 95% interval of each row that has one.
 
     Args:
-        rows: Rows of the benchmark; those without a `value` are left out. Sizes are in bytes, values at most 1.
+        rows: Rows of the benchmark; those without a `value` are left out.
 
     Returns:
         The figure as SVG.
@@ -66,12 +61,13 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: No row has a value.
     """
-    rows = [row for row in rows if row.get("value") is not None]
-    if not rows:
+    rows = [row for row in rows if row.score is not None]
+    scores = [row.score for row in rows if row.score is not None]
+    if not scores:
         raise ValueError("no row of the benchmark has a value to draw")
-    metric = METRICS[rows[0]["metric"]]
-    spans = [(row["value"], *(row.get("ci95") or (row["value"],) * 2)) for row in rows]
-    points = np.column_stack(([row["size_bytes"] / 1e6 for row in rows], 100 * np.array(spans)))
+    metric = METRICS[scores[0].metric]
+    spans = [(score.value, *(score.ci95 or (score.value, score.value))) for score in scores]
+    points = np.column_stack(([row.size_bytes / 1e6 for row in rows], 100 * np.array(spans)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0))
         axes = figure.add_axes((0.11, 0.13, 0.86, 0.85))
@@ -85,7 +81,7 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.grid(True)
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)
-        _label_points(axes, [row_label(row) for row in rows], points)
+        _label_points(axes, [row.label for row in rows], points)
         return to_svg(figure, f"Size on disk against {metric.title}")
 
 
@@ -151,13 +147,13 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
         return to_svg(figure, "Bytes by component")
 
 
-def _draw_point(axes: Axes, row: Mapping[str, Any], point: np.ndarray) -> None:
+def _draw_point(axes: Axes, row: BenchmarkRow, point: np.ndarray) -> None:
     x, y, low, high = point
-    colour = BLUE if row["model"] == "teacher" else VERMILION
+    colour = BLUE if row.model == "teacher" else VERMILION
     axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="none", ecolor=colour, elinewidth=1, capsize=3)
     # PyTorch is a ring, so that the same weights in ONNX Runtime show as a dot inside it.
-    face, size = ("none", 10) if row["runtime"] == "pytorch" else (colour, 6)
-    axes.plot(x, y, "o" if row["precision"] == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
+    face, size = ("none", 10) if row.runtime == "pytorch" else (colour, 6)
+    axes.plot(x, y, "o" if row.precision == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
 
 
 def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None:

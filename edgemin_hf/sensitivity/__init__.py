@@ -1,1 +1,5 @@
 """What cutting or quantising a model would cost, measured without training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

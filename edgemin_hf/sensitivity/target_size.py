@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import names_without_override, precisions
 from edgemin_hf.sensitivity.quantization import PRECISIONS, ModuleSensitivity, Precision, module_bytes
 

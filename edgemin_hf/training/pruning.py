@@ -12,22 +12,22 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 
 from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
-from edgemin_hf.export.onnx import check_exportable
+from edgemin_hf.export.onnx_graph import check_exportable
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.surgery import check_prunable, remove
-from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config
+from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
+from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config, select_once
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import GradualPruner, costs_state
-from edgemin_hf.pruning.one_shot import prune_layers, prune_units
+from edgemin_hf.pruning.one_shot import OverProcesses, prune_layers, prune_units, select_by_saliency
 from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
-    from neural_compressor.config import WeightPruningConfig
+    from edgemin_hf.neural_compressor.guest import WeightPruningConfig
 
 
 def check_pruning(
@@ -92,6 +92,46 @@ def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization:
         )
 
 
+def costs_of(model: PreTrainedModel, config: PruningConfig) -> Costs | None:
+    """Return the costs that a budget counts; latencies are measured now. None where there is no budget."""
+    if config.target_parameters is not None:
+        return Parameters(model)
+    return None if config.target_latency_ms is None else measure_latency_table(model)
+
+
+def prune_one_shot(
+    model: PreTrainedModel,
+    config: PruningConfig,
+    batches: Callable[[], Batches],
+    loss_of: Loss,
+    costs: Callable[[], Costs | None],
+    reduce: OverProcesses = lambda tensor: tensor,
+    gather: OverProcesses = lambda tensor: tensor,
+) -> None:
+    """Remove layers, and with the schedule "one_shot" heads and neurons, by whoever provides their saliency; in place.
+
+    Args:
+        model: The model.
+        config: What is to go.
+        batches: Returns, each time, the batches that losses and saliency are measured on.
+        loss_of: Computes the loss of a batch, a mean over its examples.
+        costs: Returns the costs that a budget counts, of the model without the layers that went.
+        reduce: Sums a tensor over all processes.
+        gather: Joins tensors of all processes along their first dimension.
+    """
+    prune_layers(model, config, batches(), loss_of)
+    if config.schedule != "one_shot":
+        return
+    budget = costs()
+
+    def select_units(batches: Callable[[], Batches]) -> Selection:
+        if config.uses_inc:
+            return select_once(model, batches(), loss_of, config, reduce)
+        return select_by_saliency(model, config, batches, loss_of, budget, reduce, gather)
+
+    prune_units(model, config, batches, select_units, _forward)
+
+
 class StudentPruning:
     """Prune the student of a trainer, once.
 
@@ -123,11 +163,15 @@ class StudentPruning:
         if self._one_shot_done or not isinstance(config, PruningConfig):
             return
         self._one_shot_done = True
-        examples, model = config.saliency_examples, self._model
-        prune_layers(model, config, batches(examples), loss_of)
-        if config.schedule == "one_shot":
-            costs, gather = self._costs(None), self._trainer.accelerator.gather
-            prune_units(model, config, lambda: batches(examples), loss_of, _forward, costs, self._sum, gather)
+        prune_one_shot(
+            self._model,
+            config,
+            lambda: batches(config.saliency_examples),
+            loss_of,
+            lambda: self._costs(None),
+            self._sum,
+            self._trainer.accelerator.gather,
+        )
 
     @contextmanager
     def gradually(self, checkpoint: Path | None) -> Iterator[None]:
@@ -170,14 +214,12 @@ class StudentPruning:
 
     def _costs(self, checkpoint: Path | None) -> Costs | None:
         """Return the costs that a budget counts, as the checkpoint keeps them if there is one."""
-        if self.config.target_parameters is not None:
-            return Parameters(self._model)
         if self.config.target_latency_ms is None:
-            return None
+            return costs_of(self._model, self.config)
         if checkpoint is not None:
             return LatencyTable(**costs_state(checkpoint))
         # Each process would measure other numbers, and by them choose other units.
-        table = [measure_latency_table(self._model) if self._trainer.is_world_process_zero() else None]
+        table = [costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None]
         return broadcast_object_list(table)[0]
 
 

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.neural_compressor.qat import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
-from edgemin_hf.quantization.native import QuantizationConfig, calibrate, fake_quantized_linears, prepare_qat
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
 from edgemin_hf.quantization.range_training import learn_ranges_apart, learned_ranges
 
 if TYPE_CHECKING:
-    from neural_compressor.config import QuantizationAwareTrainingConfig
+    from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig
 
 
 class StudentQuantization:

@@ -20,24 +20,22 @@ from edgemin_hf.data.tables import LengthGroupedBatches
 from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import (
-    Recording,
-    filter_forward_inputs,
-    forward_names,
-    record,
-    replaced_forward,
-)
+from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, forward_names, record
 from edgemin_hf.modeling.length_groups import record_by_length
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
+from edgemin_hf.training.record import remember_trainings, training_record, trainings_before
+from edgemin_hf.training.student_forward import StudentForward
+from edgemin_hf.training.teacher import check_head, load_teacher
+from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
 if TYPE_CHECKING:
-    from neural_compressor.config import QuantizationAwareTrainingConfig, WeightPruningConfig
+    from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
 class DistillationTrainer(Trainer):
@@ -51,7 +49,8 @@ class DistillationTrainer(Trainer):
     Args:
         model: The student.
         teacher_model: The teacher; it is frozen and set to evaluation mode, and never wrapped or saved. None where no
-            objective needs it.
+            objective needs it. A folder or a Hub id is loaded in float32, with the student's kind of head, or a masked
+            language model's for a method that needs one.
         args: As `transformers.Trainer`.
         distillation_config: One method's settings, or a list whose loss terms are summed.
         pruning_config: If given, `train` removes heads, neurons and layers by their saliency on the training data:
@@ -63,12 +62,34 @@ class DistillationTrainer(Trainer):
 
     Raises:
         ValueError: If student, teacher and settings do not fit together.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+        >>> from edgemin_hf import DistillationTrainer, PruningConfig, TaskDistillationConfig, create_student
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> rows = [{"input_ids": [2, 7, 8, 3], "labels": 0}, {"input_ids": [2, 9, 6, 3], "labels": 1}]
+        >>> with TemporaryDirectory() as folder:
+        ...     trainer = DistillationTrainer(
+        ...         model=create_student(teacher, num_hidden_layers=1),
+        ...         teacher_model=teacher,
+        ...         args=TrainingArguments(folder, max_steps=2, report_to=[], use_cpu=True, disable_tqdm=True),
+        ...         distillation_config=TaskDistillationConfig(temperature=2.0),
+        ...         pruning_config=PruningConfig(ffn_sparsity=0.5),
+        ...         train_dataset=rows,
+        ...     )
+        ...     trainer.train().global_step
+        {'train_runtime': ...}
+        2
+        >>> trainer.model.config.intermediate_size
+        32
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        teacher_model: PreTrainedModel | None = None,
+        teacher_model: PreTrainedModel | str | Path | None = None,
         args: TrainingArguments | None = None,
         *,
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
@@ -78,10 +99,16 @@ class DistillationTrainer(Trainer):
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
         args = TrainingArguments("tmp_trainer") if args is None else args
-        _check_arguments(model, teacher_model, args, kwargs, pruning_config)
+        named = isinstance(teacher_model, str | Path)
+        self.teacher_model: PreTrainedModel | None = (
+            load_teacher(teacher_model, model, configs) if isinstance(teacher_model, str | Path) else teacher_model
+        )
+        _check_arguments(model, self.teacher_model, args, kwargs, pruning_config)
         student = Encoder(model)
-        teacher = None if teacher_model is None else Encoder(teacher_model)
+        teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
+        if named:
+            check_head(self.teacher_model, self.objectives)
         settings = None if quantization_config is None else own_settings(quantization_config)
         if (
             settings is not None
@@ -92,6 +119,7 @@ class DistillationTrainer(Trainer):
         if pruning_config is not None:
             activations = {activation for objective in self.objectives for activation in objective.student_activations}
             check_pruning(model, pruning_config, activations, settings)
+        self._trainings = [*trainings_before(model), training_record(configs, pruning_config, settings)]
         self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
             pruned = pruning_config is not None
@@ -105,11 +133,11 @@ class DistillationTrainer(Trainer):
         # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
         # where a model's forward takes **kwargs and so seems to scale its loss by itself.
         self.model_accepts_loss_kwargs = False
-        self.teacher_model = teacher_model
-        if teacher_model is not None:
-            teacher_model.requires_grad_(False).eval().to(self.args.device)
+        if self.teacher_model is not None:
+            self.teacher_model.requires_grad_(False).eval().to(self.args.device)
         if self._projections is not None:
             self._projections.to(self.args.device)
+        self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
 
@@ -131,7 +159,9 @@ class DistillationTrainer(Trainer):
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        remember_trainings(self.model, self._trainings)
+        return output
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Create the optimizer as `Trainer` does; learned input ranges get a group of their own."""
@@ -169,9 +199,11 @@ class DistillationTrainer(Trainer):
             self.quantization.calibrate(self, self._batches)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save as `Trainer` does, and what belongs beside a pruned or quantised model."""
+        """Save as `Trainer` does, and beside it how the model was made, and what a provider adds."""
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
+        if self.args.should_save:
+            EdgeminConfig(trainings=self._trainings).save_pretrained(folder)
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:
@@ -203,32 +235,7 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Return the loss, its terms by name, and the student's logits where they are asked for or needed."""
-        activations = {activation for objective in self.objectives for activation in objective.student_activations}
-        needs_logits = logits or any(objective.needs_student_logits for objective in self.objectives)
-        teacher = self._record_teacher(inputs)
-        student_forward = self.model.forward
-
-        def forward(**student_inputs: Tensor) -> dict[str, Tensor | None]:
-            terms: dict[str, Tensor | None] = {}
-            if needs_logits or self.is_fsdp_enabled:
-                student = record(
-                    self.model,
-                    activations,
-                    needs_logits,
-                    student_inputs,
-                    student_forward,
-                    to_the_end=self.is_fsdp_enabled,
-                )
-            else:
-                student = record_by_length(self.model, activations, student_inputs, student_forward)
-            for index, objective in enumerate(self.objectives):
-                for name, term in objective(student, teacher, inputs).items():
-                    terms[f"{name}_{index}" if name in terms else name] = term
-            return {**terms, "logits": None if student.logits is None else student.logits.detach()}
-
-        # The loss is computed inside the model, not after it: DistributedDataParallel around it then finds in the
-        # outputs which parameters will get a gradient, those of learned projections too.
-        with replaced_forward(self.model, forward):
+        with self._student_forward.replacing(self.model, self._record_teacher(inputs), inputs, logits=logits):
             terms = model(**filter_forward_inputs(self.model, inputs))
         student_logits = terms.pop("logits")
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)

@@ -1,7 +1,6 @@
 import copy
 import logging
 import random
-import subprocess
 import sys
 
 import numpy as np
@@ -261,9 +260,7 @@ def test_what_fit_swallows_is_told(monkeypatch, capsys):
     assert "no such engine" in capsys.readouterr().err
 
 
-def test_inc_is_imported_only_when_asked_for(monkeypatch):
-    code = "import edgemin_hf.neural_compressor.ptq, sys; sys.exit('neural_compressor' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_without_inc_the_provider_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "neural_compressor", None)
     with pytest.raises(ValueError, match=r"provider: inc without .*edgemin-hf\[inc\]"):
         quantized()

@@ -1,6 +1,5 @@
 import copy
 import logging
-import subprocess
 import sys
 
 import numpy as np
@@ -293,9 +292,7 @@ def test_impossible_settings(tmp_path, tokenizer):
         finish_inc(fresh)
 
 
-def test_inc_is_imported_only_when_asked_for(monkeypatch):
-    code = "import edgemin_hf.neural_compressor.qat, sys; sys.exit('neural_compressor' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_without_inc_the_provider_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "neural_compressor", None)
     with pytest.raises(ValueError, match=r"provider: inc without .*edgemin-hf\[inc\]"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc"))

@@ -1,18 +1,59 @@
+import os
 import subprocess
 import sys
 
+SPY = """
+import builtins, sys
+imported, real = set(), builtins.__import__
+
+def spy(name, globals=None, locals=None, fromlist=(), level=0):
+    if ((globals or {}).get("__name__") or "").startswith("edgemin_hf") and level == 0:
+        imported.update([name, *(f"{name}.{part}" for part in fromlist or ())])
+    return real(name, globals, locals, fromlist, level)
+
+builtins.__import__ = spy
+"""
 IMPORT_ALL = """
-import importlib, pkgutil, sys
+import importlib, pkgutil
 import edgemin_hf
 names = [module.name for module in pkgutil.walk_packages(edgemin_hf.__path__, "edgemin_hf.")]
 assert "edgemin_hf.neural_compressor.qat" in names
 for name in names:
     if name != "edgemin_hf.__main__":
         importlib.import_module(name)
-sys.exit(", ".join({"neural_compressor", "optimum.intel"} & sys.modules.keys()) or 0)
+"""
+TRAIN = """
+sys.modules |= {"neural_compressor": None, "optimum.intel": None}  # as where they are not installed
+from pathlib import Path
+from helpers.training import RELATIONS, make
+from transformers import BertTokenizerFast
+from edgemin_hf import PruningConfig, QuantizationConfig, TaskDistillationConfig
+folder = Path(sys.argv[1])
+tokenizer = BertTokenizerFast.from_pretrained(folder)
+config = [RELATIONS, TaskDistillationConfig()]
+asked = {"pruning_config": PruningConfig(ffn_sparsity=0.5), "quantization_config": QuantizationConfig()}
+trainer = make(folder, tokenizer, config=config, max_steps=1, **asked)
+trainer.train()
+trainer.save_model()
+"""
+FOUND = """
+assert "edgemin_hf.modeling.encoder" in imported and "torch" in imported
+ours = ("neural_compressor", "optimum.intel", "torch.ao", "torch.quantization")
+sys.exit(", ".join(name for name in sorted(imported) if (name + ".").startswith(tuple(f"{o}." for o in ours))) or 0)
 """
 
 
-def test_no_module_of_the_package_imports_neural_compressor():
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], check=False, capture_output=True, text=True)
+def run(code, *arguments):
+    command = [sys.executable, "-c", SPY + code + FOUND, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_module_imports_neural_compressor_or_torch_ao():
+    run(IMPORT_ALL + "assert not {'neural_compressor', 'optimum.intel'} & sys.modules.keys()")
+
+
+def test_training_without_neural_compressor_imports_none_of_it(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    run(TRAIN, str(tmp_path))

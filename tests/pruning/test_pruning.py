@@ -12,7 +12,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.surgery import Selection, remove, remove_layers
 from edgemin_hf.pruning.depth import losses_without, remove_least_layers
-from edgemin_hf.pruning.one_shot import prune_layers, prune_units
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_saliency
 from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency, weight_saliency
 from edgemin_hf.pruning.selection import Parameters, rearranged, select
 from edgemin_hf.pruning.tuning import tune_masks
@@ -170,7 +170,11 @@ def test_a_budget_of_parameters_is_met_closely_by_what_is_cheapest(scope):
     model = tiny(intermediate_size=256)
     target = round(0.6 * model.num_parameters())
     config = PruningConfig(target_parameters=target, scope=scope)
-    prune_units(model, config, lambda: [batch()], loss_of(model), None, Parameters(model))
+
+    def select_units(batches):
+        return select_by_saliency(model, config, batches, loss_of(model), Parameters(model))
+
+    prune_units(model, config, lambda: [batch()], select_units, None)
     step = 3 * max(32 * (2 * 32 + 1), 4 * 32 * 8 + 3 * 8)
     assert target - step < model.num_parameters() <= target
     shape = pruned_shape(model.config)

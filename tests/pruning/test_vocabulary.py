@@ -25,7 +25,8 @@ from transformers import (
 
 from edgemin_hf.hub.checkpoints import PACKAGED_CHECKPOINTS
 from edgemin_hf.pruning.vocabulary import prune_vocabulary
-from edgemin_hf.quantization.native import FakeQuantEmbedding, QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import FakeQuantEmbedding, prepare_qat
 
 DATA = Path(__file__).parents[2] / "recipes" / "data" / "banking77"
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

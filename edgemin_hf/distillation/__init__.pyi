@@ -1,0 +1,14 @@
+from .base import DistillationConfig as DistillationConfig
+from .base import Objective as Objective
+from .distilbert import DistilBERTConfig as DistilBERTConfig
+from .known import METHODS as METHODS
+from .minilm import MiniLMConfig as MiniLMConfig
+from .minilmv2 import MiniLMv2Config as MiniLMv2Config
+from .minilmv2 import minilmv2_loss as minilmv2_loss
+from .mlkd import MLKDConfig as MLKDConfig
+from .mlkd import MLKDTaskConfig as MLKDTaskConfig
+from .pkd import PKDConfig as PKDConfig
+from .task import TaskDistillationConfig as TaskDistillationConfig
+from .teacher_logits import cached_teacher_logits as cached_teacher_logits
+from .tinybert import TinyBERTConfig as TinyBERTConfig
+from .weighted import Weighted as Weighted

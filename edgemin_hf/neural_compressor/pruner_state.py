@@ -1,0 +1,135 @@
+"""What INC's pruners hold of a model: their layers, scores and masks, and all of it in a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.surgery import Selection
+
+_TENSORS = ("masks", "head_masks", "pre_masks", "progressive_masks")
+_NUMBERS = (
+    "global_step", "handled_global_step", "completed_pruned_cnt", "current_sparsity_ratio", "init_sparsity_ratio",
+    "structured_update_step", "align_masks_flag",
+)  # fmt: skip
+_SETTINGS = (
+    "pattern", "pruning_type", "target_sparsity", "start_step", "end_step", "pruning_frequency", "pruning_scope",
+    "sparsity_decay_type",
+)  # fmt: skip
+
+
+def pruned_linears(pruner: Any) -> dict[str, nn.Linear]:
+    """Return the linear layers that a pruner masks, by name."""
+    return pruner.linear_layers if hasattr(pruner, "head_masks") else pruner.modules
+
+
+def score_weights(pruner: Any) -> None:
+    """Let a pruner score its weights by their gradients.
+
+    Raises:
+        ValueError: If the loss gives a layer none.
+    """
+    if pruner.config["criterion_type"] != "magnitude" and hasattr(pruner, "criterion"):
+        for name, linear in pruned_linears(pruner).items():
+            if linear.weight.grad is None:
+                raise ValueError(
+                    f"saliency: {pruner.config['criterion_type']}, but the loss does not reach {name}; allowed: a loss "
+                    "of the model's output beside it, such as task distillation, or magnitude"
+                )
+    pruner.on_before_optimizer_step()
+
+
+def check_count(pruner: Any) -> None:
+    """Check that a pruner keeps as many units as it was made for.
+
+    Raises:
+        RuntimeError: If not.
+    """
+    for name, mask in _masks(pruner).items():
+        if int(mask.sum()) != pruner.units_to_keep:
+            raise RuntimeError(
+                f"INC keeps {int(mask.sum())} units of {name}, not {pruner.units_to_keep}, after "
+                f"{pruner.global_step} steps: its pruning is not over"
+            )
+
+
+def kept_units(pruners: Iterable[Any], model: PreTrainedModel) -> Selection:
+    """Return what the masks of some pruners leave of each of a model's layers."""
+    heads: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
+    for pruner in pruners:
+        (heads if hasattr(pruner, "head_masks") else inputs).update(_masks(pruner))
+    names = {module: name for name, module in model.named_modules()}
+    blocks = Encoder(model).blocks
+    return Selection(
+        [_kept(heads.get(names[block.attention_output], torch.ones(block.num_heads))) for block in blocks],
+        [_kept(inputs.get(names[block.ffn_out], torch.ones(block.num_neurons))) for block in blocks],
+    )
+
+
+def _masks(pruner: Any) -> dict[str, Tensor]:
+    """Return what a pruner keeps: of a layer's heads (heads,), or of the inputs of a matrix (inputs,)."""
+    if hasattr(pruner, "head_masks"):
+        return {name: mask.flatten().bool().cpu() for name, mask in pruner.head_masks.items()}
+    return {name: mask.bool().any(0).cpu() for name, mask in pruner.masks.items()}
+
+
+def _kept(mask: Tensor) -> list[int]:
+    return torch.nonzero(mask).flatten().tolist() or [0]  # of a layer without any, a masked unit: it changes nothing
+
+
+def save_state(pruners: list[Any], path: Path) -> None:
+    """Write all that pruners must not forget into a safetensors file."""
+    tensors, numbers = {}, []
+    for index, pruner in enumerate(pruners):
+        scores = pruner.criterion.scores if hasattr(pruner, "criterion") else {}
+        parts = {name: getattr(pruner, name, {}) for name in _TENSORS} | {"scores": scores}
+        for part, values in parts.items():
+            tensors.update({f"{index}/{part}/{name}": value.clone().contiguous() for name, value in values.items()})
+        own = {name: getattr(pruner, name) for name in _NUMBERS if hasattr(pruner, name)}
+        numbers.append([own, getattr(pruner.pattern, "keep_mask_layers", {})])
+    save_file(tensors, path, metadata={"settings": _settings(pruners), "numbers": json.dumps(numbers)})
+
+
+def restore_state(pruners: list[Any], path: Path) -> None:
+    """Read what `save_state` wrote back into pruners that were made alike.
+
+    Raises:
+        ValueError: If there is no such file, or it belongs to other settings.
+    """
+    if not path.exists():
+        raise ValueError(f"resume_from: {path} does not exist; allowed: a checkpoint that was saved while INC pruned")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if metadata["settings"] != _settings(pruners):
+            raise ValueError(f"resume_from: {path} belongs to other settings; allowed: those of the interrupted run")
+        for pruner, (numbers, keep_mask_layers) in zip(pruners, json.loads(metadata["numbers"]), strict=True):
+            vars(pruner).update(numbers)
+            if hasattr(pruner.pattern, "keep_mask_layers"):
+                pruner.pattern.keep_mask_layers = keep_mask_layers
+        for key in file.keys():  # noqa: SIM118
+            index, part, name = key.split("/", 2)
+            pruner = pruners[int(index)]
+            holder = pruner.criterion if part == "scores" else pruner
+            device = next(iter(pruned_linears(pruner).values())).weight.device
+            getattr(holder, part)[name] = file.get_tensor(key).to(device)
+
+
+def _settings(pruners: Iterable[Any]) -> str:
+    """Describe what a state belongs to: settings, and layers with their shapes."""
+    return json.dumps(
+        [
+            [{name: pruner.config[name] for name in _SETTINGS}]
+            + [[name, list(linear.weight.shape)] for name, linear in pruned_linears(pruner).items()]
+            for pruner in pruners
+        ]
+    )

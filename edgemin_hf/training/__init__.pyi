@@ -1,0 +1,3 @@
+from .one_call import prune as prune
+from .one_call import quantize as quantize
+from .trainer import DistillationTrainer as DistillationTrainer

@@ -1,0 +1,123 @@
+"""Pruning and quantising in one call, for a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.neural_compressor.ptq import quantize_by_inc
+from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+from edgemin_hf.training.pruning import check_pruning, costs_of, prune_one_shot
+
+
+def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Mapping[str, Tensor]]) -> PreTrainedModel:
+    """Remove heads, feed-forward neurons and layers in one shot, as `DistillationTrainer` does before its first step.
+
+    Saliency is measured by the model's own loss. Make an optimizer afterwards: the parameters are new ones.
+
+    Args:
+        model: The model; it is changed in place.
+        config: What is to go, by which saliency.
+        dataloader: Batches of its inputs with labels; as many are read as hold `config.saliency_examples`.
+
+    Returns:
+        The same model, smaller.
+
+    Raises:
+        ValueError: If the model can't be pruned so, the schedule is gradual, or a batch has no labels.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import PruningConfig, prune
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3], [2, 9, 6, 3]]), "labels": torch.tensor([0, 1])}
+        >>> prune(model, PruningConfig(head_sparsity=0.5, ffn_sparsity=0.5), [batch])  # doctest: +ELLIPSIS
+        BertForSequenceClassification(...)
+        >>> model.bert.encoder.layer[0].intermediate.dense.out_features
+        32
+    """
+    if config.schedule != "one_shot":
+        raise ValueError(
+            f"schedule: {config.schedule}, which needs training steps; expected one_shot, or "
+            "DistillationTrainer(pruning_config=...)"
+        )
+    check_pruning(model, config, (), None)
+    batches = list(_first(dataloader, config.saliency_examples, model))
+
+    def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
+        if "labels" not in batch:
+            raise ValueError("dataloader: a batch without labels; expected some, since saliency is of the model's loss")
+        loss: Tensor = model(**filter_forward_inputs(model, batch), labels=batch["labels"]).loss
+        return loss
+
+    problem_type = model.config.problem_type
+    prune_one_shot(model, config, lambda: batches, loss_of, lambda: costs_of(model, config))
+    model.config.problem_type = problem_type  # which a model without one guesses from the labels it sees
+    return model
+
+
+def quantize(
+    model: PreTrainedModel,
+    config: QuantizationConfig | None = None,
+    dataloader: Iterable[Mapping[str, Tensor]] = (),
+) -> PreTrainedModel:
+    """Fake-quantise a model and calibrate it, as `DistillationTrainer` does before its first step.
+
+    The result can be exported as it is, by `export_onnx`, or trained on in a loop of one's own.
+
+    Args:
+        model: The model; its linear layers and tables are swapped in place for ones with the same parameters.
+        config: What to quantise; None takes the defaults, INT8. With the provider "inc" Neural Compressor's
+            post-training quantisation finds the grids.
+        dataloader: Batches of its inputs; as many are read as hold `config.calibration_examples`. Where all is INT4 or
+            fp32 none are needed, since inputs then have no ranges.
+
+    Returns:
+        The same model, fake-quantised.
+
+    Raises:
+        ValueError: If model and settings do not fit together, or there is no batch to calibrate on.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import quantize
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3], [2, 9, 6, 3]])}
+        >>> type(quantize(model, dataloader=[batch]).classifier).__name__
+        'FakeQuantLinear'
+    """
+    config = QuantizationConfig() if config is None else config
+    batches = [filter_forward_inputs(model, batch) for batch in _first(dataloader, config.calibration_examples, model)]
+    needs_batches = config.provider == "inc"
+    if not needs_batches:
+        had_ranges = bool(fake_quantized_linears(model))
+        prepare_qat(model, config)
+        needs_batches = bool(fake_quantized_linears(model)) and not had_ranges
+    if needs_batches and not batches:
+        raise ValueError("dataloader: no batches; expected some, from which INT8 layers get their inputs' ranges")
+    if config.provider == "inc":
+        quantize_by_inc(model, config, batches)
+    elif needs_batches:
+        calibrate(model, batches, lambda batch: model(**batch))
+    return model
+
+
+def _first(
+    dataloader: Iterable[Mapping[str, Tensor]], examples: int, model: PreTrainedModel
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches, on the model's device, that hold at least so many examples."""
+    seen = 0
+    for batch in dataloader:
+        yield {name: value.to(model.device) for name, value in batch.items()}
+        seen += len(batch["input_ids"])
+        if seen >= examples:
+            return
