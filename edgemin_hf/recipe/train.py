@@ -82,6 +82,11 @@ class Training:
         _check_arguments(self.training_arguments)
         check_rest(Training, self)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return these settings as arguments of `TrainingArguments`."""
+        own = {f.name: getattr(self, f.name) for f in fields(Training) if f.name != "training_arguments"}
+        return {**own, **self.training_arguments}
+
 
 def check_rest(part: type, settings: object) -> None:
     """Run the next check after `part`: dataclasses call one `__post_init__`, settings are made of several."""
@@ -151,11 +156,14 @@ class Parts:
 
 
 class TrainingSettings(Protocol):
-    """What is asked of a training stage here: its name and `Training`'s settings."""
+    """What is asked of a training stage here."""
 
     name: str
     max_steps: int
-    training_arguments: dict[str, Any]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return its settings as arguments of `TrainingArguments`."""
+        ...
 
 
 class _CheckpointMark(TrainerCallback):
@@ -214,15 +222,13 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
 
 
 def _training_arguments(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> TrainingArguments:
-    names = [f.name for f in fields(Training) if f.name != "training_arguments"]
     bf16 = context.bf16 and not parts.fp32
     # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     defaults: dict[str, Any] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),
-        **{name: getattr(stage, name) for name in names},
-        **{**defaults, **stage.training_arguments},
+        **{**defaults, **stage.arguments()},
         group_by_length=not parts.packed,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
