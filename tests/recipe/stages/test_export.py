@@ -11,7 +11,7 @@ from edgemin_hf.cli import main
 @pytest.fixture(scope="module")
 def unquantised(workplace, tmp_path_factory):
     """A run that exports what was not quantised."""
-    root = tmp_path_factory.mktemp("unquantised")
+    root = tmp_path_factory.mktemp("plain")
     for path in workplace.iterdir():
         (root / path.name).symlink_to(path)
 
@@ -35,9 +35,8 @@ def test_an_artefact_need_not_be_quantised(unquantised):
 def test_its_card_and_report_speak_of_full_precision(unquantised, monkeypatch):
     card = (unquantised / "README.md").read_text()
     # The teacher's INT8 graph is beside it, to compare with.
-    told = re.sub(
-        "The teacher's int8 row is .*|^\\| teacher .*|in ONNX Runtime \\(int8\\)", "", card, flags=re.MULTILINE
-    )
+    compared = "The teacher's int8 row is .*|^\\| teacher .*|in ONNX Runtime \\(int8\\)"
+    told = re.sub(compared, "", card, flags=re.MULTILINE)
     found = re.search("int8|8-bit|4 bits|quantis|model_quantized", told.split("<details>")[0])
     assert found is None, found[0]
     assert "The student at fp32 in ONNX Runtime takes" in card
