@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
@@ -78,7 +79,7 @@ class LatencyTable:
         return self._state
 
 
-def _of_every_count(measured: Tensor) -> np.ndarray:
+def _of_every_count(measured: Tensor) -> NDArray[np.float64]:
     """Return the milliseconds at each count from 0 to the largest, in rising order."""
     counts, ms = measured.double().numpy().T
     return np.interp(np.arange(int(counts[-1]) + 1), counts, np.maximum.accumulate(ms))
@@ -155,7 +156,7 @@ def encoder_of_shape(config: PretrainedConfig, heads: int, neurons: int) -> PreT
     return model
 
 
-def _inputs(config: PretrainedConfig) -> dict[str, np.ndarray]:
+def _inputs(config: PretrainedConfig) -> dict[str, NDArray[np.int64]]:
     length = min(LENGTH, config.max_position_embeddings - first_position(config))
     ids = np.arange(2, 2 + length)[None] % config.vocab_size
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

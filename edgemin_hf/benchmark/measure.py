@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -81,7 +82,7 @@ def in_openvino(files: Mapping[Row, ModelFile]) -> dict[Row, ModelFile]:
 
 def measure_latency(
     runners: Mapping[Name, Runner], inputs: Mapping[Name, Sequence[Inputs]], rounds: int, progress: str = "Latency"
-) -> dict[Name, np.ndarray]:
+) -> dict[Name, NDArray[np.float64]]:
     """Time the forward pass of every model on the same texts, one at a time.
 
     Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
@@ -110,14 +111,14 @@ def measure_latency(
     return {row: np.array(values) for row, values in times.items()}
 
 
-def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> np.ndarray:
+def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> NDArray[np.float32]:
     """Run all inputs, one at a time as they would be served, and return the logits (inputs, labels)."""
     return np.concatenate([runner.run(runner.prepare(one)) for one in tqdm(inputs, desc=progress, unit="example")])
 
 
 def benchmark_rows(
     files: Mapping[Row, ModelFile],
-    times: Mapping[Row, np.ndarray],
+    times: Mapping[Row, NDArray[np.float64]],
     threads: int,
     scores: Mapping[Row, Score] | None = None,
 ) -> tuple[BenchmarkRow, ...]:

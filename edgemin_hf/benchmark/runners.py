@@ -9,16 +9,17 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 
-Inputs = Mapping[str, np.ndarray]
+Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""
 
-Prepared = Mapping[str, np.ndarray] | Mapping[str, Tensor]
+Prepared = Inputs | Mapping[str, Tensor]
 """What a runtime takes them as."""
 
 
@@ -29,7 +30,7 @@ class Runner(Protocol):
         """Turn inputs into what `run` takes, outside of the measured time."""
         ...
 
-    def run(self, prepared: Prepared) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
         ...
 
@@ -52,10 +53,11 @@ class PyTorchRunner:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return filter_forward_inputs(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
-    def run(self, prepared: Prepared) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
         with torch.inference_mode():
-            return self.model(**prepared).logits.numpy()
+            logits: NDArray[np.float32] = self.model(**prepared).logits.numpy()
+        return logits
 
 
 class OnnxRunner:
@@ -77,9 +79,10 @@ class OnnxRunner:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Prepared) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
-        return self.session.run(None, prepared)[0]
+        logits: NDArray[np.float32] = self.session.run(None, prepared)[0]
+        return logits
 
 
 class OpenVinoRunner:
@@ -110,9 +113,10 @@ class OpenVinoRunner:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Prepared) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
-        return self.request.infer(prepared, share_inputs=True)[0]
+        logits: NDArray[np.float32] = self.request.infer(prepared, share_inputs=True)[0]
+        return logits
 
 
 def load_runner(

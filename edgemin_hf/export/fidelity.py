@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -96,11 +97,11 @@ def float_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copied.cpu().float().eval()
 
 
-def _mean_of_each_text(values: np.ndarray, mask: np.ndarray) -> list[float]:
+def _mean_of_each_text(values: NDArray[np.float32], mask: NDArray[np.int64]) -> list[float]:
     """Average (batch, labels), or (batch, length, width) over real tokens."""
     if values.ndim == 3:
         values = (values * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-    return values.mean(axis=1).tolist()
+    return [float(value) for value in values.mean(axis=1)]
 
 
 def _disturbed(model: nn.Module) -> nn.Module:
@@ -117,7 +118,7 @@ def _disturbed(model: nn.Module) -> nn.Module:
     return model
 
 
-def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[dict[str, np.ndarray]]:
+def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[dict[str, NDArray[np.int64]]]:
     for start in range(0, len(texts), _BATCH):
         part = list(texts[start : start + _BATCH])
         longest = min(128, tokenizer.model_max_length)

@@ -189,8 +189,8 @@ class _Graph:
             if position == _PACKED_INPUTS.get(node.op_type, (None,))[0]:
                 attributes = {attribute.name: attribute.i for attribute in node.attribute}
                 if node.op_type == "MatMulNBits":
-                    return attributes["K"] * attributes["N"]
-                return prod(tensor.dims) * 8 // attributes["bits"]
+                    return int(attributes["K"] * attributes["N"])
+                return int(prod(tensor.dims) * 8 // attributes["bits"])
         return prod(tensor.dims)
 
     def scales_groups(self, name: str) -> bool:
@@ -225,4 +225,4 @@ def _tensor_bytes(tensor: TensorProto) -> int:
     external = 0
     if uses_external_data(tensor):
         external = prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return tensor.ByteSize() + external
+    return int(tensor.ByteSize()) + external

@@ -109,7 +109,7 @@ def onnx_entry(
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if not entry.domain)
+    return int(next(entry.version for entry in model.opset_import if not entry.domain))
 
 
 def _min_runtime(model: onnx.ModelProto) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
@@ -44,19 +45,19 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return tuple(found)
 
 
-def _inputs(tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, np.ndarray]]:
+def _inputs(tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, NDArray[np.int64]]]:
     longest = min(128, tokenizer.model_max_length)
     for text in TEXTS:
         encoded = tokenizer([text], truncation=True, max_length=longest, return_tensors="np")
         yield {name: array.astype(np.int64) for name, array in encoded.items()}
 
 
-def _rounded(logits: np.ndarray) -> Output:
+def _rounded(logits: NDArray[np.float32]) -> Output:
     """Round logits (1, labels) or (1, tokens, labels) to five digits."""
     if logits.ndim == 2:
         return _row(logits[0])
     return tuple(_row(token) for token in logits[0])
 
 
-def _row(logits: np.ndarray) -> tuple[float, ...]:
+def _row(logits: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(f"{value:.{_DIGITS}g}") for value in logits)

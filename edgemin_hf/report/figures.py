@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from edgemin_hf.benchmark.rows import BenchmarkRow
 from edgemin_hf.report.page import three_digits
@@ -147,7 +148,7 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
         return to_svg(figure, "Bytes by component")
 
 
-def _draw_point(axes: Axes, row: BenchmarkRow, point: np.ndarray) -> None:
+def _draw_point(axes: Axes, row: BenchmarkRow, point: NDArray[np.float64]) -> None:
     x, y, low, high = point
     colour = BLUE if row.model == "teacher" else VERMILION
     axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="none", ecolor=colour, elinewidth=1, capsize=3)
@@ -156,12 +157,12 @@ def _draw_point(axes: Axes, row: BenchmarkRow, point: np.ndarray) -> None:
     axes.plot(x, y, "o" if row.precision == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
 
 
-def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None:
+def _label_points(axes: Axes, labels: Sequence[str], points: NDArray[np.float64]) -> None:
     """Write each label where it is nearest to its point and covers nothing; points that coincide share a label."""
     marks = [[axes.transData.transform((x, value)) for value in values] for x, *values in points]
     taken = [Bbox([point - 6, point + 6]) for point, _, _ in marks]
     taken += [Bbox.from_extents(x - 3, low, x + 3, high) for _, (x, low), (_, high) in marks]
-    groups: list[tuple[list[np.ndarray], list[str]]] = []
+    groups: list[tuple[list[NDArray[np.float64]], list[str]]] = []
     for mark, label in zip(marks, labels, strict=True):
         lines = next((lines for other, lines in groups if np.hypot(*(mark[0] - other[0])) < 8), None)
         if lines is None:
@@ -179,7 +180,7 @@ def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None
         axes.plot((mark[0][0],) * 2, line.intervaly, color=GREY, lw=0.6, transform=None)
 
 
-def _places(mark: Sequence[np.ndarray], size: np.ndarray, frame: Bbox) -> Iterator[tuple[Bbox, Bbox]]:
+def _places(mark: Sequence[NDArray[np.float64]], size: NDArray[np.float64], frame: Bbox) -> Iterator[tuple[Bbox, Bbox]]:
     """Give boxes for a label, nearest to its mark first, each with the box of the line that joins the two."""
     (x, y), (_, low), (_, high) = mark
     width, height = size
@@ -223,7 +224,7 @@ def _number(axes: Axes, x: float, y: float, text: str, bold: bool = False) -> No
     axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", weight=weight)
 
 
-def _draw_spread(axes: Axes, y: float, spread: np.ndarray, fastest: bool) -> None:
+def _draw_spread(axes: Axes, y: float, spread: NDArray[np.float64], fastest: bool) -> None:
     low, first, median, third, high = spread
     colour = GREEN if fastest else SKY
     axes.plot((low, high), (y, y), color=colour, lw=1.5, solid_capstyle="butt")
@@ -250,7 +251,7 @@ def _draw_bar(axes: Axes, y: float, sizes: Mapping[str, int], colours: Mapping[s
         left += width
 
 
-def _log_axis(axes: Axes, values: Sequence[float] | np.ndarray, room: float = 0.0) -> None:
+def _log_axis(axes: Axes, values: Sequence[float] | NDArray[np.float64], room: float = 0.0) -> None:
     """Give the x axis a log scale with plain numbers at 1, 2 and 5, some of them around all values.
 
     Args:

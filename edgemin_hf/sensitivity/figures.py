@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, to_svg
 from edgemin_hf.sensitivity.records import CutRow, SensitivityRecord
@@ -164,7 +165,7 @@ def _draw_cell(axes: Axes, x: float, y: float, change: float, scale: float) -> N
     axes.text(x + 0.5, y + 0.5, points(change), ha="center", va="center", size=9, color=ink)
 
 
-def _luminance(colour: np.ndarray) -> float:
+def _luminance(colour: NDArray[np.float64]) -> float:
     """Compute the relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))

@@ -102,7 +102,7 @@ def test_an_int4_model_is_told_as_such():
     assert "int4" in meta["tags"]
     assert "int8" not in meta["tags"]
     assert meta["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9068
-    assert card.count("model_q4.onnx") == 4
+    assert card.count('model_q4.onnx"') == 4
     assert "model_quantized.onnx" not in card
     assert "trained with weights of 4 bits" in card
     assert "8-bit" not in card
