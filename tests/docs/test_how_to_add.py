@@ -20,7 +20,7 @@ _STEP = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
-# What all scripts import is imported once; each then runs in a process that has nothing of the package yet.
+# What all scripts import is imported once; each then runs in a process that has nothing of the package yet, all side by side.
 _RUNNER = """
 import os, runpy, sys, traceback
 import datasets, onnxruntime, torch, transformers
@@ -33,7 +33,7 @@ def run(place, script):
     sys.path.insert(0, place)
     runpy.run_path(script, run_name="__main__")
 
-codes = []
+children = []
 for place, script in zip(sys.argv[1::2], sys.argv[2::2]):
     if (child := os.fork()) == 0:
         code = 1
@@ -45,8 +45,8 @@ for place, script in zip(sys.argv[1::2], sys.argv[2::2]):
         finally:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(code)
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-print(*codes)
+    children.append(child)
+print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 
 
@@ -77,7 +77,7 @@ def followed(tmp_path_factory):
         shutil.copytree(ROOT / "edgemin_hf", places[page] / "edgemin_hf", ignore=shutil.ignore_patterns("__pycache__"))
         expected[page] = follow(page, places[page])
     arguments = [str(part) for page in PAGES for part in (places[page], expected[page][0])]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
         [sys.executable, "-c", _RUNNER, *arguments], env=environment, capture_output=True, text=True, timeout=300
@@ -88,7 +88,8 @@ def followed(tmp_path_factory):
 
 
 def test_every_seam_has_a_page():
-    assert [page.stem for page in PAGES] == [f"add-a-{seam}" for seam in ("family", "method", "stage", "target", "task")]
+    seams = ("family", "method", "stage", "target", "task")
+    assert [page.stem for page in PAGES] == [f"add-a-{seam}" for seam in seams]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
