@@ -20,7 +20,7 @@ _STEP = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
-# What all scripts import is imported once; each then runs in a process that has nothing of the package yet, all side by side.
+# What all scripts import is imported once; they then run side by side, in processes without any of the package yet.
 _RUNNER = """
 import os, runpy, sys, traceback
 import datasets, onnxruntime, torch, transformers

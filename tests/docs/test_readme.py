@@ -3,12 +3,22 @@
 import re
 from pathlib import Path
 
+import pytest
+import torch
 from helpers.models import FAMILIES
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_examples_of_the_trainer_run(tmp_path, monkeypatch, tokenizer):
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # models as tiny as these are slower with more
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_examples_of_the_trainer_run(tmp_path, monkeypatch, tokenizer, one_thread):
     text = README.read_text().partition("## Or use the Trainer")[2].partition("\n## ")[0]
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     (name,) = re.findall(r'^name = "([^"]+)"', code, re.MULTILINE)
