@@ -49,8 +49,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config
-from edgemin_hf.benchmark.measure import cpu_flags, environment
 from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.utils.hardware import cpu_flags, environment
 
 TOLERANCE = 1e-5
 
@@ -93,7 +93,7 @@ def main() -> None:
         all_told += pass_over(name, runs_of(ours, theirs, lengths, batch_size, bf16), step)
     peer = f"bertdistiller {version('bertdistiller')}"
     rows = {"losses": losses, "like_for_like": like_for_like, "all_told": all_told}
-    write_json(options.output, {"environment": environment(options.threads), "peer": peer, **rows})
+    write_json(options.output, {"environment": environment(options.threads).to_dict(), "peer": peer, **rows})
 
 
 def our_trainer(teacher: PreTrainedModel, student: PreTrainedModel, folder: str) -> Trainer:

@@ -28,14 +28,15 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from edgemin_hf import PruningConfig
-from edgemin_hf.benchmark.measure import environment, measure_latency
+from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy, plain_copy
 from edgemin_hf.quantization.native import calibrate, prepare_qat
+from edgemin_hf.utils.hardware import environment
 
 SHAPE = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 HEAD_SIZE = 32
@@ -60,14 +61,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         graphs = write_graphs(Path(folder), BertConfig(**SHAPE | {"num_hidden_layers": options.layers}))
         runners = {name: OnnxRunner(path, options.threads) for name, path in graphs.items()}
-        times = measure_latency(runners, dict.fromkeys(("fp32", "int8", "dense"), [inputs()] * PASSES), options.rounds)
+        times = measure_latency(runners, dict.fromkeys(runners, [inputs()] * PASSES), options.rounds)
         rows = rows_of({name: float(np.median(values)) for name, values in times.items()}, options.layers)
         print(table(rows))
         half = next(row for row in rows if row["sparsity"] == 0.5)
         verdicts = {kind: verdict(kind, half, graphs, options) for kind in ("fp32", "int8")}
     print("\n" + "\n".join(verdicts.values()))
     settings = {"threads": options.threads, "rounds": options.rounds, "passes": PASSES, "layers": options.layers}
-    result = {"settings": settings, "rows": rows, "verdicts": verdicts, "environment": environment(options.threads)}
+    machine = environment(options.threads).to_dict()
+    result = {"settings": settings, "rows": rows, "verdicts": verdicts, "environment": machine}
     write_json(options.output, result)
 
 

@@ -22,7 +22,9 @@ from safetensors.numpy import load_file, save_file
 from edgemin_hf.benchmark.measure import predict
 from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.export.graph import size_bytes
-from edgemin_hf.export.onnx import FP32_GRAPH, INT8_GRAPH, QUANTIZED_GRAPHS, export_baseline, export_onnx
+from edgemin_hf.export.onnx import export_baseline, export_onnx
+from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
+from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QUANTIZED_GRAPHS
 from edgemin_hf.export.ptq import quantize_static
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.yaml_file import load_recipe

@@ -23,14 +23,17 @@ from common import PASSES, profile, write_json
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf import QuantizationConfig, export_onnx
-from edgemin_hf.benchmark.measure import environment, measure_latency
+from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner, OpenVinoRunner, Runner
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.graph import optimized_graph, quantized_nodes, size_bytes
-from edgemin_hf.export.onnx import FP32_GRAPH, INT4_GRAPH, INT8_GRAPH, export_baseline
+from edgemin_hf.export.onnx import export_baseline
+from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
+from edgemin_hf.export.onnx_quantized import INT4_GRAPH, INT8_GRAPH
 from edgemin_hf.export.ptq import quantize_static
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.quantization.native import calibrate, prepare_qat
+from edgemin_hf.utils.hardware import environment
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SHAPES = ((1, 16), (1, 128), (8, 128))
@@ -67,7 +70,7 @@ def main() -> None:
         for name, ms in found.items()
     ]
     packages = ["openvino"] * options.openvino
-    result = {"rows": rows, "size_bytes": sizes, "environment": environment(max(options.threads), *packages)}
+    result = {"rows": rows, "size_bytes": sizes, "environment": environment(max(options.threads), *packages).to_dict()}
     write_json(options.output, result)
     if options.write:
         before, marker, _ = options.write.read_text(encoding="utf-8").partition(MARKER)
@@ -113,13 +116,13 @@ def measured(
     graphs: Mapping[str, Path], threads: int, shape: tuple[int, int], options: argparse.Namespace
 ) -> dict[str, float]:
     """Return each graph's median milliseconds of a batch."""
-    runners: dict[tuple[str], Runner] = {(name,): OnnxRunner(path, threads) for name, path in graphs.items()}
+    runners: dict[str, Runner] = {name: OnnxRunner(path, threads) for name, path in graphs.items()}
     if options.openvino:
-        runners |= {(f"{name}, in OpenVINO",): OpenVinoRunner(graphs[name], threads) for name in (FP32, OURS)}
+        runners |= {f"{name}, in OpenVINO": OpenVinoRunner(graphs[name], threads) for name in (FP32, OURS)}
     passes = [inputs(*shape)] * PASSES
     title = f"{threads} thread(s), {shape[0]} x {shape[1]}"
-    times = measure_latency(runners, {name: passes for (name,) in runners}, options.rounds, title)
-    return {name: float(np.median(values)) for (name,), values in times.items()}
+    times = measure_latency(runners, dict.fromkeys(runners, passes), options.rounds, title)
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def table(times: Mapping[tuple[int, tuple[int, int]], Mapping[str, float]], sizes: Mapping[str, int]) -> list[str]:

@@ -17,7 +17,6 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from edgemin_hf import QuantizationConfig
 from edgemin_hf.data.tables import read_table
+from edgemin_hf.modeling.hooks import Inputs, PostHook, hooked
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.integer import IntegerLinear, integer_copy
 from edgemin_hf.quantization.native import calibrate, prepare_qat
@@ -77,19 +77,15 @@ def saturating(model: nn.Module) -> Iterator[list[SaturatingPairs]]:
     layers = [module for module in model.modules() if isinstance(module, IntegerLinear)]
     pairs = [SaturatingPairs(layer) for layer in layers]
 
-    def hook(one: SaturatingPairs) -> Any:
-        def saturate(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def hook(one: SaturatingPairs) -> PostHook:
+        def saturate(_module: nn.Module, args: Inputs, output: Tensor) -> Tensor:
             cut = one.cut_off(args[0].flatten(0, -2)).unflatten(0, output.shape[:-1])
             return output + cut * (one.layer.input_scale * one.layer.weight_scale)
 
         return saturate
 
-    handles = [one.layer.register_forward_hook(hook(one)) for one in pairs]
-    try:
+    with hooked(after=[(one.layer, hook(one)) for one in pairs]):
         yield pairs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgemin_hf import __version__
 
@@ -97,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sensitivity(commands: Any) -> None:
+def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "sensitivity",
         help="measure and draw where a fine-tuned model can be cut or quantised",
@@ -170,7 +169,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     if options.output:
         from edgemin_hf.utils.atomic_files import write_atomic
 
-        write_atomic(options.output, json.dumps(benchmark, indent=2) + "\n")
+        write_atomic(options.output, json.dumps(benchmark.to_dict(), indent=2) + "\n")
 
 
 def _sensitivity(options: argparse.Namespace) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position, shape_of
 from edgemin_hf.modeling.pruned_shape import unpruned
@@ -78,7 +79,7 @@ class LatencyTable:
         return self._state
 
 
-def _of_every_count(measured: Tensor) -> np.ndarray:
+def _of_every_count(measured: Tensor) -> NDArray[np.float64]:
     """Return the milliseconds at each count from 0 to the largest, in rising order."""
     counts, ms = measured.double().numpy().T
     return np.interp(np.arange(int(counts[-1]) + 1), counts, np.maximum.accumulate(ms))
@@ -105,7 +106,7 @@ def measure_latency_table(model: PreTrainedModel) -> LatencyTable:
             path = Path(folder) / "onnx" / f"{shape[0]}-{shape[1]}.onnx"
             write_graph(encoder_of_shape(config, *shape), path)
             runners[shape] = OnnxRunner(path, threads=1)
-        inputs = {heads: [_inputs(config)] * _PASSES for heads, _ in shapes}
+        inputs = dict.fromkeys(shapes, [_inputs(config)] * _PASSES)
         times = measure_latency(runners, inputs, _ROUNDS, "Latency table: passes")
     ms = {shape: float(np.median(values)) for shape, values in times.items()}
     logger.info("latency table, (heads, neurons) and ms: %s", {shape: round(value, 4) for shape, value in ms.items()})
@@ -155,7 +156,7 @@ def encoder_of_shape(config: PretrainedConfig, heads: int, neurons: int) -> PreT
     return model
 
 
-def _inputs(config: PretrainedConfig) -> dict[str, np.ndarray]:
+def _inputs(config: PretrainedConfig) -> dict[str, NDArray[np.int64]]:
     length = min(LENGTH, config.max_position_embeddings - first_position(config))
     ids = np.arange(2, 2 + length)[None] % config.vocab_size
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

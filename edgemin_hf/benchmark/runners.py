@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import AutoClass, load_pruned
 
-Inputs = Mapping[str, np.ndarray]
+Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""
+
+Prepared = Inputs | Mapping[str, Tensor]
+"""What a runtime takes them as."""
+
+
+class Runner(Protocol):
+    """A model that is ready to run."""
+
+    def prepare(self, inputs: Inputs) -> Prepared:
+        """Turn inputs into what `run` takes, outside of the measured time."""
+        ...
+
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
+        """Return the logits (1, labels)."""
+        ...
 
 
 class PyTorchRunner:
@@ -23,21 +41,23 @@ class PyTorchRunner:
     Args:
         folder: The checkpoint.
         threads: Threads of a pass; PyTorch's setting is global, so all runners of a process take the same.
+        auto_class: The `AutoModel...` class that knows its head.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, auto_class: AutoClass = AutoModelForSequenceClassification) -> None:
         torch.set_num_threads(threads)
-        self.model = load_pruned(folder)
+        self.model = load_pruned(folder, auto_class)
         self.model.eval()
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return filter_forward_inputs(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
         with torch.inference_mode():
-            return self.model(**prepared).logits.numpy()
+            logits: NDArray[np.float32] = self.model(**prepared).logits.numpy()
+        return logits
 
 
 class OnnxRunner:
@@ -55,13 +75,14 @@ class OnnxRunner:
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.names = [node.name for node in self.session.get_inputs()]
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
-        return self.session.run(None, prepared)[0]
+        logits: NDArray[np.float32] = self.session.run(None, prepared)[0]
+        return logits
 
 
 class OpenVinoRunner:
@@ -88,13 +109,37 @@ class OpenVinoRunner:
         self.request = compiled.create_infer_request()
         self.names = [node.get_any_name() for node in compiled.inputs]
 
-    def prepare(self, inputs: Inputs) -> Any:
+    def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return {name: inputs[name] for name in self.names}
 
-    def run(self, prepared: Any) -> np.ndarray:
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
-        return self.request.infer(prepared, share_inputs=True)[0]
+        logits: NDArray[np.float32] = self.request.infer(prepared, share_inputs=True)[0]
+        return logits
 
 
-Runner = PyTorchRunner | OnnxRunner | OpenVinoRunner
+def load_runner(
+    runtime: str, file: Path, threads: int, auto_class: AutoClass = AutoModelForSequenceClassification
+) -> Runner:
+    """Load a model for running in its runtime.
+
+    Args:
+        runtime: "pytorch", "onnxruntime" or "openvino".
+        file: Its file: the weights of a checkpoint, or a graph.
+        threads: Threads of a pass.
+        auto_class: As of `PyTorchRunner`.
+
+    Returns:
+        The runner.
+
+    Raises:
+        ValueError: If there is no runner for the runtime.
+    """
+    if runtime == "pytorch":
+        return PyTorchRunner(file.parent, threads, auto_class)
+    if runtime == "onnxruntime":
+        return OnnxRunner(file, threads)
+    if runtime == "openvino":
+        return OpenVinoRunner(file, threads)
+    raise ValueError(f"runtime: {runtime}; allowed: pytorch, onnxruntime, openvino")

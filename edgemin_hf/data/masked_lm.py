@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import (
@@ -19,6 +18,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_outputs import BaseModelOutput
+
+from edgemin_hf.modeling.hooks import Inputs, hooked
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A run of letters, apostrophes inside it included."""
@@ -120,13 +122,10 @@ def _logits_at(model: PreTrainedModel, inputs: Mapping[str, Tensor], places: tup
     The head computes these places alone: with a large vocabulary it costs more than the encoder.
     """
 
-    def keep(_module: Any, _args: Any, output: Any) -> None:
+    def keep(_module: nn.Module, _args: Inputs, output: BaseModelOutput) -> None:
         if output.last_hidden_state.ndim == 3:  # else without padding; the model puts it back after its head
             output.last_hidden_state = output.last_hidden_state[places][:, None]
 
-    handle = model.base_model.register_forward_hook(keep)
-    try:
+    with hooked(after=[(model.base_model, keep)]):
         logits = model(**inputs, return_dict=True).logits
-    finally:
-        handle.remove()
     return logits[:, 0] if logits.shape[1] == 1 else logits[places]

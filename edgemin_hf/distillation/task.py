@@ -69,8 +69,9 @@ class TaskDistillationConfig(Settings):
 
 def _check_teacher(task: type[TextTask], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
     if not task.compatible(teacher) or teacher.num_labels != student.num_labels:
+        theirs = next((other.problem_type for other in TASKS.values() if other.compatible(teacher)), None)
         raise ValueError(
-            f"teacher_model: problem_type {teacher.problem_type} with {teacher.num_labels} label(s); "
+            f"teacher_model: problem_type {theirs} with {teacher.num_labels} label(s); "
             f"allowed: the student's, {task.problem_type} with {student.num_labels}"
         )
     if task.compares_label_names and teacher.id2label != student.id2label:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 
 _BATCH = 16
@@ -46,29 +47,6 @@ class FidelityError(RuntimeError):
     """An exported graph does not compute what the PyTorch model computes."""
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """Outcome of the check, in units of the model's output.
-
-    A text's difference is the mean absolute difference of its outputs. Of all texts the upper quartile counts: a single
-    value that lies on the edge between two points of a grid and falls to the other side shifts its text a little and
-    all others not at all, while a wrong scale or weight shifts every text.
-
-    Attributes:
-        error: Upper quartile of the texts' differences between ONNX Runtime and PyTorch in float32.
-        floor: Upper quartile of the differences that appear in PyTorch alone when the input of every linear layer is
-            disturbed by noise of 2^-22 of each token's RMS, two units in the last place of float32: kernels that add in
-            another order or approximate erf and exp otherwise differ by as much.
-        limit: The largest error that is accepted: four times the floor, or 1e-4 of the output's size.
-        examples: Number of texts compared.
-    """
-
-    error: float
-    floor: float
-    limit: float
-    examples: int
-
-
 def check_fidelity(
     model: PreTrainedModel, graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text] = SAMPLE_TEXTS
 ) -> Fidelity:
@@ -86,8 +64,8 @@ def check_fidelity(
     Raises:
         FidelityError: If the outputs differ by more than rounding explains.
     """
-    model = _float_copy(model)
-    disturbed = _disturbed(_float_copy(model))
+    model = float_copy(model)
+    disturbed = _disturbed(float_copy(model))
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     errors: list[float] = []
     floors: list[float] = []
@@ -111,18 +89,19 @@ def check_fidelity(
     return Fidelity(error, floor, limit, len(texts))
 
 
-def _float_copy(model: PreTrainedModel) -> PreTrainedModel:
+def float_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy in float32, on the CPU, in evaluation mode."""
     copied = copy.deepcopy(model)
     # Trainer leaves a forward on the instance that autocasts to its precision; the class's own is meant here.
     copied.__dict__.pop("forward", None)
     return copied.cpu().float().eval()
 
 
-def _mean_of_each_text(values: np.ndarray, mask: np.ndarray) -> list[float]:
+def _mean_of_each_text(values: NDArray[np.float32], mask: NDArray[np.int64]) -> list[float]:
     """Average (batch, labels), or (batch, length, width) over real tokens."""
     if values.ndim == 3:
         values = (values * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-    return values.mean(axis=1).tolist()
+    return [float(value) for value in values.mean(axis=1)]
 
 
 def _disturbed(model: nn.Module) -> nn.Module:
@@ -139,7 +118,7 @@ def _disturbed(model: nn.Module) -> nn.Module:
     return model
 
 
-def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[dict[str, np.ndarray]]:
+def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Iterator[dict[str, NDArray[np.int64]]]:
     for start in range(0, len(texts), _BATCH):
         part = list(texts[start : start + _BATCH])
         longest = min(128, tokenizer.model_max_length)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper, version_converter
 
 _OPSET = 23
@@ -165,10 +166,12 @@ class _Reader:
         readers = [node for node in self.readers.get(value, []) if node.op_type != "Shape"]
         return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None
 
-    def _constant(self, value: str) -> np.ndarray | None:
+    def _constant(self, value: str) -> NDArray[np.float32 | np.int64] | None:
         node = self.maker.get(value)
         if node is not None and node.op_type == "Identity":
             return self._constant(node.input[0])
-        if node is not None and node.op_type == "Constant":
-            return numpy_helper.to_array(node.attribute[0].t)
-        return numpy_helper.to_array(self.stored[value]) if value in self.stored else None
+        tensor = node.attribute[0].t if node is not None and node.op_type == "Constant" else self.stored.get(value)
+        if tensor is None:
+            return None
+        constant: NDArray[np.float32 | np.int64] = numpy_helper.to_array(tensor)
+        return constant

@@ -76,8 +76,16 @@ def size_bytes(path: Path | str) -> int:
         FileNotFoundError: The file, or one that it refers to, does not exist.
     """
     path = Path(path)
-    external = {ExternalDataInfo(t).location for _, t in _Graph(path).tensors() if uses_external_data(t)}
-    return path.stat().st_size + sum((path.parent / location).stat().st_size for location in external)
+    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in external_data(path))
+
+
+def external_data(path: Path | str) -> list[str]:
+    """Name the files beside a graph that hold some of its tensors, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    return sorted({ExternalDataInfo(t).location for _, t in _Graph(path).tensors() if uses_external_data(t)})
 
 
 def bytes_by_component(path: Path | str) -> dict[str, int]:
@@ -181,8 +189,8 @@ class _Graph:
             if position == _PACKED_INPUTS.get(node.op_type, (None,))[0]:
                 attributes = {attribute.name: attribute.i for attribute in node.attribute}
                 if node.op_type == "MatMulNBits":
-                    return attributes["K"] * attributes["N"]
-                return prod(tensor.dims) * 8 // attributes["bits"]
+                    return int(attributes["K"] * attributes["N"])
+                return int(prod(tensor.dims) * 8 // attributes["bits"])
         return prod(tensor.dims)
 
     def scales_groups(self, name: str) -> bool:
@@ -217,4 +225,4 @@ def _tensor_bytes(tensor: TensorProto) -> int:
     external = 0
     if uses_external_data(tensor):
         external = prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return tensor.ByteSize() + external
+    return int(tensor.ByteSize()) + external

@@ -13,7 +13,7 @@ from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantiz
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
-from edgemin_hf.export.onnx import _quiet_exporter
+from edgemin_hf.export.onnx_graph import quiet_exporter
 
 
 def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], output: Path) -> None:
@@ -35,7 +35,7 @@ def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequ
         raise ValueError("texts: none; allowed: 1 or more, which the ranges of the activations are taken from")
     longest = min(128, tokenizer.model_max_length)
     rows = [dict(tokenizer(*_parts(text), truncation=True, max_length=longest)) for text in texts]
-    with tempfile.TemporaryDirectory() as scratch, _quiet_exporter():
+    with tempfile.TemporaryDirectory() as scratch, quiet_exporter():
         quantizer = ORTQuantizer(graph)
         examples = quantizer.clean_calibration_dataset(Dataset.from_list(rows))
         preset = AutoQuantizationConfig.avx512_vnni(is_static=True, per_channel=True)

@@ -9,15 +9,10 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, XetError
 from huggingface_hub.utils import validate_repo_id
 
-REQUIRED_FILES = (
-    "README.md",
-    "config.json",
-    "model.safetensors",
-    "onnx/model.onnx",
-    "benchmark.json",
-)
-_QUANTIZED_GRAPHS = ("onnx/model_quantized.onnx", "onnx/model_q4.onnx")
-"""Of these an artefact holds one."""
+from edgemin_hf.export.manifest import MANIFEST, read_manifest
+
+REQUIRED_FILES = ("README.md", "config.json", MANIFEST)
+"""What an artefact holds beside the files that its manifest lists."""
 
 
 class PushError(RuntimeError):
@@ -30,7 +25,7 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
     The token is the one `huggingface_hub` finds (`HF_TOKEN`, or `hf auth login`); it needs write access.
 
     Args:
-        folder: Artefact that `edgemin run` wrote; it must hold `REQUIRED_FILES` and a quantised graph.
+        folder: Artefact that `edgemin run` wrote; it must hold `REQUIRED_FILES` and all that its manifest lists.
         repo_id: `org/name` or `user/name`, or `name` alone for the token's own user.
         private: Whether only its owners may see the repository. An existing repository keeps its visibility.
 
@@ -39,13 +34,14 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
 
     Raises:
         PushError: If the Hub can't be reached or refuses, or if `private` is wanted of a public repository.
-        ValueError: If the folder lacks a file or `repo_id` is malformed; nothing has been sent then.
+        ValueError: If the folder lacks a file, one is not as the manifest tells, or `repo_id` is malformed; nothing has
+            been sent then.
     """
-    missing = [name for name in REQUIRED_FILES if not Path(folder, name).is_file()]
-    if not any(Path(folder, name).is_file() for name in _QUANTIZED_GRAPHS):
-        missing.append(" or ".join(_QUANTIZED_GRAPHS))
+    manifest = read_manifest(Path(folder))
+    missing = [name for name in (*REQUIRED_FILES, *manifest.files) if not Path(folder, name).is_file()]
     if missing:
         raise ValueError(f"{str(folder)!r} is no artefact: it lacks {', '.join(missing)}")
+    manifest.verify_files(Path(folder))
     validate_repo_id(repo_id)
     api = HfApi()
     with _one_line_errors(repo_id):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,7 +20,7 @@ def record_by_length(
     model: PreTrainedModel,
     activations: Collection[Activation],
     inputs: Mapping[str, Tensor],
-    forward: Callable[..., Any] | None = None,
+    forward: Callable[..., object] | None = None,
 ) -> Recording:
     """Record tensors as `record` does, from passes over examples of like length, each cut to its longest.
 

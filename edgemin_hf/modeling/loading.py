@@ -15,6 +15,7 @@ from edgemin_hf.modeling.surgery import cut_like
 class AutoClass(Protocol):
     """An `AutoModel...` class of `transformers`."""
 
+    __name__: str
     _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
 
     def from_pretrained(self, model: str | PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -61,16 +62,16 @@ def load_pruned(
     kwargs |= {"config": config, "use_safetensors": True}
     if reloads_plainly(config):
         return auto_class.from_pretrained(model, **kwargs)
-    plain: Any = auto_class._model_mapping[type(config)]
+    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
     loaded = _cutting(plain).from_pretrained(model, **kwargs)
     loaded.__class__ = plain
     return loaded
 
 
-def _cutting(plain: Any) -> Any:
+def _cutting(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Return a class that makes models of `plain` in the shape that their configuration keeps."""
 
-    def init(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def init(self: PreTrainedModel, config: PretrainedConfig, *args: object, **kwargs: object) -> None:
         plain.__init__(self, unpruned(config), *args, **kwargs)
         cut_like(self, config)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
@@ -25,15 +24,15 @@ class PrunedMPNetAttention(MPNetSelfAttention):
         head_mask: Tensor | None = None,
         position_bias: Tensor | None = None,
         output_attentions: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> tuple[Tensor, ...]:
         """Compute the attention of the heads that are left."""
         if position_bias is not None:
             position_bias = position_bias[:, self.bias_heads]
         return super().forward(hidden_states, attention_mask, head_mask, position_bias, output_attentions, **kwargs)
 
 
-def keep_bias_heads(attention: Any, heads: Sequence[int]) -> None:
+def keep_bias_heads(attention: MPNetSelfAttention, heads: Sequence[int]) -> None:
     """Make an attention, in place, read these heads of the shared bias, given by their first numbers."""
     attention.__class__ = PrunedMPNetAttention
     attention.bias_heads = list(heads)

@@ -23,7 +23,7 @@ from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, 
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.pruned_shape import unpruned
 
-_AUTO_CLASSES = (
+_AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +189,6 @@ def _stacked(rows: Tensor, of: int, parts: int) -> Tensor:
     return torch.cat([rows + part * of for part in range(parts)])
 
 
-def _set(module: nn.Module, path: str, value: Any) -> None:
+def _set(module: nn.Module, path: str, value: object) -> None:
     *parents, name = path.split(".")
     setattr(attrgetter(".".join(parents))(module) if parents else module, name, value)

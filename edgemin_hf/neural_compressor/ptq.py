@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import Inputs, hooked
 from edgemin_hf.neural_compressor.guest import importing_inc
 from edgemin_hf.neural_compressor.qat import grid_bounds
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -150,20 +151,18 @@ def _observe(
     """Run a model on batches, and give `observers` what each linear layer received, (tokens, in_features) each."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
-    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def keep(module: nn.Module, args: Inputs) -> None:
         seen.setdefault(module, []).append(args[0].flatten(0, -2).cpu())
 
     was_training = model.training
     model.eval()
-    handles = [linear.register_forward_pre_hook(keep) for linear in linears]
     try:
-        for batch in batches:
-            seen.clear()
-            model(**{name: value.to(model.device) for name, value in batch.items()})
-            observers([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
+        with hooked(before=[(linear, keep) for linear in linears]):
+            for batch in batches:
+                seen.clear()
+                model(**{name: value.to(model.device) for name, value in batch.items()})
+                observers([torch.cat(seen[linear]) for linear in linears])  # several where layers share it
     finally:
-        for handle in handles:
-            handle.remove()
         model.train(was_training)
 
 

@@ -15,32 +15,20 @@ from edgemin_hf.modeling.surgery import check_prunable, remove_layers
 from edgemin_hf.pruning.saliency import Loss
 
 
-def layer_modules(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the list of a model's layers; of ALBERT, of the groups that share their weights."""
-    encoder = Encoder(model)
-    return attrgetter(encoder.family.layers)(encoder.base)
-
-
-@contextmanager
-def with_layers(model: PreTrainedModel, modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Make a model run other modules instead of its layers."""
-    encoder, before, depth = Encoder(model), layer_modules(model), model.config.num_hidden_layers
-    *parents, name = encoder.family.layers.split(".")
-    parent = attrgetter(".".join(parents))(encoder.base) if parents else encoder.base
-    setattr(parent, name, nn.ModuleList(modules))
-    model.config.num_hidden_layers = depth + len(modules) - len(before)
-    try:
-        yield
-    finally:
-        setattr(parent, name, before)
-        model.config.num_hidden_layers = depth
-
-
 @contextmanager
 def without_layer(model: PreTrainedModel, layer: int) -> Iterator[None]:
     """Make a model compute as if a layer, numbered from 0, were not there."""
-    with with_layers(model, [module for index, module in enumerate(layer_modules(model)) if index != layer]):
+    encoder, depth = Encoder(model), model.config.num_hidden_layers
+    *parents, name = encoder.family.layers.split(".")
+    parent = attrgetter(".".join(parents))(encoder.base) if parents else encoder.base
+    modules = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList(module for index, module in enumerate(modules) if index != layer))
+    model.config.num_hidden_layers = depth - 1
+    try:
         yield
+    finally:
+        setattr(parent, name, modules)
+        model.config.num_hidden_layers = depth
 
 
 @torch.no_grad()

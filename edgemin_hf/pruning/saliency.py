@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import Inputs, PreHook, hooked
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 Batches = Iterable[Mapping[str, Tensor]]
@@ -49,8 +49,8 @@ def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
     counts as further examples.
     """
 
-    def watch(layer: int, kind: int, units: int) -> Callable[[Any, tuple[Tensor, ...]], None]:
-        def before_forward(_module: Any, args: tuple[Tensor, ...]) -> None:
+    def watch(layer: int, kind: int, units: int) -> PreHook:
+        def before_forward(_module: nn.Module, args: Inputs) -> None:
             # Detached: a hook that held the tensor it hangs on would keep the whole graph alive, for ever.
             values = args[0].detach()
 
@@ -64,18 +64,15 @@ def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
 
         return before_forward
 
-    handles = [
-        module.register_forward_pre_hook(watch(number, kind, units))
+    hooks = [
+        (module, watch(number, kind, units))
         for number, block in enumerate(Encoder(model).blocks)
         for kind, (module, units) in enumerate(
             ((block.attention_output, block.num_heads), (block.ffn_out, block.num_neurons))
         )
     ]
-    try:
+    with hooked(before=hooks):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def taylor_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:

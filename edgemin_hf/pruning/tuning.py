@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import hooked
 
-Forward = Callable[[PreTrainedModel, Mapping[str, Tensor]], Any]
+Forward = Callable[[PreTrainedModel, Mapping[str, Tensor]], object]
 
 _RIDGE = 1e-3
 """Pull of the masks towards 1, as a share of the mean of the normal matrix's diagonal: units that often agree have no
@@ -81,15 +81,11 @@ class _Sublayer:
         """Return the units' activations, the output, and the residual stream of a batch's real tokens, float64."""
         streams: list[Tensor] = []
         passed: list[Tensor] = []
-        handles = [
-            self.stream.register_forward_pre_hook(lambda _, args: streams.append(args[0])),
-            self.linear.register_forward_hook(lambda _, args, output: passed.extend([args[0], output])),
-        ]
-        try:
+        with hooked(
+            before=[(self.stream, lambda _, args: streams.append(args[0]))],
+            after=[(self.linear, lambda _, args, output: passed.extend([args[0], output]))],
+        ):
             self.forward(self.model, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
         real = batch["attention_mask"].bool()
         # DeBERTa's projections are called again, on relative positions.
         stream, units, output = (tensor[real].double() for tensor in (streams[0], *passed))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.hooks import hooked
 from edgemin_hf.quantization.config import Precision, QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
 from edgemin_hf.quantization.learned_range import quantize_input, scaled_range
@@ -215,7 +216,7 @@ def fake_quantized_linears(model: nn.Module) -> list[FakeQuantLinear]:
 
 @torch.no_grad()
 def calibrate(
-    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], run: Callable[[Mapping[str, Tensor]], Any]
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], run: Callable[[Mapping[str, Tensor]], object]
 ) -> None:
     """Set the first input ranges of a prepared model: the least that hold everything these batches bring.
 
@@ -230,13 +231,11 @@ def calibrate(
 
     was_training = model.training
     model.eval()
-    handles = [module.register_forward_pre_hook(widen) for module in fake_quantized_linears(model)]
     try:
-        for batch in batches:
-            run(batch)
+        with hooked(before=[(module, widen) for module in fake_quantized_linears(model)]):
+            for batch in batches:
+                run(batch)
     finally:
-        for handle in handles:
-            handle.remove()
         model.train(was_training)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
-from edgemin_hf.modeling.partial_forward import PartialForward
+from edgemin_hf.modeling.hooks import PartialForward
 from edgemin_hf.quantization.range_training import learned_ranges
 from edgemin_hf.utils.settings import Settings
 
@@ -114,7 +114,7 @@ def reconstruct(
     model.eval().requires_grad_(False)
     teacher.eval()
     try:
-        ours, theirs = PartialForward(model, pieces[0]), PartialForward(teacher, pieces[0])
+        ours, theirs = PartialForward(model), PartialForward(teacher)
         inputs: list[Tensor | None] = [None] * len(pieces)
         forced = list(inputs)
         found = []
@@ -155,7 +155,7 @@ class _Data(NamedTuple):
 
 
 def _reconstruct_module(
-    model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm
+    model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm[NoReturn]
 ) -> tuple[Reconstruction, list[Tensor | None]]:
     """Train a module; returns what became of it, and its outputs, the next one's inputs."""
     size = _size(data).clamp(min=torch.finfo(torch.float32).tiny)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
-from safetensors.torch import load_model
 from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
@@ -27,7 +25,6 @@ from transformers import (
     set_seed,
 )
 
-from edgemin_hf.benchmark.measure import cpu_flags
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.tables import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
@@ -35,7 +32,8 @@ from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
-from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.config import QuantizationConfig
+from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.schema import (
     Product,
@@ -47,7 +45,10 @@ from edgemin_hf.recipe.schema import (
     student_shape,
 )
 from edgemin_hf.recipe.shapes import Shapes
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.edgemin_config import EdgeminConfig
+from edgemin_hf.utils.hardware import cpu_flags
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
@@ -102,14 +103,19 @@ class Context:
         """File in which a stage writes down what it is made of, and when it has finished, what it did."""
         return self.output / "stages" / f"{stage.name}.json"
 
-    def record(self, stage: StageSettings) -> dict[str, Any] | None:
+    def record(self, stage: StageSettings) -> StageRecord | None:
         """Read what a stage wrote down; None where it never began."""
         file = self.record_file(stage)
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return StageRecord.from_dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
-    def finished_records(self) -> list[dict[str, Any]]:
+    def finished_record(self, stage: StageSettings) -> StageRecord | None:
+        """Read what a stage wrote down when it had finished; None where it has not."""
+        record = self.record(stage)
+        return record if record is not None and record.finished else None
+
+    def finished_records(self) -> list[StageRecord]:
         """Read what the finished stages wrote down, in their order."""
-        return [record for record in map(self.record, self.recipe.stages) if record and record["finished"]]
+        return [record for record in map(self.finished_record, self.recipe.stages) if record is not None]
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -220,7 +226,7 @@ class Context:
         """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
         # From the fine-tuned teacher where there is one: the Hub is not needed again.
         finetune = self.maker(Product.TEACHER)
-        finetuned = finetune is not None and (self.record(finetune) or {}).get("finished")
+        finetuned = finetune is not None and self.finished_record(finetune) is not None
         return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
 
     @property
@@ -256,22 +262,20 @@ class Context:
 
     def trained(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel:
         """Load the student that a stage left, with fake-quantised modules and their ranges once it is quantised."""
-        student, quantized = self.load(self.folder(stage), head), self.quantization(stage, included=True)
-        if quantized is not None:
-            prepare_qat(student, quantized)
-            load_model(student, self.folder(stage) / "model.safetensors")
-        return student
+        folder = self.folder(stage)
+        if self.quantization(stage, included=True) is None:
+            return self.load(folder, head)
+        set_seed(self.recipe.seed)
+        return load_quantized(folder, head or self.head)
 
     def quantization(self, stage: StageSettings, *, included: bool = False) -> QuantizationConfig | None:
         """Return how the student was quantised before a stage, or by it where it is `included`; None where not."""
         last = stage if included and Product.QUANTIZED in stage.leaves else self.maker(Product.QUANTIZED, stage)
         if last is None:
             return None
-        record = self.record(last) or {}
-        settings = {f.name: record["settings"][f.name] for f in fields(QuantizationConfig)}
-        if "precisions" in record:
-            settings |= {"overrides": {**settings["overrides"], **record["precisions"]}, "target_size_mb": None}
-        return QuantizationConfig(**settings)
+        settings = EdgeminConfig.from_pretrained(self.folder(last)).quantization
+        assert settings is not None  # noqa: S101 - it left a quantised student
+        return QuantizationConfig.from_dict(settings)
 
     def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
         """Make a student of a shape from its teacher, or from its checkpoint."""

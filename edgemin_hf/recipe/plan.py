@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
@@ -14,6 +13,7 @@ from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
 from edgemin_hf.recipe.schema import Recipe, RecipeError
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.report.records import StageRecord
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Step:
     """
 
     stage: Stage
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, object]
     folder: Path
     fingerprint: str
     state: str
@@ -40,9 +40,17 @@ class Step:
         """Return where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
         return context.output / "work" / self.stage.name / self.fingerprint[:16]
 
-    def record(self) -> dict[str, Any]:
-        """Return what identifies this step in its record."""
-        return {"fingerprint": self.fingerprint, "settings": self.stage.settings(), "inputs": dict(self.inputs)}
+    def begun(self) -> StageRecord:
+        """Return its record before it is run: what it is made of."""
+        stage = self.stage
+        return StageRecord(
+            stage=stage.stage,
+            finished=False,
+            name=stage.name,
+            fingerprint=self.fingerprint,
+            settings=stage.settings(),
+            inputs=dict(self.inputs),
+        )
 
 
 def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]:
@@ -83,13 +91,13 @@ def _state(context: Context, step: Step, overwrite: bool) -> str:
                 f"output_dir: {context.output}, whose {step.stage.folder} no run of a recipe made; "
                 "allowed: a folder of its own, or --overwrite to replace it"
             )
-        if record["fingerprint"] != step.fingerprint:
+        if record.fingerprint != step.fingerprint:
             raise RecipeError(
                 f"output_dir: {context.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
                 "allowed: a folder of its own, or --overwrite to make it anew"
             )
-    same = record is not None and record["fingerprint"] == step.fingerprint
-    if same and record["finished"] and step.folder.is_dir():  # type: ignore[index]
+    same = record is not None and record.fingerprint == step.fingerprint
+    if record is not None and same and record.finished and step.folder.is_dir():
         return "done"
     return "to resume" if any(step.work_folder(context).glob("checkpoint-*")) else "to do"
 
@@ -130,11 +138,14 @@ def _duration(minutes: float) -> str:
     return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
-def _difference(record: Mapping[str, Any], step: Step) -> str:
+def _difference(record: StageRecord, step: Step) -> str:
     """Name the first setting or input in which a record differs from a step."""
-    now: dict[str, Any] = json.loads(json.dumps(step.record()))
-    for part, prefix in (("settings", f"{step.stage.name}."), ("inputs", "")):
+    now = json.loads(json.dumps({"settings": step.stage.settings(), "inputs": dict(step.inputs)}))
+    for part, before, prefix in (
+        ("settings", record.settings or {}, f"{step.stage.name}."),
+        ("inputs", record.inputs or {}, ""),
+    ):
         for name, value in now[part].items():
-            if record[part].get(name) != value:
-                return f"{prefix}{name}: {record[part].get(name)} instead of {value}"
+            if before.get(name) != value:
+                return f"{prefix}{name}: {before.get(name)} instead of {value}"
     return "another version of what comes before it"

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from accelerate import PartialState
 
 from edgemin_hf import __version__
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
 from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import write_atomic
 
 
@@ -55,23 +58,22 @@ def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrit
 
 
 def _run_step(context: Context, step: Step, state: PartialState) -> None:
-    file, stage = context.record_file(step.stage), step.stage
+    file, stage, begun = context.record_file(step.stage), step.stage, step.begun()
     if state.is_main_process:
         print(f"\n== {stage.name} -> {step.folder}", flush=True)
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
-        begun = {"stage": stage.stage, "name": stage.name, "finished": False, **step.record()}
-        write_atomic(file, json.dumps(begun, indent=2))
+        write_atomic(file, json.dumps(begun.to_dict(), indent=2))
     state.wait_for_everyone()
     work = step.work_folder(context)
     start = time.perf_counter()
-    result: dict[str, Any] = {}
+    outcome = Outcome()
     if state.is_main_process or stage.every_process:
-        result = stage.run(context, step.folder, work)
+        outcome = stage.run(context, step.folder, work)
     state.wait_for_everyone()
     if state.is_main_process:
-        record: dict[str, Any] = {"stage": stage.stage, "name": stage.name, "finished": True, **result}
-        record |= {"seconds": round(time.perf_counter() - start, 1), **step.record(), "version": __version__}
-        write_atomic(file, json.dumps(record, indent=2))
+        seconds = round(time.perf_counter() - start, 1)
+        record = replace(begun, finished=True, seconds=seconds, version=__version__, **outcome.told())
+        write_atomic(file, json.dumps(record.to_dict(), indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
         print(describe_result(record), flush=True)
     # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
@@ -79,14 +81,14 @@ def _run_step(context: Context, step: Step, state: PartialState) -> None:
     gc.collect()
 
 
-def describe_result(record: Mapping[str, Any]) -> str:
-    """Return one line on what a stage made."""
-    parts = [f"{record['name']}: done in {record['seconds']:.0f} s"]
-    if record.get("examples"):
-        parts.append(f"{record['examples']:,} examples seen")
-    if record.get("metric"):
-        parts.append(f"validation {record['metric']} {record['before']:.4f} -> {record['after']:.4f}")
-    return ", ".join([*parts, *record.get("notes", [])])
+def describe_result(record: StageRecord) -> str:
+    """Return one line on what a finished stage made."""
+    parts = [f"{record.name}: done in {record.seconds:.0f} s"]
+    if record.examples:
+        parts.append(f"{record.examples:,} examples seen")
+    if record.metric:
+        parts.append(f"validation {record.metric} {record.before:.4f} -> {record.after:.4f}")
+    return ", ".join([*parts, *record.notes])
 
 
 def _print_summary(context: Context, steps: list[Step]) -> None:

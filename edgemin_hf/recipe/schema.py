@@ -74,7 +74,7 @@ class StageSettings(Protocol):
         """Name of the folder of its result."""
         ...
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return its settings, defaults included, as plain values."""
         ...
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
@@ -30,8 +30,9 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import atomic_folder
@@ -221,9 +222,9 @@ def train(
     folder: Path,
     metric: str,
     *,
-    prepare: Callable[[bool], dict[str, Any]] = lambda resumed: {},
+    prepare: Callable[[bool], Outcome] = lambda resumed: Outcome(),
     write_beside: Callable[[Path], None] = lambda folder: None,
-) -> dict[str, Any]:
+) -> Outcome:
     """Train from the last complete checkpoint if there is one, and write the model.
 
     Args:
@@ -236,12 +237,12 @@ def train(
         write_beside: Writes more files beside the model.
 
     Returns:
-        "examples" seen and the validation "metric" "before" and "after", with what `prepare` returned.
+        The examples seen and the validation metric before and after, with what `prepare` returned.
     """
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
     # For quantisation the calibrated model: what post-training quantisation alone would give.
     before = trainer.evaluate()[f"eval_{metric}"]
-    notes = prepare(checkpoint is not None)
+    outcome = prepare(checkpoint is not None)
     if stage.max_steps:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
@@ -253,7 +254,7 @@ def train(
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
             write_beside(partial)
-    return {"examples": _examples_seen(trainer), "metric": metric, "before": before, "after": after, **notes}
+    return replace(outcome, examples=_examples_seen(trainer), metric=metric, before=before, after=after)
 
 
 def drawn(rows: Dataset, count: int, seed: int) -> Dataset:

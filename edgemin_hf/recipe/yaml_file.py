@@ -111,7 +111,7 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe
-    if path[0] == "task" and len(path) > 1:
+    if path[:1] == ["task"] and len(path) > 1:
         allowed = TASKS[path.pop(1)]  # the task's type, by which pydantic chose
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.

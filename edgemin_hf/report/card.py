@@ -7,12 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import jinja2.meta
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, meta
 
+from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.data.tables import Text
-from edgemin_hf.export.onnx import FP32_GRAPH, QUANTIZED_GRAPHS
+from edgemin_hf.export.manifest import Manifest
 from edgemin_hf.report.page import (
+    RUNTIMES,
     TEXT_COLUMNS,
     Table,
     conditions,
@@ -21,7 +24,9 @@ from edgemin_hf.report.page import (
     result_table,
     stage_table,
 )
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.utils.hardware import Environment
 
 STAGE_TAGS = {
     "distill": "distillation",
@@ -38,7 +43,7 @@ def render_card(
     *,
     name: str,
     repo_id: str,
-    task: str,
+    manifest: Manifest,
     languages: Sequence[str],
     licence: str,
     base_model: str,
@@ -47,8 +52,8 @@ def render_card(
     attribution: str,
     example: Text,
     max_length: int,
-    benchmark: Mapping[str, Any],
-    stages: Sequence[Mapping[str, Any]],
+    benchmark: Benchmark,
+    stages: Sequence[StageRecord],
     recipe_yaml: str,
     plain: bool = True,
 ) -> str:
@@ -57,7 +62,7 @@ def render_card(
     Args:
         name: Name of the model, the card's heading.
         repo_id: Where the snippets load the model from: its repository on the Hub, such as "me/banking-edge".
-        task: The Hub's name of the task, such as "text-classification".
+        manifest: The manifest of the artefact.
         languages: Codes of the languages that it was trained on, such as "en".
         licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
         base_model: Hub id of the teacher.
@@ -75,31 +80,33 @@ def render_card(
         The card: YAML front matter and Markdown.
 
     Raises:
-        ValueError: The template uses a variable that does not exist.
-        KeyError: A row of the benchmark or a stage lacks one of its keys.
+        ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
-    title, rows = " ".join(name.split()), benchmark["rows"]
-    metric = METRICS[rows[0]["metric"]]
-    made = [stage["stage"] for stage in stages]
-    finished = finished_row(rows)["precision"]
+    title, rows, task = " ".join(name.split()), benchmark.rows, manifest.pipeline_tag
+    metric = METRICS[_measured_by(rows)]
+    made = [stage.stage for stage in stages]
+    finished = finished_row(rows)
+    deployed = manifest.entry(finished.runtime, finished.precision)
+    if deployed is None:
+        raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     # After quantisation nothing saw an example: what was trained before it was only calibrated.
-    untrained = "quantize" in made and not any(s.get("examples") for s in stages[made.index("quantize") :])
+    untrained = "quantize" in made and not any(s.examples for s in stages[made.index("quantize") :])
     tags = STAGE_TAGS | ({"quantize": _UNTRAINED_TAG} if untrained else {})
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
-        eval_results=_eval_results(rows, task, [*datasets, test_set][0], test_set),
+        eval_results=_eval_results(finished, task, [*datasets, test_set][0], test_set),
         language=list(languages),
         library_name="transformers",
         license=licence,
-        metrics=sorted({row["metric"] for row in rows}),
+        metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=title,
         pipeline_tag=task,
         tags=[
             "onnx",
             "optimum",
-            finished,
+            finished.precision,
             "edge",
             *dict.fromkeys(tags[name] for name in made if name in tags),
         ],
@@ -109,13 +116,15 @@ def render_card(
         "task_name": task.replace("-", " "),
         "base_model": base_model,
         "headline": headline(benchmark),
-        "finished": finished,
+        "finished": finished.precision,
         "untrained": untrained,
-        "graph": Path(QUANTIZED_GRAPHS.get(finished, FP32_GRAPH)).name,
+        "graph": Path(deployed.file).name,
+        "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
+        "files": markdown_table(_file_table(manifest)),
         "results": markdown_table(result_table(benchmark)),
         "conditions": conditions(benchmark),
-        "baseline": any((row["model"], row["precision"]) == ("teacher", "int8") for row in rows),
-        "processor": _processor(benchmark.get("environment", {})),
+        "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in rows),
+        "processor": _processor(benchmark.environment),
         "repo_id": _literal(repo_id),
         "task": _literal(task),
         "pairs": len(texts) == 2,
@@ -151,8 +160,8 @@ def fill_template(template: Path, data: ModelCardData, variables: Mapping[str, A
         ValueError: The template uses a variable that does not exist.
     """
     # Only the template's variables are read here, nothing is rendered: this is Markdown, which must not be escaped.
-    syntax = Environment().parse(template.read_text(encoding="utf-8"))  # noqa: S701
-    unknown = meta.find_undeclared_variables(syntax) - set(variables) - {"card_data"}
+    syntax = jinja2.Environment().parse(template.read_text(encoding="utf-8"))  # noqa: S701
+    unknown = jinja2.meta.find_undeclared_variables(syntax) - set(variables) - {"card_data"}
     if unknown:
         raise ValueError(f"{template.name} uses unknown variables: {', '.join(sorted(unknown))}")
     return str(ModelCard.from_template(data, template_path=str(template), **variables))
@@ -165,31 +174,43 @@ def markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.headers, rule, *rows))
 
 
-def _eval_results(rows: Sequence[Mapping[str, Any]], task: str, dataset: str, test_set: str) -> list[EvalResult] | None:
-    """Give the measured quality of the student's quantised row in the Hub's form, if there is one."""
-    return [
-        EvalResult(
-            task_type=task,
-            task_name=task.replace("-", " ").capitalize(),
-            dataset_type=dataset,
-            dataset_name=test_set,
-            dataset_split="test",
-            metric_type=row["metric"],
-            metric_name=_capitalized(METRICS[row["metric"]].title),
-            metric_value=round(row["value"], 4),
-        )
-        for row in rows
-        if (row["model"], row["runtime"]) == ("student", "onnxruntime")
-        and row["precision"] in QUANTIZED_GRAPHS
-        and row.get("value") is not None
-    ] or None
+def _measured_by(rows: Sequence[BenchmarkRow]) -> str:
+    metric = rows[0].metric
+    if metric is None:
+        raise ValueError("benchmark: rows without a metric; expected: those of a recipe's benchmark")
+    return metric
 
 
-def _processor(environment: Mapping[str, Any]) -> str:
-    processor = str(environment.get("cpu", "not recorded"))
-    if "vnni" in environment:
-        processor += ", with VNNI" if environment["vnni"] else ", without VNNI"
-    return processor
+def _file_table(manifest: Manifest) -> Table:
+    """List the files that the manifest lists, and what each needs."""
+    rows = []
+    for entry in manifest.entries:
+        runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+        needs = f"{runtime} {entry.min_runtime} or newer" if entry.min_runtime else runtime
+        rows.append([f"`{entry.file}`", entry.precision, f"{entry.bytes / 1e6:.1f}", needs])
+    return Table(["file", "precision", "size (MB)", "runs in"], rows)
+
+
+def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> list[EvalResult] | None:
+    """Give the measured quality of the student's finished row in the Hub's form, if it has one."""
+    score = row.score
+    if row.model != "student" or score is None:
+        return None
+    result = EvalResult(
+        task_type=task,
+        task_name=task.replace("-", " ").capitalize(),
+        dataset_type=dataset,
+        dataset_name=test_set,
+        dataset_split="test",
+        metric_type=score.metric,
+        metric_name=_capitalized(METRICS[score.metric].title),
+        metric_value=round(score.value, 4),
+    )
+    return [result]
+
+
+def _processor(environment: Environment) -> str:
+    return f"{environment.cpu}, {'with' if environment.vnni else 'without'} VNNI"
 
 
 def _capitalized(text: str) -> str:

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, floor, log10
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
+from edgemin_hf.benchmark.rows import BenchmarkRow
 from edgemin_hf.report.page import three_digits
 from edgemin_hf.tasks.metrics import METRICS
 
@@ -49,16 +50,11 @@ WIDTH = 6.0  # inches, hence 432 units: ten-point text stays readable when a pho
 _CHARACTER = 0.55  # Width of an average character in ems, on the wide side: the reader's font is unknown.
 
 
-def row_label(row: Mapping[str, Any]) -> str:
-    """Name a row of the benchmark, such as "teacher · onnxruntime · int8"."""
-    return f"{row['model']} · {row['runtime']} · {row['precision']}"
-
-
-def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
+def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
     """Draw size on disk against the task's metric, with the 95% interval of each row that has one.
 
     Args:
-        rows: Rows of the benchmark; those without a `value` are left out. Sizes are in bytes, values at most 1.
+        rows: Rows of the benchmark; those without a `value` are left out.
 
     Returns:
         The figure as SVG.
@@ -66,12 +62,13 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: No row has a value.
     """
-    rows = [row for row in rows if row.get("value") is not None]
-    if not rows:
+    rows = [row for row in rows if row.score is not None]
+    scores = [row.score for row in rows if row.score is not None]
+    if not scores:
         raise ValueError("no row of the benchmark has a value to draw")
-    metric = METRICS[rows[0]["metric"]]
-    spans = [(row["value"], *(row.get("ci95") or (row["value"],) * 2)) for row in rows]
-    points = np.column_stack(([row["size_bytes"] / 1e6 for row in rows], 100 * np.array(spans)))
+    metric = METRICS[scores[0].metric]
+    spans = [(score.value, *(score.ci95 or (score.value, score.value))) for score in scores]
+    points = np.column_stack(([row.size_bytes / 1e6 for row in rows], 100 * np.array(spans)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0))
         axes = figure.add_axes((0.11, 0.13, 0.86, 0.85))
@@ -85,7 +82,7 @@ def size_against_metric(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.grid(True)
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)
-        _label_points(axes, [row_label(row) for row in rows], points)
+        _label_points(axes, [row.label for row in rows], points)
         return to_svg(figure, f"Size on disk against {metric.title}")
 
 
@@ -151,21 +148,21 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
         return to_svg(figure, "Bytes by component")
 
 
-def _draw_point(axes: Axes, row: Mapping[str, Any], point: np.ndarray) -> None:
+def _draw_point(axes: Axes, row: BenchmarkRow, point: NDArray[np.float64]) -> None:
     x, y, low, high = point
-    colour = BLUE if row["model"] == "teacher" else VERMILION
+    colour = BLUE if row.model == "teacher" else VERMILION
     axes.errorbar(x, y, yerr=[[y - low], [high - y]], fmt="none", ecolor=colour, elinewidth=1, capsize=3)
     # PyTorch is a ring, so that the same weights in ONNX Runtime show as a dot inside it.
-    face, size = ("none", 10) if row["runtime"] == "pytorch" else (colour, 6)
-    axes.plot(x, y, "o" if row["precision"] == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
+    face, size = ("none", 10) if row.runtime == "pytorch" else (colour, 6)
+    axes.plot(x, y, "o" if row.precision == "fp32" else "D", ms=size, mec=colour, mfc=face, mew=1.5)
 
 
-def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None:
+def _label_points(axes: Axes, labels: Sequence[str], points: NDArray[np.float64]) -> None:
     """Write each label where it is nearest to its point and covers nothing; points that coincide share a label."""
     marks = [[axes.transData.transform((x, value)) for value in values] for x, *values in points]
     taken = [Bbox([point - 6, point + 6]) for point, _, _ in marks]
     taken += [Bbox.from_extents(x - 3, low, x + 3, high) for _, (x, low), (_, high) in marks]
-    groups: list[tuple[list[np.ndarray], list[str]]] = []
+    groups: list[tuple[list[NDArray[np.float64]], list[str]]] = []
     for mark, label in zip(marks, labels, strict=True):
         lines = next((lines for other, lines in groups if np.hypot(*(mark[0] - other[0])) < 8), None)
         if lines is None:
@@ -183,7 +180,7 @@ def _label_points(axes: Axes, labels: Sequence[str], points: np.ndarray) -> None
         axes.plot((mark[0][0],) * 2, line.intervaly, color=GREY, lw=0.6, transform=None)
 
 
-def _places(mark: Sequence[np.ndarray], size: np.ndarray, frame: Bbox) -> Iterator[tuple[Bbox, Bbox]]:
+def _places(mark: Sequence[NDArray[np.float64]], size: NDArray[np.float64], frame: Bbox) -> Iterator[tuple[Bbox, Bbox]]:
     """Give boxes for a label, nearest to its mark first, each with the box of the line that joins the two."""
     (x, y), (_, low), (_, high) = mark
     width, height = size
@@ -227,7 +224,7 @@ def _number(axes: Axes, x: float, y: float, text: str, bold: bool = False) -> No
     axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", weight=weight)
 
 
-def _draw_spread(axes: Axes, y: float, spread: np.ndarray, fastest: bool) -> None:
+def _draw_spread(axes: Axes, y: float, spread: NDArray[np.float64], fastest: bool) -> None:
     low, first, median, third, high = spread
     colour = GREEN if fastest else SKY
     axes.plot((low, high), (y, y), color=colour, lw=1.5, solid_capstyle="butt")
@@ -254,7 +251,7 @@ def _draw_bar(axes: Axes, y: float, sizes: Mapping[str, int], colours: Mapping[s
         left += width
 
 
-def _log_axis(axes: Axes, values: Sequence[float] | np.ndarray, room: float = 0.0) -> None:
+def _log_axis(axes: Axes, values: Sequence[float] | NDArray[np.float64], room: float = 0.0) -> None:
     """Give the x axis a log scale with plain numbers at 1, 2 and 5, some of them around all values.
 
     Args:

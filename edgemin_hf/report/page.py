@@ -1,22 +1,22 @@
 """Tell a benchmark's results: one self-contained HTML page, a table for the terminal, a sentence for the model card."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from math import floor, log10
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
+from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 
 DASH = "—"
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric"})
+TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric", "file", "runs in"})
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
-
-Row = Mapping[str, Any]
 
 
 class Table(NamedTuple):
@@ -26,27 +26,20 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def render_report(
-    title: str, benchmark: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], figures: Mapping[str, str]
-) -> str:
+def render_report(title: str, benchmark: Benchmark, stages: Sequence[StageRecord], figures: Mapping[str, str]) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
     Args:
         title: Heading of the page.
-        benchmark: The measured `rows` (sizes in bytes, latencies in milliseconds, values and their 95% intervals
-            at most 1, or None) and the `environment` they were measured in.
-        stages: What each stage of the pipeline did: its `stage`, `examples`, `seconds`, and `metric` `before` and
-            `after`. None where something does not apply.
+        benchmark: What was measured, and where.
+        stages: What each stage of the recipe did.
         figures: SVG by caption. It goes into the page as it is: pass figures drawn here only.
 
     Returns:
         The page.
-
-    Raises:
-        KeyError: A row lacks one of its keys.
     """
     template = page_template("report.html")
-    rows, described = benchmark["rows"], benchmark.get("environment", {})
+    rows, described = benchmark.rows, benchmark.environment.to_dict()
     return template.render(
         title=title,
         headline=headline(benchmark),
@@ -67,7 +60,7 @@ def page_template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def summary_table(benchmark: Mapping[str, Any]) -> str:
+def summary_table(benchmark: Benchmark) -> str:
     """Lay the results out for a terminal of 120 columns.
 
     Args:
@@ -75,9 +68,6 @@ def summary_table(benchmark: Mapping[str, Any]) -> str:
 
     Returns:
         Lines without a newline at the end.
-
-    Raises:
-        KeyError: A row lacks one of its keys.
     """
     headers, rows = result_table(benchmark)
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
@@ -91,35 +81,35 @@ def summary_table(benchmark: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *textwrap.wrap(conditions(benchmark), 120)])
 
 
-def headline(benchmark: Mapping[str, Any]) -> str:
+def headline(benchmark: Benchmark) -> str:
     """Say in three sentences what the measurements found, comparing with each teacher's row that there is."""
-    rows = benchmark["rows"]
+    rows = benchmark.rows
     if not rows:
         return "Nothing was measured."
     row = finished_row(rows)
-    teacher = _reference(rows, row) if row["model"] == "student" else None
-    size, speed = f"{row['size_bytes'] / 1e6:.1f} MB", f"{three_digits(row['latency_ms']['p50'])} ms"
+    teacher = _reference(rows, row) if row.model == "student" else None
+    size, speed = f"{row.size_bytes / 1e6:.1f} MB", f"{three_digits(row.latency_ms.p50)} ms"
     if teacher:
-        share = row["size_bytes"] / teacher["size_bytes"]
-        size += f", {share:.1%} of the teacher's {teacher['size_bytes'] / 1e6:.1f} MB"
-    runtime = RUNTIMES.get(row["runtime"], row["runtime"])
-    sentences = [f"The {row['model']} at {row['precision']} in {runtime} takes {size}."]
+        share = row.size_bytes / teacher.size_bytes
+        size += f", {share:.1%} of the teacher's {teacher.size_bytes / 1e6:.1f} MB"
+    runtime = RUNTIMES.get(row.runtime, row.runtime)
+    sentences = [f"The {row.model} at {row.precision} in {runtime} takes {size}."]
     sentences.append(f"Half of its calls return within {speed}{_speeds(rows, row)}.")
-    if row.get("value") is not None:
-        metric = METRICS[row["metric"]]
+    if row.score is not None:
+        metric = METRICS[row.score.metric]
         name, unit = (metric.title, "%") if metric.unit == "%" else (f"{metric.title} {metric.unit}", "")
-        quality = f"Its {name} is {100 * row['value']:.1f}{unit}"
-        if teacher and (teacher.get("value") or 0) > 0:
-            kept = row["value"] / teacher["value"]
-            quality += f" against the teacher's {100 * teacher['value']:.1f}{unit}, so it keeps {kept:.1%} of it"
+        quality = f"Its {name} is {100 * row.score.value:.1f}{unit}"
+        if teacher and teacher.score and teacher.score.value > 0:
+            kept, theirs = row.score.value / teacher.score.value, 100 * teacher.score.value
+            quality += f" against the teacher's {theirs:.1f}{unit}, so it keeps {kept:.1%} of it"
         sentences.append(quality + ".")
     return " ".join(sentences)
 
 
-def result_table(benchmark: Mapping[str, Any]) -> Table:
+def result_table(benchmark: Benchmark) -> Table:
     """Format the rows of a benchmark; the factors against the teacher are there if its PyTorch row is."""
-    rows = benchmark["rows"]
-    metric = rows[0]["metric"] if rows else None
+    rows = benchmark.rows
+    metric = rows[0].metric if rows else None
     headers = ["model", "runtime", "precision", "params (M)", "size (MB)"]
     headers.append("metric" if metric is None else METRICS[metric].heading)
     headers += ["p50 (ms)", "p90 (ms)", "p99 (ms)"]
@@ -127,41 +117,44 @@ def result_table(benchmark: Mapping[str, Any]) -> Table:
     return Table(headers + ["smaller", "faster"] * compared, [_cells(rows, row, compared) for row in rows])
 
 
-def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+def stage_table(stages: Sequence[StageRecord]) -> Table:
     """Format what each stage of the pipeline did."""
     rows = []
     for stage in stages:
-        examples, seconds = stage.get("examples"), stage.get("seconds")
-        metrics = [DASH if (v := stage.get(when)) is None else f"{v:.4g}" for when in ("before", "after")]
+        metrics = [DASH if value is None else f"{value:.4g}" for value in (stage.before, stage.after)]
         rows.append(
             [
-                stage["stage"],
-                DASH if examples is None else f"{examples:,}",
-                DASH if seconds is None else f"{seconds:,.1f}",
-                (stage.get("metric") or DASH).removeprefix("eval_"),
+                stage.name or stage.stage,
+                DASH if stage.examples is None else f"{stage.examples:,}",
+                DASH if stage.seconds is None else f"{stage.seconds:,.1f}",
+                (stage.metric or DASH).removeprefix("eval_"),
                 *metrics,
             ]
         )
     return Table(["stage", "examples seen", "seconds", "validation metric", "before", "after"], rows)
 
 
-def conditions(benchmark: Mapping[str, Any]) -> str:
+def conditions(benchmark: Benchmark) -> str:
     """Say under what conditions the rows were measured, and what their factors compare with."""
-    rows = benchmark["rows"]
-    parts = [f"{name} {_distinct(rows, key)}" for name, key in (("batch size", "batch_size"), ("threads", "threads"))]
-    if any(row.get("value") is not None and row.get("n") for row in rows):
-        parts.append(f"test examples {_distinct(rows, 'n')} (95% intervals in brackets)")
+    rows = benchmark.rows
+    parts = [f"batch size {_distinct(row.batch_size for row in rows)}"]
+    parts.append(f"threads {_distinct(row.threads for row in rows)}")
+    if any(row.score for row in rows):
+        parts.append(f"test examples {_distinct(row.n for row in rows)} (95% intervals in brackets)")
     text = f"Latency of one call; {', '.join(parts)}."
     if any(_reference(rows, row) for row in rows):
         text += " Smaller, faster: factors against the teacher in PyTorch, by size and p50."
     return text
 
 
-def finished_row(rows: Sequence[Row]) -> Row:
-    """Pick the row to deploy: the student's quantised row in ONNX Runtime, else its last row, else the last."""
-    candidates = [row for row in rows if row["model"] == "student"] or rows
-    quantized = [row for row in candidates if row["runtime"] == "onnxruntime" and row["precision"] != "fp32"]
-    return (quantized or candidates)[-1]
+def finished_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow:
+    """Pick the row to deploy: the student's first quantised one in ONNX Runtime, else its first there, else its last.
+
+    Without a student any model's rows count.
+    """
+    candidates = [row for row in rows if row.model == "student"] or rows
+    graphs = [row for row in candidates if row.runtime == "onnxruntime"]
+    return next((row for row in graphs if row.precision != "fp32"), graphs[0] if graphs else candidates[-1])
 
 
 def three_digits(value: float) -> str:
@@ -170,24 +163,23 @@ def three_digits(value: float) -> str:
     return f"{value:,.{min(max(decimals, 0), 3)}f}"
 
 
-def _teacher(rows: Sequence[Row], row: Row, runtime: str, precision: str) -> Row | None:
+def _teacher(rows: Sequence[BenchmarkRow], row: BenchmarkRow, runtime: str, precision: str) -> BenchmarkRow | None:
     """Find the teacher's row that was measured with the batch size and threads of `row`."""
-    wanted = ("teacher", runtime, precision, row["batch_size"], row["threads"])
-    keys = ("model", "runtime", "precision", "batch_size", "threads")
-    return next((other for other in rows if tuple(other[key] for key in keys) == wanted), None)
+    wanted = ("teacher", runtime, precision, row.batch_size, row.threads)
+    return next((o for o in rows if (o.model, o.runtime, o.precision, o.batch_size, o.threads) == wanted), None)
 
 
-def _reference(rows: Sequence[Row], row: Row) -> Row | None:
+def _reference(rows: Sequence[BenchmarkRow], row: BenchmarkRow) -> BenchmarkRow | None:
     return _teacher(rows, row, "pytorch", "fp32")
 
 
-def _speeds(rows: Sequence[Row], row: Row) -> str:
+def _speeds(rows: Sequence[BenchmarkRow], row: BenchmarkRow) -> str:
     """Compare a student's median latency with each of the teacher's."""
     speeds: list[str] = []
     for runtime, precision in (("pytorch", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")):
         teacher = _teacher(rows, row, runtime, precision)
-        if teacher is not None and row["model"] == "student":
-            factor = teacher["latency_ms"]["p50"] / row["latency_ms"]["p50"]
+        if teacher is not None and row.model == "student":
+            factor = teacher.latency_ms.p50 / row.latency_ms.p50
             whom = "as" if speeds else "as the teacher"
             speeds.append(f"{factor:.1f} times as fast {whom} in {RUNTIMES[runtime]} ({precision})")
     if len(speeds) > 1:
@@ -195,27 +187,27 @@ def _speeds(rows: Sequence[Row], row: Row) -> str:
     return ": " + ", ".join(speeds) if speeds else ""
 
 
-def _cells(rows: Sequence[Row], row: Row, compared: bool) -> list[str]:
+def _cells(rows: Sequence[BenchmarkRow], row: BenchmarkRow, compared: bool) -> list[str]:
     value = DASH
-    if row.get("value") is not None:
-        value = f"{100 * row['value']:.1f}"
-        if row.get("ci95") is not None:
-            value += f" [{100 * row['ci95'][0]:.1f}, {100 * row['ci95'][1]:.1f}]"
-    cells = [row["model"], row["runtime"], row["precision"], f"{row['parameters'] / 1e6:.2f}"]
-    cells += [f"{row['size_bytes'] / 1e6:.1f}", value]
-    cells += [three_digits(row["latency_ms"][percentile]) for percentile in ("p50", "p90", "p99")]
+    if row.score is not None:
+        value = f"{100 * row.score.value:.1f}"
+        if row.score.ci95 is not None:
+            value += f" [{100 * row.score.ci95[0]:.1f}, {100 * row.score.ci95[1]:.1f}]"
+    cells = [row.model, row.runtime, row.precision, f"{row.parameters / 1e6:.2f}"]
+    cells += [f"{row.size_bytes / 1e6:.1f}", value]
+    cells += [three_digits(ms) for ms in (row.latency_ms.p50, row.latency_ms.p90, row.latency_ms.p99)]
     if compared:
         teacher = _reference(rows, row)
         pairs = teacher and (
-            (teacher["size_bytes"], row["size_bytes"]),
-            (teacher["latency_ms"]["p50"], row["latency_ms"]["p50"]),
+            (teacher.size_bytes, row.size_bytes),
+            (teacher.latency_ms.p50, row.latency_ms.p50),
         )
         cells += [f"{theirs / ours:.1f}\N{MULTIPLICATION SIGN}" for theirs, ours in pairs] if pairs else [DASH, DASH]
     return cells
 
 
-def _distinct(rows: Sequence[Row], key: str) -> str:
-    return ", ".join(dict.fromkeys(str(row[key]) for row in rows if row.get(key) is not None)) or DASH
+def _distinct(values: Iterable[int | None]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None)) or DASH
 
 
 def environment_text(value: object) -> str:

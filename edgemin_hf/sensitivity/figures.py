@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from textwrap import fill
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, to_svg
+from edgemin_hf.sensitivity.records import CutRow, SensitivityRecord
 from edgemin_hf.tasks.metrics import METRICS
 
 TITLES = {"heads": "heads", "neurons": "feed-forward neurons", "layers": "whole layer"}
@@ -25,22 +26,22 @@ _LEAST_SCALE = 0.05
 """A change of the metric below which no cell is drawn in full colour, lest noise look like a loss."""
 
 
-def draw_heat_map(result: Mapping[str, Any]) -> str:
+def draw_heat_map(result: SensitivityRecord) -> str:
     """Draw the change of the metric in points: a row a layer, a column a sparsity, a panel a kind.
 
     Losses are vermilion, gains blue, which colour-blind readers tell apart, darker by the root of the change, so that
     small losses show beside large ones.
 
     Args:
-        result: The contents of a `sensitivity.json`.
+        result: What was measured.
 
     Returns:
         The figure as SVG.
     """
     found = _by_kind(result)
-    columns = {kind: sorted({row["sparsity"] for row in rows}) for kind, rows in found.items()}
-    layers = max(row["layer"] or 0 for rows in found.values() for row in rows)
-    scale = max(_LEAST_SCALE, *(abs(row["change"]) for rows in found.values() for row in rows))
+    columns = {kind: sorted({row.sparsity for row in rows}) for kind, rows in found.items()}
+    layers = max(row.layer or 0 for rows in found.values() for row in rows)
+    scale = max(_LEAST_SCALE, *(abs(row.change) for rows in found.values() for row in rows))
     cells = sum(map(len, columns.values())) + _GAP * (len(columns) - 1)
     width, height = max(WIDTH, 0.8 + _COLUMN * cells), _ROW * (layers + 1.4) + 0.7
     with matplotlib.rc_context(STYLE):
@@ -49,7 +50,7 @@ def draw_heat_map(result: Mapping[str, Any]) -> str:
         axes.set_axis_off()
         axes.set_xlim(0, max(cells, 7.0))
         axes.set_ylim(layers + 1.4, -0.6 / _ROW)
-        _names_of_rows(axes, layers, found)
+        _names_of_rows(axes, layers)
         left = 0.0
         for kind, shares in columns.items():
             middle = left + len(shares) / 2
@@ -61,30 +62,30 @@ def draw_heat_map(result: Mapping[str, Any]) -> str:
                 if kind != "layers":
                     axes.text(left + column + 0.5, -0.25, f"{share:.0%}", ha="center", va="bottom", size=9)
             for row in found[kind]:
-                y = layers + 0.4 if row["layer"] is None else row["layer"] - 1
-                _draw_cell(axes, left + shares.index(row["sparsity"]), y, row["change"], scale)
+                y = layers + 0.4 if row.layer is None else row.layer - 1
+                _draw_cell(axes, left + shares.index(row.sparsity), y, row.change, scale)
             left += len(shares) + _GAP
-        return to_svg(figure, f"Change of {METRICS[result['base']['metric']].title} in points by layer and sparsity")
+        return to_svg(figure, f"Change of {METRICS[result.base.metric].title} in points by layer and sparsity")
 
 
-def draw_sensitivity_curves(result: Mapping[str, Any]) -> str:
+def draw_sensitivity_curves(result: SensitivityRecord) -> str:
     """Draw the metric against sparsity, a line a layer and one of all at once; then without each layer.
 
     The upright axis grows by the root of the distance from the unpruned model: small losses show beside large ones.
 
     Args:
-        result: The contents of a `sensitivity.json`.
+        result: What was measured.
 
     Returns:
         The figure as SVG.
     """
     found = _by_kind(result)
     lines = [kind for kind in found if kind != "layers"]
-    layers = max(row["layer"] or 0 for rows in found.values() for row in rows)
-    metric = METRICS[result["base"]["metric"]]
+    layers = max(row.layer or 0 for rows in found.values() for row in rows)
+    metric = METRICS[result.base.metric]
     label = f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}"
-    base = 100 * result["base"]["value"]
-    heights = [_height(100 * row["value"], base) for rows in found.values() for row in rows]
+    base = 100 * result.base.value
+    heights = [_height(100 * row.value, base) for rows in found.values() for row in rows]
     low, high = min(-0.7, *heights), max(0.7, *heights)
     ticks = _ticks(base, low, high)
     legend, lower = 0.2 * ceil((layers + 2) / 5) + 0.1, 2.1 if "layers" in found else 0.0
@@ -116,10 +117,10 @@ def draw_sensitivity_curves(result: Mapping[str, Any]) -> str:
         return to_svg(figure, f"{metric.title} against sparsity, layer by layer")
 
 
-def _by_kind(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in result["measurements"]:
-        found.setdefault(row["kind"], []).append(row)
+def _by_kind(result: SensitivityRecord) -> dict[str, list[CutRow]]:
+    found: dict[str, list[CutRow]] = {}
+    for row in result.measurements:
+        found.setdefault(row.kind, []).append(row)
     return found
 
 
@@ -149,7 +150,7 @@ def points(change: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _names_of_rows(axes: Axes, layers: int, found: Mapping[str, Any]) -> None:
+def _names_of_rows(axes: Axes, layers: int) -> None:
     names = [f"layer {number + 1}" for number in range(layers)]
     for y, name in [*enumerate(names), (layers + 0.4, "all")]:
         axes.text(-0.12, y + 0.5, name, ha="right", va="center")
@@ -164,34 +165,35 @@ def _draw_cell(axes: Axes, x: float, y: float, change: float, scale: float) -> N
     axes.text(x + 0.5, y + 0.5, points(change), ha="center", va="center", size=9, color=ink)
 
 
-def _luminance(colour: np.ndarray) -> float:
+def _luminance(colour: NDArray[np.float64]) -> float:
     """Compute the relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def _draw_lines(axes: Axes, rows: Sequence[Mapping[str, Any]], layers: int, base: float) -> None:
+def _draw_lines(axes: Axes, rows: Sequence[CutRow], layers: int, base: float) -> None:
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, layers))
-    ticks = sorted({0.0, *(100 * row["sparsity"] for row in rows)})
+    ticks = sorted({0.0, *(100 * row.sparsity for row in rows)})
     for layer in [*range(1, layers + 1), None]:
-        chosen = sorted((row["sparsity"], row["value"]) for row in rows if row["layer"] == layer)
+        chosen = sorted((row.sparsity, row.value) for row in rows if row.layer == layer)
         x, y = ([100 * pair[part] for pair in chosen] for part in (0, 1))
-        style: dict[str, Any] = {"color": INK, "lw": 2.2, "ls": "--", "label": "all at once"}
-        if layer is not None:
-            style = {"color": colours[layer - 1], "lw": 1.3, "ms": 3, "marker": "o", "label": f"layer {layer}"}
-        axes.plot([0, *x], [0, *(_height(value, base) for value in y)], **style)
+        heights = [0, *(_height(value, base) for value in y)]
+        if layer is None:
+            axes.plot([0, *x], heights, color=INK, lw=2.2, ls="--", label="all at once")
+        else:
+            axes.plot([0, *x], heights, color=colours[layer - 1], lw=1.3, ms=3, marker="o", label=f"layer {layer}")
     axes.axhline(0, color=GREY, lw=1, ls=":", label="unpruned model")
     axes.set_xlabel("share masked in %")
     if len(ticks) <= 7:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
-def _draw_without(axes: Axes, rows: Sequence[Mapping[str, Any]], base: float) -> None:
+def _draw_without(axes: Axes, rows: Sequence[CutRow], base: float) -> None:
     axes.axhline(0, color=GREY, lw=1, ls=":")
     for row in rows:
-        x, y = row["layer"], _height(100 * row["value"], base)
+        x, y = row.layer, _height(100 * row.value, base)
         axes.plot((x, x), (0, y), color=BLUE if y > 0 else VERMILION, lw=1.5)
         axes.plot(x, y, "o", color=BLUE if y > 0 else VERMILION, ms=6)
-    axes.set_xticks([row["layer"] for row in rows])
+    axes.set_xticks([row.layer for row in rows])
     axes.set_xlim(0.5, len(rows) + 0.5)
     axes.set_xlabel("layer that is left out")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from edgemin_hf.report.page import DASH, Table, environment_text, page_template
 from edgemin_hf.sensitivity.figures import TITLES, points
 from edgemin_hf.sensitivity.quantization_figure import LOSSES, loss_title, losses_by_module
+from edgemin_hf.sensitivity.records import SensitivityRecord
 from edgemin_hf.tasks.metrics import METRICS
 
 _SETTINGS = {"heads": "head_sparsity", "neurons": "ffn_sparsity", "layers": "layer_sparsity"}
@@ -28,19 +29,19 @@ class Ranking(NamedTuple):
     changes: dict[int, float]
 
 
-def rankings(result: Mapping[str, Any]) -> list[Ranking]:
+def rankings(result: SensitivityRecord) -> list[Ranking]:
     """Rank the layers of each kind by the mean change of the metric over the sparsities.
 
     Args:
-        result: The contents of a `sensitivity.json`.
+        result: What was measured.
 
     Returns:
         One ranking a kind.
     """
     changes: dict[str, dict[int, list[float]]] = {}
-    for row in result["measurements"]:
-        if row["layer"] is not None:
-            changes.setdefault(row["kind"], {}).setdefault(row["layer"], []).append(row["change"])
+    for row in result.measurements:
+        if row.layer is not None:
+            changes.setdefault(row.kind, {}).setdefault(row.layer, []).append(row.change)
     found = []
     for kind, layers in changes.items():
         means = {layer: sum(values) / len(values) for layer, values in layers.items()}
@@ -48,15 +49,16 @@ def rankings(result: Mapping[str, Any]) -> list[Ranking]:
     return found
 
 
-def base_line(result: Mapping[str, Any]) -> str:
+def base_line(result: SensitivityRecord) -> str:
     """Say what the model as it is reaches, on how many rows."""
-    base = result["base"]
-    metric, (low, high) = METRICS[base["metric"]], (100 * end for end in base["ci95"])
+    base = result.base
+    metric = METRICS[base.metric]
     name = f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}"
-    return f"The model as it is: {name} {100 * base['value']:.1f} [{low:.1f}, {high:.1f}], on {base['n']:,} rows"
+    interval = "" if base.ci95 is None else f" [{100 * base.ci95[0]:.1f}, {100 * base.ci95[1]:.1f}]"
+    return f"The model as it is: {name} {100 * base.value:.1f}{interval}, on {base.n:,} rows"
 
 
-def summary(result: Mapping[str, Any]) -> str:
+def summary(result: SensitivityRecord) -> str:
     """Lay out for the terminal what the model as it is reaches, and each kind's least and most sensitive layer."""
     lines = [base_line(result)]
     width = max((len(TITLES[ranking.kind]) for ranking in rankings(result)), default=0)
@@ -68,24 +70,24 @@ def summary(result: Mapping[str, Any]) -> str:
         )
     if rankings(result):
         lines.append("Points: change of 100 times the metric, mean over the sparsities.")
-    for precision in ("int8", "int4") if result["quantization"] else ():
-        rows = [row for row in result["quantization"] if row["precision"] == precision]
-        first, last = (f"{row['name']} ({row['loss']:.1e})" for row in (rows[0], rows[-1]))
+    for precision in ("int8", "int4") if result.quantization else ():
+        rows = [row for row in result.quantization if row.precision == precision]
+        first, last = (f"{row.name} ({row.loss:.1e})" for row in (rows[0], rows[-1]))
         lines.append(f"{precision.upper()}  most sensitive: {first}, least: {last}, all together about "
-                     f"{sum(row['loss'] for row in rows):.1e}")  # fmt: skip
-    if result["quantization"]:
+                     f"{sum(row.loss for row in rows):.1e}")  # fmt: skip
+    if result.quantization:
         lines.append(f"In brackets: {loss_title(result)} from the unquantised model's, that module alone quantised.")
     return "\n".join(lines)
 
 
 def render_page(
-    model: str, result: Mapping[str, Any], heat_map: str | None, curves: str | None, bars: str | None
+    model: str, result: SensitivityRecord, heat_map: str | None, curves: str | None, bars: str | None
 ) -> str:
     """Render the page, without scripts or anything to load.
 
     Args:
         model: The model's name, for the heading.
-        result: The contents of a `sensitivity.json`.
+        result: What was measured.
         heat_map: SVG of the heat map; None where no cuts were measured. Pictures go into the page as they are: pass
             those drawn here only.
         curves: SVG of the curves, likewise.
@@ -99,32 +101,32 @@ def render_page(
         title=f"Where {model} can be {' and '.join(found)}",
         headline=f"{base_line(result)}.",
         advice=[_advice(ranking) for ranking in rankings(result)],
-        shared=result["shared_layers"],
+        shared=result.shared_layers,
         heat_map=Markup(heat_map or ""),  # noqa: S704
         curves=Markup(curves or ""),  # noqa: S704
         bars=Markup(bars or ""),  # noqa: S704
         modules=module_table(result) if bars is not None else None,
         loss_title=loss_title(result) if bars is not None else "",
-        divergence=result.get("quantization_loss") == next(iter(LOSSES)),
+        divergence=result.quantization_loss == next(iter(LOSSES)),
         text_columns={"module"},
         whole_layers=any(ranking.kind == "layers" for ranking in rankings(result)),
         facts={
             name.replace("_", " "): environment_text(" ".join(map(str, value)) if isinstance(value, list) else value)
-            for name, value in {**result["settings"], **result["environment"]}.items()
+            for name, value in {**result.settings, **result.environment.to_dict()}.items()
             if value is not None
         },
     )
 
 
-def module_table(result: Mapping[str, Any]) -> Table:
+def module_table(result: SensitivityRecord) -> Table:
     """Format what quantising each module costs and saves, the most sensitive module first."""
-    found = {(row["name"], row["precision"]): row for row in result["quantization"]}
+    found = {(row.name, row.precision): row for row in result.quantization}
     table = []
     for name in losses_by_module(result):
         rows = [found.get((name, precision)) for precision in ("int8", "int4")]
-        full = next(row["size_bytes"] + row["saved_bytes"]["fp32"] for row in rows if row)
-        pairs = [(f"{row['loss']:.1e}", points(row["change"])) if row else (DASH, DASH) for row in rows]
-        sizes = [f"{row['size_bytes'] / 1e6:.4f}" if row else DASH for row in rows]
+        full = next(row.size_bytes + row.saved_bytes["fp32"] for row in rows if row)
+        pairs = [(f"{row.loss:.1e}", points(row.change)) if row else (DASH, DASH) for row in rows]
+        sizes = [f"{row.size_bytes / 1e6:.4f}" if row else DASH for row in rows]
         table.append([name, *pairs[0], *pairs[1], f"{full / 1e6:.4f}", *sizes])
     headers = [f"{precision} {what}" for precision in ("INT8", "INT4") for what in ("loss", "points")]
     return Table(["module", *headers, "fp32 MB", "INT8 MB", "INT4 MB"], table)

@@ -7,26 +7,29 @@ cut in layer l of L costs (L - l) / L of a pass, half of one on average.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder, Layer
+from edgemin_hf.modeling.hooks import PartialForward
 from edgemin_hf.modeling.surgery import check_prunable
-from edgemin_hf.pruning.depth import layer_modules, with_layers
+from edgemin_hf.pruning.depth import without_layer
 from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency
 from edgemin_hf.pruning.selection import most_salient
 
 Kind = Literal["heads", "neurons", "layers"]
 Masks = list[tuple[nn.Module, Tensor]]
-Predict = Callable[[Mapping[str, Tensor]], np.ndarray]
+Predict = Callable[[Mapping[str, Tensor]], NDArray[np.generic]]
 """Runs the model on a batch; what it predicts, an example along the first dimension."""
 
 
@@ -90,7 +93,7 @@ def predict_with_cuts(
     cuts: Sequence[Cut],
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
-) -> tuple[np.ndarray, dict[Cut, np.ndarray]]:
+) -> tuple[NDArray[np.generic], dict[Cut, NDArray[np.generic]]]:
     """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
     Args:
@@ -103,20 +106,21 @@ def predict_with_cuts(
     Returns:
         The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
     """
-    unpruned: list[np.ndarray] = []
-    found: dict[Cut, list[np.ndarray]] = {cut: [] for cut in cuts}
+    unpruned: list[NDArray[np.generic]] = []
+    found: dict[Cut, list[NDArray[np.generic]]] = {cut: [] for cut in cuts}
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
+    layers = PartialForward(model)
     was_training = model.training
     model.eval()
     try:
         with tqdm(total=len(batches) * (1 + len(cuts)), desc="Sensitivity", unit="pass") as bar:
             for batch in batches:
-                with _layer_outputs(model) as outputs:
-                    unpruned.append(predict(batch))
+                predicted, hidden = layers.observe(partial(predict, batch))
+                unpruned.append(predicted)
                 bar.update()
                 for cut in cuts:
-                    with _applied(model, cut, masks[cut], outputs):
-                        found[cut].append(predict(batch) if cut.removed else unpruned[-1])
+                    with _applied(layers, cut, masks[cut], hidden):
+                        found[cut].append(predict(batch) if cut.removed else predicted)
                     bar.update()
     finally:
         model.train(was_training)
@@ -149,41 +153,12 @@ def _masks(model: PreTrainedModel, saliency: Saliency, cut: Cut) -> Masks:
 
 
 @contextmanager
-def _layer_outputs(model: PreTrainedModel) -> Iterator[list[Any]]:
-    """Collect what each layer's module returns; nothing where layers share modules."""
-    outputs: list[Any] = []
-    modules = layer_modules(model)
-    shared = len(modules) < model.config.num_hidden_layers
-    handles = [
-        module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
-        for module in ([] if shared else modules)
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+def _applied(layers: PartialForward, cut: Cut, masks: Masks, hidden: Sequence[Tensor | None]) -> Iterator[None]:
+    """Make a model compute with a cut, from the `hidden` states that go into its layer.
 
-
-class _Replay(nn.Module):
-    """Stand for layers that would compute what they have computed before."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
-
-    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self.output
-
-
-@contextmanager
-def _applied(model: PreTrainedModel, cut: Cut, masks: Masks, outputs: Sequence[Any]) -> Iterator[None]:
-    """Make a model compute with a cut; layers below it are not run where their `outputs` are known."""
-    modules = layer_modules(model)
-    start = cut.layer if cut.layer and outputs else 0
-    # One for each layer, since DeBERTa-v2 convolves after the first.
-    below = [_Replay(outputs[start - 1])] * start if start else []
-    gone = cut.layer if cut.kind == "layers" else None
-    rest = [module for index, module in enumerate(modules) if index >= start and index != gone]
-    with with_layers(model, [*below, *rest]), masked(masks):
+    A pass with a cut in all layers, or in those that share their weights, begins with the inputs.
+    """
+    start = 0 if cut.layer is None or len(layers.encoder.blocks) < layers.depth else cut.layer
+    removed = without_layer(layers.model, start) if cut.kind == "layers" else nullcontext()
+    with layers.begun_at(start, hidden[start]), removed, masked(masks):
         yield

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.partial_forward import PartialForward
+from edgemin_hf.modeling.hooks import Inputs, PartialForward, hooked
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.integer import quantized_weights
@@ -110,16 +111,17 @@ def quantization_sensitivity(
     model.eval()
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
-        partial = PartialForward(model, batches[0])
+        layers = PartialForward(model)
         reference: list[Tensor] = []
         found: list[list[Tensor]] = [[] for _ in candidates]
         with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
             for batch in batches:
-                hidden = _hidden_states(partial, batch)
-                reference.append(_logits(partial, batch, hidden[-1], partial.depth))
+                output, hidden = layers.observe(partial(model, **batch))
+                reference.append(output.logits.float().cpu())
                 for candidate, logits in zip(candidates, found, strict=True):
+                    start = candidate.start
                     with _swapped(candidate):
-                        logits.append(_logits(partial, batch, hidden[candidate.start], candidate.start))
+                        logits.append(layers.run(batch, hidden[start], start, layers.depth + 1).float().cpu())
                     bar.update()
     finally:
         model.train(was_training)
@@ -189,31 +191,14 @@ def _calibrated(
 ) -> dict[nn.Module, FakeQuantLinear]:
     """Return an INT8 form of each layer whose input range holds what the unquantised model brings it."""
     forms: dict[nn.Module, FakeQuantLinear] = {linear: FakeQuantLinear(linear, momentum=0.0) for linear in linears}
-    handles = [
-        linear.register_forward_pre_hook(lambda _module, args, form=form: form.widen_range(args[0]))
-        for linear, form in forms.items()
-    ]
-    try:
+
+    def widen(linear: nn.Module, args: Inputs) -> None:
+        forms[linear].widen_range(args[0])
+
+    with hooked(before=[(linear, widen) for linear in linears]):
         for batch in batches:
             model(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     return forms
-
-
-def _hidden_states(partial: PartialForward, batch: Batch) -> list[Tensor | None]:
-    """Return what goes into each layer, and last into the head; into the first the inputs themselves, None."""
-    hidden: list[Tensor | None] = [None]
-    if len(partial.encoder.blocks) < partial.depth:  # shared layers are never entered in the middle
-        return [*hidden * partial.depth, partial.run(batch, None, 0, partial.depth)]
-    for layer in range(partial.depth):
-        hidden.append(partial.run(batch, hidden[-1], layer, layer + 1))
-    return hidden
-
-
-def _logits(partial: PartialForward, batch: Batch, hidden: Tensor | None, start: int) -> Tensor:
-    return partial.run(batch, hidden, start, partial.depth + 1).float().cpu()
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from math import ceil, floor, log10
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from edgemin_hf.report.figures import BLUE, GREY, ORANGE, STYLE, WIDTH, to_svg
+from edgemin_hf.sensitivity.records import SensitivityRecord
 
 LOSSES = {"kl_divergence": "KL divergence of the predictions", "squared_difference": "squared difference of the scores"}
 """What the loss is called, by its name in a `sensitivity.json`."""
@@ -24,11 +23,11 @@ _CHARACTER = 0.55 * 9 / 72  # width of an average character of the names in inch
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def draw_modules(result: Mapping[str, Any]) -> str:
+def draw_modules(result: SensitivityRecord) -> str:
     """Draw the loss of each module at each precision on a log axis, the most sensitive module first.
 
     Args:
-        result: The contents of a `sensitivity.json` that has `quantization`.
+        result: What was measured; its `quantization` is not empty.
 
     Returns:
         The figure as SVG.
@@ -59,17 +58,17 @@ def draw_modules(result: Mapping[str, Any]) -> str:
         return to_svg(figure, "What quantising each module alone costs")
 
 
-def losses_by_module(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def losses_by_module(result: SensitivityRecord) -> dict[str, dict[str, float]]:
     """Return the losses by module and precision, the module with the largest first."""
     losses: dict[str, dict[str, float]] = {}
-    for row in result["quantization"]:
-        losses.setdefault(row["name"], {})[row["precision"]] = row["loss"]
+    for row in result.quantization:
+        losses.setdefault(row.name, {})[row.precision] = row.loss
     return losses
 
 
-def loss_title(result: Mapping[str, Any]) -> str:
+def loss_title(result: SensitivityRecord) -> str:
     """Name the loss of a result."""
-    return LOSSES[result["quantization_loss"]]
+    return LOSSES[result.quantization_loss]
 
 
 def short_name(name: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from edgemin_hf.benchmark.measure import environment
+from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
@@ -28,10 +28,12 @@ from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
+from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.hardware import environment
 
 SALIENCIES = (*MEASURES, "random")
 MEASURED = ("pruning", "quantization")
@@ -115,14 +117,14 @@ class SensitivitySettings:
         return TASKS[kind](str(self.train), str(self.data), **columns)
 
 
-def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
+def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     """Measure a model's sensitivity and write numbers, pictures and a page, all of them or nothing.
 
     Args:
         settings: What is measured.
 
     Returns:
-        What stands in `sensitivity.json`.
+        What `sensitivity.json` holds.
 
     Raises:
         ValueError: If a file or the model does not fit; before weights are loaded.
@@ -137,13 +139,13 @@ def run_sensitivity(settings: SensitivitySettings) -> dict[str, Any]:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     result = _measure(model, task, settings, _batches(train, settings, tokenizer), _batches(data, settings, tokenizer))
     pictures: dict[str, str] = {}
-    if result["measurements"]:
+    if result.measurements:
         pictures |= {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
-    if result["quantization"]:
+    if result.quantization:
         pictures[MODULES] = draw_modules(result)
     with atomic_folder(settings.output.absolute()) as folder:
         page = render_page(settings.model, result, *(pictures.get(name) for name in (HEAT_MAP, CURVES, MODULES)))
-        numbers = json.dumps(result, indent=2) + "\n"
+        numbers = json.dumps(result.to_dict(), indent=2) + "\n"
         for name, text in {NUMBERS: numbers, **pictures, PAGE: page}.items():
             (folder / name).write_text(text, encoding="utf-8")
     return result
@@ -196,7 +198,7 @@ def _measure(
     settings: SensitivitySettings,
     train: list[dict[str, Tensor]],
     data: list[dict[str, Tensor]],
-) -> dict[str, Any]:
+) -> SensitivityRecord:
     def logits_of(batch: Mapping[str, Tensor]) -> Tensor:
         return model(
             **{name: value.to(model.device) for name, value in filter_forward_inputs(model, batch).items()}
@@ -207,8 +209,8 @@ def _measure(
         return task.hard_loss(logits, labels)
 
     labels = np.concatenate([batch["labels"].numpy() for batch in data])
-    measurements: list[dict[str, Any]] = []
-    modules: list[dict[str, Any]] = []
+    measurements: list[CutRow] = []
+    modules: list[ModuleRow] = []
 
     def change(predictions: np.ndarray, base: float) -> dict[str, float]:
         value = float(METRICS[task.metric].compute(labels, predictions))
@@ -223,21 +225,23 @@ def _measure(
             data,
             lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
         )
-        base = task.measure(labels, unpruned)
-        measurements = [_row(cut) | change(predictions[cut], base["value"]) for cut in cuts]
+        base = Score.from_dict(task.measure(labels, unpruned))
+        measurements = [_cut_row(cut, **change(predictions[cut], base.value)) for cut in cuts]
     if "quantization" in settings.measure:
         found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data))
-        base = task.measure(labels, task.predictions(found.logits.numpy()))
-        modules = [_module(row) | change(task.predictions(row.logits.numpy()), base["value"]) for row in found.modules]
-    return {
-        "base": base,
-        "measurements": measurements,
-        "quantization": modules,
-        "quantization_loss": task.divergence_name,
-        "shared_layers": model.config.model_type == "albert",
-        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
-        "environment": environment(settings.threads) | {"device": str(model.device)},
-    }
+        base = Score.from_dict(task.measure(labels, task.predictions(found.logits.numpy())))
+        modules = [
+            _module_row(row, **change(task.predictions(row.logits.numpy()), base.value)) for row in found.modules
+        ]
+    return SensitivityRecord(
+        base=base,
+        measurements=tuple(measurements),
+        quantization=tuple(modules),
+        quantization_loss=task.divergence_name,
+        shared_layers=model.config.model_type == "albert",
+        settings={n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
+        environment=environment(settings.threads, device=str(model.device)),
+    )
 
 
 def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Any, loss_of: Any) -> Saliency:
@@ -253,9 +257,11 @@ def _inputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[di
     ]
 
 
-def _row(cut: Cut) -> dict[str, Any]:
-    return asdict(cut) | {"layer": None if cut.layer is None else cut.layer + 1}
+def _cut_row(cut: Cut, value: float, change: float) -> CutRow:
+    layer = None if cut.layer is None else cut.layer + 1
+    return CutRow(cut.kind, layer, cut.sparsity, cut.removed, cut.units, value=value, change=change)
 
 
-def _module(row: ModuleSensitivity) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(row) if field.name != "logits"}
+def _module_row(row: ModuleSensitivity, value: float, change: float) -> ModuleRow:
+    told = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "logits"}
+    return ModuleRow(**told, value=value, change=change)

@@ -16,6 +16,7 @@ from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.tasks.metrics import Measurement
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Divergence = Literal["kl_divergence", "squared_difference"]
 
 
 class Task(Protocol):
@@ -47,7 +48,7 @@ class Task(Protocol):
     onnx_task: ClassVar[str]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
-    divergence_name: ClassVar[str]
+    divergence_name: ClassVar[Divergence]
     compares_label_names: ClassVar[bool]
     train_file: str
     test_file: str

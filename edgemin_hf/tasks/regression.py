@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table
-from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.base import Divergence, ProblemType
 from edgemin_hf.tasks.metrics import Answer
 from edgemin_hf.tasks.text import Labels, TextTask
 
@@ -34,7 +34,7 @@ class Regression(TextTask):
     answer: ClassVar[Answer] = "score"
     # The one score means the same by any name.
     compares_label_names: ClassVar[bool] = False
-    divergence_name: ClassVar[str] = "squared_difference"
+    divergence_name: ClassVar[Divergence] = "squared_difference"
 
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:

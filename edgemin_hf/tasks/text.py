@@ -19,7 +19,7 @@ from transformers import (
 
 from edgemin_hf.data.tables import Text, check_table, read_table, tokenize
 from edgemin_hf.modeling.loading import AutoClass
-from edgemin_hf.tasks.base import ProblemType, Task
+from edgemin_hf.tasks.base import Divergence, ProblemType, Task
 from edgemin_hf.tasks.metrics import METRICS, Answer, Measurement, measure
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
@@ -56,7 +56,7 @@ class TextTask(Task, ABC):
     onnx_task: ClassVar[str] = "text-classification"
     pipeline_tag: ClassVar[str] = "text-classification"
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
-    divergence_name: ClassVar[str] = "kl_divergence"
+    divergence_name: ClassVar[Divergence] = "kl_divergence"
     compares_label_names: ClassVar[bool] = True
     problem_type: ClassVar[ProblemType]
     answer: ClassVar[Answer]

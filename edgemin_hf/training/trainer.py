@@ -20,13 +20,7 @@ from edgemin_hf.data.tables import LengthGroupedBatches
 from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import (
-    Recording,
-    filter_forward_inputs,
-    forward_names,
-    record,
-    replaced_forward,
-)
+from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, forward_names, record
 from edgemin_hf.modeling.length_groups import record_by_length
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.neural_compressor.qat import own_settings
@@ -37,6 +31,7 @@ from edgemin_hf.training.arguments import check_arguments
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_trainings, training_record, trainings_before
+from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
@@ -137,6 +132,7 @@ class DistillationTrainer(Trainer):
             self.teacher_model.requires_grad_(False).eval().to(self.args.device)
         if self._projections is not None:
             self._projections.to(self.args.device)
+        self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
 
@@ -234,32 +230,7 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Return the loss, its terms by name, and the student's logits where they are asked for or needed."""
-        activations = {activation for objective in self.objectives for activation in objective.student_activations}
-        needs_logits = logits or any(objective.needs_student_logits for objective in self.objectives)
-        teacher = self._record_teacher(inputs)
-        student_forward = self.model.forward
-
-        def forward(**student_inputs: Tensor) -> dict[str, Tensor | None]:
-            terms: dict[str, Tensor | None] = {}
-            if needs_logits or self.is_fsdp_enabled:
-                student = record(
-                    self.model,
-                    activations,
-                    needs_logits,
-                    student_inputs,
-                    student_forward,
-                    to_the_end=self.is_fsdp_enabled,
-                )
-            else:
-                student = record_by_length(self.model, activations, student_inputs, student_forward)
-            for index, objective in enumerate(self.objectives):
-                for name, term in objective(student, teacher, inputs).items():
-                    terms[f"{name}_{index}" if name in terms else name] = term
-            return {**terms, "logits": None if student.logits is None else student.logits.detach()}
-
-        # The loss is computed inside the model, not after it: DistributedDataParallel around it then finds in the
-        # outputs which parameters will get a gradient, those of learned projections too.
-        with replaced_forward(self.model, forward):
+        with self._student_forward.replacing(self.model, self._record_teacher(inputs), inputs, logits=logits):
             terms = model(**filter_forward_inputs(self.model, inputs))
         student_logits = terms.pop("logits")
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)

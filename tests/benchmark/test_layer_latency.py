@@ -11,7 +11,7 @@ import edgemin_hf.training.pruning
 from edgemin_hf import PruningConfig, TaskDistillationConfig, create_student
 from edgemin_hf.benchmark import layer_latency as latency_table
 from edgemin_hf.benchmark.layer_latency import LatencyTable, encoder_of_shape, measure_latency_table
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.surgery import Selection, remove
@@ -135,8 +135,8 @@ def passes(monkeypatch):
     seen = []
 
     def fake(runners, inputs, rounds, progress):
-        for (heads, _), runner in runners.items():
-            seen.append(runner.run(runner.prepare(inputs[heads][0])).shape)
+        for shape, runner in runners.items():
+            seen.append(runner.run(runner.prepare(inputs[shape][0])).shape)
         assert all(runner.session.get_session_options().intra_op_num_threads == 1 for runner in runners.values())
         return {(heads, neurons): np.array([9.0, 1 + heads + neurons / 32, 0.0]) for heads, neurons in runners}
 

@@ -9,7 +9,8 @@ from helpers.recipes import put, write_recipe
 from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.benchmark.runners import OnnxRunner, OpenVinoRunner
 from edgemin_hf.cli import main
-from edgemin_hf.export.onnx import FP32_GRAPH, INT4_GRAPH, INT8_GRAPH
+from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
+from edgemin_hf.export.onnx_quantized import INT4_GRAPH, INT8_GRAPH
 from edgemin_hf.quantization.native import calibrate, prepare_qat
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.utils import extras

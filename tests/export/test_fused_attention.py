@@ -10,7 +10,7 @@ from helpers.models import EXPORTED, batch, tiny
 from onnx import helper
 
 from edgemin_hf.export.fused_attention import fuse_attention
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.integer import plain_copy
 

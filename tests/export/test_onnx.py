@@ -230,7 +230,7 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
     def fail(*_):
         raise FidelityError("no")
 
-    monkeypatch.setattr("edgemin_hf.export.onnx.check_fidelity", fail)
+    monkeypatch.setattr("edgemin_hf.export.onnx_fp32.check_fidelity", fail)
     with pytest.raises(FidelityError):
         export_onnx(tiny(), tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -13,6 +13,7 @@ import torch
 from helpers.hub_server import USER, HubServer
 from transformers import AutoModel, BertConfig, BertModel
 
+from edgemin_hf.export.manifest import Manifest, ManifestEntry, sha256_of, size_of
 from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 
@@ -20,6 +21,11 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "hf_RightTokenOfTheTest"
 WRONG_TOKEN = "hf_WrongTokenOfTheTest"
 NOWHERE = "http://127.0.0.1:9"
+MODELS = {
+    "model.safetensors": ("pytorch", "fp32"),
+    "onnx/model.onnx": ("onnxruntime", "fp32"),
+    "onnx/model_quantized.onnx": ("onnxruntime", "int8"),
+}
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 Client = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,10 +105,19 @@ def bert(tmp_path: Path) -> Path:
 @pytest.fixture
 def artefact(tmp_path: Path) -> Path:
     folder = tmp_path / "artefact"
-    for name in (*push.REQUIRED_FILES, "onnx/model_quantized.onnx", "tokenizer.json"):
+    for name in ("README.md", "config.json", "benchmark.json", "tokenizer.json", *MODELS):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(os.urandom(1000) if name.endswith((".onnx", ".safetensors")) else b"{}")
+        (folder / name).write_bytes(os.urandom(1000) if name in MODELS else b"{}")
+    write_manifest(folder)
     return folder
+
+
+def write_manifest(folder: Path) -> None:
+    entries = [
+        ManifestEntry(name, runtime, precision, size_of([folder / name]), sha256_of([folder / name]), parameters=1)
+        for name, (runtime, precision) in MODELS.items()
+    ]
+    Manifest(1, "text_classification", "text-classification", (), tuple(entries)).write(folder)
 
 
 def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubServer, artefact: Path) -> None:
@@ -138,6 +153,7 @@ def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefa
     first = client(PUSH, artefact, "mini").stdout
     unchanged = client(PUSH, artefact, "mini").stdout
     (artefact / "onnx/model.onnx").write_bytes(b"new")
+    write_manifest(artefact)
     changed = client(PUSH, artefact, "mini").stdout
 
     assert first == unchanged != changed
@@ -152,7 +168,7 @@ def test_push_publishes_nothing_private(client: Client, hub: HubServer, artefact
     assert hub.commits == []
 
 
-@pytest.mark.parametrize("name", push.REQUIRED_FILES)
+@pytest.mark.parametrize("name", ["README.md", "config.json", *MODELS])
 def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(push, "HfApi")
     (artefact / name).unlink()
@@ -160,20 +176,16 @@ def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytes
         push.push_artefact(artefact, "edge/mini")
 
 
-def test_push_takes_either_quantised_graph(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(push, "HfApi")
-    (artefact / "onnx/model_quantized.onnx").rename(artefact / "onnx/model_q4.onnx")
-    with pytest.raises(NameError, match="HfApi"):  # gets as far as the Hub
-        push.push_artefact(artefact, "edge/mini")
-    (artefact / "onnx/model_q4.onnx").unlink()
-    with pytest.raises(ValueError, match=r"lacks onnx/model_quantized\.onnx or onnx/model_q4\.onnx$"):
-        push.push_artefact(artefact, "edge/mini")
-
-
 def test_push_checks_before_the_first_request(client: Client, hub: HubServer, artefact: Path) -> None:
     assert "HFValidationError" in last_line(client(PUSH, artefact, "edge/mini/more"))
-    (artefact / "benchmark.json").unlink()
-    assert last_line(client(PUSH, artefact, "edge/mini")).startswith("ValueError")
+    graph = bytearray((artefact / "onnx/model_quantized.onnx").read_bytes())
+    graph[500] ^= 1
+    (artefact / "onnx/model_quantized.onnx").write_bytes(graph)
+    line = last_line(client(PUSH, artefact, "edge/mini"))
+    assert line.startswith("ValueError")
+    assert "onnx/model_quantized.onnx: has other bytes than edgemin.json tells" in line
+    (artefact / "edgemin.json").unlink()
+    assert "holds no edgemin.json" in last_line(client(PUSH, artefact, "edge/mini"))
     assert hub.requests == []
 
 

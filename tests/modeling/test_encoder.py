@@ -8,7 +8,7 @@ from transformers.models.modernbert import modeling_modernbert
 from edgemin_hf.modeling.attention import attention_scores, check_scores
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import family_of, shape_of
-from edgemin_hf.modeling.hooks import filter_forward_inputs, record
+from edgemin_hf.modeling.hooks import record
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,41 +154,6 @@ def test_unpadded_attention_is_padded_again(monkeypatch):
     for activation in activations:
         assert again[activation].shape == padded[activation].shape
         torch.testing.assert_close(again[activation][real], padded[activation][real])
-
-
-def test_nothing_runs_behind_the_last_tap():
-    model = tiny()
-    ran = []
-    for index, layer in enumerate(model.bert.encoder.layer):
-        layer.output.register_forward_hook(lambda *_, index=index: ran.append(index))
-    record(model, [Activation(1, "q"), Activation(1, "v")], logits=False, inputs=batch())
-    assert ran == [0]
-    record(model, [Activation(1, "q")], logits=True, inputs=batch())
-    assert ran == [0, 0, 1, 2]
-    assert record(model, [], logits=False, inputs=batch()).activations == {}
-    assert ran == [0, 0, 1, 2]
-
-
-def test_recording_leaves_the_model_as_it_was():
-    model = tiny()
-    before = model(**batch()).logits
-    record(model, [Activation(0, "k")], logits=False, inputs=batch())
-    assert "forward" not in model.__dict__
-    assert not any(module._forward_hooks for module in model.modules())
-    torch.testing.assert_close(model(**batch()).logits, before)
-
-
-def test_an_error_in_the_model_is_not_swallowed_and_leaves_no_hook():
-    model = tiny()
-    with pytest.raises(IndexError):
-        record(model, [Activation(0, "k")], logits=False, inputs={"input_ids": torch.tensor([[10**6]])})
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_inputs_are_those_that_forward_names():
-    inputs = {**batch(), "token_type_ids": torch.zeros(3, 9, dtype=torch.long), "labels": torch.zeros(3)}
-    assert set(filter_forward_inputs(tiny("bert"), inputs)) == {"input_ids", "attention_mask", "token_type_ids"}
-    assert set(filter_forward_inputs(tiny("distilbert"), inputs)) == {"input_ids", "attention_mask"}
 
 
 def test_an_unknown_family_is_named_with_those_known():

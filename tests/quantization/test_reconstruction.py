@@ -3,12 +3,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.models import EXPORTED, batch, spread, tiny
+from helpers.models import batch, spread, tiny
 from torch import nn
-from transformers import AutoModel, AutoModelForMaskedLM, DebertaV2ForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM
 
 from edgemin_hf import QuantizationConfig
-from edgemin_hf.modeling.partial_forward import PartialForward
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.learned_range import quantize_input
 from edgemin_hf.quantization.native import FakeQuantLinear, calibrate, fake_quantized_linears, input_grid, prepare_qat
@@ -31,42 +30,6 @@ def pair(family="bert", **options):
 def logits_error(model, teacher, data):
     with torch.no_grad():
         return sum((model(**one).logits - teacher(**one).logits).square().mean().item() for one in data)
-
-
-@pytest.mark.parametrize("family", [*EXPORTED, "ernie"])
-def test_layers_run_from_kept_states_as_in_the_whole_model(family):
-    model, data = tiny(family), batch((7, 4, 9), pad_to=11)
-    partial = PartialForward(model, data)
-    with torch.no_grad():
-        expected = model(**data, output_hidden_states=True)
-        second = partial.run(data, None, 0, 2)
-        torch.testing.assert_close(second, expected.hidden_states[2])
-        if family != "albert":  # whose layers are one module: nothing begins between them
-            last = partial.run(data, second, 2, 3)
-            torch.testing.assert_close(partial.run(data, last, 3, 4), expected.logits)
-        last = partial.run(data, None, 0, 3)
-        torch.testing.assert_close(partial.run(data, last, 3, 4), expected.logits)
-        torch.testing.assert_close(model(**data).logits, expected.logits)
-    assert not any("forward" in vars(module) for module in model.modules()), "nothing is left behind"
-
-
-def test_layers_run_alone_with_debertas_convolution():
-    _, config = DebertaV2ForSequenceClassification, tiny("deberta-v2").config
-    model, data = tiny("deberta-v2", **{**config.to_dict(), "conv_kernel_size": 3}), batch()
-    partial = PartialForward(model, data)
-    with torch.no_grad():
-        first = partial.run(data, None, 0, 1)
-        last = partial.run(data, first, 1, 3)
-        torch.testing.assert_close(partial.run(data, last, 3, 4), model(**data).logits)
-
-
-def test_a_kept_state_decides_what_follows():
-    model, data = tiny(), batch()
-    partial = PartialForward(model, data)
-    with torch.no_grad():
-        hidden = partial.run(data, None, 0, 1)
-        difference = partial.run(data, 2 * hidden, 1, 3) - partial.run(data, hidden, 1, 3)
-    assert difference.abs().max() > 0.1
 
 
 def test_input_on_its_grid_with_the_gradients_of_numpy():

@@ -21,8 +21,8 @@ from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 
 FILES = {
-    "README.md", "benchmark.json", "config.json", "environment.json", "model.safetensors", "onnx/model.onnx",
-    "onnx/model_quantized.onnx", "ort_config.json", "recipe.yaml", "report.html", "tokenizer.json",
+    "README.md", "benchmark.json", "config.json", "edgemin.json", "environment.json", "model.safetensors",
+    "onnx/model.onnx", "onnx/model_quantized.onnx", "ort_config.json", "recipe.yaml", "report.html", "tokenizer.json",
 }  # fmt: skip
 ROWS = [
     ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),
@@ -329,10 +329,10 @@ def test_benchmark_command(finished, capsys, tmp_path):
     assert [(row["model"], row["runtime"], row["precision"]) for row in rows] == ROWS
     assert "int8" in capsys.readouterr().out
     for wrong, message in (
-        (["benchmark", str(tmp_path)], "model.safetensors, which is missing"),
+        (["benchmark", str(tmp_path)], "holds no edgemin.json"),
         ([*arguments[:3], "0"], "--rounds 0; allowed: 1 or more"),
         (["benchmark", artefact, "--texts", str(tmp_path / "no")], "which is no file"),
-        (["push", str(tmp_path), "--repo-id", "me/x"], "README.md"),
+        (["push", str(tmp_path), "--repo-id", "me/x"], "holds no edgemin.json"),
         (["push", artefact, "--repo-id", "a/b/c"], "a/b/c"),
     ):
         assert main(wrong) == 2

@@ -54,7 +54,7 @@ WRONG = {
     "an odd student": (put("student.num_attention_heads", 3), "student.num_attention_heads: 3; allowed: a divisor"),
     "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
     "no stage": (only(), "stages: none"),
-    "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, assistant, distill"),
+    "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, augment, assistant, dis"),
     "distil last": (only("quantize", "distill"), "stages: distill in place 2; allowed: before quantize"),
     "nothing to export": (only("finetune", "export"), "stages: export needs a student; expected before it: distill or"),
     "nothing to measure": (only("distill", "evaluate"), "stages: evaluate needs graphs; expected before it: export"),

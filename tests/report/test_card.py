@@ -1,6 +1,7 @@
 import contextlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -11,16 +12,37 @@ from huggingface_hub import ModelCard, ModelCardData
 from optimum.exporters.onnx import onnx_export_from_model
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
+from edgemin_hf.export.manifest import Manifest, ManifestEntry
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
 from edgemin_hf.report.page import Table
+from edgemin_hf.report.records import StageRecord
+from edgemin_hf.utils.hardware import Environment
 
 
 def row(model, runtime, precision, value, size, p50):
-    return {
-        "model": model, "runtime": runtime, "precision": precision,
-        "metric": "accuracy", "value": value, "ci95": None, "n": 3080, "parameters": 14_000_000, "size_bytes": size,
-        "batch_size": 1, "threads": 2, "latency_ms": {"p50": p50, "p90": p50, "p99": p50},
-    }  # fmt: skip
+    return BenchmarkRow(
+        model, runtime, precision, metric="accuracy", value=value, ci95=None, n=3080, parameters=14_000_000,
+        size_bytes=size, batch_size=1, threads=2, latency_ms=Latency(p50, p50, p50),
+    )  # fmt: skip
+
+
+def entry(file, precision, **more):
+    return ManifestEntry(
+        file, "onnxruntime", precision, bytes=15_000_000, sha256="0" * 64, parameters=14_000_000, **more
+    )
+
+
+def benchmark(*rows):
+    machine = Environment(
+        cpu="Some CPU", cpu_capability="AVX512", vnni=True, bf16=False, threads=2, system="Linux x86_64", python="3.11",
+        packages={},
+    )  # fmt: skip
+    return Benchmark(rows, machine)
+
+
+def manifest(*entries):
+    return Manifest(1, "text_classification", "text-classification", (), entries)
 
 
 TEACHER = row("teacher", "pytorch", "fp32", 0.92, 90_000_000, 8.0)
@@ -28,7 +50,7 @@ STUDENT = row("student", "onnxruntime", "int8", 0.90678, 15_000_000, 0.5)
 FACTS = {
     "name": "Banking intents",
     "repo_id": "me/banking-edge",
-    "task": "text-classification",
+    "manifest": manifest(entry("onnx/model_quantized.onnx", "int8", min_runtime="1.24")),
     "languages": ["en"],
     "licence": "apache-2.0",
     "base_model": "org/teacher",
@@ -37,8 +59,8 @@ FACTS = {
     "attribution": "The data is by *Someone* (CC BY 4.0).",
     "example": "where is my card",
     "max_length": 16,
-    "benchmark": {"rows": [TEACHER, STUDENT], "environment": {"cpu": "Some CPU", "vnni": True}},
-    "stages": [{"stage": "prune", "examples": 9000, "seconds": 4.0, "metric": "eval_loss", "before": 2, "after": 1}],
+    "benchmark": benchmark(TEACHER, STUDENT),
+    "stages": [StageRecord("prune", True, examples=9000, seconds=4.0, metric="eval_loss", before=2, after=1)],
     "recipe_yaml": "name: banking\nseed: 0\n",
 }
 
@@ -73,13 +95,14 @@ def test_the_front_matter_says_what_the_hub_needs():
 
 
 def test_an_int4_model_is_told_as_such():
-    rows = [TEACHER, row("teacher", "onnxruntime", "int8", 0.91, 23_000_000, 2.0), {**STUDENT, "precision": "int4"}]
-    card = render_card(**FACTS | {"benchmark": {"rows": rows}})
+    rows = [TEACHER, row("teacher", "onnxruntime", "int8", 0.91, 23_000_000, 2.0), replace(STUDENT, precision="int4")]
+    made = manifest(entry("onnx/model_q4.onnx", "int4"))
+    card = render_card(**FACTS | {"benchmark": benchmark(*rows), "manifest": made})
     meta = front_matter(card)
     assert "int4" in meta["tags"]
     assert "int8" not in meta["tags"]
     assert meta["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9068
-    assert card.count("model_q4.onnx") == 4
+    assert card.count('model_q4.onnx"') == 4
     assert "model_quantized.onnx" not in card
     assert "trained with weights of 4 bits" in card
     assert "8-bit" not in card
@@ -88,8 +111,8 @@ def test_an_int4_model_is_told_as_such():
 
 
 def test_what_was_quantised_after_training_is_told_as_such():
-    quantize = {"stage": "quantize", "examples": 0, "seconds": 1.0}
-    prune = {"stage": "prune", "examples": 9_000, "seconds": 4.0}
+    quantize = StageRecord("quantize", True, examples=0, seconds=1.0)
+    prune = StageRecord("prune", True, examples=9_000, seconds=4.0)
     for stages, trained in ([[prune, quantize], False], [[quantize, prune], True]):
         card = render_card(**FACTS | {"stages": stages})
         tags = {"quantization-aware-training", "post-training-quantization"} & set(front_matter(card)["tags"])
@@ -99,8 +122,7 @@ def test_what_was_quantised_after_training_is_told_as_such():
 
 
 def test_a_model_without_measured_accuracy_claims_none():
-    rows = [TEACHER, {**STUDENT, "value": None, "n": None}]
-    card = render_card(**FACTS | {"benchmark": {"rows": rows}})
+    card = render_card(**FACTS | {"benchmark": benchmark(TEACHER, replace(STUDENT, value=None, n=None))})
     assert "model-index" not in front_matter(card)
     assert "Its accuracy" not in card
 

@@ -1,20 +1,23 @@
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 from helpers.figures import boxes, parsed, texts
 
-from edgemin_hf.report.figures import bytes_by_component, latency_distributions, row_label, size_against_metric
+from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
+from edgemin_hf.report.figures import bytes_by_component, latency_distributions, size_against_metric
 from edgemin_hf.report.page import finished_row, headline, render_report, result_table, summary_table, three_digits
+from edgemin_hf.report.records import StageRecord
+from edgemin_hf.utils.hardware import Environment
 
 
 def row(model, runtime, precision, value, megabytes, p50):
-    return {
-        "model": model, "runtime": runtime, "precision": precision,
-        "metric": "accuracy", "value": value, "ci95": [value - 0.009, value + 0.008], "n": 3080,
-        "parameters": 22_743_000 if model == "teacher" else 14_160_000, "size_bytes": int(megabytes * 1e6),
-        "batch_size": 1, "threads": 2, "latency_ms": {"p50": p50, "p90": 1.2 * p50, "p99": 1.5 * p50},
-    }  # fmt: skip
+    return BenchmarkRow(
+        model, runtime, precision, metric="accuracy", value=value, ci95=(value - 0.009, value + 0.008), n=3080,
+        parameters=22_743_000 if model == "teacher" else 14_160_000, size_bytes=int(megabytes * 1e6),
+        batch_size=1, threads=2, latency_ms=Latency(p50, 1.2 * p50, 1.5 * p50),
+    )  # fmt: skip
 
 
 ROWS = [
@@ -27,13 +30,16 @@ ROWS = [
 ]
 UNSCORED = {"value": None, "ci95": None, "n": None}
 TIMES = "\N{MULTIPLICATION SIGN}"
-ENVIRONMENT = {"cpu": "A & B", "vnni": True, "threads": 2, "packages": {"torch": "2.13", "onnx": "1.23"}}
-BENCHMARK = {"rows": ROWS, "environment": ENVIRONMENT}
+ENVIRONMENT = Environment(
+    cpu="A & B", cpu_capability="AVX512", vnni=True, bf16=False, threads=2, system="Linux x86_64", python="3.11",
+    packages={"torch": "2.13", "onnx": "1.23"},
+)  # fmt: skip
+BENCHMARK = Benchmark(tuple(ROWS), ENVIRONMENT)
 STAGES = [
-    {"stage": "distill", "examples": 25103, "seconds": 81.24, "metric": "eval_loss", "before": None, "after": 0.41},
-    {"stage": "prune", "examples": 9000, "seconds": 40.0, "metric": "accuracy", "before": 0.917, "after": 0.908},
+    StageRecord("distill", True, examples=25103, seconds=81.24, metric="eval_loss", after=0.41),
+    StageRecord("prune", True, examples=9000, seconds=40.0, metric="accuracy", before=0.917, after=0.908),
 ]
-LATENCIES = {row_label(r): [r["latency_ms"]["p50"] * factor for factor in (0.9, 1, 1, 1.1, 1.6)] for r in ROWS}
+LATENCIES = {r.label: [r.latency_ms.p50 * factor for factor in (0.9, 1, 1, 1.1, 1.6)] for r in ROWS}
 COMPONENTS = {
     "teacher fp32": {"word embeddings": 47_000_000, "attention": 14_000_000, "FFN": 28_000_000, "head": 700_000},
     "student int8": {"word embeddings": 12_000_000, "attention": 900_000, "FFN": 1_200_000, "head": 200_000},
@@ -42,7 +48,7 @@ FIGURES = {
     "size": lambda: size_against_metric(ROWS),
     "latency": lambda: latency_distributions(LATENCIES),
     "bytes": lambda: bytes_by_component(COMPONENTS),
-    "crowded sizes": lambda: size_against_metric([{**r, "size_bytes": 20_000_000 + i} for i, r in enumerate(ROWS)]),
+    "crowded sizes": lambda: size_against_metric([replace(r, size_bytes=20_000_000 + i) for i, r in enumerate(ROWS)]),
     "long tail": lambda: latency_distributions({"student": [1.0] * 90 + [1.86] * 10}),
     "one file": lambda: bytes_by_component({"student": COMPONENTS["student int8"]}),
 }
@@ -72,11 +78,11 @@ def test_no_text_of_a_figure_covers_another_or_leaves_it(draw):
 
 
 def test_every_scored_row_is_a_labelled_point():
-    drawn = texts(size_against_metric([*ROWS[:5], {**ROWS[5], **UNSCORED}]))
-    assert {row_label(r) for r in ROWS[:5]} <= set(drawn)
-    assert row_label(ROWS[5]) not in drawn
+    drawn = texts(size_against_metric([*ROWS[:5], replace(ROWS[5], **UNSCORED)]))
+    assert {r.label for r in ROWS[:5]} <= set(drawn)
+    assert ROWS[5].label not in drawn
     with pytest.raises(ValueError, match="no row"):
-        size_against_metric([{**ROWS[5], **UNSCORED}])
+        size_against_metric([replace(ROWS[5], **UNSCORED)])
 
 
 def test_latencies_are_sorted_and_show_their_medians():
@@ -108,19 +114,19 @@ def test_the_headline_compares_with_every_row_of_the_teacher():
 
 
 def test_a_teacher_measured_otherwise_is_no_reference():
-    rows = [{**ROWS[0], "threads": 8}, ROWS[5]]
-    assert result_table({"rows": rows}).rows[1][-2:] == ["—", "—"]
-    assert "teacher" not in headline({"rows": rows})
+    benchmark = Benchmark((replace(ROWS[0], threads=8), ROWS[5]), ENVIRONMENT)
+    assert result_table(benchmark).rows[1][-2:] == ["—", "—"]
+    assert "teacher" not in headline(benchmark)
 
 
-@pytest.mark.parametrize("rows", [ROWS[3:], ROWS[:2], [{**ROWS[5], **UNSCORED}], []], ids=len)
+@pytest.mark.parametrize("rows", [ROWS[3:], ROWS[:2], [replace(ROWS[5], **UNSCORED)], []], ids=len)
 def test_any_subset_of_rows_can_be_reported(rows):
-    benchmark = {"rows": rows}
+    benchmark = Benchmark(tuple(rows), ENVIRONMENT)
     page = render_report("Some rows", benchmark, [], {})
     assert headline(benchmark) in page.replace("&#39;", "'")
     assert summary_table(benchmark)
     if rows:
-        assert rows[0]["latency_ms"]["p50"] == finished_row(rows[:1])["latency_ms"]["p50"]
+        assert rows[0] == finished_row(rows[:1])
         assert ("faster" in result_table(benchmark).headers) == (ROWS[0] in rows)
 
 
@@ -138,7 +144,7 @@ def test_the_summary_fits_a_terminal_and_aligns():
 
 
 def test_what_was_not_measured_is_a_dash():
-    cells = result_table({"rows": [{**ROWS[5], **UNSCORED}]}).rows[0]
+    cells = result_table(Benchmark((replace(ROWS[5], **UNSCORED),), ENVIRONMENT)).rows[0]
     assert cells[5] == "—"
     page = render_report("Report", BENCHMARK, STAGES, {})
     assert re.search(r'data-label="before"[^>]*>—<', page)
@@ -163,10 +169,12 @@ def test_the_report_holds_the_numbers_of_rows_stages_and_environment():
 
 def test_the_report_loads_nothing_and_escapes_everything():
     bad = "<script>alert(1)</script>"
-    rows = [{**ROWS[0], "runtime": bad}, *ROWS[1:]]
-    stages = [{**STAGES[0], "stage": bad, "metric": bad}]
+    benchmark = Benchmark(
+        (replace(ROWS[0], runtime=bad), *ROWS[1:]), replace(ENVIRONMENT, cpu=bad, system=bad, packages={bad: bad})
+    )
+    stages = [replace(STAGES[0], stage=bad, metric=bad)]
     figures = {bad: latency_distributions({bad: [1.0, 2.0]})} | {name: draw() for name, draw in FIGURES.items()}
-    page = render_report(bad, {"rows": rows, "environment": {bad: bad, "packages": {bad: bad}}}, stages, figures)
+    page = render_report(bad, benchmark, stages, figures)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 8
     assert not re.search(r"<(link|img|iframe|object|embed|base)\b|@import|http-equiv=.refresh", page)

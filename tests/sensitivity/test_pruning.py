@@ -21,7 +21,9 @@ from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curve
 from edgemin_hf.sensitivity.page import module_table, rankings, render_page, summary
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, kinds_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization_figure import draw_modules, short_name
+from edgemin_hf.sensitivity.records import SensitivityRecord
 from edgemin_hf.sensitivity.run import FILES
+from edgemin_hf.utils.hardware import environment
 
 BATCHES = [batch(), batch((5, 12), seed=1)]
 
@@ -117,7 +119,8 @@ def test_layers_below_a_cut_run_once_a_batch():
         def count(_module, _args, number=number):
             calls[number] += 1
 
-        block.module.register_forward_pre_hook(count)
+        # Not of the layer, which is called but gives back what was kept.
+        block.module.intermediate.register_forward_pre_hook(count)
     cuts = [cut for cut in cuts_of(model, [0.5]) if cut.layer is not None]
     measured(model, random_saliency(model, 0), cuts, [batch()])
     # Once whole; in each layer one cut of heads, one of neurons, and the layer itself gone.
@@ -354,8 +357,9 @@ def result(layers, shares, kinds=("heads", "neurons", "layers"), loss=0.3, metri
                 row = {"kind": kind, "layer": layer, "sparsity": share, "removed": 1, "units": 2, "change": change}
                 rows.append(row | {"value": 0.88 + change})
     base = {"metric": metric, "value": 0.88, "ci95": [0.86, 0.9], "n": 1000}
-    drawn = {"base": base, "measurements": rows, "shared_layers": False, "settings": {}, "environment": {}}
-    return drawn | {"quantization": [], "quantization_loss": "kl_divergence"}
+    drawn = {"base": base, "measurements": rows, "shared_layers": False, "settings": {}}
+    machine = environment(1, device="cpu").to_dict()
+    return drawn | {"quantization": [], "quantization_loss": "kl_divergence", "environment": machine}
 
 
 def quantized(names, metric="accuracy", decades=6):
@@ -393,19 +397,20 @@ def modules_of(layers, prefix="bert.encoder.layer"):
     ],
 )
 def test_the_bars_are_readable(names, decades):
-    drawn = result(2, [0.5]) | quantized(names, decades=decades)
+    drawn = SensitivityRecord.from_dict(result(2, [0.5]) | quantized(names, decades=decades))
     svg = draw_modules(drawn)
     assert svg == draw_modules(drawn)
     check_texts(svg)
     shown = [text for text, *_ in boxes(svg)]
-    ranked = dict.fromkeys(row["name"] for row in drawn["quantization"])
+    ranked = dict.fromkeys(row.name for row in drawn.quantization)
     assert [text for text in shown if text in map(short_name, ranked)] == [short_name(name) for name in ranked]
     assert short_name("bert.encoder.layer.0.output.dense") == "layer.0.output.dense"
     assert len({short_name(name) for name in names}) == len(names)
 
 
 def test_a_page_and_a_summary_of_modules_alone():
-    drawn = result(2, [0.5], metric="spearmanr") | {"measurements": []} | quantized(modules_of(2), "spearmanr")
+    content = result(2, [0.5], metric="spearmanr") | {"measurements": []} | quantized(modules_of(2), "spearmanr")
+    drawn = SensitivityRecord.from_dict(content)
     page = render_page("my model", drawn, None, None, draw_modules(drawn))
     assert page.count("<svg ") == 1
     assert "Where my model can be quantised" in page
@@ -415,13 +420,13 @@ def test_a_page_and_a_summary_of_modules_alone():
     assert headers == [
         "module", "INT8 loss", "INT8 points", "INT4 loss", "INT4 points", "fp32 MB", "INT8 MB", "INT4 MB",
     ]  # fmt: skip
-    assert [row[0] for row in rows] == list(dict.fromkeys(row["name"] for row in drawn["quantization"]))
+    assert [row[0] for row in rows] == list(dict.fromkeys(row.name for row in drawn.quantization))
     lost = next(row for row in rows if row[0] == "classifier")
     assert lost == ["classifier", "0.0e+00", "\N{MINUS SIGN}1.2", "—", "—", "4.0000", "1.0000", "—"]
     for row in rows:
         assert row[0] in page
     told = summary(drawn)
-    assert f"INT4  most sensitive: {next(r['name'] for r in drawn['quantization'] if r['precision'] == 'int4')}" in told
+    assert f"INT4  most sensitive: {next(row.name for row in drawn.quantization if row.precision == 'int4')}" in told
     assert "squared difference of the scores" in told
     assert "sparsities" not in told
 
@@ -435,7 +440,7 @@ def test_a_page_and_a_summary_of_modules_alone():
     ],
 )
 def test_no_text_of_the_pictures_overlaps_or_leaves_them(layers, shares, kinds, metric):
-    drawn = result(layers, shares, kinds, metric=metric)
+    drawn = SensitivityRecord.from_dict(result(layers, shares, kinds, metric=metric))
     for draw in (draw_heat_map, draw_sensitivity_curves):
         svg = draw(drawn)
         assert svg == draw(drawn)
@@ -457,18 +462,19 @@ def check_texts(svg):
 
 
 def test_the_heat_map_shows_every_number():
-    drawn = result(3, [0.5, 1.0])
+    drawn = SensitivityRecord.from_dict(result(3, [0.5, 1.0]))
     svg = draw_heat_map(drawn)
     texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-    for row in drawn["measurements"]:
-        assert points(row["change"]) in texts
+    for row in drawn.measurements:
+        assert points(row.change) in texts
     assert [points(x) for x in (0.0004, -0.0004, -0.123, 0.02)] == ["0.0", "0.0", "\N{MINUS SIGN}12.3", "+2.0"]
 
 
 def test_the_ranking_is_by_the_mean_over_sparsities():
-    drawn = result(2, [0.5, 1.0], ("heads",))
-    for row, change in zip(drawn["measurements"], (-0.1, -0.2, 0.0, -0.4, -0.5, -0.6), strict=True):
+    content = result(2, [0.5, 1.0], ("heads",))
+    for row, change in zip(content["measurements"], (-0.1, -0.2, 0.0, -0.4, -0.5, -0.6), strict=True):
         row["change"] = change
+    drawn = SensitivityRecord.from_dict(content)
     (ranking,) = rankings(drawn)
     assert ranking.kind == "heads"
     assert list(ranking.changes) == [1, 2]
@@ -477,8 +483,8 @@ def test_the_ranking_is_by_the_mean_over_sparsities():
 
 
 def test_the_page_loads_nothing_and_escapes_everything():
-    drawn = result(3, [0.5]) | {"settings": {"model": "<script>alert(1)</script>", "sparsities": [0.5, 1.0]}}
-    drawn |= quantized(["<script>.weight"])
+    settings = {"model": "<script>alert(1)</script>", "sparsities": [0.5, 1.0]}
+    drawn = SensitivityRecord.from_dict(result(3, [0.5]) | {"settings": settings} | quantized(["<script>.weight"]))
     page = render_page("<script>", drawn, draw_heat_map(drawn), draw_sensitivity_curves(drawn), draw_modules(drawn))
     assert "<script" not in page
     assert "0.5 1.0" in page

@@ -10,7 +10,7 @@ from helpers.models import batch, tiny
 from helpers.recipes import put, write_recipe
 
 from edgemin_hf.cli import main
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import calibrate, prepare_qat

@@ -139,7 +139,7 @@ def write_pairs(path, count, seed):
     path.write_text("\n".join(lines) + "\n")
 
 
-TASKS = {
+KINDS = {
     "pairs": {"metric": "f1", "validation_file": "validation.tsv"},
     "regression": {"metric": "spearmanr", "label_column": "score"},
 }
@@ -156,7 +156,7 @@ def root(workplace, tmp_path_factory):
 
 def pair_recipe(root, name, *changes):
     def change(recipe):
-        recipe["task"] |= {"text_column": "sentence1", "text_pair_column": "sentence2", "max_length": 40, **TASKS[name]}
+        recipe["task"] |= {"text_column": "sentence1", "text_pair_column": "sentence2", "max_length": 40, **KINDS[name]}
         recipe["raw_text"]["text_column"] = "sentence1"
         recipe["output_dir"] = str(root / name)
         for one in changes:
@@ -165,13 +165,13 @@ def pair_recipe(root, name, *changes):
     return write_recipe(root, change, f"{name}.yaml")
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=KINDS)
 def finished(request, root):
     run = root / request.param
     longer = [put("finetune.max_steps", 100), put("task_distill.max_steps", 60)]
     recipe = pair_recipe(root, request.param, *longer, put("report.repo_id", str(run / "artefact")))
     assert main(["run", str(recipe)]) == 0
-    return run, TASKS[request.param]["metric"]
+    return run, KINDS[request.param]["metric"]
 
 
 def read_json(path):

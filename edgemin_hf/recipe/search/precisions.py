@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,20 +15,35 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel
 
 from edgemin_hf.export.graph import size_bytes
-from edgemin_hf.export.onnx import write_graph
+from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
-from edgemin_hf.quantization.native import QuantizationConfig, prepare_qat
+from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.quantization.precision import names_without_override
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.records import Record
+
+
+@dataclass(frozen=True)
+class ChosenPrecisions(Record):
+    """Precisions that meet a target.
+
+    Attributes:
+        precisions: By the modules' names.
+        notes: What they come to, in words.
+    """
+
+    precisions: dict[str, Precision]
+    notes: tuple[str, ...]
 
 
 def choose_precisions(
     context: Context, config: QuantizationConfig, student: Callable[[], PreTrainedModel], batch_size: int, work: Path
-) -> dict[str, Any]:
+) -> ChosenPrecisions:
     """Measure on training rows what quantising each module costs, and choose precisions that meet the target.
 
     What was chosen before a kill is not chosen again.
@@ -42,7 +56,7 @@ def choose_precisions(
         work: Folder for what was chosen.
 
     Returns:
-        What is worth remembering: "precisions", by the modules' names, and "notes".
+        The precisions.
 
     Raises:
         ValueError: If the target can't be met.
@@ -50,12 +64,14 @@ def choose_precisions(
     file = work / "precisions.json"
     with PartialState().main_process_first():
         if not file.is_file():
-            write_atomic(file, json.dumps(_choose(context, config, student(), batch_size), indent=2))
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+            chosen = _choose(context, config, student(), batch_size)
+            write_atomic(file, json.dumps(chosen.to_dict(), indent=2))
+    return ChosenPrecisions.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _choose(context: Context, config: QuantizationConfig, student: PreTrainedModel, batch_size: int) -> dict[str, Any]:
+def _choose(
+    context: Context, config: QuantizationConfig, student: PreTrainedModel, batch_size: int
+) -> ChosenPrecisions:
     batches = list(_batches(context, config.calibration_examples, batch_size))
     student.to(PartialState().device)
     inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, b).items()} for b in batches]
@@ -66,7 +82,7 @@ def _choose(context: Context, config: QuantizationConfig, student: PreTrainedMod
     chosen = [row for row in candidates if precisions[row.name] == row.precision]
     share = f"{sum(row.precision == 'int4' for row in chosen)} of {len(chosen)} modules in INT4"
     note = f"{share}, for a graph of {size / 1e6:.2f} MB and a summed loss of {sum(row.loss for row in chosen):.1e}"
-    return {"precisions": precisions, "notes": [note]}
+    return ChosenPrecisions(precisions, (note,))
 
 
 def _batches(context: Context, count: int, size: int) -> Iterator[dict[str, Tensor]]:

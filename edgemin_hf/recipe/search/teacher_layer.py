@@ -6,12 +6,12 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.report.curves import Curve, draw_curves
+from edgemin_hf.report.records import LayerSearch
 from edgemin_hf.utils.atomic_files import write_atomic
 
 SEARCH_CURVE = "stages/teacher_layers.svg"
@@ -20,7 +20,7 @@ SEARCH_CURVE = "stages/teacher_layers.svg"
 
 def search_teacher_layer(
     context: Context, layers: Sequence[int], try_layer: Callable[[int, Path], float], work: Path
-) -> tuple[int, dict[str, Any]]:
+) -> LayerSearch:
     """Try layers of the teacher, and take the one whose student then learns the task best.
 
     What counts is the task's metric on the validation rows, since the losses of different layers can't be compared.
@@ -34,7 +34,7 @@ def search_teacher_layer(
         work: Folder for what was found so far.
 
     Returns:
-        The best layer, and what is worth remembering: "search", with "layers" and their "values".
+        What was found.
     """
     main, name = PartialState().is_main_process, context.task.metric
     file = work / "teacher_layers.json"
@@ -57,5 +57,4 @@ def search_teacher_layer(
         curve = Curve(name, list(found), [100 * value for value in found.values()])
         picture = draw_curves([curve], "teacher layer", f"validation {name} (%)", f"Layer {best} is taken")
         write_atomic(context.output / SEARCH_CURVE, picture)
-    search = {"metric": name, "layers": list(found), "values": list(found.values()), "best": best}
-    return best, {"search": search, "notes": [f"teacher layer {best} of {', '.join(map(str, found))}"]}
+    return LayerSearch(name, tuple(found), tuple(found.values()), best)

@@ -47,7 +47,7 @@ class Assistant(InnerDistillation):
             raise RecipeError("stages: assistant without distill; expected: with it, which learns of the assistant")
         super().check(context)
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return its shape, and the raw text."""
         return {"assistant": student_inputs(context, self.shape(context)), **super().inputs(context)}
 

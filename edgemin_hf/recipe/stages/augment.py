@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
@@ -18,6 +18,7 @@ from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token
 from edgemin_hf.recipe.fingerprint import content, model_inputs
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, model_name
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.training import has_masked_lm_head
@@ -64,7 +65,7 @@ class Augment(WritingStage):
         if self.vectors is not None and not (context.root / self.vectors).is_file():
             raise ValueError(f"vectors: {self.vectors}, which is no file; allowed: a text file of word vectors")
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return the model and the vectors that tell the words."""
         vectors = None if self.vectors is None else content(context.root / self.vectors)
         return {"words": model_inputs(context, self.model or context.recipe.teacher.model), "vectors": vectors}
@@ -74,7 +75,7 @@ class Augment(WritingStage):
         rows, tokens = context.estimator.task_text
         return context.estimator.passes(rows * tokens**2 * flops_per_token(shape_of(context.shapes.teacher)))
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the training rows and their copies as one table; the parts that a killed run had finished stay."""
         table = context.task.train_table(context.root, context.recipe.seed)
         tables = [table]
@@ -84,7 +85,7 @@ class Augment(WritingStage):
             tables.append(table.select(rows).remove_columns(column).add_column(column, texts).cast(table.features))
         augmented: Dataset = concatenate_datasets(tables)
         augmented.to_parquet(folder / AUGMENTED_ROWS)
-        return {"notes": [f"{len(table):,} rows became {len(augmented):,}"]}
+        return Outcome(notes=(f"{len(table):,} rows became {len(augmented):,}",))
 
     def _copies(self, context: Context, texts: list[str], column: str, work: Path) -> list[tuple[int, str]]:
         """Return the copies of a column's texts, each with the number of its row."""

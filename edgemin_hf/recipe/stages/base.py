@@ -6,13 +6,14 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.train import check_rest
 from edgemin_hf.utils.atomic_files import atomic_folder
@@ -54,7 +55,7 @@ class Stage(ABC):
         """Name of the folder of its result, in that of the run."""
         return self.own_folder or self.stage if self.name == self.stage else self.name
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return its settings, defaults included, as plain values: all that its result depends on."""
         return {name: value for name, value in asdict(self).items() if name != "name"}
 
@@ -65,7 +66,7 @@ class Stage(ABC):
             ValueError: If they do not fit; the message begins with the setting's name.
         """
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return what its result depends on beside its settings and what earlier stages left, by name."""
         return {}
 
@@ -78,7 +79,7 @@ class Stage(ABC):
         return Estimate(self.minutes)
 
     @abstractmethod
-    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Run it.
 
         Args:
@@ -87,7 +88,7 @@ class Stage(ABC):
             work: Where checkpoints are kept meanwhile.
 
         Returns:
-            What is worth remembering: "examples", "metric", "before", "after", "notes", as far as they apply.
+            What is worth remembering.
         """
 
     def summary(self, context: Context) -> str | None:
@@ -99,13 +100,13 @@ class Stage(ABC):
 class WritingStage(Stage):
     """A stage that the first process runs, and that fills its folder."""
 
-    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fill the folder; it appears complete. See `Stage.run`."""
         with atomic_folder(folder) as partial:
             return self.write(context, partial, work)
 
     @abstractmethod
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write its result into an empty folder; as `run` in all else."""
 
 

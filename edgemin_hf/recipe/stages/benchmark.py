@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from datasets import load_from_disk
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 
-from edgemin_hf.benchmark.measure import benchmark_rows, environment, load_runner, measure_latency
+from edgemin_hf.benchmark import rows
+from edgemin_hf.benchmark.measure import benchmark_rows, measure_latency
+from edgemin_hf.benchmark.rows import Score
+from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.evaluate import arrays_of, measured_files
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.utils.extras import check_extra
+from edgemin_hf.utils.hardware import environment
 
 
 @dataclass(config=STRICT)
@@ -44,29 +49,31 @@ class Benchmark(WritingStage):
         if self.openvino:
             check_extra("openvino", "openvino: true")
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the rows of `benchmark.json`, and all latencies."""
         evaluated, files = context.folder_with(Product.PREDICTIONS), measured_files(context)
         tests = {model: load_from_disk(str(evaluated / "inputs" / model)) for model in ("teacher", "student")}
         count = len(tests["teacher"])
         chosen = np.linspace(0, count - 1, min(self.sentences, count)).round().astype(int)
         inputs = {model: arrays_of(test.select(chosen)) for model, test in tests.items()}
-        runners = {row: load_runner(row, file, context.threads) for row, file in files.items()}
-        times = measure_latency(runners, inputs, self.rounds)
+        head = context.task.auto_class
+        runners = {row: load_runner(row[1], file.path, context.threads, head) for row, file in files.items()}
+        times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, self.rounds)
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
-        rows = benchmark_rows(files, times, context.threads, {row: results["_".join(row)] for row in files})
+        scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
         described = environment(context.threads, *["openvino"] * self.openvino)
-        benchmark = json.dumps({"rows": rows, "environment": described}, indent=2)
-        (folder / "benchmark.json").write_text(benchmark + "\n", encoding="utf-8")
+        benchmark = rows.Benchmark(benchmark_rows(files, times, context.threads, scores), described)
+        content = json.dumps(benchmark.to_dict(), indent=2)
+        (folder / "benchmark.json").write_text(content + "\n", encoding="utf-8")
         save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
-        return {}
+        return Outcome()
 
     def summary(self, context: Context) -> str:
         """Return the table of the rows."""
-        return benchmark_summary(context)
+        return summary_table(read_benchmark(context))
 
 
-def benchmark_summary(context: Context) -> str:
-    """Return the table of a finished benchmark's rows."""
+def read_benchmark(context: Context) -> rows.Benchmark:
+    """Read the rows of a finished benchmark."""
     file = context.folder_with(Product.BENCHMARK) / "benchmark.json"
-    return summary_table(json.loads(file.read_text(encoding="utf-8")))
+    return rows.Benchmark.from_dict(json.loads(file.read_text(encoding="utf-8")))

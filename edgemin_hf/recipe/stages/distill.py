@@ -18,6 +18,7 @@ from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate, Work
 from edgemin_hf.recipe.fingerprint import raw_text_inputs
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, Student
 from edgemin_hf.recipe.search.teacher_layer import search_teacher_layer
 from edgemin_hf.recipe.stages.base import student_before
@@ -113,7 +114,7 @@ class InnerDistillation(TrainingStage, Method):
             teacher_layers=read if isinstance(read, int) else None,
         )
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return the raw text, by its content."""
         return raw_text_inputs(context)
 
@@ -152,17 +153,19 @@ class Distill(InnerDistillation):
         else:
             super().check(context)
 
-    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Train, after a search for the teacher's layer where that is asked for. See `Stage.run`."""
         search: Any = self
         if not self.searches:
             return super().run(context, folder, work)
         depth = shape_of(self.teacher(context).config).num_hidden_layers
-        best, found = search_teacher_layer(
+        found = search_teacher_layer(
             context, search.layers_to_try(depth), lambda layer, place: self._tried(context, layer, place), work
         )
-        stage: Distill = search.at(best)
-        return {**train(stage, stage.trainer(context, work), folder, stage.metric(context)), **found}
+        stage: Distill = search.at(found.best)
+        outcome = train(stage, stage.trainer(context, work), folder, stage.metric(context))
+        note = f"teacher layer {found.best} of {', '.join(map(str, found.layers))}"
+        return replace(outcome, search=found, notes=(*outcome.notes, note))
 
     def _tried(self, context: Context, layer: int, work: Path) -> float:
         """Return the task's metric of a student that learned from a layer, and then the task, for a few steps each."""

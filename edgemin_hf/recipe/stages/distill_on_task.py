@@ -32,7 +32,7 @@ class DistillOnTask(InnerDistillation):
         """Return whether all examples have one length: never."""
         return False
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return nothing: it reads no raw text."""
         return {}
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from datasets import Dataset
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 
-from edgemin_hf.benchmark.measure import Row, files_of, in_openvino, load_runner, predict
+from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict
+from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.fingerprint import content
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 
@@ -29,13 +31,13 @@ class Evaluate(WritingStage):
     not_after: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     minutes: ClassVar[float] = 0.7
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
         test = context.task.test_file
         openvino = {"openvino": True} if wants_openvino(context) else {}
         return {"test_file": [test, content(context.root / test)], **openvino}
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
         task, tokenizers = context.task, {"teacher": context.tokenizer, "student": context.student_tokenizer}
         tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
@@ -44,7 +46,7 @@ class Evaluate(WritingStage):
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
         predictions: dict[str, np.ndarray] = {}
         for row, file in measured_files(context).items():
-            runner = load_runner(row, file, context.threads)
+            runner = load_runner(row[1], file.path, context.threads, task.auto_class)
             logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
             predictions["_".join(row)] = task.predictions(logits)
         results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
@@ -52,14 +54,15 @@ class Evaluate(WritingStage):
         save_file(predictions, folder / "predictions.safetensors")
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
-        return {"notes": [f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items()]}
+        notes = (f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
+        return Outcome(notes=tuple(notes))
 
 
-def measured_files(context: Context) -> Mapping[Row, Path]:
+def measured_files(context: Context) -> Mapping[Row, ModelFile]:
     """Return the file of each row that is measured: the teacher's and the student's, in each runtime."""
     export = context.folder_with(Product.GRAPHS)
-    teacher = files_of("teacher", Path(context.teacher_folder), export / "teacher")
-    files = teacher | files_of("student", export / "student", export / "student")
+    teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
+    files = teacher | files_of("student", export / "student")
     return files | in_openvino(files) if wants_openvino(context) else files
 
 

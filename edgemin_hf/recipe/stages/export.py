@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.export.onnx import QUANTIZED_GRAPHS, check_exportable, export_baseline, export_onnx
+from edgemin_hf.export.onnx import export_baseline, export_onnx
+from edgemin_hf.export.onnx_graph import check_exportable
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 
@@ -34,7 +35,7 @@ class Export(WritingStage):
         """Check that the exporter knows the student's family."""
         check_exportable(context.shapes.student)
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the folders `student` and `teacher`."""
         student = context.student(self)
         assert student is not None  # noqa: S101 - the order of the stages is checked
@@ -43,10 +44,10 @@ class Export(WritingStage):
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         export_baseline(context.teacher_folder, folder / "teacher", task=context.task.onnx_task)
-        checks = {name: check for name in ("fp32", *QUANTIZED_GRAPHS) if (check := getattr(made, name)) is not None}
+        checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
         notes = [
             f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"
             for name, check in checks.items()
             if name != "fp32" or len(checks) == 1
         ]
-        return {"notes": notes, "fidelity": {name: asdict(check) for name, check in checks.items()}}
+        return Outcome(notes=tuple(notes), fidelity=checks)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from edgemin_hf.data.raw_text import TextFiles
 from edgemin_hf.pruning.vocabulary import prune_vocabulary
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 
@@ -43,11 +44,11 @@ class PruneVocabulary(WritingStage):
         """Check that the further texts can be read."""
         self._texts(context).check()
 
-    def inputs(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, object]:
         """Return the further texts, by their content."""
         return {"files": self._texts(context).fingerprint()}
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write student and tokenizer.
 
         Raises:
@@ -63,7 +64,7 @@ class PruneVocabulary(WritingStage):
             raise RecipeError(f"{self.name}.{error}") from error
         student.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        return {"notes": [f"{before:,} tokens became {student.config.vocab_size:,}"]}
+        return Outcome(notes=(f"{before:,} tokens became {student.config.vocab_size:,}",))
 
     def _texts(self, context: Context) -> TextFiles:
         return TextFiles([context.root / file for file in self.files], self.text_column)

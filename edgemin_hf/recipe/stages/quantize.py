@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from accelerate import PartialState
@@ -20,16 +20,18 @@ from edgemin_hf.modeling.surgery import check_prunable
 from edgemin_hf.neural_compressor.guest import write_inc_config
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
-from edgemin_hf.quantization.native import QuantizationConfig
+from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Work, flops_per_token
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.search.precisions import choose_precisions
 from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.training import TaskStage
 from edgemin_hf.recipe.train import Parts, drawn, make_trainer, train
+from edgemin_hf.report.records import ModuleError
 from edgemin_hf.sensitivity.target_size import least_bytes
 from edgemin_hf.training.pruning import check_schedule
 from edgemin_hf.training.trainer import DistillationTrainer
@@ -125,7 +127,7 @@ class Quantize(TaskStage, QuantizationConfig):
         parts.quantization = None if self.quantized_by_inc else self
         return parts
 
-    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Train, or calibrate; choose precisions before it where a size is asked for. See `Stage.run`."""
         if self.target_size_mb is None:
             return self._run(context, folder, work)
@@ -135,11 +137,11 @@ class Quantize(TaskStage, QuantizationConfig):
             )
         except ValueError as error:
             raise RecipeError(f"{self.name}.{error}") from None
-        found = replace(self, overrides={**self.overrides, **chosen["precisions"]}, target_size_mb=None)
+        found = replace(self, overrides={**self.overrides, **chosen.precisions}, target_size_mb=None)
         result = found._run(context, folder, work)
-        return {**result, **chosen, "notes": [*chosen["notes"], *result.get("notes", [])]}
+        return replace(result, precisions=chosen.precisions, notes=(*chosen.notes, *result.notes))
 
-    def _run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def _run(self, context: Context, folder: Path, work: Path) -> Outcome:
         trainer = make_trainer(context, self, work, self.parts(context))
         asked = self._quantize_by_inc(trainer) if self.quantized_by_inc else None
 
@@ -147,8 +149,8 @@ class Quantize(TaskStage, QuantizationConfig):
             if asked is not None:
                 write_inc_config(partial, quantization=asked)
 
-        def prepare(resumed: bool) -> dict[str, Any]:
-            return {} if self.reconstruction is None else self._reconstruct(context, trainer, work, resumed)
+        def prepare(resumed: bool) -> Outcome:
+            return Outcome() if self.reconstruction is None else self._reconstruct(context, trainer, work, resumed)
 
         return train(self, trainer, folder, context.task.metric, prepare=prepare, write_beside=write_beside)
 
@@ -166,13 +168,13 @@ class Quantize(TaskStage, QuantizationConfig):
         except ValueError as error:
             raise RecipeError(f"{self.name}: {error}") from error
 
-    def _reconstruct(self, context: Context, trainer: DistillationTrainer, work: Path, resumed: bool) -> dict[str, Any]:
+    def _reconstruct(self, context: Context, trainer: DistillationTrainer, work: Path, resumed: bool) -> Outcome:
         """Reconstruct a calibrated student, against the one that the stage began with, on rows drawn at random.
 
         All processes do the same, on the same rows. A checkpoint brings a student that was reconstructed before it.
 
         Returns:
-            What is worth remembering: "reconstruction", the errors of each module, and "notes" that tell them.
+            The errors of each module.
         """
         assert self.reconstruction is not None  # noqa: S101 - the caller's check
         config, file = self.reconstruction.seeded(context.recipe.seed), work / "reconstruction.json"
@@ -185,9 +187,9 @@ class Quantize(TaskStage, QuantizationConfig):
             if PartialState().is_main_process:
                 write_atomic(file, json.dumps([module._asdict() for module in found]))
         PartialState().wait_for_everyone()
-        modules = json.loads(file.read_text(encoding="utf-8"))
-        errors = [f"{module['name']} {module['before']:.1e} -> {module['after']:.1e}" for module in modules]
-        return {"reconstruction": modules, "notes": [f"errors of the modules: {', '.join(errors)}"]}
+        modules = tuple(map(ModuleError.from_dict, json.loads(file.read_text(encoding="utf-8"))))
+        errors = [f"{module.name} {module.before:.1e} -> {module.after:.1e}" for module in modules]
+        return Outcome(reconstruction=modules, notes=(f"errors of the modules: {', '.join(errors)}",))
 
     def work(self, context: Context) -> Work:
         """Return what the training runs, and what is done before it. See `TaskStage.work`."""

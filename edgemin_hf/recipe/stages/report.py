@@ -6,24 +6,28 @@ import json
 import shutil
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import yaml
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
+from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.export.graph import bytes_by_component
+from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.modeling.pruned_shape import reloads_plainly
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
-from edgemin_hf.recipe.stages.benchmark import benchmark_summary
+from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
-from edgemin_hf.report.page import render_report
+from edgemin_hf.report.page import render_report, summary_table
+from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 
 
@@ -54,14 +58,14 @@ class Report(WritingStage):
     leaves: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
 
-    def write(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the artefact."""
         shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
         shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
-        benchmark = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
+        benchmark = read_benchmark(context)
         recipe_yaml = yaml.safe_dump(dict(context.settings), sort_keys=False, allow_unicode=True, width=100)
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
-        described = json.dumps(benchmark["environment"], indent=2)
+        described = json.dumps(benchmark.environment.to_dict(), indent=2)
         (folder / "environment.json").write_text(described + "\n", encoding="utf-8")
         pictures, stages = _draw(context, benchmark), context.finished_records()
         (folder / "figures").mkdir()
@@ -71,20 +75,20 @@ class Report(WritingStage):
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        return {}
+        return Outcome()
 
     def _card(
         self,
         context: Context,
         folder: Path,
-        benchmark: dict[str, Any],
-        stages: list[dict[str, Any]],
+        benchmark: Benchmark,
+        stages: list[StageRecord],
         recipe_yaml: str,
     ) -> str:
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
-            task=context.task.pipeline_tag,
+            manifest=read_manifest(folder),
             languages=[self.language],
             licence=self.license,
             base_model=context.recipe.teacher.model,
@@ -101,26 +105,23 @@ class Report(WritingStage):
 
     def summary(self, context: Context) -> str:
         """Return the table of the benchmark's rows."""
-        return benchmark_summary(context)
+        return summary_table(read_benchmark(context))
 
 
-def _draw(context: Context, benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:
     """Return, by file name, the caption and the SVG of each figure."""
     times = load_file(context.folder_with(Product.BENCHMARK) / "latencies.safetensors")
-    latencies = {
-        figures.row_label(row): times[f"{row['model']}_{row['runtime']}_{row['precision']}"].tolist()
-        for row in benchmark["rows"]
-    }
+    latencies = {row.label: times[f"{row.model}_{row.runtime}_{row.precision}"].tolist() for row in benchmark.rows}
     components = {
-        f"{model} {precision}": bytes_by_component(graph)
-        for (model, runtime, precision), graph in measured_files(context).items()
+        f"{model} {precision}": bytes_by_component(file.path)
+        for (model, runtime, precision), file in measured_files(context).items()
         if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
     }
     pictures = {
         "size_metric": (
             f"Size on disk against {METRICS[context.task.metric].title}: up and to the left is better. "
             "The upright axis does not start at zero.",
-            figures.size_against_metric(benchmark["rows"]),
+            figures.size_against_metric(benchmark.rows),
         ),
         "latency": (
             "Latency of one text without padding: further left is better.",
@@ -132,7 +133,7 @@ def _draw(context: Context, benchmark: dict[str, Any]) -> dict[str, tuple[str, s
         ),
     }
     # By the records: the curve of a search that the recipe no longer asks for may still lie there.
-    if any((context.record(stage) or {}).get("search") for stage in context.recipe.stages):
+    if any(record.search for record in context.finished_records()):
         caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
         pictures["teacher_layers"] = (caption, (context.output / SEARCH_CURVE).read_text(encoding="utf-8"))
     return pictures

@@ -16,6 +16,7 @@ from edgemin_hf.distillation.weighted import Weighted
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.recipe.context import Context, configured_for
 from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.methods import ParsedAlso
@@ -41,7 +42,7 @@ class TrainingStage(Stage, Training):
         """Return its trainer, nothing trained or removed yet."""
         return make_trainer(context, self, work, self.parts(context, model))
 
-    def run(self, context: Context, folder: Path, work: Path) -> dict[str, Any]:
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Train, from the last complete checkpoint if there is one. See `Stage.run`."""
         return train(self, self.trainer(context, work), folder, self.metric(context))
 

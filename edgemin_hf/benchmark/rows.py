@@ -1,0 +1,87 @@
+"""What `benchmark.json` holds: a row a model, runtime and precision, and the machine that it was measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemin_hf.utils.hardware import Environment
+from edgemin_hf.utils.records import Record
+
+
+@dataclass(frozen=True)
+class Score(Record):
+    """A metric of some predictions, as `edgemin_hf.tasks.metrics.measure` gives it.
+
+    Attributes:
+        metric: Its name.
+        value: Its value, at most 1.
+        ci95: Both ends of its 95% interval; None where it has none.
+        n: Number of examples.
+    """
+
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Latency(Record):
+    """Percentiles of the milliseconds of a call."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class BenchmarkRow(Record):
+    """What was measured of one model in one runtime.
+
+    Attributes:
+        model: "teacher" or "student".
+        runtime: As in the manifest.
+        precision: Likewise.
+        metric: Name of the task's metric; None where no predictions were measured.
+        value: As in `Score`, likewise; so are `ci95` and `n`.
+        ci95: Both ends of the 95% interval.
+        n: Number of examples.
+        parameters: Number of parameters.
+        size_bytes: Size on disk.
+        batch_size: Texts of a call.
+        threads: Threads of a pass.
+        latency_ms: Latency of a call.
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    metric: str | None
+    value: float | None
+    ci95: tuple[float, float] | None
+    n: int | None
+    parameters: int
+    size_bytes: int
+    batch_size: int
+    threads: int
+    latency_ms: Latency
+
+    @property
+    def score(self) -> Score | None:
+        """The metric of its predictions; None where they were not measured."""
+        if self.metric is None or self.value is None or self.n is None:
+            return None
+        return Score(self.metric, self.value, self.ci95, self.n)
+
+    @property
+    def label(self) -> str:
+        """Its name in figures, such as "teacher · onnxruntime · int8"."""
+        return f"{self.model} · {self.runtime} · {self.precision}"
+
+
+@dataclass(frozen=True)
+class Benchmark(Record):
+    """The contents of a `benchmark.json`."""
+
+    rows: tuple[BenchmarkRow, ...]
+    environment: Environment

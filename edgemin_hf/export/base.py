@@ -1,0 +1,53 @@
+"""What a target is: one kind of file that a model is exported to.
+
+A new target is a file beside this one and an entry in `edgemin_hf.export.onnx.TARGETS`; benchmark, report, card and
+push learn of it from the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.data.tables import Text
+from edgemin_hf.export.manifest import ManifestEntry
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What every target is made from.
+
+    Attributes:
+        model: The model as it was trained, perhaps with fake-quantised modules; targets leave it as it is.
+        plain: The same in full precision, with plain modules, on the CPU; likewise.
+        tokenizer: Its tokenizer.
+        texts: Real texts, or pairs of texts, on which what is written is checked against the PyTorch model.
+    """
+
+    model: PreTrainedModel
+    plain: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[Text]
+
+
+class Target(Protocol):
+    """One kind of file that a model is exported to."""
+
+    def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
+        """Write the target's files into the artefact's folder, checked.
+
+        Args:
+            trained: The model.
+            folder: The artefact's folder, in which the targets before have written theirs.
+
+        Returns:
+            An entry for each model that it wrote; none where the model has nothing for it.
+
+        Raises:
+            FidelityError: If what it wrote does not compute what the PyTorch model computes.
+        """
+        ...

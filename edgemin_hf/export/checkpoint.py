@@ -1,0 +1,47 @@
+"""The target that `transformers` loads: the checkpoint in full precision, with its configuration."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from safetensors import safe_open
+
+from edgemin_hf.export.base import TrainedModel
+from edgemin_hf.export.manifest import ManifestEntry, Output, sha256_of, size_of
+from edgemin_hf.export.outputs import torch_outputs
+
+CHECKPOINT = "model.safetensors"
+
+
+class CheckpointTarget:
+    """Write `config.json` and `model.safetensors`."""
+
+    def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
+        """Write the checkpoint; see `Target`."""
+        trained.plain.save_pretrained(folder)
+        return (checkpoint_entry(folder, torch_outputs(trained.plain, trained.tokenizer)),)
+
+
+def checkpoint_entry(folder: Path, outputs: tuple[Output, ...] = ()) -> ManifestEntry:
+    """Tell what a manifest says of a checkpoint.
+
+    Args:
+        folder: The folder of `model.safetensors`.
+        outputs: As in `ManifestEntry`.
+
+    Returns:
+        The entry.
+    """
+    file = folder / CHECKPOINT
+    with safe_open(file, "pt") as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+    return ManifestEntry(
+        file=CHECKPOINT,
+        runtime="pytorch",
+        precision="fp32",
+        bytes=size_of([file]),
+        sha256=sha256_of([file]),
+        parameters=sum(map(prod, shapes)),
+        outputs=outputs,
+    )

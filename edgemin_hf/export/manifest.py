@@ -1,0 +1,171 @@
+"""`edgemin.json`: which files an artefact holds, what runs each, and what each should answer.
+
+Whoever measures, shows, publishes or runs an artefact reads this, and no names of files that are agreed on elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemin_hf.utils.records import Record
+
+MANIFEST = "edgemin.json"
+FORMAT = 1
+"""Version of the manifest's format; a reader of another version refuses it."""
+
+Output = tuple[float, ...] | tuple[tuple[float, ...], ...]
+"""The logits of a text: (labels,), or (tokens, labels) of a model that answers for each token."""
+
+
+@dataclass(frozen=True)
+class Fidelity(Record):
+    """Outcome of the check that a graph computes what the PyTorch model computes, in units of the model's output.
+
+    A text's difference is the mean absolute difference of its outputs. Of all texts the upper quartile counts: a single
+    value that lies on the edge between two points of a grid and falls to the other side shifts its text a little and
+    all others not at all, while a wrong scale or weight shifts every text.
+
+    Attributes:
+        error: Upper quartile of the texts' differences between ONNX Runtime and PyTorch in float32.
+        floor: Upper quartile of the differences that appear in PyTorch alone when the input of every linear layer is
+            disturbed by noise of 2^-22 of each token's RMS, two units in the last place of float32: kernels that add in
+            another order or approximate erf and exp otherwise differ by as much.
+        limit: The largest error that is accepted: four times the floor, or 1e-4 of the output's size.
+        examples: Number of texts compared.
+    """
+
+    error: float
+    floor: float
+    limit: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class ManifestEntry(Record):
+    """One model of an artefact: a file, and what a target knows of it.
+
+    Attributes:
+        file: Its file, relative to the artefact's folder.
+        runtime: What runs it: "pytorch", "onnxruntime" or "openvino".
+        precision: Of its linear layers: "fp32", "int8" or "int4".
+        bytes: Size on disk, with external data.
+        sha256: Hash of the file, followed by its external data.
+        parameters: Number of its parameters.
+        external_data: Files with further weights, relative to the artefact's folder.
+        opset: Version of ONNX's operators; None where it is no graph.
+        ir_version: Version of ONNX's format, likewise.
+        min_runtime: Least version of the runtime that is known to load it; None where that is not known.
+        fidelity: Outcome of its check against the PyTorch model; None where it was not checked.
+        outputs: Its logits of each of the manifest's texts, to five digits; empty where the model has no head.
+    """
+
+    file: str
+    runtime: str
+    precision: str
+    bytes: int
+    sha256: str
+    parameters: int
+    external_data: tuple[str, ...] = ()
+    opset: int | None = None
+    ir_version: int | None = None
+    min_runtime: str | None = None
+    fidelity: Fidelity | None = None
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of its files, relative to the artefact's folder."""
+        return (self.file, *self.external_data)
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """What an artefact holds.
+
+    Attributes:
+        format: Version of the format.
+        task: Name of the task, as a recipe has it.
+        pipeline_tag: The Hub's name of the task.
+        texts: The texts that the entries' `outputs` are of, each run alone, cut after 128 tokens or what the model can
+            read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
+        entries: The models, in the order in which they are measured and told.
+    """
+
+    format: int
+    task: str
+    pipeline_tag: str
+    texts: tuple[str, ...]
+    entries: tuple[ManifestEntry, ...]
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"format: {self.format}; allowed: {FORMAT}")
+        seen = [(entry.runtime, entry.precision) for entry in self.entries]
+        for runtime, precision in seen:
+            if seen.count((runtime, precision)) > 1:
+                raise ValueError(f"entries: two of {runtime} {precision}; expected: one of a runtime and precision")
+
+    @property
+    def files(self) -> list[str]:
+        """The files of all entries, relative to the artefact's folder."""
+        return [file for entry in self.entries for file in entry.files]
+
+    def entry(self, runtime: str, precision: str) -> ManifestEntry | None:
+        """Return the entry of a runtime and precision; None where there is none."""
+        return next((e for e in self.entries if (e.runtime, e.precision) == (runtime, precision)), None)
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into the artefact's folder."""
+        (folder / MANIFEST).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def verify_files(self, folder: Path) -> None:
+        """Check that every file is there and has the bytes that the manifest tells.
+
+        Raises:
+            ValueError: If not; it names the first file of which that is not true.
+        """
+        for entry in self.entries:
+            paths = [folder / file for file in entry.files]
+            missing = next((path for path in paths if not path.is_file()), None)
+            if missing is not None:
+                raise ValueError(f"{missing}: is missing; expected: a file, which {MANIFEST} lists")
+            if size_of(paths) != entry.bytes or sha256_of(paths) != entry.sha256:
+                raise ValueError(f"{paths[0]}: has other bytes than {MANIFEST} tells; expected: the file as exported")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an artefact.
+
+    Raises:
+        ValueError: If the folder has none, or its format is not known; one line.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ValueError(f"{folder}: holds no {MANIFEST}; expected: a folder that `edgemin run` or `export_onnx` made")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            # Before all else: another format may have other fields.
+            raise ValueError(f"format: {content.get('format')}; allowed: {FORMAT}")
+        return Manifest.from_dict(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """Hash files, one after the other."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
+
+
+def size_of(paths: Sequence[Path]) -> int:
+    """Return the bytes of files together."""
+    return sum(path.stat().st_size for path in paths)

@@ -1,0 +1,124 @@
+"""Write ONNX graphs, and tell what a manifest says of one."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from optimum.exporters.onnx import onnx_export_from_model
+from optimum.exporters.tasks import TasksManager
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.export.fused_attention import fuse_attention
+from edgemin_hf.export.graph import count_parameters, external_data
+from edgemin_hf.export.manifest import Fidelity, ManifestEntry, sha256_of, size_of
+from edgemin_hf.export.outputs import onnx_outputs
+from edgemin_hf.modeling.families import FAMILIES
+
+
+def check_exportable(config: PretrainedConfig) -> None:
+    """Check that Optimum's exporter knows a family.
+
+    Raises:
+        ValueError: If not, naming it.
+    """
+    if not _is_exportable(config.model_type):
+        allowed = ", ".join(sorted(filter(_is_exportable, FAMILIES)))
+        raise ValueError(f"model type {config.model_type!r}; allowed: {allowed}, which Optimum exports")
+
+
+def _is_exportable(model_type: str) -> bool:
+    # Asked one by one: Optimum's list for a task stops at the families that Optimum Intel adds, which are not for ONNX.
+    try:
+        tasks = TasksManager.get_supported_tasks_for_model_type(model_type, "onnx", library_name="transformers")
+    except KeyError:
+        return False
+    return "text-classification" in tasks
+
+
+def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> None:
+    """Write the graph of a model as it stands, unchecked.
+
+    Args:
+        model: What `plain_copy` or `integer_copy` made, or a model like it.
+        path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
+        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, quiet_exporter():
+        onnx_export_from_model(model, scratch, do_validation=False)
+        graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
+        graph = fuse_attention(graph) if fused else graph
+        large = graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+        onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
+
+
+class quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used like the context manager that it extends
+    """Silence the tracer's warnings about shapes that are constant on purpose, and the exporters' chatter."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=UserWarning)
+        for name in ("optimum", "root"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def onnx_entry(
+    folder: Path,
+    file: str,
+    precision: str,
+    tokenizer: PreTrainedTokenizerBase,
+    fidelity: Fidelity | None = None,
+) -> ManifestEntry:
+    """Read off a graph for ONNX Runtime what the manifest says of it.
+
+    Args:
+        folder: The artefact's folder.
+        file: The ONNX file, relative to it.
+        precision: What its linear layers are: "fp32", "int8" or "int4".
+        tokenizer: The model's tokenizer.
+        fidelity: Outcome of its check, if it was checked.
+
+    Returns:
+        The entry.
+    """
+    graph = folder / file
+    model = onnx.load(graph, load_external_data=False)
+    beside = tuple((Path(file).parent / name).as_posix() for name in external_data(graph))
+    paths = [folder / name for name in (file, *beside)]
+    return ManifestEntry(
+        file=file,
+        runtime="onnxruntime",
+        precision=precision,
+        bytes=size_of(paths),
+        sha256=sha256_of(paths),
+        parameters=count_parameters(graph),
+        external_data=beside,
+        opset=_opset(model),
+        ir_version=model.ir_version,
+        min_runtime=_min_runtime(model),
+        fidelity=fidelity,
+        outputs=onnx_outputs(graph, tokenizer),
+    )
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return int(next(entry.version for entry in model.opset_import if not entry.domain))
+
+
+def _min_runtime(model: onnx.ModelProto) -> str | None:
+    """Return the least version of ONNX Runtime that was seen to load graphs of this opset; None where none was tried.
+
+    1.23 refuses opset 23, 1.24 loads it. Graphs of opset 18 with ONNX's own operators load from 1.17 on, the oldest
+    that was tried. Below 1.24 no graph with ONNX Runtime's own operators (com.microsoft, for 4 bits) was tried.
+    """
+    if _opset(model) == 23:
+        return "1.24"
+    own = any(node.domain not in ("", "ai.onnx") for node in model.graph.node)
+    return "1.17" if _opset(model) <= 18 and not own else None

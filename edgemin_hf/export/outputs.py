@@ -1,0 +1,63 @@
+"""What a model answers to a few neutral texts: so that whoever runs an artefact elsewhere can see that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
+from edgemin_hf.export.manifest import Output
+from edgemin_hf.modeling.hooks import filter_forward_inputs
+
+TEXTS = SAMPLE_TEXTS[:4]
+"""The texts."""
+
+_DIGITS = 5
+
+
+def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
+    """Return the logits that a graph gives for each of `TEXTS` in ONNX Runtime; nothing where it has no head."""
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    if "logits" not in {node.name for node in session.get_outputs()}:
+        return ()
+    names = [node.name for node in session.get_inputs()]
+    feeds = ({name: inputs[name] for name in names} for inputs in _inputs(tokenizer))
+    return tuple(_rounded(session.run(["logits"], feed)[0]) for feed in feeds)
+
+
+def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
+    """Return the logits that a model gives for each of `TEXTS` in PyTorch; nothing where it has no head."""
+    model = float_copy(model)
+    found = []
+    for inputs in _inputs(tokenizer):
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        with torch.inference_mode():
+            output = model(**filter_forward_inputs(model, tensors))
+        if "logits" not in output:
+            return ()
+        found.append(_rounded(output["logits"].numpy()))
+    return tuple(found)
+
+
+def _inputs(tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, NDArray[np.int64]]]:
+    longest = min(128, tokenizer.model_max_length)
+    for text in TEXTS:
+        encoded = tokenizer([text], truncation=True, max_length=longest, return_tensors="np")
+        yield {name: array.astype(np.int64) for name, array in encoded.items()}
+
+
+def _rounded(logits: NDArray[np.float32]) -> Output:
+    """Round logits (1, labels) or (1, tokens, labels) to five digits."""
+    if logits.ndim == 2:
+        return _row(logits[0])
+    return tuple(_row(token) for token in logits[0])
+
+
+def _row(logits: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in logits)

@@ -1,0 +1,83 @@
+"""What a stage of a recipe writes down: `stages/<stage>.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemin_hf.export.manifest import Fidelity
+from edgemin_hf.utils.records import Json, Record
+
+
+@dataclass(frozen=True)
+class LayerSearch(Record):
+    """What a search for the teacher's layer found.
+
+    Attributes:
+        metric: Name of the metric that counts.
+        layers: The layers that were tried.
+        values: The metric on the validation rows after each.
+        best: The layer that was taken.
+    """
+
+    metric: str
+    layers: tuple[int, ...]
+    values: tuple[float, ...]
+    best: int
+
+
+@dataclass(frozen=True)
+class ModuleError(Record):
+    """What became of a module that was reconstructed.
+
+    Attributes:
+        name: Its layers, such as "layers 0-2", or "head".
+        before: Mean squared error of its output before it was trained, by the mean square of the teacher's output.
+        after: The same after.
+    """
+
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class StageRecord(Record):
+    """What a stage is made of and, once it has finished, what it did; what does not apply is at its default.
+
+    Attributes:
+        stage: Which stage.
+        finished: Whether it has finished.
+        name: Its name in the recipe, where that is another than `stage`.
+        examples: Examples that it saw, each as often as it saw it.
+        metric: What it is measured by on validation rows.
+        before: The metric before the stage.
+        after: The metric after it.
+        notes: What else is worth telling, a line each.
+        search: What the search for the teacher's layer found.
+        precisions: The precision of each module, where the stage chose them.
+        reconstruction: The errors of the modules that were reconstructed.
+        fidelity: Outcome of the check of each graph, by precision.
+        seconds: How long it took.
+        fingerprint: Hash of everything that its result depends on.
+        settings: Its settings.
+        inputs: What else its result depends on and no stage before it did, by name.
+        version: Version of this package that ran it.
+    """
+
+    stage: str
+    finished: bool
+    name: str | None = None
+    examples: int | None = None
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    notes: tuple[str, ...] = ()
+    search: LayerSearch | None = None
+    precisions: dict[str, str] | None = None
+    reconstruction: tuple[ModuleError, ...] | None = None
+    fidelity: dict[str, Fidelity] | None = None
+    seconds: float | None = None
+    fingerprint: str | None = None
+    settings: Json | None = None
+    inputs: Json | None = None
+    version: str | None = None
