@@ -65,7 +65,7 @@ def load_quantized(
 
 @contextmanager
 def _no_word_of_weights() -> Iterator[None]:
-    """Keep `from_pretrained` from warning that a plain model has no place for ranges; whether all fits is checked after."""
+    """Keep `from_pretrained` from warning that ranges have no place in a plain model; what is missing is found later."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -30,7 +30,7 @@ from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.arguments import check_arguments
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
-from edgemin_hf.training.record import remember_trainings, training_record, trainings_before
+from edgemin_hf.training.record import remember_training, training_record, trainings_before
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -60,6 +60,9 @@ class DistillationTrainer(Trainer):
             `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
             Compressor's own configuration is taken too.
         **kwargs: As `transformers.Trainer`.
+
+    Attributes:
+        record: What `edgemin_config.json` will tell of this training.
 
     Raises:
         ValueError: If student, teacher and settings do not fit together.
@@ -114,7 +117,8 @@ class DistillationTrainer(Trainer):
         if pruning_config is not None:
             activations = {activation for objective in self.objectives for activation in objective.student_activations}
             check_pruning(model, pruning_config, activations, settings)
-        self._trainings = [*trainings_before(model), training_record(configs, pruning_config, settings)]
+        self.record = training_record(configs, pruning_config, settings)
+        self._trainings_before, self._remembered = trainings_before(model), False
         self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
             pruned = pruning_config is not None
@@ -155,7 +159,9 @@ class DistillationTrainer(Trainer):
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        remember_trainings(self.model, self._trainings)
+        if not self._remembered:
+            remember_training(self.model, self.record)
+            self._remembered = True
         return output
 
     def create_optimizer(self) -> torch.optim.Optimizer:
@@ -198,7 +204,7 @@ class DistillationTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
-            EdgeminConfig(trainings=self._trainings).save_pretrained(folder)
+            EdgeminConfig(trainings=[*self._trainings_before, self.record]).save_pretrained(folder)
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:
