@@ -38,6 +38,7 @@ from edgemin_hf.training.pruning import check_schedule
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.extras import check_extra
+from edgemin_hf.utils.settings import settings_of
 
 
 @dataclass(config=STRICT)
@@ -165,9 +166,11 @@ class Quantize(TaskStage, QuantizationConfig):
         rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
         loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
         try:
-            return quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
+            asked = quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
         except ValueError as error:
             raise RecipeError(f"{self.name}: {error}") from error
+        trainer.record["quantization"] = settings_of(self, QuantizationConfig)
+        return asked
 
     def _reconstruct(self, context: Context, trainer: DistillationTrainer, work: Path, resumed: bool) -> Outcome:
         """Reconstruct a calibrated student, against the one that the stage began with, on rows drawn at random.
