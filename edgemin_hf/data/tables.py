@@ -56,7 +56,7 @@ def check_table(
     for column in columns:
         for row, value in enumerate(table[column], start=1):
             if value is None or (column in text_columns and not isinstance(value, str)):
-                wanted = "text"
+                wanted = "text" if column in text_columns else "a label"
             elif scores and column == label_column and not _is_number(value):
                 wanted = "a number"
             else:

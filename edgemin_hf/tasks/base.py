@@ -59,6 +59,11 @@ class Task(Protocol):
     max_length: int
 
     @property
+    def threshold(self) -> float | None:
+        """Probability from which a label is given; None where an example has one answer."""
+        ...
+
+    @property
     def text_columns(self) -> list[str]:
         """Names of the columns that hold text."""
         ...

@@ -75,6 +75,11 @@ class TextTask(Task, ABC):
             raise ValueError(f"max_length: {self.max_length}; allowed: {shortest} or more")
 
     @property
+    def threshold(self) -> float | None:
+        """Probability from which a label is given; None where an example has one answer."""
+        return None
+
+    @property
     def text_columns(self) -> list[str]:
         """Names of the columns that hold text: one, or two for pairs."""
         return [self.text_column, *([] if self.text_pair_column is None else [self.text_pair_column])]

@@ -27,9 +27,10 @@ from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
+from edgemin_hf.training.arguments import check_arguments
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
-from edgemin_hf.training.record import remember_trainings, training_record, trainings_before
+from edgemin_hf.training.record import remember_training, training_record, trainings_before
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -59,6 +60,9 @@ class DistillationTrainer(Trainer):
             `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
             Compressor's own configuration is taken too.
         **kwargs: As `transformers.Trainer`.
+
+    Attributes:
+        record: What `edgemin_config.json` will tell of this training.
 
     Raises:
         ValueError: If student, teacher and settings do not fit together.
@@ -103,19 +107,18 @@ class DistillationTrainer(Trainer):
         self.teacher_model: PreTrainedModel | None = (
             load_teacher(teacher_model, model, configs) if isinstance(teacher_model, str | Path) else teacher_model
         )
-        _check_arguments(model, self.teacher_model, args, kwargs, pruning_config)
+        settings = None if quantization_config is None else own_settings(quantization_config)
+        check_arguments(model, self.teacher_model, args, kwargs, pruning_config, settings)
         student = Encoder(model)
         teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if named:
             check_head(self.teacher_model, self.objectives)
-        settings = None if quantization_config is None else own_settings(quantization_config)
-        if settings is not None and settings.ranges == "learned" and _has_optimizer(kwargs):
-            raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
             activations = {activation for objective in self.objectives for activation in objective.student_activations}
             check_pruning(model, pruning_config, activations, settings)
-        self._trainings = [*trainings_before(model), training_record(configs, pruning_config, settings)]
+        self.record = training_record(configs, pruning_config, settings)
+        self._trainings_before, self._remembered = trainings_before(model), False
         self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
             pruned = pruning_config is not None
@@ -156,7 +159,9 @@ class DistillationTrainer(Trainer):
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
             output: TrainOutput = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        remember_trainings(self.model, self._trainings)
+        if not self._remembered:
+            remember_training(self.model, self.record)
+            self._remembered = True
         return output
 
     def create_optimizer(self) -> torch.optim.Optimizer:
@@ -199,7 +204,7 @@ class DistillationTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
-            EdgeminConfig(trainings=self._trainings).save_pretrained(folder)
+            EdgeminConfig(trainings=[*self._trainings_before, self.record]).save_pretrained(folder)
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:
@@ -308,36 +313,3 @@ class DistillationTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
-
-
-def _has_optimizer(arguments: Mapping[str, object]) -> bool:
-    """Whether a `transformers.Trainer` of these arguments is given its optimizer."""
-    optimizers = arguments.get("optimizers")
-    return isinstance(optimizers, Sequence) and optimizers[0] is not None
-
-
-def _check_arguments(
-    model: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    args: TrainingArguments,
-    others: Mapping[str, object],
-    pruning: PruningConfig | WeightPruningConfig | None,
-) -> None:
-    """Refuse what would silently train something else than was asked for."""
-    if model is None or others.get("model_init") is not None:
-        raise ValueError("model_init: given; allowed: model, whose layers are compared with the teacher's")
-    if teacher is model:
-        raise ValueError("teacher_model: the student itself; allowed: another model, since a teacher is frozen")
-    if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"model: a vocabulary of {model.config.vocab_size}; allowed: the teacher's, of {teacher.config.vocab_size}"
-        )
-    if pruning is not None and _has_optimizer(others):
-        raise ValueError("optimizers: given beside pruning_config; allowed: none, since pruning replaces parameters")
-    if args.label_smoothing_factor or others.get("compute_loss_func") is not None:
-        raise ValueError("label_smoothing_factor, compute_loss_func: given; allowed: the loss of distillation_config")
-    if args.n_gpu > 1:
-        raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
-    if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs:
-        # The other kind gives no gradient where the forward pass ends inside the model.
-        args.gradient_checkpointing_kwargs = {"use_reentrant": False}

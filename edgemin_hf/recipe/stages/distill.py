@@ -96,7 +96,7 @@ class InnerDistillation(TrainingStage, Method):
         if self.searches:
             raise ValueError("teacher_layer: search; allowed: a number; search in the stage distill beside a task")
         student, teacher = self.compared(context)
-        check_methods([self, *self.also], student, teacher)
+        check_methods([self, *self.also], student, teacher, context.recipe.task)
 
     def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of student and teacher."""
@@ -151,7 +151,7 @@ class Distill(InnerDistillation):
     def check(self, context: Context) -> None:
         """Check that the methods can compare the two models; a search needs a task."""
         if self.searches and context.recipe.task is not None:
-            check_methods([self, *self.also], *self.compared(context))
+            check_methods([self, *self.also], *self.compared(context), context.recipe.task)
         else:
             super().check(context)
 
