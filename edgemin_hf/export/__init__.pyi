@@ -1,6 +1,6 @@
-from .fidelity import Fidelity as Fidelity
 from .fidelity import FidelityError as FidelityError
 from .fidelity import check_fidelity as check_fidelity
+from .manifest import Fidelity as Fidelity
 from .onnx import Export as Export
 from .onnx import export_baseline as export_baseline
 from .onnx import export_onnx as export_onnx

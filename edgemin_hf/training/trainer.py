@@ -8,13 +8,13 @@ from contextlib import contextmanager, nullcontext
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
 from edgemin_hf.data.tables import LengthGroupedBatches
 from edgemin_hf.distillation.base import DistillationConfig, Objective
@@ -99,7 +99,7 @@ class DistillationTrainer(Trainer):
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
         pruning_config: PruningConfig | WeightPruningConfig | None = None,
         quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
         args = TrainingArguments("tmp_trainer") if args is None else args
@@ -140,7 +140,7 @@ class DistillationTrainer(Trainer):
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: object) -> TrainOutput:
         """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
@@ -158,7 +158,7 @@ class DistillationTrainer(Trainer):
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
-            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            output: TrainOutput = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if not self._remembered:
             remember_training(self.model, self.record)
             self._remembered = True
@@ -222,7 +222,7 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor | None]]:
         """Sum the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
         loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
         examples = len(next(iter(inputs.values())))
@@ -259,7 +259,7 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Evaluate one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -268,7 +268,7 @@ class DistillationTrainer(Trainer):
             return loss.detach(), None, None
         return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
         """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
         self._calibrate_once()
         self._terms[False].clear()
@@ -277,7 +277,7 @@ class DistillationTrainer(Trainer):
         output.metrics.update({f"{prefix}_{name}": value for name, value in self._mean_terms(training=False).items()})
         return output
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._mean_terms(training=True)}
@@ -297,7 +297,9 @@ class DistillationTrainer(Trainer):
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+    def _get_train_sampler(
+        self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
+    ) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not self.args.group_by_length or dataset is None or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
@@ -308,6 +310,6 @@ class DistillationTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatches(lengths, self.args.train_batch_size, seed)
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+    def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
