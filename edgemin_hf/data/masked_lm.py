@@ -95,7 +95,7 @@ def predict_words(
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Put rows of like length together, the longest first; returns the indices of each batch."""
+    """Put rows of like length together, the longest first; return the indices of each batch."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches, start = [], 0
     while start < len(order):

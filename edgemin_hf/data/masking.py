@@ -14,7 +14,7 @@ from transformers import DataCollatorForLanguageModeling, TrainerCallback, Train
 
 @dataclass
 class MaskedTokens(DataCollatorForLanguageModeling):
-    """Collate examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
+    """Collate examples and mask tokens, at random by the batch's content, the seed and the epoch alone.
 
     The parent draws from one stream of random numbers, whose place a checkpoint does not keep: the batches that a
     Trainer prepares ahead have drawn from it already. A draw by content needs no place.

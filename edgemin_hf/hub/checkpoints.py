@@ -91,7 +91,7 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
 
 
 def load_config(model: str) -> PretrainedConfig:
-    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; loads no weights.
+    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; load no weights.
 
     Raises:
         ValueError: If one of the two can't be loaded, or the model's family is not known.

@@ -66,7 +66,7 @@ def load_quantized(
 
 @contextmanager
 def _no_word_of_weights() -> Iterator[None]:
-    """Keep `from_pretrained` from telling that ranges have no place in a plain model, nor missing weights: ours checks."""
+    """Keep `from_pretrained` from telling of ranges without a place, or of missing weights: our own check does."""
     logger = get_logger("transformers.modeling_utils")
     level = logger.level
     logger.setLevel(ERROR)

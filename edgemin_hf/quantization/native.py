@@ -113,7 +113,7 @@ class FakeQuantEmbedding(nn.Embedding):
         self.weight = embedding.weight
 
     def forward(self, input: Tensor) -> Tensor:
-        """Read rows and rounds them to their grids."""
+        """Read rows and round them to their grids."""
         rows = super().forward(input)
         return fake_quantize_rows(rows) if self.group_size is None else fake_quantize_groups(rows, self.group_size)
 

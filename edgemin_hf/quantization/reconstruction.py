@@ -157,7 +157,7 @@ class _Data(NamedTuple):
 def _reconstruct_module(
     model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm[NoReturn]
 ) -> tuple[Reconstruction, list[Tensor | None]]:
-    """Train a module; returns what became of it, and its outputs, the next one's inputs."""
+    """Train a module; return what became of it, and its outputs, the next one's inputs."""
     size = _size(data).clamp(min=torch.finfo(torch.float32).tiny)
     kept = [(t, t.detach().clone()) for part in module.parts for t in (*part.parameters(), *part.buffers())]
     before, outputs = _measure(model, module, data, size)
