@@ -41,6 +41,14 @@ class FakeQuantLinear(nn.Linear):
         weight_scale: Fixed scales of the weight's rows (out_features, 1), to which weights are then clipped; None takes
             them from the rows as they are.
         weight_integers: The least and the largest integer of a weight.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.quantization import FakeQuantLinear
+        >>> linear = FakeQuantLinear(torch.nn.Linear(32, 8), momentum=0.01)
+        >>> linear.widen_range(torch.tensor([-1.0, 3.0]))
+        >>> linear.input_low.item(), linear.input_high.item(), linear(torch.ones(2, 32)).shape
+        (-1.0, 3.0, torch.Size([2, 8]))
     """
 
     input_low: Tensor
@@ -102,6 +110,13 @@ class FakeQuantEmbedding(nn.Embedding):
 
     Attributes:
         group_size: Number of INT4 values in a row that share a scale; None for INT8, with a scale a row.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.quantization import FakeQuantEmbedding
+        >>> rows = FakeQuantEmbedding(torch.nn.Embedding(50, 1024))(torch.tensor([7]))
+        >>> rows.shape, len(rows.unique()) <= 255  # int8, symmetric
+        (torch.Size([1, 1024]), True)
     """
 
     def __init__(self, embedding: nn.Embedding, group_size: int | None = None) -> None:
