@@ -42,6 +42,22 @@ class TokenBlocks(Dataset[dict[str, NDArray[np.int64]]]):
 
     Raises:
         ValueError: If a block has no place for text, or the stream is shorter than a block.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import TextFiles, TokenBlocks, token_stream
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "my": 3, "card": 4}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", sep_token="[SEP]")
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "text.txt").write_text("my card my card my card my card")
+        ...     stream = token_stream(TextFiles([Path(folder, "text.txt")]), tokenizer, Path(folder))
+        ...     blocks = TokenBlocks(stream, tokenizer, max_length=4)
+        ...     len(blocks), blocks[0]["input_ids"].tolist()
+        (2, [3, 4, 3, 4])
     """
 
     column_names = ("input_ids", "attention_mask")
@@ -116,6 +132,22 @@ def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase
 
     Raises:
         ValueError: If the tokenizer is slow or has no separator token, or the text can't be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import TextFiles, token_stream
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "my": 3, "card": 4}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", sep_token="[SEP]")
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "text.txt").write_text(f"my card{chr(10) * 2}card")  # two documents
+        ...     stream = token_stream(TextFiles([Path(folder, "text.txt")]), tokenizer, Path(folder))
+        ...     stream.suffix, np.fromfile(stream, np.uint16).tolist()
+        ('.uint16', [3, 4, 2, 4])
     """
     if not tokenizer.is_fast or tokenizer.sep_token_id is None:
         raise ValueError(f"tokenizer: {type(tokenizer).__name__}; allowed: a fast one with a separator token")

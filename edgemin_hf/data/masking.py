@@ -21,13 +21,24 @@ from transformers import (
 
 @dataclass
 class MaskedTokens(DataCollatorForLanguageModeling):
-    """Collate examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
+    """Collate examples and mask tokens, at random by the batch's content, the seed and the epoch alone.
 
     The parent draws from one stream of random numbers, whose place a checkpoint does not keep: the batches that a
     Trainer prepares ahead have drawn from it already. A draw by content needs no place.
 
     Attributes:
         epoch: The epoch, which `EpochOfMasks` moves.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import MaskedTokens
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1, "my": 2, "card": 3}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", mask_token="[MASK]")
+        >>> rows = [{"input_ids": [2, 3, 2, 3]}, {"input_ids": [3, 3]}]
+        >>> first, again = (MaskedTokens(tokenizer, seed=0)(rows) for _ in range(2))
+        >>> first["labels"].shape, first["input_ids"].equal(again["input_ids"])
+        (torch.Size([2, 4]), True)
     """
 
     epoch: int = 0
@@ -49,6 +60,17 @@ class EpochOfMasks(TrainerCallback):
 
     Args:
         collator: The collator of the trainer.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast, TrainerState
+        >>> from edgemin_hf.data import EpochOfMasks, MaskedTokens
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1, "card": 2}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", mask_token="[MASK]")
+        >>> collator = MaskedTokens(tokenizer, seed=0)
+        >>> EpochOfMasks(collator).on_epoch_begin(None, TrainerState(epoch=3.0), None)  # as a Trainer calls it
+        >>> collator.epoch
+        3
     """
 
     def __init__(self, collator: MaskedTokens) -> None:

@@ -60,6 +60,15 @@ class TextFiles:
     Args:
         paths: The files.
         text_column: Column, or key, of the text in files of rows.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.data import TextFiles
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.jsonl").write_text('{"text": "my card"}')
+        ...     [piece.text for piece in TextFiles([Path(folder, "a.jsonl")]).pieces()]
+        ['my card']
     """
 
     unit = "B"
@@ -134,6 +143,12 @@ class HubText:
         split: Name of the split.
         revision: Branch, tag or commit; None is the main branch.
         text_column: Column of the text.
+
+    Example:
+        >>> from edgemin_hf.data import HubText
+        >>> text = HubText("org/name", "en", revision="0123456789abcdef0123456789abcdef01234567")
+        >>> text.fingerprint()[:3]  # of a commit, it needs no network
+        ['org/name', 'en', 'train']
     """
 
     unit = "documents"

@@ -78,6 +78,15 @@ def read_table(path: Path) -> Dataset:
 
     Raises:
         ValueError: If the file is broken.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.data import read_table
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "rows.csv").write_text(f"text,label{chr(10)}my card,7")
+        ...     read_table(Path(folder, "rows.csv"))[0]
+        {'text': 'my card', 'label': '7'}
     """
     with _reading(path):
         return _load(path, streaming=False)
@@ -127,6 +136,18 @@ def tokenize(
 
     Returns:
         A dataset with the tokenizer's columns, and "labels" where the table has it; all others are dropped.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import tokenize
+        >>> rules = Tokenizer(models.WordLevel({"[UNK]": 0, "my": 1, "card": 2}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]")
+        >>> table = Dataset.from_dict({"text": ["my card", "my my card"], "labels": [0, 1]})
+        >>> tokenize(table, "text", tokenizer, max_length=2)["input_ids"][:]
+        [[1, 2], [1, 1]]
     """
     dropped = [name for name in table.column_names if name != "labels"]
     return table.map(

@@ -85,12 +85,12 @@ class _Layout:
         self._weights = weights.repeat_interleave(heads, 0)
 
     def split(self, tensor: Tensor) -> Tensor:
-        """(batch, length, width) -> (maps, longest, width / heads)."""
+        """Split heads and leave out padding: (batch, length, width) -> (maps, longest, width / heads)."""
         tokens = tensor.flatten(0, 1)[self._tokens].to(self.dtype)
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
 
     def merge(self, tensor: Tensor) -> Tensor:
-        """The inverse of `split`, with zeros for padding."""
+        """Return the inverse of `split`, with zeros for padding."""
         tokens = tensor.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
         merged = tokens.new_zeros(self.shape.numel(), tokens.shape[-1])
         merged[self._tokens] = tokens

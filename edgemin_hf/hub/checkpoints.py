@@ -91,7 +91,7 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
 
 
 def load_config(model: str) -> PretrainedConfig:
-    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; loads no weights.
+    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; load no weights.
 
     Raises:
         ValueError: If one of the two can't be loaded, or the model's family is not known.
@@ -177,7 +177,7 @@ def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
 
 
 def _missing_file(folder: Path, weights: bool) -> str | None:
-    """Name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
+    """Return the name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
     if not (folder / constants.CONFIG_NAME).is_file():
         return constants.CONFIG_NAME
     if not weights or (folder / constants.SAFETENSORS_SINGLE_FILE).is_file():

@@ -104,6 +104,17 @@ def select(
     Raises:
         ValueError: If the model can't lose what `config` asks for, or a budget is too small for the least model: one
             head and 32 neurons in each layer.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.pruning import PruningConfig, Saliency, select
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertModel(BertConfig(vocab_size=50, **shape))
+        >>> scores = Saliency(heads=[torch.tensor([3.0, 1.0, 2.0, 4.0])] * 2, neurons=[torch.rand(64)] * 2)
+        >>> selection = select(model, scores, PruningConfig(head_sparsity=0.5))  # for `edgemin_hf.modeling.remove`
+        >>> [list(heads) for heads in selection.heads]
+        [[0, 3], [0, 3]]
     """
     check_prunable(model.config, heads=config.removes_heads)
     choice = _Choice(saliency, by_layer=config.scope == "layer")

@@ -201,7 +201,7 @@ def _with_parts(model: _Json, ids: set[int]) -> set[int]:
 
 
 def _is_smallest(model: _Json, token: str) -> bool:
-    """Whether a token is one character, at the begin of a word or inside, or a byte."""
+    """Return whether a token is one character, at the begin of a word or inside, or a byte."""
     if model.get("byte_fallback") and _BYTE_PIECE.fullmatch(token):
         return True
     bare = token.removeprefix(model.get("continuing_subword_prefix") or "")

@@ -62,7 +62,7 @@ def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -
 
 
 def keep_layer_numbers(config: PretrainedConfig) -> None:
-    """Notes in a model's configuration how its layers are numbered when overrides are applied to it by name.
+    """Note in a model's configuration how its layers are numbered when overrides are applied to it by name.
 
     Layers that are removed later would shift the numbers of those after them.
     """

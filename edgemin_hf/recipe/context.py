@@ -99,7 +99,7 @@ class Context:
         return self.folder(stage)
 
     def record_file(self, stage: StageSettings) -> Path:
-        """File in which a stage writes down what it is made of, and when it has finished, what it did."""
+        """Return the file in which a stage writes down what it is made of, and when it has finished, what it did."""
         return self.output / "stages" / f"{stage.name}.json"
 
     def record(self, stage: StageSettings) -> StageRecord | None:

@@ -55,7 +55,7 @@ class Step:
 
 
 def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list[Step]:
-    """Check a recipe as a whole and say what running it would do; loads no weights and write nothing.
+    """Check a recipe as a whole and say what running it would do; load no weights and write nothing.
 
     Args:
         recipe: The recipe.

@@ -151,7 +151,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
 
 
 def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
-    """Check files and model against each other, without weights; returns the model's configuration."""
+    """Check files and model against each other, without weights; return the model's configuration."""
     config = load_config(settings.model)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")

@@ -32,6 +32,11 @@ class Measurement(TypedDict):
         value: Its value, at best 1.
         ci95: Both ends of its 95% interval.
         n: Number of examples.
+
+    Example:
+        >>> from edgemin_hf.tasks import Measurement
+        >>> Measurement(metric="accuracy", value=0.9, ci95=[0.85, 0.93], n=200)["value"]
+        0.9
     """
 
     metric: str
@@ -50,6 +55,13 @@ class Metric:
         heading: What stands over a column of such values with their intervals.
         compute: From labels and predictions (..., examples), sets (..., examples, labels), to the metric (...).
         answer: What labels and predictions are.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import METRICS
+        >>> metric = METRICS["accuracy"]
+        >>> metric.title, metric.compute(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])).item()
+        ('accuracy', 0.75)
     """
 
     title: str
@@ -138,6 +150,13 @@ def measure(name: str, labels: Answers, predictions: Answers) -> Measurement:
 
     Returns:
         "metric", its name; "value"; "ci95", both ends of the interval; "n", the number of examples.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import measure
+        >>> found = measure("accuracy", np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+        >>> found["value"], [round(end, 2) for end in found["ci95"]]
+        (0.75, [0.3, 0.95])
     """
     compute = METRICS[name].compute
     value = float(compute(labels, predictions))

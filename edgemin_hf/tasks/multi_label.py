@@ -33,6 +33,13 @@ class MultiLabel(TextTask):
         label_columns: Names of the columns, one a label, that hold 0 or 1; None where labels are a list.
         threshold: Probability from which a label is given, above 0 and below 1.
         metric: f1_micro (over all decisions) or f1_macro (the mean over labels).
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import MultiLabel
+        >>> task = MultiLabel("train.csv", "test.csv", label_columns=["joy", "anger"], threshold=0.9)
+        >>> task.predictions(np.array([[3.0, -1.0], [1.0, 4.0]])).tolist()
+        [[1, 0], [0, 1]]
     """
 
     label_columns: list[str] | None = None

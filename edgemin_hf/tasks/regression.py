@@ -27,6 +27,14 @@ class Regression(TextTask):
     Attributes:
         label_column: Name of the column that holds the score, a number.
         metric: pearsonr or spearmanr.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.tasks import Regression
+        >>> Regression("train.csv", "test.csv", text_column="sentence1", text_pair_column="sentence2").metric
+        'pearsonr'
+        >>> Regression.hard_loss(torch.tensor([[2.0], [4.0]]), torch.tensor([1.0, 4.0]))
+        tensor(0.5000)
     """
 
     type: Literal["regression"] = "regression"

@@ -41,6 +41,13 @@ class TextTask(Task, ABC):
         metric: Name of the metric, a key of `METRICS`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         max_length: Tokens after which a text, or a pair together, is cut.
+
+    Example:
+        >>> from edgemin_hf.tasks import TASKS, TextTask
+        >>> issubclass(TASKS["regression"], TextTask)
+        True
+        >>> TASKS["text_classification"]("train.csv", "test.csv", text_pair_column="answer").text_columns
+        ['text', 'answer']
     """
 
     train_file: str

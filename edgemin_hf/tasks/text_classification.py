@@ -26,6 +26,13 @@ class TextClassification(TextTask):
     Attributes:
         label_column: Name of the column that holds the label, by name.
         metric: accuracy, f1 (that of the second of two labels) or matthews_correlation.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import TextClassification
+        >>> task = TextClassification("train.csv", "test.csv", label_column="intent", max_length=64)
+        >>> task.metric, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
+        ('accuracy', [1, 0])
     """
 
     type: Literal["text_classification"] = "text_classification"

@@ -186,7 +186,7 @@ class DistillationTrainer(Trainer):
             del self.model.distillation_projections
 
     def prepare(self) -> None:
-        """Prune the student and calibrates its input ranges, where that is asked for and was not done before.
+        """Prune the student and calibrate its input ranges, where that is asked for and was not done before.
 
         `train` does it; call it to look at the student as it is before the first step.
         """

@@ -60,7 +60,7 @@ class Stage(ABC):
         return {name: value for name, value in asdict(self).items() if name != "name"}
 
     def check(self, context: Context) -> None:  # noqa: B027 - most stages have nothing to check
-        """Check the settings against files and models' shapes; loads no weights.
+        """Check the settings against files and models' shapes; load no weights.
 
         Raises:
             ValueError: If they do not fit; the message begins with the setting's name.
