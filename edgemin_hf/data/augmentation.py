@@ -91,7 +91,7 @@ def augment_texts(
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
         >>> from edgemin_hf import AugmentationConfig, augment_texts
-        >>> words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[MASK]", "a", "new", "card", "phone"])}
+        >>> words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[MASK]", "a", "new", "card", "one"])}
         >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
         >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}

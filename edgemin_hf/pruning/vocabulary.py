@@ -67,7 +67,7 @@ def prune_vocabulary(
         >>> from edgemin_hf import prune_vocabulary
         >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "my", "new", "card", "phone"]
         >>> with TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "vocab.txt").write_text("\\n".join(words))
+        ...     _ = Path(folder, "vocab.txt").write_text(chr(10).join(words))
         ...     tokenizer = BertTokenizerFast(f"{folder}/vocab.txt")
         >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         >>> model = BertForSequenceClassification(BertConfig(vocab_size=len(words), **shape))
