@@ -65,11 +65,7 @@ def load_quantized(
 
 @contextmanager
 def _no_word_of_weights() -> Iterator[None]:
-<<<<<<< HEAD
     """Keep `from_pretrained` from warning of ranges without a place; what is missing is found later."""
-=======
-    """Keep `from_pretrained` from warning that ranges have no place in a plain model; what lacks is found later."""
->>>>>>> helper-b
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
