@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -18,7 +18,7 @@ def check_arguments(
     model: PreTrainedModel,
     teacher: PreTrainedModel | None,
     args: TrainingArguments,
-    others: Mapping[str, Any],
+    others: Mapping[str, object],
     pruning: PruningConfig | WeightPruningConfig | None,
     quantization: QuantizationConfig | None,
 ) -> None:
@@ -43,7 +43,8 @@ def check_arguments(
         raise ValueError(
             f"model: a vocabulary of {model.config.vocab_size}; allowed: the teacher's, of {teacher.config.vocab_size}"
         )
-    has_optimizer = others.get("optimizers", (None, None))[0] is not None
+    optimizers = others.get("optimizers")
+    has_optimizer = isinstance(optimizers, Sequence) and optimizers[0] is not None
     if pruning is not None and has_optimizer:
         raise ValueError("optimizers: given beside pruning_config; allowed: none, since pruning replaces parameters")
     if quantization is not None and quantization.ranges == "learned" and has_optimizer:

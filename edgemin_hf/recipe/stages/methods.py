@@ -80,7 +80,10 @@ def with_method(base: type, config: type[Method], **also_named: str) -> Any:
 
 
 if TYPE_CHECKING:
-    ParsedAlso = Also
+
+    class ParsedAlso(Also, Method):
+        """A method beside a stage's own."""
+
 else:
     # A masked-LM head can't stand beside another.
     _ALSO = [with_method(Also, config) for config in METHODS.values() if config.teacher_head is None]
