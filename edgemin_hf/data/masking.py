@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainerState
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    DataCollatorForLanguageModeling,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 
 @dataclass
@@ -36,13 +43,16 @@ class MaskedTokens(DataCollatorForLanguageModeling):
 
     epoch: int = 0
 
-    def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def torch_call(self, examples: Sequence[Mapping[str, Sequence[int] | NDArray[np.int64]]]) -> dict[str, Tensor]:
         """Collate, mask, and make "labels": the true token where one is masked, else -100."""
         content = hashlib.sha256(np.concatenate([example["input_ids"] for example in examples]).tobytes())
         content.update(f"{self.seed} {self.epoch}".encode())
         self.generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "little") >> 1)
         keys = ("input_ids", "attention_mask", "token_type_ids")
-        return super().torch_call([{key: row[key] for key in keys if key in row} for row in examples])
+        batch: dict[str, Tensor] = super().torch_call(
+            [{key: row[key] for key in keys if key in row} for row in examples]
+        )
+        return batch
 
 
 class EpochOfMasks(TrainerCallback):
@@ -66,10 +76,14 @@ class EpochOfMasks(TrainerCallback):
     def __init__(self, collator: MaskedTokens) -> None:
         self.collator = collator
 
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move to the masks of the epoch."""
         self.collator.epoch = int(state.epoch or 0)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move back to the first masks, so that evaluations before and after the training see the same ones."""
         self.collator.epoch = 0

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Literal, SupportsFloat
 
 import datasets
 import numpy as np
-from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from numpy.typing import NDArray
 from pyarrow import ArrowInvalid
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,7 @@ def check_table(
     for column in columns:
         for row, value in enumerate(table[column], start=1):
             if value is None or (column in text_columns and not isinstance(value, str)):
-                wanted = "text"
+                wanted = "text" if column in text_columns else "a label"
             elif scores and column == label_column and not _is_number(value):
                 wanted = "a number"
             else:
@@ -63,7 +64,7 @@ def check_table(
             raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: str | SupportsFloat) -> bool:
     try:
         return isfinite(float(value))
     except (TypeError, ValueError):
@@ -108,15 +109,15 @@ def _reading(path: Path) -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
 
 
-def _load(path: Path, streaming: bool) -> Any:
-    options: dict[str, Any] = {}
+def _load(path: Path, streaming: bool) -> Dataset | IterableDataset:
+    options: dict[str, object] = {}
     if path.suffix in (".csv", ".tsv"):
-        dialect: dict[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
-        if path.suffix == ".tsv":
-            dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-        options = {"sep": dialect["delimiter"], "quoting": int(dialect["quoting"]), "keep_default_na": False}
+        tabs = path.suffix == ".tsv"
+        delimiter = "\t" if tabs else ","
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        options = {"sep": delimiter, "quoting": quoting, "keep_default_na": False}
         with path.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file, **dialect), [])
+            header = next(csv.reader(file, delimiter=delimiter, quoting=quoting), [])
         options["features"] = Features({name: Value("string") for name in header})
     return load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=streaming, **options)
 
@@ -194,7 +195,7 @@ class LengthGroupedBatches(Sampler[int]):
         generator = np.random.default_rng((self.seed, self.epoch))
         order = generator.permutation(len(self.lengths))
         block = 64 * self.batch_size
-        batches: list[np.ndarray] = []
+        batches: list[NDArray[np.int64]] = []
         for start in range(0, len(order), block):
             part = order[start : start + block]
             part = part[np.argsort(self.lengths[part], kind="stable")]

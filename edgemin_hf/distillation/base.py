@@ -89,6 +89,9 @@ class Method(Settings, DistillationConfig):
     def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check the settings against two models' shapes; ValueError where they do not fit."""
 
+    def check_task(self, problem_type: str) -> None:
+        """Check the settings against what `transformers` calls the kind of head; ValueError where they do not fit."""
+
     def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
         """Return how batches are made; None where padding, or blocks of one length, will do."""
         return None

@@ -175,6 +175,11 @@ class MLKDTaskConfig(Method):
         if not 0 < self.contrast_temperature < inf:
             raise ValueError(f"contrast_temperature: {self.contrast_temperature}; allowed: above 0")
 
+    def check_task(self, problem_type: str) -> None:
+        """Check that examples have one class each, where those of a class are compared; ValueError where not."""
+        if self.contrast_weight and problem_type != "single_label_classification":
+            raise ValueError(f"contrast_weight: {self.contrast_weight} with a head for {problem_type}; allowed: 0 then")
+
     def objective(self, student: Encoder, teacher: Encoder | None) -> MLKDTaskObjective:
         """Build the objective for two models.
 

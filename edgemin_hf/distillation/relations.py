@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 # Elements of relation maps held at once on a CPU: small enough to stay in its cache, where the loss is fastest.
 _CPU_CHUNK = 2**19
@@ -124,7 +123,7 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, s_row: Tensor, s_col: Tensor | None, t_row: Tensor, t_col: Tensor | None, layout: _Layout
+        ctx: FunctionCtx, s_row: Tensor, s_col: Tensor | None, t_row: Tensor, t_col: Tensor | None, layout: _Layout
     ) -> Tensor:
         with torch.autocast(s_row.device.type, enabled=False):
             student, teacher = layout.split(s_row), layout.split(t_row)
@@ -142,7 +141,7 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         row, *column = (grad_output * grad for grad in ctx.saved_tensors)
         return row, column[0] if column else None, None, None, None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from optimum.exporters.onnx import main_export
 from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
@@ -21,6 +21,8 @@ from edgemin_hf.export.onnx_graph import check_exportable, onnx_entry, quiet_exp
 from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
 from edgemin_hf.export.outputs import TEXTS
 from edgemin_hf.quantization.integer import plain_copy
+from edgemin_hf.tasks.base import Task
+from edgemin_hf.tasks.known import task_of
 from edgemin_hf.utils.atomic_files import atomic_folder
 
 TARGETS: tuple[Target, ...] = (CheckpointTarget(), Fp32Target(), QuantizedTarget())
@@ -76,8 +78,7 @@ def export_onnx(
     output: str | Path,
     *,
     texts: Sequence[Text] = SAMPLE_TEXTS,
-    task: str = "text_classification",
-    pipeline_tag: str = "text-classification",
+    task: type[Task] | None = None,
 ) -> Export:
     """Export a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
@@ -92,8 +93,7 @@ def export_onnx(
         tokenizer: Its tokenizer.
         output: The folder to write.
         texts: Real texts, or pairs of texts, on which the graphs are checked against the PyTorch model.
-        task: Name of the task, for the manifest.
-        pipeline_tag: The Hub's name of the task, likewise.
+        task: The task, for the manifest; None takes the one that the model has a head for.
 
     Returns:
         What was made and how exactly it computes what the model computes.
@@ -126,38 +126,40 @@ def export_onnx(
     with atomic_folder(output) as folder:
         tokenizer.save_pretrained(folder)
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
-        manifest = _manifest(entries, task, pipeline_tag)
+        if task is None and model is not model.base_model:
+            task = task_of(model.config)
+        manifest = _manifest(entries, task)
         manifest.write(folder)
     return Export(output, manifest)
 
 
-def export_baseline(
-    model: str | Path, output: str | Path, task: str = "text_classification", pipeline_tag: str = "text-classification"
-) -> Manifest:
+def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:
     """Export a model as anybody would in a minute: Optimum's fp32 graph and its dynamic INT8 (AVX512-VNNI preset).
 
     Args:
         model: Folder of a plain model with its tokenizer.
         output: Folder for `onnx/model.onnx`, `onnx/model_quantized.onnx` and `edgemin.json`.
-        task: Name of the task, for the manifest.
-        pipeline_tag: The Hub's name of the task, which is Optimum's too.
+        task: The task; None takes the one that the model has a head for.
 
     Returns:
         What stands in `edgemin.json`; the graphs are not checked.
     """
+    task = task or task_of(AutoConfig.from_pretrained(model))
     with atomic_folder(Path(output)) as folder:
         graphs = (folder / FP32_GRAPH).parent
         with quiet_exporter():
-            main_export(str(model), graphs, task=pipeline_tag, do_validation=False)
+            main_export(str(model), graphs, task=task.onnx_task, do_validation=False)
             preset = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
             ORTQuantizer.from_pretrained(graphs).quantize(quantization_config=preset, save_dir=graphs)
         tokenizer = AutoTokenizer.from_pretrained(model)
         made = {"fp32": FP32_GRAPH, "int8": INT8_GRAPH}
         entries = [onnx_entry(folder, file, precision, tokenizer) for precision, file in made.items()]
-        manifest = _manifest(entries, task, pipeline_tag)
+        manifest = _manifest(entries, task)
         manifest.write(folder)
     return manifest
 
 
-def _manifest(entries: Sequence[ManifestEntry], task: str, pipeline_tag: str) -> Manifest:
-    return Manifest(FORMAT, task, pipeline_tag, TEXTS, tuple(entries))
+def _manifest(entries: Sequence[ManifestEntry], task: type[Task] | None) -> Manifest:
+    """Return the manifest of a model for a task; without one it gives hidden states."""
+    name, tag = ("feature_extraction", "feature-extraction") if task is None else (task.type, task.pipeline_tag)
+    return Manifest(FORMAT, name, tag, TEXTS, tuple(entries))

@@ -68,7 +68,7 @@ class Checkpoint:
 def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
     """Find `model`, downloading from the Hub only its config, tokenizer and, if wanted, safetensors weights.
 
-    An existing folder is used as it is. Any other value is a Hub id; where the Hub can't be reached, a complete copy
+    An existing folder is used as it is. Anything else is a Hub id; where the Hub can't be reached, a complete copy
     in its local cache is used, else an installed package of `PACKAGED_CHECKPOINTS`. `HF_ENDPOINT`, `HF_TOKEN`,
     `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean to `huggingface_hub`.
 

@@ -69,17 +69,20 @@ class Layer:
     @property
     def num_heads(self) -> int:
         """The heads that are left in this layer."""
-        return attrgetter(self._family.head_count)(self.module)
+        heads: int = attrgetter(self._family.head_count)(self.module)
+        return heads
 
     @property
     def num_neurons(self) -> int:
         """The feed-forward neurons that are left in this layer."""
-        return self.ffn_out.in_features
+        neurons: int = self.ffn_out.in_features
+        return neurons
 
     @property
     def attention_width(self) -> int:
         """Width of a projection: the heads that are left, times their width."""
-        return self.attention_output.in_features
+        width: int = self.attention_output.in_features
+        return width
 
 
 class HookPoint(NamedTuple):
@@ -143,7 +146,8 @@ class Encoder:
     @property
     def head_size(self) -> int:
         """Width of one attention head; the removal of heads does not change it."""
-        return self.config.hidden_size // self.config.num_attention_heads
+        size: int = self.config.hidden_size // self.config.num_attention_heads
+        return size
 
     def hook_point(self, activation: Activation) -> HookPoint:
         """Return where the tensor `activation` passes by in a forward pass."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ def quantize_by_inc(
 
 
 def _fit(
-    inc: Any,
+    inc: SimpleNamespace,
     asked: PostTrainingQuantConfig,
     model: PreTrainedModel,
     linears: list[nn.Linear],
@@ -179,7 +179,7 @@ def _observe(
 
 
 @contextmanager
-def _contained(inc: Any) -> Iterator[None]:
+def _contained(inc: SimpleNamespace) -> Iterator[None]:
     """Keep `fit` from the current folder, the random generators, and from warnings of no use."""
     log, workspace = logging.getLogger("neural_compressor"), inc.options.workspace
     level, states = log.level, (random.getstate(), np.random.get_state())
@@ -197,7 +197,7 @@ def _contained(inc: Any) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def _import_inc() -> Any:
+def _import_inc() -> SimpleNamespace:
     with importing_inc("provider: inc"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
     from neural_compressor import QuantizationAwareTrainingConfig
+    from torch.ao.quantization import QConfig
 
 
 class IncLinear(FakeQuantLinear):
@@ -45,7 +46,7 @@ class IncLinear(FakeQuantLinear):
         reduce_range: Whether its weights use 7 bits, -64..64.
     """
 
-    def __init__(self, linear: nn.Linear, qconfig: Any, momentum: float, reduce_range: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, qconfig: QConfig, momentum: float, reduce_range: bool = False) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
@@ -97,7 +98,9 @@ class IncLinear(FakeQuantLinear):
         """Scale of the weight's rows (out_features, 1)."""
         return self.weight_quantizer.scale[:, None]
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         if f"{prefix}input_quantizer.scale" not in state_dict:  # a Trainer that resumes would merely warn
             raise ValueError(
                 f"resume_from_checkpoint: has no state of INC for {prefix.rstrip('.')}; allowed: a checkpoint of a "
@@ -243,7 +246,9 @@ def grid_bounds(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
     return low, width + low
 
 
-def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> dict[str, Any]:
+def _qconfigs(
+    model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig
+) -> dict[str, QConfig]:
     """Return, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
     inc = _import_inc()
     # On a copy: INC puts traced modules in place of the model's, in which conditions and dropout stay as they were.
@@ -263,7 +268,7 @@ def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationA
     return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, inc.linear) and id(m.weight) in names}
 
 
-def _import_inc() -> Any:
+def _import_inc() -> SimpleNamespace:
     with importing_inc("provider: inc"):
         from neural_compressor import QuantizationAwareTrainingConfig, training
         from torch.ao.nn.qat import Linear

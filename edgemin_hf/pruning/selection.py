@@ -71,11 +71,15 @@ def _rows_of_heads(block: Layer, encoder: Encoder) -> int:
     width, names = block.attention_width, [encoder.family.q, encoder.family.k, encoder.family.v]
     names += encoder.family.head_rows
     first = {id(p): p for n, p in block.module.named_parameters() if n in names or n.rpartition(".")[0] in names}
-    return sum(p.numel() for p in first.values() if p.shape[0] % width == 0) + block.attention_output.weight.numel()
+    rows: int = sum(p.numel() for p in first.values() if p.shape[0] % width == 0)
+    columns: int = block.attention_output.weight.numel()
+    return rows + columns
 
 
 def _rows_of_neurons(block: Layer) -> int:
-    return sum(parameter.numel() for parameter in block.ffn_in.parameters()) + block.ffn_out.weight.numel()
+    rows: int = sum(parameter.numel() for parameter in block.ffn_in.parameters())
+    columns: int = block.ffn_out.weight.numel()
+    return rows + columns
 
 
 def select(
@@ -255,4 +259,5 @@ def rearranged(kept: list[int], gradients: Tensor) -> list[int]:
         back = int(change.argmin())
         chosen[back] = False
         with_gone -= fisher[:, back]
-    return torch.nonzero(~chosen).flatten().tolist()
+    left: list[int] = torch.nonzero(~chosen).flatten().tolist()
+    return left

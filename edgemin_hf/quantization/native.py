@@ -7,7 +7,6 @@ one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +67,9 @@ class FakeQuantLinear(nn.Linear):
         self.register_parameter("range_factors", None)
         self.register_buffer("weight_scale", None)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         # Only some checkpoints hold fixed scales: what one holds decides.
         scale = state_dict.get(f"{prefix}weight_scale")
         self.weight_scale = None if scale is None else torch.empty_like(scale, device=self.weight.device)

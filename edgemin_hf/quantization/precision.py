@@ -90,7 +90,7 @@ def _names_when_prepared(model: PreTrainedModel) -> dict[nn.Module, str]:
     names = {module: name for name, module in model.named_modules()}
     if numbers is None:
         return names
-    prefix = names[attrgetter(encoder.family.layers)(encoder.base)] + "."
+    prefix: str = names[attrgetter(encoder.family.layers)(encoder.base)] + "."
 
     def renumbered(name: str) -> str:
         if not name.startswith(prefix):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from edgemin_hf.data.tables import check_table
@@ -12,7 +12,7 @@ from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 
 
-def check_recipe(context: Context, stages: list[Stage]) -> None:
+def check_recipe(context: Context, stages: Sequence[Stage]) -> None:
     """Check a recipe against its files and its models' configurations; load no weights.
 
     Args:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
-from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -49,6 +47,7 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
+from edgemin_hf.utils.records import Json
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
@@ -82,7 +81,7 @@ class Context:
         ('accuracy', 'finetune', 'task_distill')
     """
 
-    def __init__(self, recipe: Recipe, settings: Mapping[str, Any], root: Path, output: Path) -> None:
+    def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:
         self.recipe = recipe
         self.settings = settings
         self.root = root
@@ -143,7 +142,8 @@ class Context:
         if self.recipe.precision != "auto":
             return self.recipe.precision == "bf16"
         if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported()
+            supported: bool = torch.cuda.is_bf16_supported()
+            return supported
         return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
     # Data.
@@ -198,7 +198,7 @@ class Context:
         return key.hexdigest()
 
     @cached_property
-    def raw_text(self) -> tuple[TorchDataset[Any], TorchDataset[Any]]:
+    def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
         """Training and validation examples of stage 1."""
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the order of the stages is checked

@@ -8,6 +8,8 @@ from edgemin_hf.recipe.schema import Product, StageSettings
 
 _FIELDS = {Product.RAW_TEXT: ("raw_text", "files or dataset"), Product.TASK: ("task", "files and columns")}
 """What a recipe itself gives: the field, and what is to stand there."""
+_OWN_FOLDERS = {"stages": "the records", "work": "the checkpoints", "cache": "the teacher's logits"}
+"""Folders of a run that belong to no stage, and what they hold."""
 
 
 def check_order(
@@ -27,9 +29,14 @@ def check_order(
         raise ValueError("stages: none; expected: at least one")
     left: dict[Product, str] = dict.fromkeys(given, "the recipe")
     names: set[str] = set()
+    folders = {**_OWN_FOLDERS}
     for index, stage in enumerate(stages):
         if stage.name in names:
             raise ValueError(f"stages: {stage.name} twice; expected: a name of its own for the second (name: ...)")
+        if stage.folder in folders:
+            raise ValueError(
+                f"stages: {stage.name}, whose folder would be that of {folders[stage.folder]}; expected: another name"
+            )
         for product in stage.needs:
             if product not in left:
                 raise ValueError(_missing(stage, product, known))
@@ -40,6 +47,7 @@ def check_order(
                     f"{product}"
                 )
         names.add(stage.name)
+        folders[stage.folder] = stage.name
         for product in stage.leaves:
             left.setdefault(product, stage.name)
 

@@ -11,8 +11,9 @@ from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
-from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 
 
@@ -53,7 +54,7 @@ class Step:
         )
 
 
-def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]:
+def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list[Step]:
     """Check a recipe as a whole and say what running it would do; load no weights and write nothing.
 
     Args:
@@ -92,10 +93,9 @@ def make_plan(recipe: Recipe, root: Path, overwrite: bool = False) -> list[Step]
     if output.exists() and not output.is_dir():
         raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
     context = Context(recipe, {}, root, output)
-    stages = [stage for stage in recipe.stages if isinstance(stage, Stage)]
-    check_recipe(context, stages)
+    check_recipe(context, recipe.stages)
     steps: list[Step] = []
-    for stage in stages:
+    for stage in recipe.stages:
         inputs = {**recipe_inputs(context, stage), **stage.inputs(context)}
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])

@@ -7,11 +7,10 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,12 +19,14 @@ from edgemin_hf import __version__
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
-from edgemin_hf.recipe.schema import Recipe, RecipeError
+from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.records import Json
 
 
-def run_recipe(recipe: Recipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
+def run_recipe(recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool = False) -> list[Step]:
     """Run the stages of a recipe that are not done yet, and print what each made.
 
     Args:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, fields, replace
+from enum import Enum
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
+from typing import Annotated, ClassVar, Protocol, get_args, get_type_hints
 
 import torch
 from accelerate import PartialState
@@ -41,8 +43,14 @@ _OWN_ARGUMENTS = (
     "output_dir", "seed", "bf16", "fp16", "use_cpu", "no_cuda", "group_by_length", "save_strategy", "save_total_limit",
     "eval_strategy", "load_best_model_at_end", "push_to_hub", "resume_from_checkpoint", "overwrite_output_dir",
     "do_train", "do_eval", "do_predict", "label_smoothing_factor", "label_names", "remove_unused_columns",
+    "bf16_full_eval", "fp16_full_eval", "use_mps_device", "per_gpu_train_batch_size", "per_gpu_eval_batch_size",
+    "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches", "use_legacy_prediction_loop",
+    "save_safetensors", "save_only_model", "save_on_each_node", "parallelism_config", "hub_model_id", "hub_strategy",
+    "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "push_to_hub_model_id",
+    "push_to_hub_organization", "push_to_hub_token",
 )  # fmt: skip
-"""Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage."""
+"""Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage: what is trained
+from, in which precision, what is measured and kept, and that nothing is published on the way."""
 
 
 @dataclass(config=STRICT)
@@ -64,7 +72,7 @@ class Training:
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
-    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -74,6 +82,11 @@ class Training:
         _check_arguments(self.training_arguments)
         check_rest(Training, self)
 
+    def arguments(self) -> dict[str, object]:
+        """Return these settings as arguments of `TrainingArguments`."""
+        own = {f.name: getattr(self, f.name) for f in fields(Training) if f.name != "training_arguments"}
+        return {**own, **self.training_arguments}
+
 
 def check_rest(part: type, settings: object) -> None:
     """Run the next check after `part`: dataclasses call one `__post_init__`, settings are made of several."""
@@ -82,7 +95,7 @@ def check_rest(part: type, settings: object) -> None:
         check()
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
+def _check_arguments(arguments: Mapping[str, object]) -> None:
     if not arguments:
         return
     own = {*_OWN_ARGUMENTS, *(f.name for f in fields(Training))}
@@ -94,10 +107,19 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         if name not in free:
             raise ValueError(f"training_arguments.{name}: {value}; allowed: {', '.join(sorted(free))}")
         try:
-            TypeAdapter(hints[name]).validate_python(value)
+            # As JSON, where strict types still let text name a value of an enumeration.
+            TypeAdapter(_named_values(hints[name])).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
-            expected = error.errors()[0]["msg"].removeprefix("Input should be ")
-            raise ValueError(f"training_arguments.{name}: {value}; expected: {expected}") from None
+            first = error.errors()[0]
+            word, what = "allowed" if first["type"] == "enum" else "expected", first["msg"]
+            what = what.removeprefix("Input should be ")
+            raise ValueError(f"training_arguments.{name}: {value}; {word}: {what}") from None
+
+
+def _named_values(hint: type) -> type:
+    """Return a field's enumeration alone, where `TrainingArguments` takes any text beside it; else its type."""
+    named = (kind for kind in get_args(hint) if isinstance(kind, type) and issubclass(kind, Enum))
+    return next(named, hint)
 
 
 @plain_dataclass
@@ -134,11 +156,14 @@ class Parts:
 
 
 class TrainingSettings(Protocol):
-    """What is asked of a training stage here: its name and `Training`'s settings."""
+    """What is asked of a training stage here."""
 
     name: str
     max_steps: int
-    training_arguments: dict[str, Any]
+
+    def arguments(self) -> dict[str, object]:
+        """Return its settings as arguments of `TrainingArguments`."""
+        ...
 
 
 class _CheckpointMark(TrainerCallback):
@@ -197,15 +222,13 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
 
 
 def _training_arguments(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> TrainingArguments:
-    names = [f.name for f in fields(Training) if f.name != "training_arguments"]
     bf16 = context.bf16 and not parts.fp32
     # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
-    defaults: dict[str, Any] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
+    defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),
-        **{name: getattr(stage, name) for name in names},
-        **{**defaults, **stage.training_arguments},
+        **{**defaults, **stage.arguments()},
         group_by_length=not parts.packed,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
@@ -264,6 +287,9 @@ def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:
-    rows, of_step = len(trainer.train_dataset), trainer.get_total_train_batch_size(trainer.args)
+    rows = len(trainer.train_dataset)
+    of_step: int = trainer.get_total_train_batch_size(trainer.args)
+    epochs: int
+    steps: int
     epochs, steps = divmod(trainer.state.global_step, ceil(rows / of_step))
     return epochs * rows + min(steps * of_step, rows)

@@ -11,12 +11,10 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
 from edgemin_hf.distillation.known import METHODS
-from edgemin_hf.recipe.order import check_order
-from edgemin_hf.recipe.schema import STRICT, Product, RawText, Recipe, RecipeError, Student, Teacher
-from edgemin_hf.recipe.stages.known import SETTINGS, STAGES, ParsedStage
+from edgemin_hf.recipe.schema import RawText, Recipe, RecipeError, Student, Teacher
+from edgemin_hf.recipe.stages.known import SETTINGS, ParsedRecipe
 from edgemin_hf.recipe.stages.quantize import Pruning, Reconstruction
 from edgemin_hf.tasks.known import TASKS
 
@@ -30,23 +28,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-@dataclass(config=STRICT)
-class ParsedRecipe(Recipe):
-    """A recipe with all stages that there are."""
-
-    stages: list[ParsedStage]
-
-    def __post_init__(self) -> None:
-        given = {Product.RAW_TEXT: self.raw_text, Product.TASK: self.task}
-        check_order(self.stages, [product for product, part in given.items() if part is not None], STAGES)
-        makes_assistant = any(Product.ASSISTANT in stage.leaves for stage in self.stages)
-        if makes_assistant != (self.assistant is not None):
-            raise ValueError(
-                f"assistant: {self.assistant}; expected: a shape where there is a stage assistant, else none"
-            )
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe, dict[str, Any]]:
     """Read a recipe and check it alone: keys, types, values, the order of the stages.
 
     Args:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -56,6 +57,8 @@ def render_card(
     stages: Sequence[StageRecord],
     recipe_yaml: str,
     plain: bool = True,
+    pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
+    threshold: float | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -75,6 +78,8 @@ def render_card(
         stages: As for `edgemin_hf.report.page.render_report`.
         recipe_yaml: The recipe that made the model.
         plain: Whether plain `transformers` loads the checkpoint.
+        pipeline_arguments: What a call of the pipeline needs to give all that the model says.
+        threshold: Probability from which a label is given, where a text may get any number of them.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -113,7 +118,7 @@ def render_card(
     )
     variables = {
         "name": title,
-        "task_name": task.replace("-", " "),
+        "task_name": "multi-label " * (metric.answer == "label set") + task.replace("-", " "),
         "base_model": base_model,
         "headline": headline(benchmark),
         "finished": finished.precision,
@@ -129,6 +134,8 @@ def render_card(
         "task": _literal(task),
         "pairs": len(texts) == 2,
         "regression": metric.answer == "score",
+        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
+        "threshold": threshold,
         "metric": _capitalized(metric.title),
         "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
         "texts": ", ".join(map(_literal, texts)),

@@ -166,6 +166,8 @@ def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "i
         4 bytes a weight; or of INT8 1 a weight and 4 a row, for the scale (of a linear layer 5, with its zero point);
         or of INT4 half a byte a weight and 4 a group. Linear layers fill up the last group of a row.
     """
+    rows: int
+    width: int
     rows, width = module.weight.shape
     linear = isinstance(module, nn.Linear)
     if precision == "fp32":

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.pruning.saliency import MEASURES, Saliency, random_saliency
+from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
@@ -30,7 +29,7 @@ from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.tasks.known import TASKS, task_type
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.hardware import environment
@@ -245,7 +244,7 @@ def _measure(
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
 
-    def change(predictions: np.ndarray, base: float) -> dict[str, float]:
+    def change(predictions: Answers, base: float) -> dict[str, float]:
         value = float(METRICS[task.metric].compute(labels, predictions))
         return {"value": value, "change": value - base}
 
@@ -277,7 +276,7 @@ def _measure(
     )
 
 
-def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Any, loss_of: Any) -> Saliency:
+def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Batches, loss_of: Loss) -> Saliency:
     if settings.saliency == "random":
         return random_saliency(model, settings.seed)
     return MEASURES[settings.saliency](model, batches, loss_of)

@@ -10,11 +10,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgemin_hf.data.tables import check_table, read_table
 from edgemin_hf.tasks.base import ProblemType
-from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
 _ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
@@ -115,9 +116,10 @@ class MultiLabel(TextTask):
             answers.append(answer)
         return answers
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return a 1 for each label whose probability reaches the threshold, int64 (examples, labels)."""
-        return (logits >= np.log(self.threshold / (1 - self.threshold))).astype(np.int64)
+        reaches: NDArray[np.bool_] = logits >= np.log(self.threshold / (1 - self.threshold))
+        return reaches.astype(np.int64)
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:

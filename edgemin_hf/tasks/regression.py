@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.tasks.base import Divergence, ProblemType
-from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
 
@@ -61,7 +62,7 @@ class Regression(TextTask):
         """Return the scores as floating-point numbers."""
         return [float(score) for score in table[self.label_column]]
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return the scores (examples,), from logits (examples, 1)."""
         return logits[:, 0]
 

@@ -133,7 +133,7 @@ def test_an_older_runtime_is_not_promised_what_was_not_tried(tmp_path, tokenizer
 
 
 def test_a_model_without_a_head_has_no_logits_to_expect(tmp_path, tokenizer):
-    made = export_onnx(BertModel(tiny().config), tokenizer, tmp_path / "out", pipeline_tag="feature-extraction")
+    made = export_onnx(BertModel(tiny().config), tokenizer, tmp_path / "out")
     assert made.manifest.pipeline_tag == "feature-extraction"
     assert [(entry.precision, entry.outputs) for entry in made.manifest.entries] == [("fp32", ()), ("fp32", ())]
 

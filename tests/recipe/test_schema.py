@@ -85,6 +85,10 @@ WRONG = {
         put("prune.max_steps", 0, "prune.schedule", "cubic"),
         "prune.max_steps: 0 with schedule cubic",
     ),
+    "more rounds than steps": (
+        put("prune.saliency", "magnitude", "prune.schedule", "iterative", "prune.max_steps", 8),
+        "prune.rounds: 10; allowed: at most the 3 steps",
+    ),
     "labels of another": (only("task_distill"), "task.label_column: label 'card_problem', which the teacher"),
     "negative seed": (put("seed", -1), "seed: -1; allowed: greater than or equal to 0"),
     "no steps": (put("distill.max_steps", 0), "distill.max_steps: 0; allowed: 1 or more, or -1"),

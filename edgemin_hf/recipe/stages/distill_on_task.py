@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from datasets import Dataset
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.recipe.context import Context
@@ -29,7 +30,7 @@ class DistillOnTask(InnerDistillation):
     stage: Literal["distill_on_task"] = "distill_on_task"
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT)
 
-    def rows(self, context: Context) -> tuple[Any, Any]:
+    def rows(self, context: Context) -> tuple[Dataset, Dataset]:
         """Return the rows that a student learns the task from."""
         return context.student_data
 

@@ -45,10 +45,10 @@ class Export(WritingStage):
         student = context.student(self)
         assert student is not None  # noqa: S101 - the order of the stages is checked
         texts = context.task.texts(context.root, self.fidelity_texts, context.recipe.seed)
-        made = export_onnx(student, context.student_tokenizer, folder / "student", texts=texts)
+        made = export_onnx(student, context.student_tokenizer, folder / "student", texts=texts, task=type(context.task))
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
-        export_baseline(context.teacher_folder, folder / "teacher", task=context.task.onnx_task)
+        export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
         checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
         notes = [
             f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"

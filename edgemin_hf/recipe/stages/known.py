@@ -1,17 +1,19 @@
-"""The stages that there are, as a recipe is read: a new one is a file, and a place in `STAGES`."""
+"""The stages that there are, and a recipe of them as it is read: a new one is a file, and a place in `STAGES`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator, Tag
+from pydantic.dataclasses import dataclass
 
 from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
-from edgemin_hf.recipe.schema import Product
+from edgemin_hf.recipe.order import check_order
+from edgemin_hf.recipe.schema import STRICT, Product, Recipe
 from edgemin_hf.recipe.stages.assistant import Assistant
 from edgemin_hf.recipe.stages.augment import Augment
 from edgemin_hf.recipe.stages.base import Stage
@@ -47,8 +49,8 @@ def _can_use(stage: type[Stage], method: type[Method]) -> bool:
     return method.teacher_head is None
 
 
-def _settings() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _settings() -> dict[str, type[Stage]]:
+    found: dict[str, type[Stage]] = {}
     for stage in STAGES:
         if not issubclass(stage, InnerDistillation):
             found[str(stage.stage)] = stage
@@ -80,3 +82,19 @@ if TYPE_CHECKING:
 else:
     _TAGGED = [Annotated[kind, Tag(tag)] for tag, kind in SETTINGS.items()]
     ParsedStage = Annotated[reduce(or_, _TAGGED), Discriminator(tag_of)]
+
+
+@dataclass(config=STRICT)
+class ParsedRecipe(Recipe):
+    """A recipe with all stages that there are."""
+
+    stages: list[ParsedStage]
+
+    def __post_init__(self) -> None:
+        given = {Product.RAW_TEXT: self.raw_text, Product.TASK: self.task}
+        check_order(self.stages, [product for product, part in given.items() if part is not None], STAGES)
+        makes_assistant = any(Product.ASSISTANT in stage.leaves for stage in self.stages)
+        if makes_assistant != (self.assistant is not None):
+            raise ValueError(
+                f"assistant: {self.assistant}; expected: a shape where there is a stage assistant, else none"
+            )

@@ -17,6 +17,8 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.training.record import trainings_before
+from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
 
 @dataclass(config=STRICT)
@@ -69,6 +71,7 @@ class PruneVocabulary(WritingStage):
             raise RecipeError(f"{self.name}.{error}") from error
         student.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder)
         return Outcome(notes=(f"{before:,} tokens became {student.config.vocab_size:,}",))
 
     def _texts(self, context: Context) -> TextFiles:

@@ -18,6 +18,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.surgery import check_prunable
 from edgemin_hf.neural_compressor.guest import write_inc_config
+from edgemin_hf.neural_compressor.pruners import pruning_steps
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -37,6 +38,7 @@ from edgemin_hf.training.pruning import check_schedule
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.extras import check_extra
+from edgemin_hf.utils.settings import settings_of
 
 
 @dataclass(config=STRICT)
@@ -117,7 +119,7 @@ class Quantize(TaskStage, QuantizationConfig):
                 )
             check_extra("inc", "provider: inc")
         if self.pruning is not None:
-            check_pruning(self.pruning, context.shapes.student)
+            check_pruning(self.pruning, context.shapes.student, self.max_steps)
             check_schedules(self.pruning, self, context)
         student = _prepared(self, context)
         precisions(student, self)
@@ -170,9 +172,11 @@ class Quantize(TaskStage, QuantizationConfig):
         rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
         loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
         try:
-            return quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
+            asked = quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
         except ValueError as error:
             raise RecipeError(f"{self.name}: {error}") from error
+        trainer.record["quantization"] = settings_of(self, QuantizationConfig)
+        return asked
 
     def _reconstruct(self, context: Context, trainer: DistillationTrainer, work: Path, resumed: bool) -> Outcome:
         """Reconstruct a calibrated student, against the one that the stage began with, on rows drawn at random.
@@ -212,10 +216,15 @@ class Quantize(TaskStage, QuantizationConfig):
         return replace(found, quantized=True, more_flops=more)
 
 
-def check_pruning(pruning: PruningConfig, student: PretrainedConfig) -> None:
-    """Check that a student's units can go, by a provider that is there; ValueError where not."""
+def check_pruning(pruning: PruningConfig, student: PretrainedConfig, steps: int) -> None:
+    """Check that a student's units can go, by a provider that is there, in a number of steps; ValueError where not.
+
+    That number is below 1 where the epochs tell it.
+    """
     if pruning.uses_inc:
         check_extra("inc", f"saliency: {pruning.saliency}")
+        if steps > 0:
+            pruning_steps(pruning, steps)
     check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
 
 

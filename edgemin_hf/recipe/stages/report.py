@@ -106,6 +106,8 @@ class Report(WritingStage):
             stages=stages,
             recipe_yaml=recipe_yaml,
             plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
+            pipeline_arguments=context.task.pipeline_arguments,
+            threshold=context.task.threshold,
         )
 
     def summary(self, context: Context) -> str:

@@ -21,6 +21,7 @@ from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.methods import ParsedAlso
 from edgemin_hf.recipe.train import Parts, Training, make_trainer, train
+from edgemin_hf.tasks.base import Task
 from edgemin_hf.training.trainer import DistillationTrainer
 
 
@@ -67,7 +68,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     def check(self, context: Context) -> None:
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
         _check_teacher(context)
-        check_methods(self.also, context.shapes.student, context.shapes.teacher)
+        check_methods(self.also, context.shapes.student, context.shapes.teacher, context.recipe.task)
 
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""
@@ -106,15 +107,17 @@ def weighted(others: list[Any]) -> list[DistillationConfig]:
     return [Weighted(other, other.weight) for other in others]
 
 
-def check_methods(methods: list[Any], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    """Check methods against two models' shapes, and that the teacher has the head that they learn from.
+def check_methods(methods: list[Any], student: PretrainedConfig, teacher: PretrainedConfig, task: Task | None) -> None:
+    """Check methods against two models' shapes and the task, and that the teacher has the head that they learn from.
 
     Raises:
-        ValueError: If a method can't compare them.
+        ValueError: If a method can't compare them, or not on the task.
     """
     for method in methods:
         assert isinstance(method, Method)  # noqa: S101 - as parsed
         method.check_shapes(shape_of(student), shape_of(teacher))
+        if task is not None:
+            method.check_task(task.problem_type)
         if method.teacher_head == "masked_lm" and not has_masked_lm_head(teacher):
             raise ValueError(
                 f"method: {method.method} with a {', '.join(teacher.architectures or ['model'])} as teacher; "

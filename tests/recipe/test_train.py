@@ -1,0 +1,70 @@
+import re
+
+import pytest
+from helpers.recipes import only, put, write_recipe
+from transformers import PreTrainedModel
+
+from edgemin_hf.cli import main
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.yaml_file import load_recipe
+
+STAGE = "finetune.training_arguments"
+WRONG = {
+    "no such field": ({"lr_schedule": "linear"}, "lr_schedule: linear; allowed: .*lr_scheduler_type"),
+    "the recipe's seed": ({"seed": 3}, "seed: 3; expected: the stage's or the recipe's own setting"),
+    "the recipe's precision": ({"bf16": True}, "bf16: True; expected: the stage's or the recipe's own setting"),
+    "a cast of the weights": ({"bf16_full_eval": True}, "bf16_full_eval: True; expected: the stage's or"),
+    "the stage's own": ({"learning_rate": 1e-3}, "learning_rate: 0.001; expected: the stage's or the recipe's own"),
+    "the folder": ({"output_dir": "elsewhere"}, "output_dir: elsewhere; expected: the stage's or the recipe's own"),
+    "a secret": ({"hub_token": "hf_x"}, "hub_token: hf_x; expected: the stage's or the recipe's own setting"),
+    "pickles": ({"save_safetensors": False}, "save_safetensors: False; expected: the stage's or the recipe's own"),
+    "text for a number": ({"max_grad_norm": "much"}, "max_grad_norm: much; expected: a valid number"),
+    "a number as text": ({"max_grad_norm": "1.0"}, "max_grad_norm: 1.0; expected: a valid number"),
+    "a number for a truth": ({"dataloader_drop_last": 1}, "dataloader_drop_last: 1; expected: a valid boolean"),
+    "a fraction": ({"dataloader_num_workers": 1.5}, "dataloader_num_workers: 1.5; expected: a valid integer"),
+    "a list": ({"lr_scheduler_kwargs": [1]}, r"lr_scheduler_kwargs: \[1\]; expected: an object"),
+    "no such schedule": ({"lr_scheduler_type": "flat"}, "lr_scheduler_type: flat; allowed: 'linear', 'cosine'"),
+    "no such optimizer": ({"optim": "adam"}, "optim: adam; allowed: 'adamw_torch'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_one_line_before_a_model_is_loaded(case, place, capsys, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
+    arguments, message = WRONG[case]
+    assert main(["run", str(write_recipe(place, put(STAGE, arguments)))]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(f"{STAGE}.{message}", error), error
+
+
+def test_arguments_reach_the_trainer_of_their_stage_alone(place):
+    wanted = {"lr_scheduler_type": "cosine", "max_grad_norm": 0.5, "logging_steps": 7, "adam_beta1": 0.8}
+    wanted |= {
+        "per_device_eval_batch_size": 3,
+        "lr_scheduler_kwargs": {"num_cycles": 0.25},
+        "dataloader_drop_last": True,
+    }
+
+    path = write_recipe(place, put(STAGE, wanted))
+    recipe, settings = load_recipe(path, ["finetune.training_arguments.optim=adamw_torch"])
+    context = Context(recipe, settings, place, place / "run")
+    finetune, distill = recipe.stages[0], recipe.stages[2]
+    assert finetune.settings()["training_arguments"] == {**wanted, "optim": "adamw_torch"}
+    found = finetune.trainer(context, place / "work").args
+    assert {name: getattr(found, name) for name in wanted} == wanted
+    assert (found.seed, found.learning_rate, found.max_steps) == (recipe.seed, finetune.learning_rate, 4)
+    assert distill.training_arguments == {}
+    trainer = finetune.trainer(context, place / "work")
+    trainer.create_optimizer_and_scheduler(10)
+    assert trainer.optimizer.defaults["betas"] == (0.8, 0.999)
+
+
+def test_another_argument_is_another_training(place, capsys):
+    path = write_recipe(place, only("finetune"))
+    assert main(["run", str(path)]) == 0
+    assert main(["run", str(path), "--set", "finetune.training_arguments={max_grad_norm: 0.5}"]) == 2
+    assert "made with finetune.training_arguments: {} instead of {'max_grad_norm': 0.5}" in capsys.readouterr().err
