@@ -25,7 +25,13 @@ from edgemin_hf.tasks.metrics import Answers
 
 @dataclass(config=STRICT)
 class Evaluate(WritingStage):
-    """Measure the task's metric on the test set; the only stage that opens it."""
+    """Measure the task's metric on the test set; the only stage that opens it.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Evaluate
+        >>> Evaluate().leaves
+        (<Product.PREDICTIONS: 'predictions'>,)
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.GRAPHS)

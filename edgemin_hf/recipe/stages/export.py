@@ -24,6 +24,11 @@ class Export(WritingStage):
 
     Attributes:
         fidelity_texts: Number of those texts.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Export
+        >>> Export(fidelity_texts=64).leaves
+        (<Product.GRAPHS: 'graphs'>,)
     """
 
     stage: Literal["export"] = "export"
