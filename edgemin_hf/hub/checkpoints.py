@@ -54,6 +54,11 @@ class Checkpoint:
     Attributes:
         path: Folder that `AutoModel.from_pretrained` loads (without weights: `AutoConfig` and `AutoTokenizer`).
         source: Where it came from, as a phrase for people.
+
+    Example:
+        >>> from edgemin_hf.hub import Checkpoint
+        >>> Checkpoint("/models/bert", "a folder").path
+        '/models/bert'
     """
 
     path: str
@@ -75,6 +80,16 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
             reached and neither its cache nor a package has the model.
         ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.hub import resolve_checkpoint
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertModel(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+        ...     resolve_checkpoint(folder).path == folder
+        True
     """
     if os.path.isdir(model):
         if missing := _missing_file(Path(model), weights=True):

@@ -71,6 +71,18 @@ def quantize_by_inc(
     Raises:
         ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC fails or
             leaves a linear layer as it is that is to be INT8, or it is not installed.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import quantize_by_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3]])}
+        >>> _ = quantize_by_inc(model, QuantizationConfig(provider="inc"), [batch])
+        >>> type(model.classifier).__name__
+        'FakeQuantLinear'
     """
     if fake_quantized_linears(model):
         raise ValueError("model: quantised already; allowed: a plain one")

@@ -152,6 +152,17 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
     Raises:
         ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC leaves a
             linear layer as it is that is to be INT8, or it is not installed.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import prepare_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> prepare_inc(model, QuantizationConfig(provider="inc"))
+        >>> type(model.classifier).__name__, model(torch.tensor([[2, 7, 8, 3]])).logits.shape
+        ('IncLinear', torch.Size([1, 2]))
     """
     settings = own_settings(config)
     prepared = fake_quantized_linears(model)
@@ -187,6 +198,19 @@ def finish_inc(model: PreTrainedModel) -> None:
 
     Raises:
         ValueError: If a layer has seen no input.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import finish_inc, prepare_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> prepare_inc(model, QuantizationConfig(provider="inc"))
+        >>> _ = model(input_ids=torch.tensor([[2, 7, 8, 3]]))  # a training
+        >>> finish_inc(model)
+        >>> type(model.classifier).__name__
+        'FakeQuantLinear'
     """
     names = {module: name for name, module in model.named_modules()}
     for parent, name, linear in list(Encoder(model).linears()):

@@ -64,6 +64,21 @@ class Context:
         settings: The plain settings that it was made from.
         root: The folder that its paths are relative to.
         output: The folder of the run.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.recipe import Context, Product, load_recipe
+        >>> stages = [{"stage": "finetune"}, {"stage": "task_distill"}]
+        >>> settings = {"name": "demo", "output_dir": "run", "teacher": {"model": "me/bert"}, "stages": stages}
+        >>> settings |= {"task": {"train_file": "train.csv", "test_file": "test.csv"}, "threads": 1}
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps(settings))
+        ...     recipe, plain = load_recipe(Path(folder, "demo.yaml"))
+        ...     context = Context(recipe, plain, root=Path(folder), output=Path(folder, "run"))
+        >>> context.task.metric, context.maker(Product.TEACHER).name, context.folder_with(Product.STUDENT).name
+        ('accuracy', 'finetune', 'task_distill')
     """
 
     def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:

@@ -60,6 +60,16 @@ class SensitivitySettings:
         batch_size: Rows of a pass.
         threads: Threads of PyTorch.
         seed: Seed of the two draws and of random saliency.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from edgemin_hf.sensitivity import SensitivitySettings
+        >>> files = {"model": "me/model", "train": Path("train.csv"), "data": Path("dev.csv"), "output": Path("costs")}
+        >>> columns = {"text_column": "text", "text_pair_column": None, "label_column": "label", "label_columns": None}
+        >>> size = {"max_length": 128, "examples": 0, "saliency_examples": 256, "batch_size": 32, "threads": 1}
+        >>> how = {"measure": ["pruning"], "saliency": "taylor", "sparsities": [0.25, 0.5], "seed": 0}
+        >>> SensitivitySettings(**files, **columns, **size, **how, metric="accuracy").task.type
+        'text_classification'
     """
 
     model: str
@@ -127,6 +137,29 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
 
     Raises:
         ValueError: If a file or the model does not fit; before weights are loaded.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf.sensitivity import SensitivitySettings, run_sensitivity
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2, "phone": 3}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> columns = {"text_column": "text", "text_pair_column": None, "label_column": "label", "label_columns": None}
+        >>> size = {"max_length": 128, "examples": 0, "saliency_examples": 2, "batch_size": 2, "threads": 1, "seed": 0}
+        >>> how = {"measure": ["pruning"], "saliency": "taylor", "sparsities": [0.5], "metric": "accuracy"}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForSequenceClassification(BertConfig(vocab_size=4, **shape)).save_pretrained(folder)
+        ...     _ = tokenizer.save_pretrained(folder)
+        ...     files = {name: Path(folder, f"{name}.csv") for name in ("train", "data")}
+        ...     for file in files.values():
+        ...         _ = file.write_text(chr(10).join(["text,label", "card,LABEL_0", "phone,LABEL_1"]))
+        ...     places = {"model": folder, "output": Path(folder, "costs"), **files}
+        ...     result = run_sensitivity(SensitivitySettings(**places, **columns, **size, **how))
+        >>> result.base.n, sorted({row.kind for row in result.measurements})
+        (2, ['heads', 'layers', 'neurons'])
     """
     task = settings.task
     config = _checked(settings, task)

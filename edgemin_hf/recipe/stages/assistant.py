@@ -20,6 +20,11 @@ class Assistant(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Assistant
+        >>> Assistant(max_steps=1000).leaves
+        (<Product.ASSISTANT: 'an assistant'>,)
     """
 
     stage: Literal["assistant"] = "assistant"

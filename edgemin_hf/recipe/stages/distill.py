@@ -132,6 +132,11 @@ class Distill(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Distill
+        >>> Distill(max_steps=1000).needs
+        (<Product.RAW_TEXT: 'raw text'>,)
     """
 
     stage: Literal["distill"] = "distill"

@@ -20,6 +20,11 @@ class DistillOnTask(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import DistillOnTask
+        >>> DistillOnTask(num_train_epochs=5.0).needs
+        (<Product.TASK: 'a task'>,)
     """
 
     stage: Literal["distill_on_task"] = "distill_on_task"

@@ -18,14 +18,20 @@ from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.tasks.metrics import Answers
 
 
 @dataclass(config=STRICT)
 class Evaluate(WritingStage):
-    """Measure the task's metric on the test set; the only stage that opens it."""
+    """Measure the task's metric on the test set; the only stage that opens it.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Evaluate
+        >>> Evaluate().leaves
+        (<Product.PREDICTIONS: 'predictions'>,)
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.GRAPHS)
@@ -63,8 +69,11 @@ class Evaluate(WritingStage):
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:
     """Return the file of each row that is measured: the teacher's and the student's, in each runtime."""
     export = context.folder_with(Product.GRAPHS)
-    teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
-    files = teacher | files_of("student", export / "student")
+    try:
+        teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
+        files = teacher | files_of("student", export / "student")
+    except ValueError as error:  # somebody changed them since, or another version exported them
+        raise RecipeError(f"{error}; `--overwrite` exports them again") from None
     return files | in_openvino(files) if wants_openvino(context) else files
 
 

@@ -68,6 +68,12 @@ class Quantize(TaskStage, QuantizationConfig):
         pruning: Prunes the student in the same training.
         reconstruction: Trains module after module to compute what the student computed before it was quantised, after
             the calibration and before the first step.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Quantize
+        >>> stage = Quantize(max_steps=0, weights="int8", embeddings="int4")  # calibrated, not trained
+        >>> stage.folder, stage.embeddings
+        ('quantize', 'int4')
     """
 
     pruning: Pruning | None = None

@@ -28,7 +28,13 @@ from edgemin_hf.training.trainer import DistillationTrainer
 
 @dataclass(config=STRICT)
 class TrainingStage(Stage, Training):
-    """A stage that trains a model."""
+    """A stage that trains a model.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import STAGES, TrainingStage
+        >>> [stage.stage for stage in STAGES if issubclass(stage, TrainingStage)]
+        ['finetune', 'assistant', 'distill', 'distill_on_task', 'task_distill', 'prune', 'quantize']
+    """
 
     every_process: ClassVar[bool] = True
 
