@@ -44,7 +44,7 @@ class DistillationTrainer(Trainer):
 
     In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
     `resume_from_checkpoint`, evaluation. Every loss term is logged, and evaluation adds them to its metrics. Inputs
-    named `teacher_logits` take the place of the teacher's forward pass for task distillation. With
+    named `teacher_logits` stand instead of the teacher's forward pass for task distillation. With
     `group_by_length`, batches hold examples of like length, in an order that depends on seed and epoch alone.
 
     Args:

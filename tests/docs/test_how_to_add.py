@@ -23,8 +23,10 @@ _STEP = re.compile(
 # What all scripts import is imported once; they then run side by side, in processes without any of the package yet.
 _RUNNER = """
 import os, runpy, sys, traceback
-import datasets, onnxruntime, torch, transformers
+import datasets, matplotlib.pyplot, onnxruntime, pydantic, scipy.stats, torch
 from optimum.exporters.onnx import main_export
+from optimum.onnxruntime import ORTQuantizer
+from transformers import BertForMaskedLM, BertTokenizerFast, ModernBertModel, Trainer
 
 def run(place, script):
     os.chdir(place)
