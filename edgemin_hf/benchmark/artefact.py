@@ -19,7 +19,9 @@ from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.checkpoint import CHECKPOINT
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
+from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
+from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
 
@@ -66,7 +68,9 @@ def benchmark_artefact(
         check_extra("openvino", "--openvino")
     if teacher is not None and not all((teacher / name).is_file() for name in ("config.json", CHECKPOINT)):
         raise ValueError(f"--teacher {teacher}; expected: a folder with config.json and {CHECKPOINT}")
-    files = files_of("student", artefact)
+    files, name = files_of("student", artefact), read_manifest(artefact).task
+    if (task := TASKS.get(name)) is None:
+        raise ValueError(f"{artefact}: for {name}; allowed: an artefact for {', '.join(TASKS)}")
     sentences = SAMPLE_TEXTS if texts is None else _read_lines(texts)
     with tempfile.TemporaryDirectory() as scratch:
         if teacher is not None:
@@ -74,7 +78,7 @@ def benchmark_artefact(
             files = files_of("teacher", Path(scratch) / "teacher", teacher) | files
         if openvino:
             files |= in_openvino(files)
-        runners = {row: load_runner(row[1], file.path, threads) for row, file in files.items()}
+        runners = {row: load_runner(row[1], file.path, threads, task.auto_class) for row, file in files.items()}
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
         inputs = {
             model: tokenized(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()

@@ -30,7 +30,8 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         The same model, smaller.
 
     Raises:
-        ValueError: If the model can't be pruned so, the schedule is gradual, or a batch has no labels.
+        ValueError: If the model can't be pruned so, the schedule is gradual, a batch has no labels, or all
+            parameters are frozen.
 
     Example:
         >>> import torch
@@ -49,6 +50,9 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
             f"schedule: {config.schedule}, which needs training steps; expected one_shot, or "
             "DistillationTrainer(pruning_config=...)"
         )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        # As a Trainer leaves the teacher that it was given.
+        raise ValueError("model: frozen, so it has no gradients; expected after model.requires_grad_(True)")
     check_pruning(model, config, (), None)
     batches = list(_first(dataloader, config.saliency_examples, model))
 
