@@ -45,7 +45,7 @@ test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what 
 	! $(VENV)-core/bin/python -c 'import optimum.intel' 2>/dev/null
 	$(VENV)-core/bin/python -m pytest $(CORE_TESTS)
 
-# Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/design.md).
+# Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/experiments.md).
 test-openvino: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what runs in OpenVINO
 	rm -rf $(VENV)-openvino
 	cp -al $(VENV) $(VENV)-openvino

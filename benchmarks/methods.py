@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, values: dict[tuple[str, str, str], list[float]]) -> None:
-    """Print the table; writes it and the figure where that is asked for."""
+    """Print the table; write it and the figure where that is asked for."""
     teachers = {task: tasks_of(options).teacher_value(task) for task in options.tasks}
     head = f"| student | method | {' | '.join(options.tasks)} | mean |\n| --- | --- |{' ---: |' * (len(teachers) + 1)}"
     rows = [head, table_row("6x384", "teacher", [[value] for value in teachers.values()])]

@@ -169,7 +169,7 @@ def peaked_relations(models: Sequence[PreTrainedModel], factor: float = 6.0) -> 
 
 
 def texts(sentences: int, documents: int) -> list[tuple[str, np.ndarray, int]]:
-    """Draw the lengths of the texts in tokens, [CLS] and [SEP] included; returns name, lengths and batch size."""
+    """Draw the lengths of the texts in tokens, [CLS] and [SEP] included; return name, lengths and batch size."""
     generator = np.random.default_rng(0)
     sigma = 0.75
     tokens = generator.lognormal(np.log(250) - sigma**2 / 2, sigma, documents)

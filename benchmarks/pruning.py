@@ -100,7 +100,7 @@ def report(
             drawn = {name: cells for name, cells in found.items() if "cubic" not in name}  # they would hide the others
             picture.write_text(draw(drawn, whole, rows, f"{task}, training: {training}"), encoding="utf-8")
             pictures += [f"![{task}, training: {training}]({picture.name})", ""]
-    return ["", f"## {task}: whole, {cell(whole, rows)} on {rows:,} rows", "", *table, "", *pictures]
+    return ["", f"## {task}: unpruned, {cell(whole, rows)} on {rows:,} rows", "", *table, "", *pictures]
 
 
 def rows_measured(tasks: RealTasks, task: str) -> int:

@@ -142,7 +142,8 @@ def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _run(options: argparse.Namespace) -> None:
-    from edgemin_hf.recipe.runner import describe_plan, make_plan, run_recipe
+    from edgemin_hf.recipe.plan import describe_plan, make_plan
+    from edgemin_hf.recipe.runner import run_recipe
     from edgemin_hf.recipe.yaml_file import load_recipe
 
     recipe, settings = load_recipe(options.recipe, options.overrides)

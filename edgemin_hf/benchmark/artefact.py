@@ -42,6 +42,22 @@ def benchmark_artefact(
 
     Raises:
         ValueError: If a file or OpenVINO is missing, or a number is below 1.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf import export_onnx
+        >>> from edgemin_hf.benchmark import benchmark_artefact
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=3, **shape)).eval()
+        >>> with TemporaryDirectory() as above:
+        ...     artefact = export_onnx(model, tokenizer, f"{above}/edge", texts=["card"]).folder
+        ...     benchmark = benchmark_artefact(artefact, None, None, threads=1, rounds=1)
+        >>> [row.label for row in benchmark.rows]
+        ['student · pytorch · fp32', 'student · onnxruntime · fp32']
     """
     for name, value in (("threads", threads), ("rounds", rounds)):
         if value < 1:

@@ -96,6 +96,20 @@ def measure_latency(
 
     Returns:
         For each model all its times, in milliseconds (rounds * inputs,).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf.benchmark import PyTorchRunner, measure_latency
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+        ...     runner = PyTorchRunner(Path(folder), threads=1)
+        >>> texts = [{"input_ids": np.array([[2, 7, 8, 3]])}, {"input_ids": np.array([[2, 9, 3]])}]
+        >>> measure_latency({"tiny": runner}, {"tiny": texts}, rounds=3)["tiny"].shape
+        (6,)
     """
     times: dict[Name, list[float]] = {row: [] for row in runners}
     prepared = {row: [runner.prepare(one) for one in inputs[row]] for row, runner in runners.items()}

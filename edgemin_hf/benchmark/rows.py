@@ -27,7 +27,13 @@ class Score(Record):
 
 @dataclass(frozen=True)
 class Latency(Record):
-    """Percentiles of the milliseconds of a call."""
+    """Percentiles of the milliseconds of a call.
+
+    Example:
+        >>> from edgemin_hf.benchmark import Latency
+        >>> Latency(p50=0.6, p90=0.7, p99=0.9).to_dict()
+        {'p50': 0.6, 'p90': 0.7, 'p99': 0.9}
+    """
 
     p50: float
     p90: float
@@ -51,6 +57,14 @@ class BenchmarkRow(Record):
         batch_size: Texts of a call.
         threads: Threads of a pass.
         latency_ms: Latency of a call.
+
+    Example:
+        >>> from edgemin_hf.benchmark import BenchmarkRow, Latency
+        >>> score = {"metric": "accuracy", "value": 0.92, "ci95": (0.91, 0.93), "n": 3080}
+        >>> cost = {"parameters": 1000, "size_bytes": 4096, "batch_size": 1, "threads": 1}
+        >>> row = BenchmarkRow("student", "onnxruntime", "int8", **score, **cost, latency_ms=Latency(0.6, 0.7, 0.9))
+        >>> row.label, row.score.value
+        ('student · onnxruntime · int8', 0.92)
     """
 
     model: str
@@ -81,7 +95,14 @@ class BenchmarkRow(Record):
 
 @dataclass(frozen=True)
 class Benchmark(Record):
-    """The contents of a `benchmark.json`."""
+    """The contents of a `benchmark.json`.
+
+    Example:
+        >>> from edgemin_hf.benchmark import Benchmark
+        >>> from edgemin_hf.utils.hardware import environment
+        >>> Benchmark(rows=(), environment=environment(threads=1)).environment.threads
+        1
+    """
 
     rows: tuple[BenchmarkRow, ...]
     environment: Environment

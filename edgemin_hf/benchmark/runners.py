@@ -42,6 +42,19 @@ class PyTorchRunner:
         folder: The checkpoint.
         threads: Threads of a pass; PyTorch's setting is global, so all runners of a process take the same.
         auto_class: The `AutoModel...` class that knows its head.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf.benchmark import PyTorchRunner
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+        ...     runner = PyTorchRunner(Path(folder), threads=1)
+        >>> runner.run(runner.prepare({"input_ids": np.array([[2, 7, 8, 3]])})).shape
+        (1, 2)
     """
 
     def __init__(self, folder: Path, threads: int, auto_class: AutoClass = AutoModelForSequenceClassification) -> None:
@@ -66,6 +79,20 @@ class OnnxRunner:
     Args:
         graph: The ONNX file.
         threads: Threads of a pass.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> import onnx
+        >>> from edgemin_hf.benchmark import OnnxRunner
+        >>> code = "g (int64[1, N] input_ids) => (float[1, N] logits) {logits = Cast<to = 1>(input_ids)}"
+        >>> graph = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {code}')
+        >>> with TemporaryDirectory() as folder:
+        ...     onnx.save(graph, f"{folder}/model.onnx")
+        ...     runner = OnnxRunner(Path(folder, "model.onnx"), threads=1)
+        >>> runner.run(runner.prepare({"input_ids": np.array([[2, 7, 3]])})).tolist()
+        [[2.0, 7.0, 3.0]]
     """
 
     def __init__(self, graph: Path, threads: int) -> None:
@@ -94,6 +121,20 @@ class OpenVinoRunner:
     Args:
         graph: An ONNX file, or an OpenVINO one (.xml) such as Optimum Intel's exporter writes.
         threads: Threads of a pass.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> import onnx
+        >>> from edgemin_hf.benchmark import OpenVinoRunner
+        >>> code = "g (int64[1, N] input_ids) => (float[1, N] logits) {logits = Cast<to = 1>(input_ids)}"
+        >>> graph = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {code}')
+        >>> with TemporaryDirectory() as folder:
+        ...     onnx.save(graph, f"{folder}/model.onnx")
+        ...     runner = OpenVinoRunner(Path(folder, "model.onnx"), threads=1)
+        >>> runner.run(runner.prepare({"input_ids": np.array([[2, 7, 3]])})).tolist()
+        [[2.0, 7.0, 3.0]]
     """
 
     def __init__(self, graph: Path, threads: int) -> None:

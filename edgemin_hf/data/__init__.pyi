@@ -3,12 +3,10 @@ from .augmentation import augment_texts as augment_texts
 from .corpus import TokenBlocks as TokenBlocks
 from .corpus import token_stream as token_stream
 from .masked_lm import load_masked_lm as load_masked_lm
-from .masked_lm import predict_words as predict_words
 from .masking import EpochOfMasks as EpochOfMasks
 from .masking import MaskedTokens as MaskedTokens
 from .raw_text import HubText as HubText
 from .raw_text import TextFiles as TextFiles
-from .tables import LengthGroupedBatches as LengthGroupedBatches
 from .tables import Text as Text
 from .tables import read_table as read_table
 from .tables import tokenize as tokenize

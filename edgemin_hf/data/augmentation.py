@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.masked_lm import WORD, predict_words
@@ -91,8 +92,8 @@ def augment_texts(
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
         >>> from edgemin_hf import AugmentationConfig, augment_texts
-        >>> words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[MASK]", "a", "new", "card", "phone"])}
-        >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
+            >>> words = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "a": 3, "new": 4, "card": 5, "phone": 6}
+            >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
         >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, model_max_length=16, **special)
@@ -161,7 +162,8 @@ def _replaceable(
 
     def candidates(index: int, word: _Word) -> list[str]:
         if word.token is not None:
-            return predicted[index, word.token]
+            words: list[str] = predicted[index, word.token]
+            return words
         surface = texts[index][word.start : word.end]
         # Word vectors are mostly those of lower-case words.
         return [other[:1].upper() + other[1:] if surface[0].isupper() else other for other in near.get(surface, [])]
@@ -172,10 +174,11 @@ def _replaceable(
 def _max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     positions = getattr(model.config, "max_position_embeddings", inf)
     reserved = first_position(model.config) if model.config.model_type in FAMILIES else 0
-    return min(tokenizer.model_max_length, positions - reserved)
+    length: int = min(tokenizer.model_max_length, positions - reserved)
+    return length
 
 
-def _words(text: str, offsets: np.ndarray) -> list[_Word]:
+def _words(text: str, offsets: NDArray[np.int64]) -> list[_Word]:
     """Find the words of a text that its tokens reach; `offsets` are the tokens' characters, (tokens, 2)."""
     words = []
     for match in WORD.finditer(text):

@@ -11,15 +11,16 @@ from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.data.raw_text import HubText, Piece, TextFiles
+from edgemin_hf.data.raw_text import HubText, Piece, ReadState, TextFiles
 
 _VERSION = 1
 """Part of a stream's name; to be raised when the same text comes to give other ids, or to be read in other pieces."""
@@ -27,7 +28,7 @@ _BATCH_CHARACTERS = 2**20
 _COMMIT_CHARACTERS = 2**24
 
 
-class TokenBlocks(Dataset[dict[str, np.ndarray]]):
+class TokenBlocks(Dataset[dict[str, NDArray[np.int64]]]):
     """Blocks of one length, cut from a stream of token ids: [CLS], the next `max_length` - 2 ids, [SEP], no padding.
 
     Blocks run across documents, which a separator token divides (RoBERTa's "FULL-SENTENCES", Liu et al. 2019, section
@@ -41,6 +42,22 @@ class TokenBlocks(Dataset[dict[str, np.ndarray]]):
 
     Raises:
         ValueError: If a block has no place for text, or the stream is shorter than a block.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import TextFiles, TokenBlocks, token_stream
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "my": 3, "card": 4}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", sep_token="[SEP]")
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "text.txt").write_text("my card my card my card my card")
+        ...     stream = token_stream(TextFiles([Path(folder, "text.txt")]), tokenizer, Path(folder))
+        ...     blocks = TokenBlocks(stream, tokenizer, max_length=4)
+        ...     len(blocks), blocks[0]["input_ids"].tolist()
+        (2, [3, 4, 3, 4])
     """
 
     column_names = ("input_ids", "attention_mask")
@@ -63,7 +80,7 @@ class TokenBlocks(Dataset[dict[str, np.ndarray]]):
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> dict[str, NDArray[np.int64]]:
         start = self._blocks[index] * self._ids_of_block
         ids = self._frame.copy()
         ids[self._inner] = self._ids[start : start + self._ids_of_block]
@@ -88,10 +105,10 @@ class TokenBlocks(Dataset[dict[str, np.ndarray]]):
         return train, validation
 
     @cached_property
-    def _ids(self) -> np.memmap:
+    def _ids(self) -> NDArray[np.uint16 | np.uint32]:
         return np.memmap(self._stream, dtype=self._dtype, mode="r")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A memmap pickles as the whole of its content; copies and workers open the file anew.
         return {name: value for name, value in vars(self).items() if name != "_ids"}
 
@@ -115,6 +132,22 @@ def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase
 
     Raises:
         ValueError: If the tokenizer is slow or has no separator token, or the text can't be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import TextFiles, token_stream
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "my": 3, "card": 4}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", sep_token="[SEP]")
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "text.txt").write_text(f"my card{chr(10) * 2}card")  # two documents
+        ...     stream = token_stream(TextFiles([Path(folder, "text.txt")]), tokenizer, Path(folder))
+        ...     stream.suffix, np.fromfile(stream, np.uint16).tolist()
+        ('.uint16', [3, 4, 2, 4])
     """
     if not tokenizer.is_fast or tokenizer.sep_token_id is None:
         raise ValueError(f"tokenizer: {type(tokenizer).__name__}; allowed: a fast one with a separator token")
@@ -151,7 +184,7 @@ class _Progress:
     ids: int = 0
     separate: bool = False
     position: int = 0
-    state: dict[str, Any] | None = None
+    state: ReadState | None = None
 
     @classmethod
     def read(cls, index: Path, partial: Path, item_bytes: int) -> _Progress:
@@ -221,7 +254,7 @@ def _encode(pieces: list[Piece], backend: Tokenizer, separator: int, done: _Prog
     return all_ids
 
 
-def _flush(file: IO[Any]) -> None:
+def _flush(file: IO[str] | IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
 

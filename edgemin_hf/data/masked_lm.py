@@ -40,6 +40,16 @@ def load_masked_lm(folder: str | Path) -> PreTrainedModel:
 
     Raises:
         ValueError: If its family has no masked-LM head, or the checkpoint lacks the head's weights.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> from edgemin_hf.data import load_masked_lm
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForMaskedLM(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+        ...     load_masked_lm(folder).cls.predictions.decoder.out_features
+        50
     """
     config = AutoConfig.from_pretrained(folder)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
@@ -95,7 +105,7 @@ def predict_words(
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Put rows of like length together, the longest first; returns the indices of each batch."""
+    """Put rows of like length together, the longest first; return the indices of each batch."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches, start = [], 0
     while start < len(order):

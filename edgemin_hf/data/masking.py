@@ -5,33 +5,54 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, TrainerCallback, TrainerState
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    DataCollatorForLanguageModeling,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 
 @dataclass
 class MaskedTokens(DataCollatorForLanguageModeling):
-    """Collate examples and masks tokens, at random by the batch's content, the seed and the epoch alone.
+    """Collate examples and mask tokens, at random by the batch's content, the seed and the epoch alone.
 
     The parent draws from one stream of random numbers, whose place a checkpoint does not keep: the batches that a
     Trainer prepares ahead have drawn from it already. A draw by content needs no place.
 
     Attributes:
         epoch: The epoch, which `EpochOfMasks` moves.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import MaskedTokens
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1, "my": 2, "card": 3}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", mask_token="[MASK]")
+        >>> rows = [{"input_ids": [2, 3, 2, 3]}, {"input_ids": [3, 3]}]
+        >>> first, again = (MaskedTokens(tokenizer, seed=0)(rows) for _ in range(2))
+        >>> first["labels"].shape, first["input_ids"].equal(again["input_ids"])
+        (torch.Size([2, 4]), True)
     """
 
     epoch: int = 0
 
-    def torch_call(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def torch_call(self, examples: Sequence[Mapping[str, Sequence[int] | NDArray[np.int64]]]) -> dict[str, Tensor]:
         """Collate, mask, and make "labels": the true token where one is masked, else -100."""
         content = hashlib.sha256(np.concatenate([example["input_ids"] for example in examples]).tobytes())
         content.update(f"{self.seed} {self.epoch}".encode())
         self.generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "little") >> 1)
         keys = ("input_ids", "attention_mask", "token_type_ids")
-        return super().torch_call([{key: row[key] for key in keys if key in row} for row in examples])
+        batch: dict[str, Tensor] = super().torch_call(
+            [{key: row[key] for key in keys if key in row} for row in examples]
+        )
+        return batch
 
 
 class EpochOfMasks(TrainerCallback):
@@ -39,15 +60,30 @@ class EpochOfMasks(TrainerCallback):
 
     Args:
         collator: The collator of the trainer.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast, TrainerState
+        >>> from edgemin_hf.data import EpochOfMasks, MaskedTokens
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1, "card": 2}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]", mask_token="[MASK]")
+        >>> collator = MaskedTokens(tokenizer, seed=0)
+        >>> EpochOfMasks(collator).on_epoch_begin(None, TrainerState(epoch=3.0), None)  # as a Trainer calls it
+        >>> collator.epoch
+        3
     """
 
     def __init__(self, collator: MaskedTokens) -> None:
         self.collator = collator
 
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move to the masks of the epoch."""
         self.collator.epoch = int(state.epoch or 0)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move back to the first masks, so that evaluations before and after the training see the same ones."""
         self.collator.epoch = 0

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from datasets import IterableDataset, load_dataset
 from huggingface_hub import HfApi
@@ -21,6 +21,20 @@ _FILE = "a complete file of UTF-8 text, JSON lines or Parquet, as its name says"
 _HUB = "a dataset, configuration, split and revision that the Hub serves"
 
 
+class ReadState(TypedDict):
+    """Plain data with which reading goes on after a piece.
+
+    Attributes:
+        pieces: The pieces of all files that have been read; of the Hub's datasets, those of the document at hand.
+        documents: The documents before it. Datasets only, as `dataset`.
+        dataset: What `IterableDataset.load_state_dict` takes to go on with it.
+    """
+
+    pieces: int
+    documents: NotRequired[int]
+    dataset: NotRequired[dict[str, object]]
+
+
 class Piece(NamedTuple):
     """A document, or a part of one that is longer than 16,384 characters.
 
@@ -28,13 +42,13 @@ class Piece(NamedTuple):
         text: The text.
         ends_document: Whether it is the last piece of its document.
         position: Bytes, or documents, of the whole that have been read with it.
-        state: Plain data with which reading goes on after it.
+        state: With what reading goes on after it.
     """
 
     text: str
     ends_document: bool
     position: int
-    state: dict[str, Any]
+    state: ReadState
 
 
 class TextFiles:
@@ -46,6 +60,15 @@ class TextFiles:
     Args:
         paths: The files.
         text_column: Column, or key, of the text in files of rows.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.data import TextFiles
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.jsonl").write_text('{"text": "my card"}')
+        ...     [piece.text for piece in TextFiles([Path(folder, "a.jsonl")]).pieces()]
+        ['my card']
     """
 
     unit = "B"
@@ -69,20 +92,20 @@ class TextFiles:
             if next(self._pieces_of(path), None) is None:
                 raise ValueError(f"{path}, which is empty; allowed: a file with text")
 
-    def fingerprint(self) -> list[Any]:
+    def fingerprint(self) -> list[object]:
         """Say what the documents depend on: the bytes of the files by SHA-256, and how they are read.
 
         Raises:
             ValueError: If a file is not there.
         """
-        parts: list[Any] = [self.text_column]
+        parts: list[object] = [self.text_column]
         for path in self.paths:
             ending = ending_of(path)
             with path.open("rb") as file:
                 parts.append([ending, hashlib.file_digest(file, "sha256").hexdigest()])
         return parts
 
-    def pieces(self, state: dict[str, Any] | None = None) -> Iterator[Piece]:
+    def pieces(self, state: ReadState | None = None) -> Iterator[Piece]:
         """Yield the text in pieces.
 
         Args:
@@ -120,6 +143,12 @@ class HubText:
         split: Name of the split.
         revision: Branch, tag or commit; None is the main branch.
         text_column: Column of the text.
+
+    Example:
+        >>> from edgemin_hf.data import HubText
+        >>> text = HubText("org/name", "en", revision="0123456789abcdef0123456789abcdef01234567")
+        >>> text.fingerprint()[:3]  # of a commit, it needs no network
+        ['org/name', 'en', 'train']
     """
 
     unit = "documents"
@@ -168,11 +197,11 @@ class HubText:
         if next(self.pieces(), None) is None:
             raise ValueError(f"{self.dataset}, which is empty; allowed: a dataset with rows")
 
-    def fingerprint(self) -> list[Any]:
+    def fingerprint(self) -> list[object]:
         """Say what the documents depend on: the dataset at a commit, and what is read of it."""
         return [self.dataset, self.config, self.split, self.commit, self.text_column]
 
-    def pieces(self, state: dict[str, Any] | None = None) -> Iterator[Piece]:
+    def pieces(self, state: ReadState | None = None) -> Iterator[Piece]:
         """Yield the text in pieces.
 
         Args:
@@ -192,7 +221,7 @@ class HubText:
                 text = text_of(row, self.text_column, f"row {documents + 1} of {self.dataset}")
                 for number, (piece, ends) in enumerate(_cut([text]), start=1):
                     if number > skipped:
-                        here = {"dataset": before, "documents": documents, "pieces": number}
+                        here: ReadState = {"dataset": before, "documents": documents, "pieces": number}
                         yield Piece(piece, ends, documents + ends, here)
                 before, skipped = dataset.state_dict(), 0
                 documents += 1

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Literal, SupportsFloat
 
 import datasets
 import numpy as np
-from datasets import Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from numpy.typing import NDArray
 from pyarrow import ArrowInvalid
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
@@ -63,7 +64,7 @@ def check_table(
             raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: str | SupportsFloat) -> bool:
     try:
         return isfinite(float(value))
     except (TypeError, ValueError):
@@ -77,6 +78,15 @@ def read_table(path: Path) -> Dataset:
 
     Raises:
         ValueError: If the file is broken.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.data import read_table
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "rows.csv").write_text(f"text,label{chr(10)}my card,7")
+        ...     read_table(Path(folder, "rows.csv"))[0]
+        {'text': 'my card', 'label': '7'}
     """
     with _reading(path):
         return _load(path, streaming=False)
@@ -99,15 +109,15 @@ def _reading(path: Path) -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
 
 
-def _load(path: Path, streaming: bool) -> Any:
-    options: dict[str, Any] = {}
+def _load(path: Path, streaming: bool) -> Dataset | IterableDataset:
+    options: dict[str, object] = {}
     if path.suffix in (".csv", ".tsv"):
-        dialect: dict[str, Any] = {"delimiter": ",", "quoting": csv.QUOTE_MINIMAL}
-        if path.suffix == ".tsv":
-            dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-        options = {"sep": dialect["delimiter"], "quoting": int(dialect["quoting"]), "keep_default_na": False}
+        tabs = path.suffix == ".tsv"
+        delimiter = "\t" if tabs else ","
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        options = {"sep": delimiter, "quoting": quoting, "keep_default_na": False}
         with path.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file, **dialect), [])
+            header = next(csv.reader(file, delimiter=delimiter, quoting=quoting), [])
         options["features"] = Features({name: Value("string") for name in header})
     return load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=streaming, **options)
 
@@ -126,6 +136,18 @@ def tokenize(
 
     Returns:
         A dataset with the tokenizer's columns, and "labels" where the table has it; all others are dropped.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data import tokenize
+        >>> rules = Tokenizer(models.WordLevel({"[UNK]": 0, "my": 1, "card": 2}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]")
+        >>> table = Dataset.from_dict({"text": ["my card", "my my card"], "labels": [0, 1]})
+        >>> tokenize(table, "text", tokenizer, max_length=2)["input_ids"][:]
+        [[1, 2], [1, 1]]
     """
     dropped = [name for name in table.column_names if name != "labels"]
     return table.map(
@@ -173,7 +195,7 @@ class LengthGroupedBatches(Sampler[int]):
         generator = np.random.default_rng((self.seed, self.epoch))
         order = generator.permutation(len(self.lengths))
         block = 64 * self.batch_size
-        batches: list[np.ndarray] = []
+        batches: list[NDArray[np.int64]] = []
         for start in range(0, len(order), block):
             part = order[start : start + block]
             part = part[np.argsort(self.lengths[part], kind="stable")]

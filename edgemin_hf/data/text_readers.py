@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets.exceptions import DatasetsError
@@ -52,7 +51,8 @@ def _parquet_rows(path: Path, column: str) -> Iterator[Document]:
         row, rows, size = 0, file.metadata.num_rows, path.stat().st_size
 
         def position() -> int:
-            return size * row // rows
+            read: int = size * row // rows
+            return read
 
         for batch in file.iter_batches(batch_size=64, columns=[column]):
             for text in batch.column(0).to_pylist():
@@ -95,7 +95,7 @@ def _open_text(path: Path) -> Iterator[tuple[io.TextIOWrapper, Callable[[], int]
             yield lines, raw.tell
 
 
-def text_of(row: Any, column: str, place: str) -> str:
+def text_of(row: object, column: str, place: str) -> str:
     """Return the text of a row.
 
     Args:
@@ -110,9 +110,10 @@ def text_of(row: Any, column: str, place: str) -> str:
         raise ValueError(f"{place}, which is no object; allowed: an object with {column!r}")
     if column not in row:
         raise ValueError(f"column {column!r} of {place}; allowed: {', '.join(row)}")
-    if not isinstance(row[column], str):
-        raise ValueError(f"{row[column]!r} in column {column!r}, {place}; allowed: text")
-    return row[column]
+    text = row[column]
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} in column {column!r}, {place}; allowed: text")
+    return text
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Published files begin with the most frequent words; what comes later is rare, misspelt or no word at all.
 _WORDS = 100_000
@@ -44,11 +45,11 @@ def nearest_words(file: Path, words: Iterable[str], count: int) -> dict[str, lis
     return nearest
 
 
-def _read(file: Path) -> tuple[dict[str, int], np.ndarray]:
+def _read(file: Path) -> tuple[dict[str, int], NDArray[np.float32]]:
     """Return the row of each word, and the vectors, (words, width) float32, each of length one."""
     if not file.is_file():
         raise ValueError(f"vectors: {file}, which is no file; allowed: a text file of word vectors")
-    vectors: dict[str, np.ndarray] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     width = 0
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):

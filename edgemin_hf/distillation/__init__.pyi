@@ -1,4 +1,5 @@
 from .base import DistillationConfig as DistillationConfig
+from .base import Method as Method
 from .base import Objective as Objective
 from .distilbert import DistilBERTConfig as DistilBERTConfig
 from .known import METHODS as METHODS

@@ -73,6 +73,13 @@ class Method(Settings, DistillationConfig):
         method: Its name in a recipe.
         teacher_head: The head that its teacher must have and its student gets; None where any will do.
         learns_labels: Whether it needs labelled examples.
+
+    Example:
+        >>> from edgemin_hf.distillation import METHODS, Method
+        >>> all(issubclass(config, Method) for config in METHODS.values())
+        True
+        >>> METHODS["distilbert"].teacher_head
+        'masked_lm'
     """
 
     method: ClassVar[str]

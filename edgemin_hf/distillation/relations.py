@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 # Elements of relation maps held at once on a CPU: small enough to stay in its cache, where the loss is fastest.
 _CPU_CHUNK = 2**19
@@ -86,12 +85,12 @@ class _Layout:
         self._weights = weights.repeat_interleave(heads, 0)
 
     def split(self, tensor: Tensor) -> Tensor:
-        """(batch, length, width) -> (maps, longest, width / heads)."""
+        """Split heads and leave out padding: (batch, length, width) -> (maps, longest, width / heads)."""
         tokens = tensor.flatten(0, 1)[self._tokens].to(self.dtype)
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
 
     def merge(self, tensor: Tensor) -> Tensor:
-        """The inverse of `split`, with zeros for padding."""
+        """Return the inverse of `split`, with zeros for padding."""
         tokens = tensor.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
         merged = tokens.new_zeros(self.shape.numel(), tokens.shape[-1])
         merged[self._tokens] = tokens
@@ -124,7 +123,7 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, s_row: Tensor, s_col: Tensor | None, t_row: Tensor, t_col: Tensor | None, layout: _Layout
+        ctx: FunctionCtx, s_row: Tensor, s_col: Tensor | None, t_row: Tensor, t_col: Tensor | None, layout: _Layout
     ) -> Tensor:
         with torch.autocast(s_row.device.type, enabled=False):
             student, teacher = layout.split(s_row), layout.split(t_row)
@@ -142,7 +141,7 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         row, *column = (grad_output * grad for grad in ctx.saved_tensors)
         return row, column[0] if column else None, None, None, None
 

@@ -45,7 +45,7 @@ class Weighted(Settings):
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, object]) -> Self:
-        """Make settings from a dictionary; raises what `Settings.from_dict` raises."""
+        """Make settings from a dictionary; raise what `Settings.from_dict` raises."""
         names = ("config", "weight")
         for name, value in settings.items():
             if name not in (*names, "method"):
@@ -56,7 +56,7 @@ class Weighted(Settings):
         return cls(described_method(config), weight)
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
-        """Build the objective for two models; raises what the method's own settings raise."""
+        """Build the objective for two models; raise what the method's own settings raise."""
         return _WeightedObjective(self.config.objective(student, teacher), self.weight)
 
 

@@ -26,6 +26,17 @@ class TrainedModel:
         plain: The same in full precision, with plain modules, on the CPU; likewise.
         tokenizer: Its tokenizer.
         texts: Real texts, or pairs of texts, on which what is written is checked against the PyTorch model.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf.export import TrainedModel
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=3, **shape)).eval()
+        >>> TrainedModel(model, model, tokenizer, ["card"]).plain.config.num_labels  # what a target's `write` is given
+        2
     """
 
     model: PreTrainedModel

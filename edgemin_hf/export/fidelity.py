@@ -63,6 +63,21 @@ def check_fidelity(
 
     Raises:
         FidelityError: If the outputs differ by more than rounding explains.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf.export import check_fidelity, export_onnx
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=3, **shape)).eval()
+        >>> with TemporaryDirectory() as above:
+        ...     folder = export_onnx(model, tokenizer, f"{above}/edge", texts=["card"]).folder
+        ...     fidelity = check_fidelity(model, folder / "onnx" / "model.onnx", tokenizer, ["card", "my card"])
+        >>> fidelity.error <= fidelity.limit, fidelity.examples
+        (True, 2)
     """
     model = float_copy(model)
     disturbed = _disturbed(float_copy(model))

@@ -66,7 +66,7 @@ def _written(attention: _Attention, masks: dict[tuple[str, ...], str]) -> list[N
 
 
 def _mask_nodes(attention: _Attention, name: str) -> list[NodeProto]:
-    """Add the masks up, and repeats them for every query: ONNX Runtime wants (..., length, length)."""
+    """Add the masks up, and repeat them for every query: ONNX Runtime wants (..., length, length)."""
     ones = numpy_helper.from_array(np.ones(1, np.int64))
     first, *others = attention.masks
     nodes = []

@@ -36,6 +36,12 @@ class Fidelity(Record):
             another order or approximate erf and exp otherwise differ by as much.
         limit: The largest error that is accepted: four times the floor, or 1e-4 of the output's size.
         examples: Number of texts compared.
+
+    Example:
+        >>> from edgemin_hf.export import Fidelity
+        >>> fidelity = Fidelity(error=2e-7, floor=1e-7, limit=4e-7, examples=16)
+        >>> Fidelity.from_dict(fidelity.to_dict()) == fidelity
+        True
     """
 
     error: float
@@ -61,6 +67,12 @@ class ManifestEntry(Record):
         min_runtime: Least version of the runtime that is known to load it; None where that is not known.
         fidelity: Outcome of its check against the PyTorch model; None where it was not checked.
         outputs: Its logits of each of the manifest's texts, to five digits; empty where the model has no head.
+
+    Example:
+        >>> from edgemin_hf.export import ManifestEntry
+        >>> entry = ManifestEntry("onnx/model.onnx", "onnxruntime", "fp32", bytes=400, sha256="0" * 64, parameters=1000)
+        >>> entry.files
+        ('onnx/model.onnx',)
     """
 
     file: str
@@ -93,6 +105,13 @@ class Manifest(Record):
         texts: The texts that the entries' `outputs` are of, each run alone, cut after 128 tokens or what the model can
             read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
         entries: The models, in the order in which they are measured and told.
+
+    Example:
+        >>> from edgemin_hf.export import Manifest, ManifestEntry
+        >>> entry = ManifestEntry("onnx/model.onnx", "onnxruntime", "fp32", bytes=400, sha256="0" * 64, parameters=1000)
+        >>> manifest = Manifest(1, "text_classification", "text-classification", texts=("my card",), entries=(entry,))
+        >>> manifest.entry("onnxruntime", "fp32").file, manifest.entry("onnxruntime", "int8")
+        ('onnx/model.onnx', None)
     """
 
     format: int

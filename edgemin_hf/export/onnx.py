@@ -36,6 +36,15 @@ class Export:
     Attributes:
         folder: The folder, with the PyTorch model, its tokenizer and the graphs.
         manifest: What stands in it, with the outcome of each graph's check.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from edgemin_hf.export import Export, Fidelity, Manifest, ManifestEntry
+        >>> checked = {"fidelity": Fidelity(error=2e-7, floor=1e-7, limit=4e-7, examples=16)}
+        >>> entry = ManifestEntry("onnx/model.onnx", "onnxruntime", "fp32", 4096, "0" * 64, parameters=1000, **checked)
+        >>> made = Export(Path("edge"), Manifest(1, "text_classification", "text-classification", (), (entry,)))
+        >>> made.fp32.examples, made.int8
+        (16, None)
     """
 
     folder: Path
@@ -92,6 +101,22 @@ def export_onnx(
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
         ValueError: If `output` holds something else than an export, or Optimum does not know the model's family.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf import export_onnx
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=3, **shape)).eval()
+        >>> with TemporaryDirectory() as above:
+        ...     export = export_onnx(model, tokenizer, f"{above}/edge", texts=["card", "card card"])
+        >>> export.manifest.files
+        ['model.safetensors', 'onnx/model.onnx']
+        >>> export.fp32.error <= export.fp32.limit
+        True
     """
     output = Path(output).resolve()
     if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():

@@ -54,6 +54,11 @@ class Checkpoint:
     Attributes:
         path: Folder that `AutoModel.from_pretrained` loads (without weights: `AutoConfig` and `AutoTokenizer`).
         source: Where it came from, as a phrase for people.
+
+    Example:
+        >>> from edgemin_hf.hub import Checkpoint
+        >>> Checkpoint("/models/bert", "a folder").path
+        '/models/bert'
     """
 
     path: str
@@ -63,7 +68,7 @@ class Checkpoint:
 def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
     """Find `model`, downloading from the Hub only its config, tokenizer and, if wanted, safetensors weights.
 
-    An existing folder is used as it is. Any other value is a Hub id; where the Hub can't be reached, a complete copy
+    An existing folder is used as it is. Anything else is a Hub id; where the Hub can't be reached, a complete copy
     in its local cache is used, else an installed package of `PACKAGED_CHECKPOINTS`. `HF_ENDPOINT`, `HF_TOKEN`,
     `HF_HOME` and `HF_HUB_OFFLINE` mean what they mean to `huggingface_hub`.
 
@@ -75,6 +80,16 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
             reached and neither its cache nor a package has the model.
         ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.hub import resolve_checkpoint
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertModel(BertConfig(vocab_size=50, **shape)).save_pretrained(folder)
+        ...     resolve_checkpoint(folder).path == folder
+        True
     """
     if os.path.isdir(model):
         if missing := _missing_file(Path(model), weights=True):
@@ -91,7 +106,7 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
 
 
 def load_config(model: str) -> PretrainedConfig:
-    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; loads no weights.
+    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; load no weights.
 
     Raises:
         ValueError: If one of the two can't be loaded, or the model's family is not known.
@@ -177,7 +192,7 @@ def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
 
 
 def _missing_file(folder: Path, weights: bool) -> str | None:
-    """Name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
+    """Return the name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
     if not (folder / constants.CONFIG_NAME).is_file():
         return constants.CONFIG_NAME
     if not weights or (folder / constants.SAFETENSORS_SINGLE_FILE).is_file():

@@ -36,6 +36,17 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
         PushError: If the Hub can't be reached or refuses, or if `private` is wanted of a public repository.
         ValueError: If the folder lacks a file, one is not as the manifest tells, or `repo_id` is malformed; nothing has
             been sent then.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.export import Manifest
+        >>> from edgemin_hf.hub import push_artefact
+        >>> with TemporaryDirectory() as folder:  # what lacks a file is not sent
+        ...     Manifest(1, "text_classification", "text-classification", (), ()).write(Path(folder))
+        ...     push_artefact(folder, "me/banking-edge")
+        Traceback (most recent call last):
+        ValueError: '...' is no artefact: it lacks ...
     """
     manifest = read_manifest(Path(folder))
     missing = [name for name in (*REQUIRED_FILES, *manifest.files) if not Path(folder, name).is_file()]

@@ -41,7 +41,8 @@ def reach(encoder: Encoder, layer: int) -> float:
 
 
 def _rotates(encoder: Encoder) -> bool:
-    return encoder.config.model_type == "modernbert"
+    model_type: str = encoder.config.model_type
+    return model_type == "modernbert"
 
 
 def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ class Activation(NamedTuple):
         layer: The layer, counted from 0, or `EMBEDDINGS`.
         name: "q", "k" or "v", the output of a projection, heads concatenated; "context", what the heads give to the
             attention's output matrix, heads concatenated; "output", the hidden states after the layer.
+
+    Example:
+        >>> from edgemin_hf.modeling import EMBEDDINGS, Activation
+        >>> [activation.name for activation in (Activation(EMBEDDINGS, "output"), Activation(0, "q"))]
+        ['output', 'q']
     """
 
     layer: int
@@ -41,6 +46,14 @@ class Layer:
         module: The layer's module.
         family: Its family.
         call: How often the module runs before it is this layer: above 0 where layers share it.
+
+    Example:
+        >>> from transformers import DistilBertConfig, DistilBertModel
+        >>> from edgemin_hf.modeling import Encoder
+        >>> model = DistilBertModel(DistilBertConfig(vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=64))
+        >>> layer = Encoder(model).layers[0]
+        >>> layer.num_heads, layer.num_neurons, layer.attention_width
+        (4, 64, 32)
     """
 
     def __init__(self, module: nn.Module, family: Family, call: int = 0) -> None:
@@ -56,17 +69,20 @@ class Layer:
     @property
     def num_heads(self) -> int:
         """The heads that are left in this layer."""
-        return attrgetter(self._family.head_count)(self.module)
+        heads: int = attrgetter(self._family.head_count)(self.module)
+        return heads
 
     @property
     def num_neurons(self) -> int:
         """The feed-forward neurons that are left in this layer."""
-        return self.ffn_out.in_features
+        neurons: int = self.ffn_out.in_features
+        return neurons
 
     @property
     def attention_width(self) -> int:
         """Width of a projection: the heads that are left, times their width."""
-        return self.attention_output.in_features
+        width: int = self.attention_output.in_features
+        return width
 
 
 class HookPoint(NamedTuple):
@@ -93,6 +109,14 @@ class Encoder:
 
     Raises:
         ValueError: If the model's family is not known.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.modeling import Encoder
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> encoder = Encoder(BertModel(BertConfig(vocab_size=50, **shape)))
+        >>> len(encoder.layers), encoder.head_size, [name for _, name, _ in encoder.embeddings()]
+        (2, 8, ['word_embeddings', 'position_embeddings', 'token_type_embeddings'])
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -122,7 +146,8 @@ class Encoder:
     @property
     def head_size(self) -> int:
         """Width of one attention head; the removal of heads does not change it."""
-        return self.config.hidden_size // self.config.num_attention_heads
+        size: int = self.config.hidden_size // self.config.num_attention_heads
+        return size
 
     def hook_point(self, activation: Activation) -> HookPoint:
         """Return where the tensor `activation` passes by in a forward pass."""

@@ -27,6 +27,11 @@ class Family:
         head_rows: Paths of further modules and parameters that have a row for each dimension of each head.
         layers_differ: Whether a layer's number decides what it computes, or layers are one: then none can go.
         rotary: Whether queries and keys are rotated by position, each dimension with the one half a head further on.
+
+    Example:
+        >>> from edgemin_hf.modeling import FAMILIES, Family
+        >>> isinstance(FAMILIES["bert"], Family), FAMILIES["bert"].q, FAMILIES["distilbert"].q
+        (True, 'attention.self.query', 'attention.q_lin')
     """
 
     layers: str
@@ -165,7 +170,13 @@ def family_of(config: PretrainedConfig) -> Family:
 
 
 class Shape(NamedTuple):
-    """Depth and widths of an encoder, by the names of `transformers` configurations."""
+    """Depth and widths of an encoder, by the names of `transformers` configurations.
+
+    Example:
+        >>> from edgemin_hf.modeling import Shape
+        >>> Shape(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536).hidden_size
+        384
+    """
 
     num_hidden_layers: int
     hidden_size: int
@@ -174,7 +185,14 @@ class Shape(NamedTuple):
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
-    """Return the depth and widths that a configuration asks for."""
+    """Return the depth and widths that a configuration asks for.
+
+    Example:
+        >>> from transformers import DistilBertConfig
+        >>> from edgemin_hf.modeling import shape_of
+        >>> shape_of(DistilBertConfig())
+        Shape(num_hidden_layers=6, hidden_size=768, num_attention_heads=12, intermediate_size=3072)
+    """
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,

@@ -117,6 +117,13 @@ class Recording:
     Attributes:
         activations: The recorded tensors, each (batch, length, width).
         logits: The model's logits, (batch, labels) or (batch, length, vocabulary); None where nobody asked for them.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.modeling import Activation, Recording
+        >>> recording = Recording({Activation(0, "output"): torch.zeros(2, 5, 32)})
+        >>> recording.activations[Activation(0, "output")].shape, recording.logits
+        (torch.Size([2, 5, 32]), None)
     """
 
     activations: dict[Activation, Tensor] = field(default_factory=dict)
@@ -146,6 +153,16 @@ def record(
 
     Returns:
         The recorded tensors, with their autograd history where gradients are on.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.modeling import Activation, record
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model, inputs = BertModel(BertConfig(vocab_size=50, **shape)), {"input_ids": torch.tensor([[2, 7, 8, 3]])}
+        >>> queries = Activation(1, "q")
+        >>> record(model, [queries], logits=False, inputs=inputs).activations[queries].shape
+        torch.Size([1, 4, 32])
     """
     recording = Recording()
     if not activations and not logits:

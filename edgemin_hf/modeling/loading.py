@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, Protocol
+from typing import Protocol
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
@@ -18,17 +18,17 @@ class AutoClass(Protocol):
     __name__: str
     _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
 
-    def from_pretrained(self, model: str | PathLike[str], **kwargs: Any) -> PreTrainedModel:
+    def from_pretrained(self, model: str | PathLike[str], **kwargs: object) -> PreTrainedModel:
         """Load a model."""
         ...
 
-    def from_config(self, config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
+    def from_config(self, config: PretrainedConfig, **kwargs: object) -> PreTrainedModel:
         """Make a model with random weights."""
         ...
 
 
 def load_pruned(
-    model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: Any
+    model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: object
 ) -> PreTrainedModel:
     """Load a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
 

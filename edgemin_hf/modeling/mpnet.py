@@ -29,7 +29,10 @@ class PrunedMPNetAttention(MPNetSelfAttention):
         """Compute the attention of the heads that are left."""
         if position_bias is not None:
             position_bias = position_bias[:, self.bias_heads]
-        return super().forward(hidden_states, attention_mask, head_mask, position_bias, output_attentions, **kwargs)
+        outputs: tuple[Tensor, ...] = super().forward(
+            hidden_states, attention_mask, head_mask, position_bias, output_attentions, **kwargs
+        )
+        return outputs
 
 
 def keep_bias_heads(attention: MPNetSelfAttention, heads: Sequence[int]) -> None:

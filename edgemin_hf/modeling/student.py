@@ -150,6 +150,13 @@ def student_config(
 
     Raises:
         ValueError: As `create_student`. The message begins with the argument's name.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> from edgemin_hf.modeling import student_config
+        >>> config = student_config(BertConfig(), num_hidden_layers=6, hidden_size=384)
+        >>> config.num_attention_heads, config.intermediate_size
+        (12, 1536)
     """
     limit = shape_of(teacher)
     width = limit.hidden_size if hidden_size is None else hidden_size

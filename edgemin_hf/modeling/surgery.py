@@ -29,6 +29,12 @@ class Selection:
     Attributes:
         heads: For each layer (of ALBERT: each group of shared layers) the heads that stay.
         neurons: Likewise the feed-forward neurons that stay.
+
+    Example:
+        >>> from edgemin_hf.modeling import Selection
+        >>> kept = Selection(heads=[[0, 1], [2]], neurons=[range(48), range(16)])
+        >>> [len(heads) for heads in kept.heads]
+        [2, 1]
     """
 
     heads: Sequence[Sequence[int]]
@@ -68,6 +74,15 @@ def remove(model: PreTrainedModel, selection: Selection) -> None:
 
     Raises:
         ValueError: If the model can't lose what is to go.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.modeling import Encoder, Selection, remove
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertModel(BertConfig(vocab_size=50, **shape))
+        >>> remove(model, Selection(heads=[[0, 1], [2]], neurons=[range(48), range(48)]))
+        >>> [layer.num_heads for layer in Encoder(model).layers], model.config.intermediate_size
+        ([2, 1], 48)
     """
     encoder, shape = Encoder(model), pruned_shape(model.config)
     kept = zip(encoder.blocks, shape.heads, selection.heads, selection.neurons, strict=True)
@@ -90,6 +105,15 @@ def remove_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
 
     Raises:
         ValueError: If the model's family can't lose layers.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.modeling import remove_layers
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertModel(BertConfig(vocab_size=50, **shape))
+        >>> remove_layers(model, [0, 2])
+        >>> model.config.num_hidden_layers
+        2
     """
     encoder, shape = Encoder(model), pruned_shape(model.config)
     if len(kept) == model.config.num_hidden_layers:

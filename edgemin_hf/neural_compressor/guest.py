@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgemin_hf.utils.extras import check_extra
 
@@ -48,7 +48,7 @@ def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None
         sources: The folders that the trainings left, in their order.
         folder: The model's folder.
     """
-    parts: dict[str, Any] = {}
+    parts: dict[str, object] = {}
     for file in (Path(source) / INC_CONFIG for source in sources):
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def merge_inc_configs(sources: Iterable[str | Path], folder: str | Path) -> None
         write_inc_config(folder, **parts)
 
 
-def write_inc_config(folder: str | Path, **parts: Any) -> None:
+def write_inc_config(folder: str | Path, **parts: object) -> None:
     """Write `inc_config.json`, which Optimum Intel's INCTrainer puts beside a model, with its class.
 
     Args:

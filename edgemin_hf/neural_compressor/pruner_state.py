@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection
+from edgemin_hf.neural_compressor.protocols import Pruner, prunes_heads
 
 _TENSORS = ("masks", "head_masks", "pre_masks", "progressive_masks")
 _NUMBERS = (
@@ -27,12 +27,12 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def pruned_linears(pruner: Any) -> dict[str, nn.Linear]:
+def pruned_linears(pruner: Pruner) -> Mapping[str, nn.Linear]:
     """Return the linear layers that a pruner masks, by name."""
-    return pruner.linear_layers if hasattr(pruner, "head_masks") else pruner.modules
+    return pruner.linear_layers if prunes_heads(pruner) else pruner.modules
 
 
-def score_weights(pruner: Any) -> None:
+def score_weights(pruner: Pruner) -> None:
     """Let a pruner score its weights by their gradients.
 
     Raises:
@@ -48,7 +48,7 @@ def score_weights(pruner: Any) -> None:
     pruner.on_before_optimizer_step()
 
 
-def check_count(pruner: Any) -> None:
+def check_count(pruner: Pruner) -> None:
     """Check that a pruner keeps as many units as it was made for.
 
     Raises:
@@ -62,12 +62,12 @@ def check_count(pruner: Any) -> None:
             )
 
 
-def kept_units(pruners: Iterable[Any], model: PreTrainedModel) -> Selection:
+def kept_units(pruners: Iterable[Pruner], model: PreTrainedModel) -> Selection:
     """Return what the masks of some pruners leave of each of a model's layers."""
     heads: dict[str, Tensor] = {}
     inputs: dict[str, Tensor] = {}
     for pruner in pruners:
-        (heads if hasattr(pruner, "head_masks") else inputs).update(_masks(pruner))
+        (heads if prunes_heads(pruner) else inputs).update(_masks(pruner))
     names = {module: name for name, module in model.named_modules()}
     blocks = Encoder(model).blocks
     return Selection(
@@ -76,18 +76,19 @@ def kept_units(pruners: Iterable[Any], model: PreTrainedModel) -> Selection:
     )
 
 
-def _masks(pruner: Any) -> dict[str, Tensor]:
+def _masks(pruner: Pruner) -> dict[str, Tensor]:
     """Return what a pruner keeps: of a layer's heads (heads,), or of the inputs of a matrix (inputs,)."""
-    if hasattr(pruner, "head_masks"):
+    if prunes_heads(pruner):
         return {name: mask.flatten().bool().cpu() for name, mask in pruner.head_masks.items()}
     return {name: mask.bool().any(0).cpu() for name, mask in pruner.masks.items()}
 
 
 def _kept(mask: Tensor) -> list[int]:
-    return torch.nonzero(mask).flatten().tolist() or [0]  # of a layer without any, a masked unit: it changes nothing
+    kept: list[int] = torch.nonzero(mask).flatten().tolist()
+    return kept or [0]  # of a layer without any, a masked unit: it changes nothing
 
 
-def save_state(pruners: list[Any], path: Path) -> None:
+def save_state(pruners: list[Pruner], path: Path) -> None:
     """Write all that pruners must not forget into a safetensors file."""
     tensors, numbers = {}, []
     for index, pruner in enumerate(pruners):
@@ -100,7 +101,7 @@ def save_state(pruners: list[Any], path: Path) -> None:
     save_file(tensors, path, metadata={"settings": _settings(pruners), "numbers": json.dumps(numbers)})
 
 
-def restore_state(pruners: list[Any], path: Path) -> None:
+def restore_state(pruners: list[Pruner], path: Path) -> None:
     """Read what `save_state` wrote back into pruners that were made alike.
 
     Raises:
@@ -124,7 +125,7 @@ def restore_state(pruners: list[Any], path: Path) -> None:
             getattr(holder, part)[name] = file.get_tensor(key).to(device)
 
 
-def _settings(pruners: Iterable[Any]) -> str:
+def _settings(pruners: Iterable[Pruner]) -> str:
     """Describe what a state belongs to: settings, and layers with their shapes."""
     return json.dumps(
         [

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder, Layer
 from edgemin_hf.modeling.surgery import check_prunable
 from edgemin_hf.neural_compressor.guest import importing_inc
+from edgemin_hf.neural_compressor.protocols import Attention, GetMasks, Pruner, Tensors, prunes_heads
 from edgemin_hf.pruning.config import INC_SALIENCIES, PruningConfig
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def pruning_steps(config: PruningConfig, steps: int) -> tuple[int, int, int]:
     return first, first + frequency * config.rounds, frequency
 
 
-def own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: int, frequency: int) -> list[Any]:
+def own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: int, frequency: int) -> list[Pruner]:
     """Make one INC pruner for the heads, and one for the neurons, of each layer, with what it is to leave."""
     if config.saliency not in INC_SALIENCIES:
         raise ValueError(f"saliency: {config.saliency}; allowed of INC: {', '.join(INC_SALIENCIES)}")
@@ -51,14 +52,14 @@ def own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: 
     for block in encoder.blocks:
         parts.append((block, "mha", block.num_heads, config.kept_heads(block.num_heads)))
         parts.append((block, "channelx1", block.num_neurons, config.kept_neurons(block.num_neurons)))
-    common: dict[str, Any] = {
+    common: dict[str, object] = {
         "pruning_type": config.saliency,
         "criterion_type": config.saliency,
         "pruning_scope": "local",
     }
     common |= {"start_step": start, "end_step": end, "pruning_frequency": frequency}
     common |= {"sparsity_decay_type": _DECAYS[config.schedule]}
-    made = []
+    made: list[Pruner] = []
     for block, pattern, units, kept in parts:
         if kept == units:
             continue
@@ -76,9 +77,10 @@ def own_pruners(config: PruningConfig, model: PreTrainedModel, start: int, end: 
     return made
 
 
-def users_pruners(config: WeightPruningConfig, model: PreTrainedModel, steps: int) -> list[Any]:
+def users_pruners(config: WeightPruningConfig, model: PreTrainedModel, steps: int) -> list[Pruner]:
     """Make the pruners of an INC configuration; for heads with our names of all layers, since INC's search traces."""
-    inc, made = _import_inc(), []
+    inc = _import_inc()
+    made: list[Pruner] = []
     # INC writes into what it is given, and its default for local settings is one list for all configurations.
     for info in inc.process(copy.deepcopy(config)):
         if info["pruning_type"].removesuffix("_progressive") not in (*INC_SALIENCIES, "snip", "pattern_lock"):
@@ -106,9 +108,9 @@ def _names(model: nn.Module) -> dict[nn.Module, str]:
     return {module: name for name, module in model.named_modules()}
 
 
-def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterable[Layer]) -> list[dict[str, list[Any]]]:
+def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterable[Layer]) -> list[Attention]:
     """Describe the attention of some layers as INC's own search would, had it found them."""
-    found = []
+    found: list[Attention] = []
     for block in blocks:
         if encoder.family.fused is not None:
             raise ValueError(
@@ -135,7 +137,9 @@ def _attention(encoder: Encoder, names: Mapping[nn.Module, str], blocks: Iterabl
     return found
 
 
-def _check_names(asked: list[str], info: Mapping[str, Any], found: Mapping[str, Any], model: nn.Module) -> None:
+def _check_names(
+    asked: list[str], info: Mapping[str, object], found: Mapping[str, nn.Linear], model: nn.Module
+) -> None:
     """Refuse names of layers that INC passed over, which it does without a word."""
     for pattern in asked:
         matching = [name for name in _names(model).values() if re.search(pattern, name)]
@@ -148,33 +152,36 @@ def _check_names(asked: list[str], info: Mapping[str, Any], found: Mapping[str, 
         raise ValueError("op_names, excluded_op_names: leave INC no layer to prune; allowed: some")
 
 
-def _made(pruner: Any, found: Any) -> Any:
+def _made(pruner: Pruner, found: Sequence[Attention] | Mapping[str, nn.Linear]) -> Pruner:
     """Check that a pruner holds, and can prune, all that it was to, and return it."""
-    if hasattr(pruner, "head_masks"):
-        wanted = [name for part in found for name in (*part["qkv_name"], *part["ffn_name"])]
-        lost = set(wanted) - set(pruner.linear_layers)
+    if isinstance(found, Mapping):
+        wanted = set(found)
+    else:
+        wanted = {name for part in found for name in (*part["qkv_name"], *part["ffn_name"])}
+    if prunes_heads(pruner):
+        lost = wanted - set(pruner.linear_layers)
         # They begin as floats, which would turn bfloat16 weights into floats too.
         pruner.head_masks = {name: mask.bool() for name, mask in pruner.head_masks.items()}
     else:
-        lost = (set(found) - set(pruner.masks)) | set(pruner.pattern.invalid_layers)
+        lost = (wanted - set(pruner.masks)) | set(pruner.pattern.invalid_layers)
     if lost:
         raise ValueError(f"{', '.join(sorted(lost))}: not pruned by INC; allowed: layers that its pattern divides")
     return pruner
 
 
-def _cubic(sparsity: float, done: int, rounds: int, *_: Any) -> float:
+def _cubic(sparsity: float, done: int, rounds: int, *_: object) -> float:
     """Zhu and Gupta 2017 (arXiv 1710.01878), equation 1: many go at first. INC's "cube" is the opposite."""
     return sparsity * (1 - (1 - done / rounds) ** 3)
 
 
-def _ranked(get_masks: Callable[..., Any]) -> Callable[..., Any]:
+def _ranked(get_masks: GetMasks) -> GetMasks:
     """Let INC see ranks, masked units first.
 
     It removes all units that tie, and in bfloat16 many of 3072 neurons do; and by their gradients, units that it has
     zeroed come back.
     """
 
-    def masks(scores: Mapping[str, Tensor], sparsity: float, before: Mapping[str, Tensor]) -> Any:
+    def masks(scores: Tensors, sparsity: float, before: Tensors) -> Tensors:
         ranks = {}
         for name, score in scores.items():
             if not score.isfinite().all() or score.min() == score.max():
@@ -187,7 +194,7 @@ def _ranked(get_masks: Callable[..., Any]) -> Callable[..., Any]:
     return masks
 
 
-def _import_inc() -> Any:
+def _import_inc() -> SimpleNamespace:
     with importing_inc("pruning_config: INC's saliency"):
         from neural_compressor import config
         from neural_compressor.compression.pruner import pruners, utils

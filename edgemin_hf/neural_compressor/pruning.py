@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection
 from edgemin_hf.neural_compressor.guest import write_inc_config
+from edgemin_hf.neural_compressor.protocols import Pruner
 from edgemin_hf.neural_compressor.pruner_state import check_count, kept_units, restore_state, save_state, score_weights
 from edgemin_hf.neural_compressor.pruners import own_pruners, pruning_steps, users_pruners
 from edgemin_hf.pruning.config import PruningConfig
@@ -44,7 +45,7 @@ class IncPruner(TrainerCallback):
     def __init__(self, config: PruningConfig | WeightPruningConfig) -> None:
         self.config = config
         self.resume_from: Path | None = None
-        self._pruners: list[Any] | None = None
+        self._pruners: list[Pruner] | None = None
 
     def on_train_begin(
         self,
@@ -52,7 +53,7 @@ class IncPruner(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: PreTrainedModel,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Make INC's pruners: its masks live on the device where the model is by now.
 
@@ -72,7 +73,7 @@ class IncPruner(TrainerCallback):
             )
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Update the masks where the schedule says so.
 
@@ -84,7 +85,7 @@ class IncPruner(TrainerCallback):
             if isinstance(self.config, PruningConfig) and state.global_step == pruner.end_step:
                 check_count(pruner)
 
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Score the weights by their gradients.
 
         Raises:
@@ -93,17 +94,17 @@ class IncPruner(TrainerCallback):
         for pruner in self._pruners or ():
             score_weights(pruner)
 
-    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def on_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Mask the weights that the optimizer has just moved."""
         for pruner in self._pruners or ():
             pruner.on_after_optimizer_step()
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_step_end(self, *args: object, **kwargs: object) -> None:
         """Tell INC of the step's end."""
         for pruner in self._pruners or ():
             pruner.on_step_end()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write INC's state into the checkpoint: without it, scores would begin again at zero, which masks all."""
         if args.should_save:
             folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -188,7 +189,7 @@ def save_inc_config(config: PruningConfig | WeightPruningConfig, folder: str | P
         config: What the model was pruned by.
         folder: The model's folder.
     """
-    pruning: Any = config
+    pruning: object = config
     if isinstance(config, PruningConfig):
         asked = {"mha": config.head_sparsity, "channelx1": config.ffn_sparsity}
         parts = {pattern: sparsity for pattern, sparsity in asked.items() if sparsity}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,18 @@ def quantize_by_inc(
     Raises:
         ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC fails or
             leaves a linear layer as it is that is to be INT8, or it is not installed.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import quantize_by_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3]])}
+        >>> _ = quantize_by_inc(model, QuantizationConfig(provider="inc"), [batch])
+        >>> type(model.classifier).__name__
+        'FakeQuantLinear'
     """
     if fake_quantized_linears(model):
         raise ValueError("model: quantised already; allowed: a plain one")
@@ -110,7 +122,7 @@ def quantize_by_inc(
 
 
 def _fit(
-    inc: Any,
+    inc: SimpleNamespace,
     asked: PostTrainingQuantConfig,
     model: PreTrainedModel,
     linears: list[nn.Linear],
@@ -167,7 +179,7 @@ def _observe(
 
 
 @contextmanager
-def _contained(inc: Any) -> Iterator[None]:
+def _contained(inc: SimpleNamespace) -> Iterator[None]:
     """Keep `fit` from the current folder, the random generators, and from warnings of no use."""
     log, workspace = logging.getLogger("neural_compressor"), inc.options.workspace
     level, states = log.level, (random.getstate(), np.random.get_state())
@@ -185,7 +197,7 @@ def _contained(inc: Any) -> Iterator[None]:
             np.random.set_state(states[1])
 
 
-def _import_inc() -> Any:
+def _import_inc() -> SimpleNamespace:
     with importing_inc("provider: inc"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from edgemin_hf.quantization.precision import precisions
 
 if TYPE_CHECKING:
     from neural_compressor import QuantizationAwareTrainingConfig
+    from torch.ao.quantization import QConfig
 
 
 class IncLinear(FakeQuantLinear):
@@ -45,7 +46,7 @@ class IncLinear(FakeQuantLinear):
         reduce_range: Whether its weights use 7 bits, -64..64.
     """
 
-    def __init__(self, linear: nn.Linear, qconfig: Any, momentum: float, reduce_range: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, qconfig: QConfig, momentum: float, reduce_range: bool = False) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
@@ -97,7 +98,9 @@ class IncLinear(FakeQuantLinear):
         """Scale of the weight's rows (out_features, 1)."""
         return self.weight_quantizer.scale[:, None]
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         if f"{prefix}input_quantizer.scale" not in state_dict:  # a Trainer that resumes would merely warn
             raise ValueError(
                 f"resume_from_checkpoint: has no state of INC for {prefix.rstrip('.')}; allowed: a checkpoint of a "
@@ -149,6 +152,17 @@ def prepare_inc(model: PreTrainedModel, config: QuantizationConfig | Quantizatio
     Raises:
         ValueError: If the model is not plain and fp32, `overrides` do not fit it or ask for INT4 layers, INC leaves a
             linear layer as it is that is to be INT8, or it is not installed.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import prepare_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> prepare_inc(model, QuantizationConfig(provider="inc"))
+        >>> type(model.classifier).__name__, model(torch.tensor([[2, 7, 8, 3]])).logits.shape
+        ('IncLinear', torch.Size([1, 2]))
     """
     settings = own_settings(config)
     prepared = fake_quantized_linears(model)
@@ -184,6 +198,19 @@ def finish_inc(model: PreTrainedModel) -> None:
 
     Raises:
         ValueError: If a layer has seen no input.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.neural_compressor import finish_inc, prepare_inc
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape))
+        >>> prepare_inc(model, QuantizationConfig(provider="inc"))
+        >>> _ = model(input_ids=torch.tensor([[2, 7, 8, 3]]))  # a training
+        >>> finish_inc(model)
+        >>> type(model.classifier).__name__
+        'FakeQuantLinear'
     """
     names = {module: name for name, module in model.named_modules()}
     for parent, name, linear in list(Encoder(model).linears()):
@@ -219,7 +246,9 @@ def grid_bounds(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
     return low, width + low
 
 
-def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig) -> dict[str, Any]:
+def _qconfigs(
+    model: PreTrainedModel, config: QuantizationConfig | QuantizationAwareTrainingConfig
+) -> dict[str, QConfig]:
     """Return, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
     inc = _import_inc()
     # On a copy: INC puts traced modules in place of the model's, in which conditions and dropout stay as they were.
@@ -239,7 +268,7 @@ def _qconfigs(model: PreTrainedModel, config: QuantizationConfig | QuantizationA
     return {names[id(m.weight)]: m.qconfig for m in modules if isinstance(m, inc.linear) and id(m.weight) in names}
 
 
-def _import_inc() -> Any:
+def _import_inc() -> SimpleNamespace:
     with importing_inc("provider: inc"):
         from neural_compressor import QuantizationAwareTrainingConfig, training
         from torch.ao.nn.qat import Linear

@@ -1,10 +1,4 @@
 from .config import PruningConfig as PruningConfig
-from .gradual import GradualPruner as GradualPruner
-from .one_shot import prune_layers as prune_layers
-from .one_shot import prune_units as prune_units
-from .one_shot import select_by_saliency as select_by_saliency
 from .saliency import Saliency as Saliency
-from .selection import Costs as Costs
-from .selection import Parameters as Parameters
 from .selection import select as select
 from .vocabulary import prune_vocabulary as prune_vocabulary

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,7 +64,7 @@ class GradualPruner(TrainerCallback):
         self._hooks = ExitStack()
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Put the masks on the model, as the checkpoint kept them if there is one."""
         if self.resume_from is not None:
@@ -80,13 +79,13 @@ class GradualPruner(TrainerCallback):
         amounts = gradients.abs() if self.config.saliency == "taylor" else gradients.square()
         (self.scores.heads, self.scores.neurons)[kind][layer] += amounts.sum(0).cpu()
 
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Score units by their weights' gradients, where that is the saliency."""
         if self.config.saliency == "taylor_weights":
             add_weight_products(self.model, self.scores)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Mask more units where a round is due."""
         progress = self.config.progress(state.global_step / state.max_steps)
@@ -112,7 +111,7 @@ class GradualPruner(TrainerCallback):
             *([self.reduce(score.clone()) for score in k] for k in (self.scores.heads, self.scores.neurons))
         )
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write masks, scores and measured costs into the checkpoint."""
         tensors = self._state(self._summed())
         if state.is_world_process_zero:
@@ -135,7 +134,7 @@ class GradualPruner(TrainerCallback):
                 current.copy_(state[name])
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Take the masks off the model again."""
         if self._progress < 1:  # the last round was due when training was over

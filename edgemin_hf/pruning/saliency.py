@@ -30,6 +30,13 @@ class Saliency:
         neurons: Likewise of its feed-forward neurons.
         gradients: For each layer the gradients of its heads' and its neurons' masks, (examples, units), float32; None
             where the scores are all that is known.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.pruning import Saliency
+        >>> saliency = Saliency(heads=[torch.rand(4) for _ in range(2)], neurons=[torch.rand(64) for _ in range(2)])
+        >>> [len(scores) for scores in saliency.heads]
+        [4, 4]
     """
 
     heads: list[Tensor]

@@ -71,11 +71,15 @@ def _rows_of_heads(block: Layer, encoder: Encoder) -> int:
     width, names = block.attention_width, [encoder.family.q, encoder.family.k, encoder.family.v]
     names += encoder.family.head_rows
     first = {id(p): p for n, p in block.module.named_parameters() if n in names or n.rpartition(".")[0] in names}
-    return sum(p.numel() for p in first.values() if p.shape[0] % width == 0) + block.attention_output.weight.numel()
+    rows: int = sum(p.numel() for p in first.values() if p.shape[0] % width == 0)
+    columns: int = block.attention_output.weight.numel()
+    return rows + columns
 
 
 def _rows_of_neurons(block: Layer) -> int:
-    return sum(parameter.numel() for parameter in block.ffn_in.parameters()) + block.ffn_out.weight.numel()
+    rows: int = sum(parameter.numel() for parameter in block.ffn_in.parameters())
+    columns: int = block.ffn_out.weight.numel()
+    return rows + columns
 
 
 def select(
@@ -100,6 +104,17 @@ def select(
     Raises:
         ValueError: If the model can't lose what `config` asks for, or a budget is too small for the least model: one
             head and 32 neurons in each layer.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertModel
+        >>> from edgemin_hf.pruning import PruningConfig, Saliency, select
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertModel(BertConfig(vocab_size=50, **shape))
+        >>> scores = Saliency(heads=[torch.tensor([3.0, 1.0, 2.0, 4.0])] * 2, neurons=[torch.rand(64)] * 2)
+        >>> selection = select(model, scores, PruningConfig(head_sparsity=0.5))  # for `edgemin_hf.modeling.remove`
+        >>> [list(heads) for heads in selection.heads]
+        [[0, 3], [0, 3]]
     """
     check_prunable(model.config, heads=config.removes_heads)
     choice = _Choice(saliency, by_layer=config.scope == "layer")
@@ -244,4 +259,5 @@ def rearranged(kept: list[int], gradients: Tensor) -> list[int]:
         back = int(change.argmin())
         chosen[back] = False
         with_gone -= fisher[:, back]
-    return torch.nonzero(~chosen).flatten().tolist()
+    left: list[int] = torch.nonzero(~chosen).flatten().tolist()
+    return left

@@ -23,13 +23,17 @@ from itertools import islice
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from edgemin_hf.modeling.families import family_of
 
 _TYPES = ("WordPiece", "BPE", "Unigram")
+_Json = dict[str, Any]
+"""What a tokenizer's file holds: its shape depends on the type of its model."""
+_Slot = tuple[Any, Any]
+"""A place that holds a token's id: a list or an object of the file, and index or key in it."""
 _BATCH = 1024
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 # Settings that name the old tokenizer's files: the new one would save copies of them, with the old ids.
@@ -67,7 +71,7 @@ def prune_vocabulary(
         >>> from edgemin_hf import prune_vocabulary
         >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "my", "new", "card", "phone"]
         >>> with TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "vocab.txt").write_text("\\n".join(words))
+        ...     _ = Path(folder, "vocab.txt").write_text(chr(10).join(words))
         ...     tokenizer = BertTokenizerFast(f"{folder}/vocab.txt")
         >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         >>> model = BertForSequenceClassification(BertConfig(vocab_size=len(words), **shape))
@@ -100,7 +104,7 @@ def prune_vocabulary(
     return rebuilt
 
 
-def _count(state: Mapping[str, Any], texts: Iterable[str]) -> Counter[int]:
+def _count(state: _Json, texts: Iterable[str]) -> Counter[int]:
     """Count the tokens of texts, whole and unframed."""
     backend = Tokenizer.from_str(json.dumps(state))
     backend.no_padding()
@@ -115,7 +119,7 @@ def _count(state: Mapping[str, Any], texts: Iterable[str]) -> Counter[int]:
     return counts
 
 
-def _matched_in_vain(model: Mapping[str, Any], backend: Tokenizer, text: str, encoding: Any) -> Iterator[int]:
+def _matched_in_vain(model: _Json, backend: Tokenizer, text: str, encoding: Encoding) -> Iterator[int]:
     """Yield the tokens that WordPiece matches in words before it gives them up as unknown."""
     vocabulary = model["vocab"]
     unknown = vocabulary.get(model["unk_token"])
@@ -129,7 +133,7 @@ def _matched_in_vain(model: Mapping[str, Any], backend: Tokenizer, text: str, en
                 yield from (vocabulary[piece] for piece in _longest_matches(model, word))
 
 
-def _longest_matches(model: Mapping[str, Any], word: str) -> Iterator[str]:
+def _longest_matches(model: _Json, word: str) -> Iterator[str]:
     start, prefix = 0, ""
     while start < len(word):
         pieces = ((end, prefix + word[start:end]) for end in range(len(word), start, -1))
@@ -140,7 +144,7 @@ def _longest_matches(model: Mapping[str, Any], word: str) -> Iterator[str]:
         start, prefix = end, model["continuing_subword_prefix"]
 
 
-def _named_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: dict[str, Any]) -> set[int]:
+def _named_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state: _Json) -> set[int]:
     """Return the tokens that the tokenizer, its JSON or the model refer to by name or id."""
     ids = {*tokenizer.all_special_ids, *(slot[key] for slot, key in _id_slots(state))}
     vocabulary = state["model"]["vocab"]
@@ -151,7 +155,7 @@ def _named_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, state
     return ids - {None}
 
 
-def _id_slots(state: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+def _id_slots(state: _Json) -> Iterator[_Slot]:
     """Yield each place of a tokenizer's JSON that holds a token's id, the vocabulary aside: container and key."""
     yield from ((token, "id") for token in state["added_tokens"])
     if state["padding"]:
@@ -167,13 +171,13 @@ def _id_slots(state: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
             yield from ((special["ids"], place) for place in range(len(special["ids"])))
 
 
-def _config_slots(model: PreTrainedModel) -> Iterator[tuple[dict[str, Any], str]]:
+def _config_slots(model: PreTrainedModel) -> Iterator[_Slot]:
     for config in (model.config, getattr(model, "generation_config", None)):
         values = {} if config is None else vars(config)
         yield from ((values, name) for name in list(values) if name.endswith("_token_id") and values[name] is not None)
 
 
-def _with_parts(model: Mapping[str, Any], ids: set[int]) -> set[int]:
+def _with_parts(model: _Json, ids: set[int]) -> set[int]:
     """Add to tokens what they are merged from and what unknown text needs."""
     if model["type"] == "Unigram":
         vocabulary = [token for token, _ in model["vocab"]]
@@ -196,15 +200,15 @@ def _with_parts(model: Mapping[str, Any], ids: set[int]) -> set[int]:
     return ids
 
 
-def _is_smallest(model: Mapping[str, Any], token: str) -> bool:
-    """Whether a token is one character, at the begin of a word or inside, or a byte."""
+def _is_smallest(model: _Json, token: str) -> bool:
+    """Return whether a token is one character, at the begin of a word or inside, or a byte."""
     if model.get("byte_fallback") and _BYTE_PIECE.fullmatch(token):
         return True
     bare = token.removeprefix(model.get("continuing_subword_prefix") or "")
     return len(bare.removesuffix(model.get("end_of_word_suffix") or "")) == 1 or len(token) == 1
 
 
-def _merged(model: Mapping[str, Any], left: str, right: str) -> str:
+def _merged(model: _Json, left: str, right: str) -> str:
     return left + right.removeprefix(model["continuing_subword_prefix"] or "")
 
 
@@ -228,9 +232,7 @@ def _check_fit(model: PreTrainedModel, new_ids: Mapping[int, int]) -> None:
         raise ValueError(f"model: a head of {len(decoder.weight)} outputs; allowed: no head, or one of {rows} tokens")
 
 
-def _rebuild(
-    tokenizer: PreTrainedTokenizerFast, state: dict[str, Any], new_ids: Mapping[int, int]
-) -> PreTrainedTokenizerFast:
+def _rebuild(tokenizer: PreTrainedTokenizerFast, state: _Json, new_ids: Mapping[int, int]) -> PreTrainedTokenizerFast:
     """Return a tokenizer of the same class and settings with the tokens of `new_ids`; `state` is used up."""
     for slot, key in _id_slots(state):
         slot[key] = new_ids.get(slot[key], slot[key])

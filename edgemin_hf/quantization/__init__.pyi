@@ -1,16 +1,9 @@
 from .config import Precision as Precision
 from .config import QuantizationConfig as QuantizationConfig
 from .int4 import FakeInt4Linear as FakeInt4Linear
-from .integer import integer_copy as integer_copy
-from .integer import plain_copy as plain_copy
 from .loading import load_quantized as load_quantized
 from .native import FakeQuantEmbedding as FakeQuantEmbedding
 from .native import FakeQuantLinear as FakeQuantLinear
-from .native import calibrate as calibrate
-from .native import fake_quantized_linears as fake_quantized_linears
-from .native import prepare_qat as prepare_qat
-from .range_training import RangeFreezer as RangeFreezer
-from .range_training import learned_ranges as learned_ranges
 from .reconstruction import Reconstruction as Reconstruction
 from .reconstruction import ReconstructionConfig as ReconstructionConfig
 from .reconstruction import reconstruct as reconstruct

@@ -18,6 +18,14 @@ class FakeInt4Linear(nn.Linear):
     """A linear layer that computes on the values which INT4 will hold; its input stays in floating point.
 
     Its parameters are those of a plain `nn.Linear`, under the same names.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.quantization import FakeInt4Linear
+        >>> linear = torch.nn.Linear(64, 8)
+        >>> quantized = FakeInt4Linear(linear, group_size=32)
+        >>> quantized.weight is linear.weight, quantized(torch.ones(2, 64)).shape
+        (True, torch.Size([2, 8]))
     """
 
     def __init__(self, linear: nn.Linear, group_size: int) -> None:

@@ -7,10 +7,11 @@ they become QuantizeLinear/DequantizeLinear pairs around each product, which ONN
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.pruned_shape import unpruned, write_layer_numbers
@@ -26,20 +27,32 @@ from edgemin_hf.quantization.native import (
 )
 from edgemin_hf.quantization.packed import PackedEmbedding, PackedLinear
 
+if TYPE_CHECKING:
+    from torch._C import Value
+    from torch.onnx._internal.torchscript_exporter.jit_utils import GraphContext
+
 
 class _QuantizedProduct(torch.autograd.Function):
     """x W + b on integer grids; `symbolic` writes it as standard ONNX (QDQ)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, weight_scale: Tensor, scale: Tensor, zero_point: Tensor, bias: Tensor
+        ctx: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        weight_scale: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        bias: Tensor,
     ) -> Tensor:
         zero = zero_point.to(x.dtype)
         quantized = torch.clamp(torch.round(x / scale) + zero, 0, 255)
         return ((quantized - zero) * scale) @ (weight.to(x.dtype) * weight_scale) + bias
 
     @staticmethod
-    def symbolic(g: Any, x: Any, weight: Any, weight_scale: Any, scale: Any, zero_point: Any, bias: Any) -> Any:
+    def symbolic(
+        g: GraphContext, x: Value, weight: Value, weight_scale: Value, scale: Value, zero_point: Value, bias: Value
+    ) -> Value:
         zeros = g.op("Constant", value_t=torch.zeros(weight_scale.type().sizes(), dtype=torch.int8))
         x = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero_point), scale, zero_point)
         weight = g.op("DequantizeLinear", weight, weight_scale, zeros, axis_i=1)

@@ -8,8 +8,7 @@ from os import PathLike
 
 from safetensors.torch import load_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
-from transformers.utils.logging import ERROR, get_logger
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
 
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -66,11 +65,10 @@ def load_quantized(
 
 @contextmanager
 def _no_word_of_weights() -> Iterator[None]:
-    """Keep `from_pretrained` from telling that ranges have no place in a plain model, nor missing weights: ours checks."""
-    logger = get_logger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(ERROR)
+    """Keep `from_pretrained` from warning of ranges without a place; what is missing is found later."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(verbosity)

@@ -7,7 +7,6 @@ one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +40,14 @@ class FakeQuantLinear(nn.Linear):
         weight_scale: Fixed scales of the weight's rows (out_features, 1), to which weights are then clipped; None takes
             them from the rows as they are.
         weight_integers: The least and the largest integer of a weight.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.quantization import FakeQuantLinear
+        >>> linear = FakeQuantLinear(torch.nn.Linear(32, 8), momentum=0.01)
+        >>> linear.widen_range(torch.tensor([-1.0, 3.0]))
+        >>> linear.input_low.item(), linear.input_high.item(), linear(torch.ones(2, 32)).shape
+        (-1.0, 3.0, torch.Size([2, 8]))
     """
 
     input_low: Tensor
@@ -60,7 +67,9 @@ class FakeQuantLinear(nn.Linear):
         self.register_parameter("range_factors", None)
         self.register_buffer("weight_scale", None)
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
         # Only some checkpoints hold fixed scales: what one holds decides.
         scale = state_dict.get(f"{prefix}weight_scale")
         self.weight_scale = None if scale is None else torch.empty_like(scale, device=self.weight.device)
@@ -102,6 +111,13 @@ class FakeQuantEmbedding(nn.Embedding):
 
     Attributes:
         group_size: Number of INT4 values in a row that share a scale; None for INT8, with a scale a row.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.quantization import FakeQuantEmbedding
+        >>> rows = FakeQuantEmbedding(torch.nn.Embedding(50, 1024))(torch.tensor([7]))
+        >>> rows.shape, len(rows.unique()) <= 255  # int8, symmetric
+        (torch.Size([1, 1024]), True)
     """
 
     def __init__(self, embedding: nn.Embedding, group_size: int | None = None) -> None:
@@ -113,7 +129,7 @@ class FakeQuantEmbedding(nn.Embedding):
         self.weight = embedding.weight
 
     def forward(self, input: Tensor) -> Tensor:
-        """Read rows and rounds them to their grids."""
+        """Read rows and round them to their grids."""
         rows = super().forward(input)
         return fake_quantize_rows(rows) if self.group_size is None else fake_quantize_groups(rows, self.group_size)
 

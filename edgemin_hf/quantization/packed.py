@@ -6,14 +6,18 @@ operators take 8 for it. In PyTorch these modules compute the same numbers as th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from edgemin_hf.quantization.int4 import FakeInt4Linear, group_integers
 
 if TYPE_CHECKING:
+    from torch._C import Value
+    from torch.onnx._internal.torchscript_exporter.jit_utils import GraphContext
+
     from edgemin_hf.quantization.native import FakeQuantEmbedding
 
 
@@ -32,11 +36,11 @@ class _PackedProduct(torch.autograd.Function):
     """x W^T with W in packed groups; `symbolic` writes it as MatMulNBits, whose shape the exporter has to be told."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scales: Tensor, rank: int, inputs: int) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, scales: Tensor, rank: int, inputs: int) -> Tensor:
         return x @ (unpack(weight) * scales[..., None]).flatten(-2)[:, :inputs].T
 
     @staticmethod
-    def symbolic(g: Any, x: Any, weight: Any, scales: Any, rank: int, inputs: int) -> Any:
+    def symbolic(g: GraphContext, x: Value, weight: Value, scales: Value, rank: int, inputs: int) -> Value:
         outputs, _, half = weight.type().sizes()
         # accuracy_level 1 computes in float32. Level 4 would round the input to int8 on the way, which nobody trained.
         product = g.op(
@@ -50,12 +54,12 @@ class _PackedRows(torch.autograd.Function):
     """Rows of a table in packed groups; `symbolic` writes them as GatherBlockQuantized."""
 
     @staticmethod
-    def forward(ctx: Any, ids: Tensor, weight: Tensor, scales: Tensor, rank: int, group_size: int) -> Tensor:
+    def forward(ctx: FunctionCtx, ids: Tensor, weight: Tensor, scales: Tensor, rank: int, group_size: int) -> Tensor:
         rows = unpack(weight[ids])
         return rows * scales[ids].repeat_interleave(group_size, dim=-1)[..., : rows.shape[-1]]
 
     @staticmethod
-    def symbolic(g: Any, ids: Any, weight: Any, scales: Any, rank: int, group_size: int) -> Any:
+    def symbolic(g: GraphContext, ids: Value, weight: Value, scales: Value, rank: int, group_size: int) -> Value:
         rows = g.op(
             "com.microsoft::GatherBlockQuantized",
             weight, ids, scales, bits_i=4, block_size_i=group_size, gather_axis_i=0, quantize_axis_i=1,

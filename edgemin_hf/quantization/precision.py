@@ -62,7 +62,7 @@ def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -
 
 
 def keep_layer_numbers(config: PretrainedConfig) -> None:
-    """Notes in a model's configuration how its layers are numbered when overrides are applied to it by name.
+    """Note in a model's configuration how its layers are numbered when overrides are applied to it by name.
 
     Layers that are removed later would shift the numbers of those after them.
     """
@@ -90,7 +90,7 @@ def _names_when_prepared(model: PreTrainedModel) -> dict[nn.Module, str]:
     names = {module: name for name, module in model.named_modules()}
     if numbers is None:
         return names
-    prefix = names[attrgetter(encoder.family.layers)(encoder.base)] + "."
+    prefix: str = names[attrgetter(encoder.family.layers)(encoder.base)] + "."
 
     def renumbered(name: str) -> str:
         if not name.startswith(prefix):

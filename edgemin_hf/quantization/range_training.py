@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -64,7 +63,7 @@ class RangeFreezer(TrainerCallback):
         self.frozen_share = config.frozen_share
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Turn observation on or off as the step's number says."""
         observing = state.global_step < (1 - self.frozen_share) * state.max_steps
@@ -72,7 +71,7 @@ class RangeFreezer(TrainerCallback):
             module.observing = observing
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
     ) -> None:
         """Take the gradients of learned ranges away where they are to stay: an optimizer passes over such parameters.
 

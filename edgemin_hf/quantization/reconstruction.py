@@ -46,6 +46,11 @@ class ReconstructionConfig(Settings):
         teacher_forcing: Share of a module's steps over which its input turns from the full-precision model's into the
             quantised model's.
         seed: Seed of the order of the batches.
+
+    Example:
+        >>> from edgemin_hf.quantization import ReconstructionConfig
+        >>> ReconstructionConfig(modules=2, steps=100).to_dict()["teacher_forcing"]
+        0.0
     """
 
     modules: int = 4
@@ -75,6 +80,12 @@ class Reconstruction(NamedTuple):
         name: Its layers, such as "layers 0-2", or "head".
         before: Mean squared error of its output before it was trained, by the mean square of the teacher's output.
         after: The same afterwards, never larger: a module that did not gain keeps what it had.
+
+    Example:
+        >>> from edgemin_hf.quantization import Reconstruction
+        >>> outcome = Reconstruction("layers 0-2", before=0.04, after=0.01)
+        >>> outcome.after <= outcome.before
+        True
     """
 
     name: str
@@ -104,6 +115,20 @@ def reconstruct(
 
     Raises:
         ValueError: If the two models differ in class or shape, or there are no examples.
+
+    Example:
+        >>> import copy
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import quantize
+        >>> from edgemin_hf.quantization import ReconstructionConfig, reconstruct
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> teacher = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+        >>> student = quantize(copy.deepcopy(teacher), dataloader=[batch])
+        >>> outcomes = reconstruct(student, teacher, [batch], ReconstructionConfig(modules=1, steps=2))
+        >>> [outcome.name for outcome in outcomes]
+        ['layers 0-1', 'head']
     """
     _check(model, teacher)
     pieces = list(_batches_of_like_length(batches, config, model))
@@ -157,7 +182,7 @@ class _Data(NamedTuple):
 def _reconstruct_module(
     model: PartialForward, module: _Module, data: _Data, config: ReconstructionConfig, bar: tqdm[NoReturn]
 ) -> tuple[Reconstruction, list[Tensor | None]]:
-    """Train a module; returns what became of it, and its outputs, the next one's inputs."""
+    """Train a module; return what became of it, and its outputs, the next one's inputs."""
     size = _size(data).clamp(min=torch.finfo(torch.float32).tiny)
     kept = [(t, t.detach().clone()) for part in module.parts for t in (*part.parameters(), *part.buffers())]
     before, outputs = _measure(model, module, data, size)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
-from torch.utils.data import Dataset as TorchDataset
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -49,6 +47,7 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
+from edgemin_hf.utils.records import Json
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
@@ -65,9 +64,24 @@ class Context:
         settings: The plain settings that it was made from.
         root: The folder that its paths are relative to.
         output: The folder of the run.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.recipe import Context, Product, load_recipe
+        >>> stages = [{"stage": "finetune"}, {"stage": "task_distill"}]
+        >>> settings = {"name": "demo", "output_dir": "run", "teacher": {"model": "me/bert"}, "stages": stages}
+        >>> settings |= {"task": {"train_file": "train.csv", "test_file": "test.csv"}, "threads": 1}
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps(settings))
+        ...     recipe, plain = load_recipe(Path(folder, "demo.yaml"))
+        ...     context = Context(recipe, plain, root=Path(folder), output=Path(folder, "run"))
+        >>> context.task.metric, context.maker(Product.TEACHER).name, context.folder_with(Product.STUDENT).name
+        ('accuracy', 'finetune', 'task_distill')
     """
 
-    def __init__(self, recipe: Recipe, settings: Mapping[str, Any], root: Path, output: Path) -> None:
+    def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:
         self.recipe = recipe
         self.settings = settings
         self.root = root
@@ -100,7 +114,7 @@ class Context:
         return self.folder(stage)
 
     def record_file(self, stage: StageSettings) -> Path:
-        """File in which a stage writes down what it is made of, and when it has finished, what it did."""
+        """Return the file in which a stage writes down what it is made of, and when it has finished, what it did."""
         return self.output / "stages" / f"{stage.name}.json"
 
     def record(self, stage: StageSettings) -> StageRecord | None:
@@ -128,7 +142,8 @@ class Context:
         if self.recipe.precision != "auto":
             return self.recipe.precision == "bf16"
         if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported()
+            supported: bool = torch.cuda.is_bf16_supported()
+            return supported
         return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
     # Data.
@@ -183,7 +198,7 @@ class Context:
         return key.hexdigest()
 
     @cached_property
-    def raw_text(self) -> tuple[TorchDataset[Any], TorchDataset[Any]]:
+    def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
         """Training and validation examples of stage 1."""
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the order of the stages is checked

@@ -12,7 +12,13 @@ from edgemin_hf.report.records import LayerSearch, ModuleError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is worth remembering of a stage; what does not apply is left out. See `StageRecord`."""
+    """What is worth remembering of a stage; what does not apply is left out. See `StageRecord`.
+
+    Example:
+        >>> from edgemin_hf.recipe import Outcome
+        >>> Outcome(examples=320, notes=("12 words",)).told()
+        {'examples': 320, 'notes': ('12 words',)}
+    """
 
     examples: int | None = None
     metric: str | None = None

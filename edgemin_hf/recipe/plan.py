@@ -55,7 +55,7 @@ class Step:
 
 
 def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list[Step]:
-    """Check a recipe as a whole and say what running it would do; loads no weights and write nothing.
+    """Check a recipe as a whole and say what running it would do; load no weights and write nothing.
 
     Args:
         recipe: The recipe.
@@ -67,6 +67,27 @@ def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list
 
     Raises:
         RecipeError: If the recipe can't be run, or its folder holds something else.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        >>> from edgemin_hf.recipe import load_recipe, make_plan
+        >>> rules = Tokenizer(models.WordLevel({"[SEP]": 0, "card": 1}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> settings = {"name": "demo", "teacher": {"model": "teacher"}, "raw_text": {"files": ["text.txt"]}}
+        >>> settings["stages"] = [{"stage": "distill", "method": "minilmv2", "relation_heads": 4, "max_steps": 2}]
+        >>> with TemporaryDirectory() as folder:
+        ...     BertModel(BertConfig(vocab_size=2, **shape)).save_pretrained(f"{folder}/teacher")
+        ...     _ = tokenizer.save_pretrained(f"{folder}/teacher")
+        ...     _ = Path(folder, "text.txt").write_text("card")
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps({**settings, "output_dir": f"{folder}/run"}))
+        ...     recipe, _ = load_recipe(Path(folder, "demo.yaml"))
+        ...     [(step.stage.name, step.state) for step in make_plan(recipe, Path(folder))]
+        [('distill', 'to do')]
     """
     output = Path(recipe.output_dir)
     if output.exists() and not output.is_dir():
@@ -107,6 +128,17 @@ def describe_plan(steps: list[Step]) -> str:
 
     "model" is the shape that a stage trains (layers x width / heads / neurons) and its parameters, task heads aside;
     "PFLOP" are 10^15 floating-point operations, the teacher's among them.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from edgemin_hf.recipe import describe_plan
+        >>> from edgemin_hf.recipe.estimate import Estimate
+        >>> from edgemin_hf.recipe.plan import Step
+        >>> from edgemin_hf.recipe.stages import Export
+        >>> print(describe_plan([Step(Export(), {}, Path("runs/demo/export"), "", "to do", Estimate(0.5))]))
+        stage           state      model ...
+        export          to do ... 0.5 min  runs/demo/export
+        About 0.5 min to go on this machine.
     """
     width = max(16, *(len(step.stage.name) + 1 for step in steps))
     lines = [

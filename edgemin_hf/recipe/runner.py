@@ -7,11 +7,10 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -24,9 +23,10 @@ from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.records import Json
 
 
-def run_recipe(recipe: ParsedRecipe, settings: Mapping[str, Any], root: Path, overwrite: bool = False) -> list[Step]:
+def run_recipe(recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool = False) -> list[Step]:
     """Run the stages of a recipe that are not done yet, and print what each made.
 
     Args:
@@ -40,6 +40,30 @@ def run_recipe(recipe: ParsedRecipe, settings: Mapping[str, Any], root: Path, ov
 
     Raises:
         RecipeError: As `make_plan`, or if another process is running in the same folder.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        >>> from edgemin_hf.recipe import load_recipe, run_recipe
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "card": 1, "phone": 2}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> settings = {"name": "demo", "teacher": {"model": "teacher"}, "student": {"num_hidden_layers": 1}}
+        >>> settings |= {"raw_text": {"files": ["text.csv"], "pack": False}, "threads": 1}
+        >>> settings["stages"] = [{"stage": "distill", "method": "minilmv2", "relation_heads": 4, "max_steps": 2}]
+        >>> with TemporaryDirectory() as folder:
+        ...     BertModel(BertConfig(vocab_size=3, **shape)).save_pretrained(f"{folder}/teacher")
+        ...     _ = tokenizer.save_pretrained(f"{folder}/teacher")
+        ...     _ = Path(folder, "text.csv").write_text(chr(10).join(["text", "card", "phone"]))
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps({**settings, "output_dir": f"{folder}/run"}))
+        ...     _ = run_recipe(*load_recipe(Path(folder, "demo.yaml")), Path(folder))
+        ...     BertModel.from_pretrained(f"{folder}/run/distill").config.num_hidden_layers
+        stage ...
+        distill: done in ...
+        1
     """
     # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.
     state = PartialState(cpu=not torch.cuda.is_available())

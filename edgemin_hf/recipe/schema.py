@@ -29,7 +29,14 @@ class RecipeError(ValueError):
 
 
 class Product(StrEnum):
-    """What stages need and leave, by its name in a message."""
+    """What stages need and leave, by its name in a message.
+
+    Example:
+        >>> from edgemin_hf.recipe import Product
+        >>> from edgemin_hf.recipe.stages import Export
+        >>> Product.GRAPHS in Export.leaves, str(Product.GRAPHS)
+        (True, 'graphs')
+    """
 
     RAW_TEXT = "raw text"
     TASK = "a task"
@@ -191,6 +198,19 @@ class Recipe:
         seed: Seed of the split, of initialisation and of training.
         precision: "bf16" and "fp32" say it; "auto" takes bf16 for training where the processor computes in it.
         threads: Threads for PyTorch and ONNX Runtime; None takes every core.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.recipe import Recipe, load_recipe
+        >>> settings = {"name": "demo", "output_dir": "run", "teacher": {"model": "me/bert"}}
+        >>> settings |= {"raw_text": {"files": ["text.txt"]}, "stages": [{"stage": "distill", "method": "minilmv2"}]}
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps(settings))  # JSON is YAML
+        ...     recipe, _ = load_recipe(Path(folder, "demo.yaml"))
+        >>> isinstance(recipe, Recipe), recipe.seed, recipe.teacher.model
+        (True, 0, 'me/bert')
     """
 
     name: Annotated[str, Field(min_length=1)]

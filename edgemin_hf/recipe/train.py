@@ -11,7 +11,7 @@ from dataclasses import field, fields, replace
 from enum import Enum
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, get_args, get_type_hints
+from typing import Annotated, ClassVar, Protocol, get_args, get_type_hints
 
 import torch
 from accelerate import PartialState
@@ -72,7 +72,7 @@ class Training:
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
-    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Training:
         _check_arguments(self.training_arguments)
         check_rest(Training, self)
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """Return these settings as arguments of `TrainingArguments`."""
         own = {f.name: getattr(self, f.name) for f in fields(Training) if f.name != "training_arguments"}
         return {**own, **self.training_arguments}
@@ -95,7 +95,7 @@ def check_rest(part: type, settings: object) -> None:
         check()
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
+def _check_arguments(arguments: Mapping[str, object]) -> None:
     if not arguments:
         return
     own = {*_OWN_ARGUMENTS, *(f.name for f in fields(Training))}
@@ -161,7 +161,7 @@ class TrainingSettings(Protocol):
     name: str
     max_steps: int
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """Return its settings as arguments of `TrainingArguments`."""
         ...
 
@@ -225,7 +225,7 @@ def _training_arguments(context: Context, stage: TrainingSettings, work: Path, p
     bf16 = context.bf16 and not parts.fp32
     # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
-    defaults: dict[str, Any] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
+    defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),
         **{**defaults, **stage.arguments()},
@@ -287,6 +287,9 @@ def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:
-    rows, of_step = len(trainer.train_dataset), trainer.get_total_train_batch_size(trainer.args)
+    rows = len(trainer.train_dataset)
+    of_step: int = trainer.get_total_train_batch_size(trainer.args)
+    epochs: int
+    steps: int
     epochs, steps = divmod(trainer.state.global_step, ceil(rows / of_step))
     return epochs * rows + min(steps * of_step, rows)

@@ -41,6 +41,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe
 
     Raises:
         RecipeError: If it can't be read or is not possible.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.recipe import load_recipe
+        >>> settings = {"name": "demo", "output_dir": "run", "teacher": {"model": "me/bert"}}
+        >>> settings |= {"raw_text": {"files": ["text.txt"]}, "stages": [{"stage": "distill", "method": "minilmv2"}]}
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "demo.yaml").write_text(json.dumps(settings))  # JSON is YAML
+        ...     recipe, plain = load_recipe(Path(folder, "demo.yaml"), ["distill.max_steps=100", "seed=1"])
+        >>> recipe.seed, recipe.stages[0].max_steps, plain["seed"]
+        (1, 100, 1)
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")

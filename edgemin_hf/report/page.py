@@ -37,6 +37,17 @@ def render_report(title: str, benchmark: Benchmark, stages: Sequence[StageRecord
 
     Returns:
         The page.
+
+    Example:
+        >>> from edgemin_hf.benchmark import Benchmark, BenchmarkRow, Latency
+        >>> from edgemin_hf.report import render_report
+        >>> from edgemin_hf.utils.hardware import environment
+        >>> score = {"metric": "accuracy", "value": 0.92, "ci95": (0.91, 0.93), "n": 3080}
+        >>> cost = {"parameters": 1000, "size_bytes": 4096, "batch_size": 1, "threads": 1}
+        >>> row = BenchmarkRow("student", "onnxruntime", "int8", **score, **cost, latency_ms=Latency(0.6, 0.7, 0.9))
+        >>> page = render_report("My edge model", Benchmark((row,), environment(threads=1)), stages=[], figures={})
+        >>> "<h1>My edge model</h1>" in page
+        True
     """
     template = page_template("report.html")
     rows, described = benchmark.rows, benchmark.environment.to_dict()
@@ -68,6 +79,16 @@ def summary_table(benchmark: Benchmark) -> str:
 
     Returns:
         Lines without a newline at the end.
+
+    Example:
+        >>> from edgemin_hf.benchmark import Benchmark, BenchmarkRow, Latency
+        >>> from edgemin_hf.report import summary_table
+        >>> from edgemin_hf.utils.hardware import environment
+        >>> score = {"metric": "accuracy", "value": 0.92, "ci95": (0.91, 0.93), "n": 3080}
+        >>> cost = {"parameters": 14_000_000, "size_bytes": 14_400_000, "batch_size": 1, "threads": 1}
+        >>> row = BenchmarkRow("student", "onnxruntime", "int8", **score, **cost, latency_ms=Latency(0.6, 0.7, 0.9))
+        >>> print(summary_table(Benchmark((row,), environment(threads=1))).splitlines()[2])
+        student  onnxruntime  int8            14.00       14.4  92.0 [91.0, 93.0]     0.600     0.700     0.900
     """
     headers, rows = result_table(benchmark)
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
@@ -26,10 +25,11 @@ from edgemin_hf.pruning.depth import without_layer
 from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency
 from edgemin_hf.pruning.selection import most_salient
+from edgemin_hf.tasks.metrics import Answers
 
 Kind = Literal["heads", "neurons", "layers"]
 Masks = list[tuple[nn.Module, Tensor]]
-Predict = Callable[[Mapping[str, Tensor]], NDArray[np.generic]]
+Predict = Callable[[Mapping[str, Tensor]], Answers]
 """Runs the model on a batch; what it predicts, an example along the first dimension."""
 
 
@@ -93,7 +93,7 @@ def predict_with_cuts(
     cuts: Sequence[Cut],
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
-) -> tuple[NDArray[np.generic], dict[Cut, NDArray[np.generic]]]:
+) -> tuple[Answers, dict[Cut, Answers]]:
     """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
     Args:
@@ -106,8 +106,8 @@ def predict_with_cuts(
     Returns:
         The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
     """
-    unpruned: list[NDArray[np.generic]] = []
-    found: dict[Cut, list[NDArray[np.generic]]] = {cut: [] for cut in cuts}
+    unpruned: list[Answers] = []
+    found: dict[Cut, list[Answers]] = {cut: [] for cut in cuts}
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
     layers = PartialForward(model)
     was_training = model.training

@@ -47,6 +47,13 @@ class ModuleSensitivity:
         size_bytes: Bytes of its weights and their scales at this precision.
         saved_bytes: How many bytes fewer that is than at each other precision, "fp32" among them.
         logits: What the model then gives, (rows, labels), float32, on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.sensitivity import ModuleSensitivity
+        >>> cost = {"loss": 1e-4, "size_bytes": 1024, "saved_bytes": {"fp32": 3072}, "logits": torch.zeros(8, 2)}
+        >>> ModuleSensitivity("classifier", kind="linear", precision="int8", **cost).saved_bytes["fp32"]
+        3072
     """
 
     name: str
@@ -64,6 +71,12 @@ class QuantizationSensitivity(NamedTuple):
     Attributes:
         logits: What the unquantised model gives, (rows, labels), float32, on the CPU.
         modules: Each module at each precision that it can be stored in, the largest loss first.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.sensitivity import QuantizationSensitivity
+        >>> QuantizationSensitivity(logits=torch.zeros(8, 2), modules=[]).logits.shape
+        torch.Size([8, 2])
     """
 
     logits: Tensor
@@ -104,6 +117,17 @@ def quantization_sensitivity(
 
     Raises:
         ValueError: If the model is quantised already.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf.sensitivity import quantization_sensitivity
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> batch = {"input_ids": torch.tensor([[2, 7, 8, 3]])}
+        >>> found = quantization_sensitivity(model, [batch], [batch])
+        >>> {"classifier", "bert.pooler.dense"} <= {row.name for row in found.modules}
+        True
     """
     if quantized_weights(model) is not None:
         raise ValueError(f"model: a quantised {type(model).__name__}; allowed: a model in full precision")
@@ -142,6 +166,8 @@ def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "i
         4 bytes a weight; or of INT8 1 a weight and 4 a row, for the scale (of a linear layer 5, with its zero point);
         or of INT4 half a byte a weight and 4 a group. Linear layers fill up the last group of a row.
     """
+    rows: int
+    width: int
     rows, width = module.weight.shape
     linear = isinstance(module, nn.Linear)
     if precision == "fp32":

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.pruning.saliency import MEASURES, Saliency, random_saliency
+from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
@@ -30,7 +29,7 @@ from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.tasks.known import TASKS, task_type
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.hardware import environment
@@ -61,6 +60,16 @@ class SensitivitySettings:
         batch_size: Rows of a pass.
         threads: Threads of PyTorch.
         seed: Seed of the two draws and of random saliency.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from edgemin_hf.sensitivity import SensitivitySettings
+        >>> files = {"model": "me/model", "train": Path("train.csv"), "data": Path("dev.csv"), "output": Path("costs")}
+        >>> columns = {"text_column": "text", "text_pair_column": None, "label_column": "label", "label_columns": None}
+        >>> size = {"max_length": 128, "examples": 0, "saliency_examples": 256, "batch_size": 32, "threads": 1}
+        >>> how = {"measure": ["pruning"], "saliency": "taylor", "sparsities": [0.25, 0.5], "seed": 0}
+        >>> SensitivitySettings(**files, **columns, **size, **how, metric="accuracy").task.type
+        'text_classification'
     """
 
     model: str
@@ -128,6 +137,29 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
 
     Raises:
         ValueError: If a file or the model does not fit; before weights are loaded.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf.sensitivity import SensitivitySettings, run_sensitivity
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2, "phone": 3}, "[UNK]"))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> columns = {"text_column": "text", "text_pair_column": None, "label_column": "label", "label_columns": None}
+        >>> size = {"max_length": 128, "examples": 0, "saliency_examples": 2, "batch_size": 2, "threads": 1, "seed": 0}
+        >>> how = {"measure": ["pruning"], "saliency": "taylor", "sparsities": [0.5], "metric": "accuracy"}
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForSequenceClassification(BertConfig(vocab_size=4, **shape)).save_pretrained(folder)
+        ...     _ = tokenizer.save_pretrained(folder)
+        ...     files = {name: Path(folder, f"{name}.csv") for name in ("train", "data")}
+        ...     for file in files.values():
+        ...         _ = file.write_text(chr(10).join(["text,label", "card,LABEL_0", "phone,LABEL_1"]))
+        ...     places = {"model": folder, "output": Path(folder, "costs"), **files}
+        ...     result = run_sensitivity(SensitivitySettings(**places, **columns, **size, **how))
+        >>> result.base.n, sorted({row.kind for row in result.measurements})
+        (2, ['heads', 'layers', 'neurons'])
     """
     task = settings.task
     config = _checked(settings, task)
@@ -152,7 +184,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
 
 
 def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
-    """Check files and model against each other, without weights; returns the model's configuration."""
+    """Check files and model against each other, without weights; return the model's configuration."""
     config = load_config(settings.model)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
@@ -212,7 +244,7 @@ def _measure(
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
 
-    def change(predictions: np.ndarray, base: float) -> dict[str, float]:
+    def change(predictions: Answers, base: float) -> dict[str, float]:
         value = float(METRICS[task.metric].compute(labels, predictions))
         return {"value": value, "change": value - base}
 
@@ -244,7 +276,7 @@ def _measure(
     )
 
 
-def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Any, loss_of: Any) -> Saliency:
+def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Batches, loss_of: Loss) -> Saliency:
     if settings.saliency == "random":
         return random_saliency(model, settings.seed)
     return MEASURES[settings.saliency](model, batches, loss_of)

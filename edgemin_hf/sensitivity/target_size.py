@@ -34,6 +34,16 @@ def meet_size(modules: Sequence[ModuleSensitivity], int8_bytes: int, target_mb: 
 
     Returns:
         The precision of each module.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.sensitivity import ModuleSensitivity, meet_size
+        >>> def row(name, precision, loss, size):
+        ...     return ModuleSensitivity(name, "linear", precision, loss, size, {}, torch.zeros(0))
+        >>> rows = [row("a", "int8", 0.0, 1000), row("a", "int4", 0.1, 600)]
+        >>> rows += [row("b", "int8", 0.0, 1000), row("b", "int4", 0.9, 600)]
+        >>> meet_size(rows, int8_bytes=2000, target_mb=0.0018)
+        {'a': 'int4', 'b': 'int8'}
     """
     of = {(row.name, row.precision): row for row in modules}
     names = sorted({row.name for row in modules})

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.loading import AutoClass
-from edgemin_hf.tasks.metrics import Measurement
+from edgemin_hf.tasks.metrics import Answers, Measurement
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Divergence = Literal["kl_divergence", "squared_difference"]
@@ -129,7 +130,7 @@ class Task(Protocol):
         """Return some validation texts or pairs, as they are."""
         ...
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return what the logits (examples, labels) say."""
         ...
 
@@ -137,6 +138,6 @@ class Task(Protocol):
         """Compute the metric: the `compute_metrics` of a Trainer."""
         ...
 
-    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
+    def measure(self, labels: Answers, predictions: Answers) -> Measurement:
         """Measure predictions by the task's metric, with its 95% interval."""
         ...

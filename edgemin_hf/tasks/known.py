@@ -37,6 +37,12 @@ def task_of(config: PretrainedConfig) -> type[TextTask]:
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> from edgemin_hf.tasks import task_of
+        >>> task_of(BertConfig(num_labels=3)).__name__, task_of(BertConfig(num_labels=1)).__name__
+        ('TextClassification', 'Regression')
     """
     for task in TASKS.values():
         if task.compatible(config):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
 
 _RESAMPLES = 2000
@@ -17,6 +18,10 @@ _BATCH_VALUES = 1_000_000
 
 Answer = Literal["label", "score", "label set"]
 """What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels)."""
+Answers = NDArray[np.int64 | np.float32 | np.float64]
+"""Labels or predictions, as `Answer` says, or several such arrays (..., examples) or (..., examples, labels)."""
+Values = NDArray[np.float64]
+"""What a metric makes of them, (...)."""
 
 
 class Measurement(TypedDict):
@@ -27,6 +32,11 @@ class Measurement(TypedDict):
         value: Its value, at best 1.
         ci95: Both ends of its 95% interval.
         n: Number of examples.
+
+    Example:
+        >>> from edgemin_hf.tasks import Measurement
+        >>> Measurement(metric="accuracy", value=0.9, ci95=[0.85, 0.93], n=200)["value"]
+        0.9
     """
 
     metric: str
@@ -45,59 +55,73 @@ class Metric:
         heading: What stands over a column of such values with their intervals.
         compute: From labels and predictions (..., examples), sets (..., examples, labels), to the metric (...).
         answer: What labels and predictions are.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import METRICS
+        >>> metric = METRICS["accuracy"]
+        >>> metric.title, metric.compute(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])).item()
+        ('accuracy', 0.75)
     """
 
     title: str
     unit: Literal["%", "×100"]
     heading: str
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    compute: Callable[[Answers, Answers], Values]
     answer: Answer = "label"
 
 
-def accuracy(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def accuracy(labels: Answers, predictions: Answers) -> Values:
     """Compute the share of hits."""
-    return (labels == predictions).mean(axis=-1)
+    hits: Values = (labels == predictions).mean(axis=-1)
+    return hits
 
 
-def f1(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def f1(labels: Answers, predictions: Answers) -> Values:
     """Compute the harmonic mean of precision and recall of label 1."""
     truth, found = labels == 1, predictions == 1
-    return 2 * (truth & found).sum(axis=-1) / np.maximum(truth.sum(axis=-1) + found.sum(axis=-1), 1)
+    values: Values = 2 * (truth & found).sum(axis=-1) / np.maximum(truth.sum(axis=-1) + found.sum(axis=-1), 1)
+    return values
 
 
-def matthews_correlation(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def matthews_correlation(labels: Answers, predictions: Answers) -> Values:
     """Compute Matthews' correlation of two or more labels: R_K of Gorodkin (2004), for two the phi coefficient."""
     classes = np.union1d(labels, predictions)
     counts = [np.stack([(side == c).sum(axis=-1, dtype=float) for c in classes]) for side in (labels, predictions)]
     examples = labels.shape[-1]
     covariance = examples * (labels == predictions).sum(axis=-1) - (counts[0] * counts[1]).sum(axis=0)
     variances = [examples**2 - (count**2).sum(axis=0) for count in counts]
-    return covariance / np.sqrt(np.maximum(variances[0] * variances[1], 1))
+    values: Values = covariance / np.sqrt(np.maximum(variances[0] * variances[1], 1))
+    return values
 
 
-def pearson(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def pearson(labels: Answers, predictions: Answers) -> Values:
     """Compute Pearson's correlation."""
     with warnings.catch_warnings():
         for expected in (ConstantInputWarning, NearConstantInputWarning):
             warnings.simplefilter("ignore", expected)
-        return np.nan_to_num(pearsonr(labels, predictions, axis=-1).statistic)
+        values: Values = np.nan_to_num(pearsonr(labels, predictions, axis=-1).statistic)
+    return values
 
 
-def spearman(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def spearman(labels: Answers, predictions: Answers) -> Values:
     """Compute Spearman's rank correlation; equal values share their mean rank."""
     return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
 
 
-def f1_micro(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def f1_micro(labels: Answers, predictions: Answers) -> Values:
     """Compute F1 over all decisions about all labels."""
     hits = (labels * predictions).sum(axis=(-2, -1))
-    return 2 * hits / np.maximum(labels.sum(axis=(-2, -1)) + predictions.sum(axis=(-2, -1)), 1)
+    values: Values = 2 * hits / np.maximum(labels.sum(axis=(-2, -1)) + predictions.sum(axis=(-2, -1)), 1)
+    return values
 
 
-def f1_macro(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def f1_macro(labels: Answers, predictions: Answers) -> Values:
     """Compute the mean over labels of each label's F1."""
     hits = (labels * predictions).sum(axis=-2)
-    return (2 * hits / np.maximum(labels.sum(axis=-2) + predictions.sum(axis=-2), 1)).mean(axis=-1)
+    of_labels: Values = 2 * hits / np.maximum(labels.sum(axis=-2) + predictions.sum(axis=-2), 1)
+    values: Values = of_labels.mean(axis=-1)
+    return values
 
 
 # A heading has at most 17 characters, as many as a value with its interval: the table is to fit a terminal.
@@ -113,7 +137,7 @@ METRICS = {
 """The metrics by their names in `evaluate` and on the Hub."""
 
 
-def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
+def measure(name: str, labels: Answers, predictions: Answers) -> Measurement:
     """Measure predictions, with a 95% interval.
 
     The interval of accuracy is Wilson's; that of any other metric goes from the 2.5th to the 97.5th percentile of 2,000
@@ -126,6 +150,13 @@ def measure(name: str, labels: np.ndarray, predictions: np.ndarray) -> Measureme
 
     Returns:
         "metric", its name; "value"; "ci95", both ends of the interval; "n", the number of examples.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import measure
+        >>> found = measure("accuracy", np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+        >>> found["value"], [round(end, 2) for end in found["ci95"]]
+        (0.75, [0.3, 0.95])
     """
     compute = METRICS[name].compute
     value = float(compute(labels, predictions))

@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table
 from edgemin_hf.tasks.base import ProblemType
-from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
 _ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
@@ -33,6 +34,13 @@ class MultiLabel(TextTask):
         label_columns: Names of the columns, one a label, that hold 0 or 1; None where labels are a list.
         threshold: Probability from which a label is given, above 0 and below 1.
         metric: f1_micro (over all decisions) or f1_macro (the mean over labels).
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import MultiLabel
+        >>> task = MultiLabel("train.csv", "test.csv", label_columns=["joy", "anger"], threshold=0.9)
+        >>> task.predictions(np.array([[3.0, -1.0], [1.0, 4.0]])).tolist()
+        [[1, 0], [0, 1]]
     """
 
     label_columns: list[str] | None = None
@@ -120,9 +128,10 @@ class MultiLabel(TextTask):
             answers.append(answer)
         return answers
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return a 1 for each label whose probability reaches the threshold, int64 (examples, labels)."""
-        return (logits >= np.log(self.threshold / (1 - self.threshold))).astype(np.int64)
+        reaches: NDArray[np.bool_] = logits >= np.log(self.threshold / (1 - self.threshold))
+        return reaches.astype(np.int64)
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:

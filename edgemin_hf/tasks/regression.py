@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.tasks.base import Divergence, ProblemType
-from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
 
@@ -26,6 +27,14 @@ class Regression(TextTask):
     Attributes:
         label_column: Name of the column that holds the score, a number.
         metric: pearsonr or spearmanr.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.tasks import Regression
+        >>> Regression("train.csv", "test.csv", text_column="sentence1", text_pair_column="sentence2").metric
+        'pearsonr'
+        >>> Regression.hard_loss(torch.tensor([[2.0], [4.0]]), torch.tensor([1.0, 4.0]))
+        tensor(0.5000)
     """
 
     type: Literal["regression"] = "regression"
@@ -53,7 +62,7 @@ class Regression(TextTask):
         """Return the scores as floating-point numbers."""
         return [float(score) for score in table[self.label_column]]
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return the scores (examples,), from logits (examples, 1)."""
         return logits[:, 0]
 

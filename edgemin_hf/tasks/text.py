@@ -10,6 +10,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from transformers import (
     AutoModelForSequenceClassification,
     EvalPrediction,
@@ -20,7 +21,7 @@ from transformers import (
 from edgemin_hf.data.tables import Text, check_table, read_table, tokenize
 from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.tasks.base import Divergence, ProblemType, Task
-from edgemin_hf.tasks.metrics import METRICS, Answer, Measurement, measure
+from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
 """The column "labels" that a model learns from, an entry a row."""
@@ -40,6 +41,13 @@ class TextTask(Task, ABC):
         metric: Name of the metric, a key of `METRICS`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         max_length: Tokens after which a text, or a pair together, is cut.
+
+    Example:
+        >>> from edgemin_hf.tasks import TASKS, TextTask
+        >>> issubclass(TASKS["regression"], TextTask)
+        True
+        >>> TASKS["text_classification"]("train.csv", "test.csv", text_pair_column="answer").text_columns
+        ['text', 'answer']
     """
 
     train_file: str
@@ -140,7 +148,7 @@ class TextTask(Task, ABC):
         """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
 
     @abstractmethod
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return what the logits (examples, labels) say, as `measure` takes it."""
 
     def labels(self, root: Path) -> list[str]:
@@ -189,7 +197,7 @@ class TextTask(Task, ABC):
         compute = METRICS[self.metric].compute
         return {self.metric: float(compute(prediction.label_ids, self.predictions(prediction.predictions)))}
 
-    def measure(self, labels: np.ndarray, predictions: np.ndarray) -> Measurement:
+    def measure(self, labels: Answers, predictions: Answers) -> Measurement:
         """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
         return measure(self.metric, labels, predictions)
 

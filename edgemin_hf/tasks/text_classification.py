@@ -10,11 +10,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.tasks.base import ProblemType
-from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
 
@@ -25,6 +26,13 @@ class TextClassification(TextTask):
     Attributes:
         label_column: Name of the column that holds the label, by name.
         metric: accuracy, f1 (that of the second of two labels) or matthews_correlation.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks import TextClassification
+        >>> task = TextClassification("train.csv", "test.csv", label_column="intent", max_length=64)
+        >>> task.metric, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
+        ('accuracy', [1, 0])
     """
 
     type: Literal["text_classification"] = "text_classification"
@@ -63,9 +71,10 @@ class TextClassification(TextTask):
             raise ValueError(f"label_column: {min(unknown)!r} in the data; allowed: {', '.join(labels)}")
         return [labels[name] for name in names]
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
+    def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return the number of the likeliest label, from logits (examples, labels)."""
-        return logits.argmax(axis=-1)
+        likeliest: NDArray[np.int64] = logits.argmax(axis=-1)
+        return likeliest
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
 from edgemin_hf.training.pruning import check_pruning, costs_of, prune_one_shot
+from edgemin_hf.training.record import remember_training, training_record
 
 
 def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Mapping[str, Tensor]]) -> PreTrainedModel:
@@ -60,6 +61,7 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
     problem_type = model.config.problem_type
     prune_one_shot(model, config, lambda: batches, loss_of, lambda: costs_of(model, config))
     model.config.problem_type = problem_type  # which a model without one guesses from the labels it sees
+    remember_training(model, training_record([], config, None))
     return model
 
 
@@ -108,6 +110,7 @@ def quantize(
         quantize_by_inc(model, config, batches)
     elif needs_batches:
         calibrate(model, batches, lambda batch: model(**batch))
+    remember_training(model, training_record([], None, config))
     return model
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
+from transformers.utils import ModelOutput
 
 from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
 from edgemin_hf.export.onnx_graph import check_exportable
@@ -205,7 +206,7 @@ class StudentPruning:
 
     @property
     def _model(self) -> PreTrainedModel:
-        model: Any = self._trainer.model
+        model: PreTrainedModel = self._trainer.model
         return model
 
     def _sum(self, tensor: Tensor) -> Tensor:
@@ -220,8 +221,9 @@ class StudentPruning:
             return LatencyTable(**costs_state(checkpoint))
         # Each process would measure other numbers, and by them choose other units.
         table = [costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None]
-        return broadcast_object_list(table)[0]
+        shared: Costs = broadcast_object_list(table)[0]
+        return shared
 
 
-def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Any:
+def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> ModelOutput:
     return model(**filter_forward_inputs(model, batch))

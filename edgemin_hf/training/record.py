@@ -44,6 +44,6 @@ def trainings_before(model: PreTrainedModel) -> list[TrainingRecord]:
     return EdgeminConfig.from_pretrained(folder).trainings if (folder / EDGEMIN_CONFIG).is_file() else []
 
 
-def remember_trainings(model: PreTrainedModel, trainings: list[TrainingRecord]) -> None:
-    """Keep on a model what made it, for a training of the same object that comes next."""
-    setattr(model, _TRAININGS, trainings)
+def remember_training(model: PreTrainedModel, record: TrainingRecord) -> None:
+    """Keep on a model what was done with it, for a training of the same object that comes next."""
+    setattr(model, _TRAININGS, [*trainings_before(model), record])

@@ -8,13 +8,13 @@ from contextlib import contextmanager, nullcontext
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
 from edgemin_hf.data.tables import LengthGroupedBatches
 from edgemin_hf.distillation.base import DistillationConfig, Objective
@@ -27,9 +27,10 @@ from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
+from edgemin_hf.training.arguments import check_arguments
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
-from edgemin_hf.training.record import remember_trainings, training_record, trainings_before
+from edgemin_hf.training.record import remember_training, training_record, trainings_before
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -59,6 +60,9 @@ class DistillationTrainer(Trainer):
             `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
             Compressor's own configuration is taken too.
         **kwargs: As `transformers.Trainer`.
+
+    Attributes:
+        record: What `edgemin_config.json` will tell of this training.
 
     Raises:
         ValueError: If student, teacher and settings do not fit together.
@@ -95,7 +99,7 @@ class DistillationTrainer(Trainer):
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
         pruning_config: PruningConfig | WeightPruningConfig | None = None,
         quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
         args = TrainingArguments("tmp_trainer") if args is None else args
@@ -103,23 +107,18 @@ class DistillationTrainer(Trainer):
         self.teacher_model: PreTrainedModel | None = (
             load_teacher(teacher_model, model, configs) if isinstance(teacher_model, str | Path) else teacher_model
         )
-        _check_arguments(model, self.teacher_model, args, kwargs, pruning_config)
+        settings = None if quantization_config is None else own_settings(quantization_config)
+        check_arguments(model, self.teacher_model, args, kwargs, pruning_config, settings)
         student = Encoder(model)
         teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         if named:
             check_head(self.teacher_model, self.objectives)
-        settings = None if quantization_config is None else own_settings(quantization_config)
-        if (
-            settings is not None
-            and settings.ranges == "learned"
-            and kwargs.get("optimizers", (None, None))[0] is not None
-        ):
-            raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
         if pruning_config is not None:
             activations = {activation for objective in self.objectives for activation in objective.student_activations}
             check_pruning(model, pruning_config, activations, settings)
-        self._trainings = [*trainings_before(model), training_record(configs, pruning_config, settings)]
+        self.record = training_record(configs, pruning_config, settings)
+        self._trainings_before, self._remembered = trainings_before(model), False
         self.quantization: StudentQuantization | None = None
         if quantization_config is not None:
             pruned = pruning_config is not None
@@ -141,7 +140,7 @@ class DistillationTrainer(Trainer):
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: object) -> TrainOutput:
         """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
@@ -159,8 +158,10 @@ class DistillationTrainer(Trainer):
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
-            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        remember_trainings(self.model, self._trainings)
+            output: TrainOutput = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if not self._remembered:
+            remember_training(self.model, self.record)
+            self._remembered = True
         return output
 
     def create_optimizer(self) -> torch.optim.Optimizer:
@@ -185,7 +186,7 @@ class DistillationTrainer(Trainer):
             del self.model.distillation_projections
 
     def prepare(self) -> None:
-        """Prune the student and calibrates its input ranges, where that is asked for and was not done before.
+        """Prune the student and calibrate its input ranges, where that is asked for and was not done before.
 
         `train` does it; call it to look at the student as it is before the first step.
         """
@@ -203,7 +204,7 @@ class DistillationTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
-            EdgeminConfig(trainings=self._trainings).save_pretrained(folder)
+            EdgeminConfig(trainings=[*self._trainings_before, self.record]).save_pretrained(folder)
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:
@@ -221,7 +222,7 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor | None]]:
         """Sum the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
         loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
         examples = len(next(iter(inputs.values())))
@@ -258,7 +259,7 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Evaluate one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -267,7 +268,7 @@ class DistillationTrainer(Trainer):
             return loss.detach(), None, None
         return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
         """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
         self._calibrate_once()
         self._terms[False].clear()
@@ -276,7 +277,7 @@ class DistillationTrainer(Trainer):
         output.metrics.update({f"{prefix}_{name}": value for name, value in self._mean_terms(training=False).items()})
         return output
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._mean_terms(training=True)}
@@ -296,7 +297,9 @@ class DistillationTrainer(Trainer):
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+    def _get_train_sampler(
+        self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
+    ) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not self.args.group_by_length or dataset is None or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
@@ -307,33 +310,6 @@ class DistillationTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatches(lengths, self.args.train_batch_size, seed)
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+    def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
-
-
-def _check_arguments(
-    model: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    args: TrainingArguments,
-    others: Mapping[str, Any],
-    pruning: PruningConfig | WeightPruningConfig | None,
-) -> None:
-    """Refuse what would silently train something else than was asked for."""
-    if model is None or others.get("model_init") is not None:
-        raise ValueError("model_init: given; allowed: model, whose layers are compared with the teacher's")
-    if teacher is model:
-        raise ValueError("teacher_model: the student itself; allowed: another model, since a teacher is frozen")
-    if teacher is not None and teacher.config.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"model: a vocabulary of {model.config.vocab_size}; allowed: the teacher's, of {teacher.config.vocab_size}"
-        )
-    if pruning is not None and others.get("optimizers", (None, None))[0] is not None:
-        raise ValueError("optimizers: given beside pruning_config; allowed: none, since pruning replaces parameters")
-    if args.label_smoothing_factor or others.get("compute_loss_func") is not None:
-        raise ValueError("label_smoothing_factor, compute_loss_func: given; allowed: the loss of distillation_config")
-    if args.n_gpu > 1:
-        raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
-    if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs:
-        # The other kind gives no gradient where the forward pass ends inside the model.
-        args.gradient_checkpointing_kwargs = {"use_reentrant": False}

@@ -2,5 +2,4 @@ from .atomic_files import atomic_folder as atomic_folder
 from .atomic_files import write_atomic as write_atomic
 from .edgemin_config import EdgeminConfig as EdgeminConfig
 from .edgemin_config import TrainingRecord as TrainingRecord
-from .extras import check_extra as check_extra
 from .settings import Settings as Settings

@@ -20,6 +20,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     Yields:
         The folder to fill.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.utils import atomic_folder
+        >>> with TemporaryDirectory() as above:
+        ...     with atomic_folder(Path(above, "result")) as folder:
+        ...         written = (folder / "notes.txt").write_text("done")
+        ...         appeared = Path(above, "result").exists()
+        ...     appeared, Path(above, "result", "notes.txt").read_text()
+        (False, 'done')
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -41,7 +52,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under another name and renames it when it is on disk."""
+    """Write a text file under another name and rename it when it is on disk.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.utils import write_atomic
+        >>> with TemporaryDirectory() as folder:
+        ...     write_atomic(Path(folder, "notes.txt"), "done")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['notes.txt']
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:

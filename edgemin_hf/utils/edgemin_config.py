@@ -23,6 +23,11 @@ class TrainingRecord(TypedDict):
         distillation: The settings of each method, and its name under "method".
         pruning: Those of `PruningConfig`.
         quantization: Those of `QuantizationConfig`.
+
+    Example:
+        >>> from edgemin_hf.utils import TrainingRecord
+        >>> TrainingRecord(distillation=[], pruning={"head_sparsity": 0.5}, quantization=None)["pruning"]
+        {'head_sparsity': 0.5}
     """
 
     distillation: list[dict[str, object]]
@@ -40,6 +45,7 @@ class EdgeminConfig(Settings):
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf import EdgeminConfig
         >>> made = EdgeminConfig()
         >>> made.trainings.append({"distillation": [], "pruning": {"head_sparsity": 0.5}, "quantization": None})
         >>> with TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from edgemin_hf import (
 )
 from edgemin_hf.quantization import FakeInt4Linear, FakeQuantLinear
 
-MIXED = {"classifier": "fp32", "*.0.*": "int4"}
+MIXED = {"classifier": "fp32", "*.2.*": "int4"}
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,14 @@ def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, t
         pytest.importorskip("neural_compressor")
     asked = {"quantization_config": config, "max_steps": 3}
     if config.provider == "native":
-        asked["pruning_config"] = PruningConfig(head_sparsity=0.5, ffn_sparsity=0.5)
+        layers = 0.4 if config.overrides else 0.0  # names of layers are those before some went
+        asked["pruning_config"] = PruningConfig(head_sparsity=0.5, ffn_sparsity=0.5, layer_sparsity=layers)
     trainer = make(tmp_path / "work", tokenizer, tiny(family), tiny(family), TaskDistillationConfig(), **asked)
     trainer.train()
     trainer.save_model(tmp_path / "saved")
     capfd.readouterr()
     loaded, trained = load_quantized(tmp_path / "saved"), trainer.model.eval()
-    assert "weights" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
     assert not loaded.training
     with torch.no_grad():
         expected = trained(**batch(seed=9)).logits

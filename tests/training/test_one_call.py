@@ -5,7 +5,16 @@ from helpers.training import assert_same, dataset, make
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
-from edgemin_hf import PruningConfig, QuantizationConfig, TaskDistillationConfig, export_onnx, prune, quantize
+from edgemin_hf import (
+    EdgeminConfig,
+    PruningConfig,
+    QuantizationConfig,
+    TaskDistillationConfig,
+    export_onnx,
+    load_quantized,
+    prune,
+    quantize,
+)
 
 LABELS_ALONE = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
 
@@ -71,6 +80,17 @@ def test_quantize_leaves_what_the_trainer_leaves(config, tmp_path, tokenizer):
     assert quantize(model, config, loader) is model
     assert_same(dict(model.state_dict()), dict(trainer.model.state_dict()))
     assert [type(module) for module in model.modules()] == [type(module) for module in trainer.model.modules()]
+
+
+def test_a_training_that_follows_tells_of_both_calls(tmp_path, tokenizer):
+    pruning, grids = PruningConfig(0.5), QuantizationConfig(weights="int4")
+    model = quantize(prune(tiny(), pruning, [labelled()]), grids)
+    make(tmp_path / "work", tokenizer, model, config=LABELS_ALONE).save_model(tmp_path)
+    first, second, third = EdgeminConfig.from_pretrained(tmp_path).trainings
+    assert first == {"distillation": [], "pruning": pruning.to_dict(), "quantization": None}
+    assert second == {"distillation": [], "pruning": None, "quantization": grids.to_dict()}
+    assert third["distillation"][0]["method"] == "task"
+    assert_same(dict(load_quantized(tmp_path).state_dict()), dict(model.state_dict()))
 
 
 def test_what_was_pruned_and_quantised_exports(tmp_path, tokenizer):

@@ -60,6 +60,28 @@ def choose_precisions(
 
     Raises:
         ValueError: If the target can't be met.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from types import SimpleNamespace
+        >>> from datasets import Dataset
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.recipe.search import choose_precisions
+        >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]")
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> student = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> rows = Dataset.from_dict({"input_ids": [[2, 7, 8, 3]], "attention_mask": [[1, 1, 1, 1]]})
+        >>> config, seed = QuantizationConfig(target_size_mb=1.0), SimpleNamespace(seed=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     parts = {"student_data": (rows, rows), "tokenizer": tokenizer, "recipe": seed, "output": Path(folder)}
+        ...     context = SimpleNamespace(**parts)  # what it reads of a `Context`
+        ...     chosen = choose_precisions(context, config, lambda: student, batch_size=1, work=Path(folder))
+        >>> chosen.precisions["classifier"]
+        'int8'
     """
     file = work / "precisions.json"
     with PartialState().main_process_first():
@@ -116,6 +138,23 @@ def precisions_for_size(
 
     Raises:
         ValueError: If no precisions are small enough.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.recipe.search import precisions_for_size
+        >>> from edgemin_hf.sensitivity import quantization_sensitivity
+        >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        >>> model = BertForSequenceClassification(BertConfig(vocab_size=50, **shape)).eval()
+        >>> batch, config = {"input_ids": torch.tensor([[2, 7, 8, 3]])}, QuantizationConfig(target_size_mb=1.0)
+        >>> modules = quantization_sensitivity(model, [batch], [batch]).modules
+        >>> with TemporaryDirectory() as folder:
+        ...     precisions, size = precisions_for_size(model, config, modules, Path(folder))
+        >>> set(precisions.values()), size < 1e6
+        ({'int8'}, True)
     """
     assert config.target_size_mb is not None  # noqa: S101 - the stage's
     # The exporter stores equal tensors once, and training makes them differ. The ranges stay equal: of two equal

@@ -35,6 +35,20 @@ def search_teacher_layer(
 
     Returns:
         What was found.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from types import SimpleNamespace
+        >>> from edgemin_hf.recipe.search import search_teacher_layer
+        >>> from edgemin_hf.tasks import TextClassification
+        >>> task, accuracies = TextClassification("train.csv", "test.csv"), {3: 0.5, 4: 0.75}
+        >>> with TemporaryDirectory() as folder:
+        ...     context = SimpleNamespace(task=task, output=Path(folder))  # what it reads of a `Context`
+        ...     search_teacher_layer(context, [3, 4], lambda layer, work: accuracies[layer], Path(folder)).best
+        teacher layer 3: validation accuracy 0.5000
+        teacher layer 4: validation accuracy 0.7500
+        4
     """
     main, name = PartialState().is_main_process, context.task.metric
     file = work / "teacher_layers.json"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Work
@@ -20,6 +20,11 @@ class Assistant(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Assistant
+        >>> Assistant(max_steps=1000).leaves
+        (<Product.ASSISTANT: 'an assistant'>,)
     """
 
     stage: Literal["assistant"] = "assistant"
@@ -37,7 +42,7 @@ class Assistant(InnerDistillation):
         """Make the assistant from its teacher."""
         return context.new_student(self.shape(context), self.teacher(context), self.head(context))
 
-    def compared(self, context: Context) -> tuple[Any, Any]:
+    def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of assistant and teacher."""
         return context.shapes.assistant or context.shapes.student, context.shapes.teacher
 

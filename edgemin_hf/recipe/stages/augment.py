@@ -33,6 +33,11 @@ class Augment(WritingStage):
 
     See `AugmentationConfig`, whose seed is the recipe's. Without `model` the teacher predicts the words, as the recipe
     names it.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Augment
+        >>> Augment(copies=5).augmentation(seed=1, vectors=None).copies
+        5
     """
 
     stage: Literal["augment"] = "augment"

@@ -33,6 +33,20 @@ class Stage(ABC):
         not_after: What must not be there before it.
         every_process: Whether all processes run it together; else the first one does.
         minutes: What it takes, where nothing better is known.
+
+    Example:
+        >>> from typing import Literal
+        >>> from pydantic.dataclasses import dataclass
+        >>> from edgemin_hf.recipe import Outcome
+        >>> from edgemin_hf.recipe.stages import Stage
+        >>> @dataclass
+        ... class Wait(Stage):
+        ...     stage: Literal["wait"] = "wait"
+        ...     seconds: float = 0.0
+        ...     def run(self, context, folder, work):
+        ...         return Outcome(notes=(f"waited {self.seconds:g} s",))
+        >>> Wait(name="rest", seconds=2.0).folder, Wait().settings()
+        ('rest', {'stage': 'wait', 'seconds': 0.0})
     """
 
     name: str = ""
@@ -60,7 +74,7 @@ class Stage(ABC):
         return {name: value for name, value in asdict(self).items() if name != "name"}
 
     def check(self, context: Context) -> None:  # noqa: B027 - most stages have nothing to check
-        """Check the settings against files and models' shapes; loads no weights.
+        """Check the settings against files and models' shapes; load no weights.
 
         Raises:
             ValueError: If they do not fit; the message begins with the setting's name.
@@ -98,7 +112,25 @@ class Stage(ABC):
 
 @dataclass(config=STRICT)
 class WritingStage(Stage):
-    """A stage that the first process runs, and that fills its folder."""
+    """A stage that the first process runs, and that fills its folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from typing import Literal
+        >>> from pydantic.dataclasses import dataclass
+        >>> from edgemin_hf.recipe import Outcome
+        >>> from edgemin_hf.recipe.stages import WritingStage
+        >>> @dataclass
+        ... class Greet(WritingStage):
+        ...     stage: Literal["greet"] = "greet"
+        ...     def write(self, context, folder, work):
+        ...         return Outcome(notes=(f"{(folder / 'hello.txt').write_text('hello')} characters",))
+        >>> with TemporaryDirectory() as above:
+        ...     outcome = Greet().run(None, Path(above, "greet"), Path(above, "work"))
+        ...     outcome.notes, Path(above, "greet", "hello.txt").read_text()
+        (('5 characters',), 'hello')
+    """
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fill the folder; it appears complete. See `Stage.run`."""

@@ -33,6 +33,11 @@ class Benchmark(WritingStage):
         sentences: Number of sentences, evenly spaced in the test set.
         rounds: Number of counted rounds over them.
         openvino: Whether the graphs are measured in OpenVINO too, and by the stage `evaluate` their predictions.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Benchmark
+        >>> Benchmark(sentences=100).settings()
+        {'stage': 'benchmark', 'sentences': 100, 'rounds': 5, 'openvino': False}
     """
 
     stage: Literal["benchmark"] = "benchmark"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from datasets import Dataset
 from pydantic.dataclasses import dataclass
-from transformers import AutoModelForMaskedLM, PreTrainedModel, default_data_collator
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, default_data_collator
 from transformers.trainer_utils import SaveStrategy
 
+from edgemin_hf.data.corpus import TokenBlocks
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
@@ -68,7 +70,7 @@ class InnerDistillation(TrainingStage, Method):
         student = context.student(self, head)
         return student or context.new_student(self.shape(context), self.teacher(context), head)
 
-    def rows(self, context: Context) -> tuple[Any, Any]:
+    def rows(self, context: Context) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
         """Return training and validation examples."""
         return context.raw_text
 
@@ -96,7 +98,7 @@ class InnerDistillation(TrainingStage, Method):
         student, teacher = self.compared(context)
         check_methods([self, *self.also], student, teacher, context.recipe.task)
 
-    def compared(self, context: Context) -> tuple[Any, Any]:
+    def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of student and teacher."""
         return context.shapes.student, context.shapes.teacher
 
@@ -130,6 +132,11 @@ class Distill(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Distill
+        >>> Distill(max_steps=1000).needs
+        (<Product.RAW_TEXT: 'raw text'>,)
     """
 
     stage: Literal["distill"] = "distill"
@@ -142,7 +149,7 @@ class Distill(InnerDistillation):
             return super().teacher(context)
         return context.load(context.folder_with(Product.ASSISTANT), self.head(context))
 
-    def compared(self, context: Context) -> tuple[Any, Any]:
+    def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of student and teacher, or assistant."""
         return context.shapes.student, context.shapes.assistant or context.shapes.teacher
 
@@ -155,23 +162,22 @@ class Distill(InnerDistillation):
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Train, after a search for the teacher's layer where that is asked for. See `Stage.run`."""
-        search: Any = self
-        if not self.searches:
+        if not (isinstance(self, LayerSearch) and self.searches):
             return super().run(context, folder, work)
         depth = shape_of(self.teacher(context).config).num_hidden_layers
         found = search_teacher_layer(
-            context, search.layers_to_try(depth), lambda layer, place: self._tried(context, layer, place), work
+            context, self.layers_to_try(depth), lambda layer, place: self._tried(context, layer, place), work
         )
-        stage: Distill = search.at(found.best)
+        stage = self.at(found.best)
         outcome = train(stage, stage.trainer(context, work), folder, stage.metric(context))
         note = f"teacher layer {found.best} of {', '.join(map(str, found.layers))}"
         return replace(outcome, search=found, notes=(*outcome.notes, note))
 
     def _tried(self, context: Context, layer: int, work: Path) -> float:
         """Return the task's metric of a student that learned from a layer, and then the task, for a few steps each."""
-        search: Any = self
-        steps = search.search_steps
-        student = _short(context, replace(search.at(layer), max_steps=steps), work)
+        assert isinstance(self, LayerSearch)  # noqa: S101 - it searches
+        steps = self.search_steps
+        student = _short(context, replace(self.at(layer), max_steps=steps), work)
         known = next((stage for stage in context.recipe.stages if isinstance(stage, TaskDistill)), TaskDistill())
         task = replace(known, max_steps=steps)
         trainer = task.trainer(context, work, student)
@@ -183,11 +189,10 @@ class Distill(InnerDistillation):
     def work(self, context: Context) -> Work:
         """Return what the training runs, the tries of a search among it. See `InnerDistillation.work`."""
         found = replace(super().work(context), compared=self.compared(context)[1])
-        if not self.searches:
+        if not (isinstance(self, LayerSearch) and self.searches):
             return found
-        search: Any = self
-        tried = search.layers_to_try(shape_of(found.compared).num_hidden_layers)
-        return replace(found, more_steps=2 * search.search_steps * len(tried))
+        tried = self.layers_to_try(shape_of(found.compared).num_hidden_layers)
+        return replace(found, more_steps=2 * self.search_steps * len(tried))
 
 
 def _short(context: Context, stage: Distill, work: Path) -> PreTrainedModel:

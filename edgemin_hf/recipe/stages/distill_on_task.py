@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from datasets import Dataset
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.recipe.context import Context
@@ -19,12 +20,17 @@ class DistillOnTask(InnerDistillation):
 
     Attributes:
         also: Further methods.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import DistillOnTask
+        >>> DistillOnTask(num_train_epochs=5.0).needs
+        (<Product.TASK: 'a task'>,)
     """
 
     stage: Literal["distill_on_task"] = "distill_on_task"
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT)
 
-    def rows(self, context: Context) -> tuple[Any, Any]:
+    def rows(self, context: Context) -> tuple[Dataset, Dataset]:
         """Return the rows that a student learns the task from."""
         return context.student_data
 

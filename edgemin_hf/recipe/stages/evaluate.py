@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 
@@ -19,11 +20,18 @@ from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.tasks.metrics import Answers
 
 
 @dataclass(config=STRICT)
 class Evaluate(WritingStage):
-    """Measure the task's metric on the test set; the only stage that opens it."""
+    """Measure the task's metric on the test set; the only stage that opens it.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Evaluate
+        >>> Evaluate().leaves
+        (<Product.PREDICTIONS: 'predictions'>,)
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.GRAPHS)
@@ -48,7 +56,7 @@ class Evaluate(WritingStage):
         labels = np.array(tests["teacher"]["labels"])
         inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
-        predictions: dict[str, np.ndarray] = {}
+        predictions: dict[str, Answers] = {}
         for row, file in measured_files(context).items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class)
             logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
@@ -65,8 +73,11 @@ class Evaluate(WritingStage):
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:
     """Return the file of each row that is measured: the teacher's and the student's, in each runtime."""
     export = context.folder_with(Product.GRAPHS)
-    teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
-    files = teacher | files_of("student", export / "student")
+    try:
+        teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
+        files = teacher | files_of("student", export / "student")
+    except ValueError as error:  # somebody changed them since, or another version exported them
+        raise RecipeError(f"{error}; `--overwrite` exports them again") from None
     return files | in_openvino(files) if wants_openvino(context) else files
 
 
@@ -75,6 +86,6 @@ def wants_openvino(context: Context) -> bool:
     return any(stage.settings().get("openvino") for stage in context.recipe.stages)
 
 
-def arrays_of(inputs: Dataset) -> list[dict[str, np.ndarray]]:
+def arrays_of(inputs: Dataset) -> list[dict[str, NDArray[np.int64]]]:
     """Return the rows of tokenised texts as inputs of a runner, int64 (1, length) each."""
     return [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]

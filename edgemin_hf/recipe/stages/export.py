@@ -14,6 +14,8 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.training.record import trainings_before
+from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
 
 @dataclass(config=STRICT)
@@ -22,6 +24,11 @@ class Export(WritingStage):
 
     Attributes:
         fidelity_texts: Number of those texts.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Export
+        >>> Export(fidelity_texts=64).leaves
+        (<Product.GRAPHS: 'graphs'>,)
     """
 
     stage: Literal["export"] = "export"
@@ -43,6 +50,7 @@ class Export(WritingStage):
         made = export_onnx(student, context.student_tokenizer, folder / "student", texts=texts, task=type(context.task))
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
+        EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")
         export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
         checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
         notes = [

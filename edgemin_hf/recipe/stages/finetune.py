@@ -17,7 +17,13 @@ from edgemin_hf.recipe.train import Parts
 
 @dataclass(config=STRICT)
 class Finetune(TrainingStage):
-    """Fine-tune the teacher on the task; without this stage it is used as it is."""
+    """Fine-tune the teacher on the task; without this stage it is used as it is.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Finetune
+        >>> Finetune(num_train_epochs=4.0, learning_rate=5e-5).leaves
+        (<Product.TEACHER: 'a fine-tuned teacher'>,)
+    """
 
     stage: Literal["finetune"] = "finetune"
     own_folder: ClassVar[str] = "teacher"

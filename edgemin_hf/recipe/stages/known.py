@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Discriminator, Tag
 from pydantic.dataclasses import dataclass
@@ -49,8 +49,8 @@ def _can_use(stage: type[Stage], method: type[Method]) -> bool:
     return method.teacher_head is None
 
 
-def _settings() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _settings() -> dict[str, type[Stage]]:
+    found: dict[str, type[Stage]] = {}
     for stage in STAGES:
         if not issubclass(stage, InnerDistillation):
             found[str(stage.stage)] = stage

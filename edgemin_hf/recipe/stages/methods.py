@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -48,7 +48,7 @@ class LayerSearch(MiniLMv2Config):
         """Return the teacher's layers that a search tries, of a teacher of this depth."""
         return self.search_layers or list(range(depth // 2 + 1, depth + 1))
 
-    def at(self, layer: int) -> LayerSearch:
+    def at(self, layer: int) -> Self:
         """Return these settings with the search done."""
         return replace(self, teacher_layer=layer)
 
@@ -74,13 +74,16 @@ class Also:
 def with_method(base: type, config: type[Method], **also_named: str) -> Any:
     """Build the settings of `base` with those of one method among them."""
     literals = {"method": config.method, **also_named}
-    body: dict[str, Any] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
+    body: dict[str, object] = {"__annotations__": {key: Literal[value] for key, value in literals.items()}, **literals}
     body |= {"__module__": __name__, "__doc__": base.__doc__}
     return dataclass(config=STRICT)(type(f"{base.__name__}_{config.method}", (base, config), body))
 
 
 if TYPE_CHECKING:
-    ParsedAlso = Also
+
+    class ParsedAlso(Also, Method):
+        """A method beside a stage's own."""
+
 else:
     # A masked-LM head can't stand beside another.
     _ALSO = [with_method(Also, config) for config in METHODS.values() if config.teacher_head is None]

@@ -22,6 +22,12 @@ class Prune(TaskStage, PruningConfig):
     """Remove heads, feed-forward neurons and layers of the student, and distil again. See `PruningConfig`.
 
     With `max_steps: 0` the student is pruned and not trained.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> from edgemin_hf.recipe.stages import Prune
+        >>> Prune(ffn_sparsity=0.5).reshaped(BertConfig()).intermediate_size
+        1536
     """
 
     stage: Literal["prune"] = "prune"

@@ -31,6 +31,11 @@ class PruneVocabulary(WritingStage):
         files: Further texts whose tokens stay (.txt, .jsonl, .parquet, also .zst), relative to the recipe.
         text_column: The column of a table that holds the text.
         min_count: How often a token must occur to stay.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import PruneVocabulary
+        >>> PruneVocabulary(min_count=2).settings()["min_count"]
+        2
     """
 
     stage: Literal["prune_vocabulary"] = "prune_vocabulary"

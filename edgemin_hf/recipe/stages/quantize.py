@@ -38,6 +38,7 @@ from edgemin_hf.training.pruning import check_schedule
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.extras import check_extra
+from edgemin_hf.utils.settings import settings_of
 
 
 @dataclass(config=STRICT)
@@ -67,6 +68,12 @@ class Quantize(TaskStage, QuantizationConfig):
         pruning: Prunes the student in the same training.
         reconstruction: Trains module after module to compute what the student computed before it was quantised, after
             the calibration and before the first step.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Quantize
+        >>> stage = Quantize(max_steps=0, weights="int8", embeddings="int4")  # calibrated, not trained
+        >>> stage.folder, stage.embeddings
+        ('quantize', 'int4')
     """
 
     pruning: Pruning | None = None
@@ -165,9 +172,11 @@ class Quantize(TaskStage, QuantizationConfig):
         rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
         loader = DataLoader(rows, trainer.args.train_batch_size, collate_fn=trainer.data_collator)
         try:
-            return quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
+            asked = quantize_by_inc(trainer.model, self, [filter_forward_inputs(trainer.model, b) for b in loader])
         except ValueError as error:
             raise RecipeError(f"{self.name}: {error}") from error
+        trainer.record["quantization"] = settings_of(self, QuantizationConfig)
+        return asked
 
     def _reconstruct(self, context: Context, trainer: DistillationTrainer, work: Path, resumed: bool) -> Outcome:
         """Reconstruct a calibrated student, against the one that the stage began with, on rows drawn at random.

@@ -43,6 +43,11 @@ class Report(WritingStage):
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
         test_set: What the task's metric is measured on, in words.
         repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import Report
+        >>> Report(title="My edge model").folder
+        'artefact'
     """
 
     stage: Literal["report"] = "report"

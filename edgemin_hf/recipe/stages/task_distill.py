@@ -12,7 +12,13 @@ from edgemin_hf.recipe.stages.training import TaskStage
 
 @dataclass(config=STRICT)
 class TaskDistill(TaskStage):
-    """Stage 2: distillation of the student on the task."""
+    """Stage 2: distillation of the student on the task.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import TaskDistill
+        >>> TaskDistill(soft_weight=0.9, hard_weight=0.1).temperature
+        2.0
+    """
 
     stage: Literal["task_distill"] = "task_distill"
     not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from transformers import PretrainedConfig, PreTrainedModel
@@ -27,7 +28,13 @@ from edgemin_hf.training.trainer import DistillationTrainer
 
 @dataclass(config=STRICT)
 class TrainingStage(Stage, Training):
-    """A stage that trains a model."""
+    """A stage that trains a model.
+
+    Example:
+        >>> from edgemin_hf.recipe.stages import STAGES, TrainingStage
+        >>> [stage.stage for stage in STAGES if issubclass(stage, TrainingStage)]
+        ['finetune', 'assistant', 'distill', 'distill_on_task', 'task_distill', 'prune', 'quantize']
+    """
 
     every_process: ClassVar[bool] = True
 
@@ -96,19 +103,20 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         return Work(trained, context.estimator.task_text, compared)
 
 
-def weighted(others: list[Any]) -> list[DistillationConfig]:
+def weighted(others: Iterable[ParsedAlso]) -> list[DistillationConfig]:
     """Return the methods beside a stage's own, with their weights."""
     return [Weighted(other, other.weight) for other in others]
 
 
-def check_methods(methods: list[Any], student: PretrainedConfig, teacher: PretrainedConfig, task: Task | None) -> None:
+def check_methods(
+    methods: Iterable[Method], student: PretrainedConfig, teacher: PretrainedConfig, task: Task | None
+) -> None:
     """Check methods against two models' shapes and the task, and that the teacher has the head that they learn from.
 
     Raises:
         ValueError: If a method can't compare them, or not on the task.
     """
     for method in methods:
-        assert isinstance(method, Method)  # noqa: S101 - as parsed
         method.check_shapes(shape_of(student), shape_of(teacher))
         if task is not None:
             method.check_task(task.problem_type)

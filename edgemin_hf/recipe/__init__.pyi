@@ -1,0 +1,9 @@
+from .context import Context as Context
+from .outcome import Outcome as Outcome
+from .plan import describe_plan as describe_plan
+from .plan import make_plan as make_plan
+from .runner import run_recipe as run_recipe
+from .schema import Product as Product
+from .schema import Recipe as Recipe
+from .schema import RecipeError as RecipeError
+from .yaml_file import load_recipe as load_recipe

@@ -1,0 +1,3 @@
+from .precisions import choose_precisions as choose_precisions
+from .precisions import precisions_for_size as precisions_for_size
+from .teacher_layer import search_teacher_layer as search_teacher_layer

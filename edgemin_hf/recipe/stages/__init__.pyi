@@ -1,0 +1,17 @@
+from .assistant import Assistant as Assistant
+from .augment import Augment as Augment
+from .base import Stage as Stage
+from .base import WritingStage as WritingStage
+from .benchmark import Benchmark as Benchmark
+from .distill import Distill as Distill
+from .distill_on_task import DistillOnTask as DistillOnTask
+from .evaluate import Evaluate as Evaluate
+from .export import Export as Export
+from .finetune import Finetune as Finetune
+from .known import STAGES as STAGES
+from .prune import Prune as Prune
+from .prune_vocabulary import PruneVocabulary as PruneVocabulary
+from .quantize import Quantize as Quantize
+from .report import Report as Report
+from .task_distill import TaskDistill as TaskDistill
+from .training import TrainingStage as TrainingStage

@@ -1,0 +1,36 @@
+"""The README's examples of the Trainer run as they stand, with a tiny teacher under the name that they load."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.models import FAMILIES
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # models as tiny as these are slower with more
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_examples_of_the_trainer_run(tmp_path, monkeypatch, tokenizer, one_thread):
+    text = README.read_text().partition("## Or use the Trainer")[2].partition("\n## ")[0]
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    (name,) = re.findall(r'^name = "([^"]+)"', code, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    kind, config = FAMILIES["distilbert"]
+    config = type(config)(**{**config.to_diff_dict(), "n_layers": 6, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}})
+    kind(config).save_pretrained(name)
+    tokenizer.save_pretrained(name)
+    code = code.replace("relation_heads=48", "relation_heads=16")  # of a width of 32
+    names = {}
+    exec(compile(code, str(README), "exec"), names)
+    assert names["trainer"].state.global_step == 3 * 64 // 8
+    assert {type(names[model].classifier).__name__ for model in ("model", "trained")} == {"FakeQuantLinear"}
+    assert Path("out/edge/onnx/model_quantized.onnx").is_file()
+    assert Path("out/model/edgemin_config.json").is_file()
