@@ -141,9 +141,8 @@ def describe_plan(steps: list[Step]) -> str:
         About 0.5 min to go on this machine.
     """
     width = max(16, *(len(step.stage.name) + 1 for step in steps))
-    lines = [
-        f"{'stage':<{width}}{'state':<11}{'model':<20}{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'time':>11}  result"
-    ]
+    figures = f"{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'time':>11}"
+    lines = [f"{'stage':<{width}}{'state':<11}{'model':<20}{figures}  result"]
     for step in steps:
         guess = step.estimate
         shape, parameters, examples, work = "", "", "", ""
