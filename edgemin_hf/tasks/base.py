@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
@@ -94,6 +94,10 @@ class Task(Protocol):
 
     def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
         """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
+        ...
+
+    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
+        """Check that a model of a configuration knows labels by their names; ValueError where not."""
         ...
 
     def labels(self, root: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table
 from edgemin_hf.tasks.base import ProblemType
@@ -85,6 +86,17 @@ class MultiLabel(TextTask):
         if self.label_columns is not None:
             return list(self.label_columns)
         return sorted({name for names in table[self.label_column] for name in names})
+
+    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
+        """Check that a model knows the labels, and that each of its own has a column where labels stand in columns.
+
+        Raises:
+            ValueError: If not.
+        """
+        super().check_labels(names, config)
+        for label in config.label2id if self.label_columns is not None else ():
+            if label not in names:
+                raise ValueError(f"no column for label {label!r} of the model; expected: one for each of its labels")
 
     def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
         """Return for each row a 1.0 where a label holds and a 0.0 where not, by the labels' numbers.

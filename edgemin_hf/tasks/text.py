@@ -129,11 +129,15 @@ class TextTask(Task, ABC):
             ValueError: If not.
         """
         self.check_rows(path, every_row=True)
-        if config is not None and self.compares_label_names:
-            for label in self.names_in(read_table(path)):
-                if label not in config.label2id:
-                    allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
-                    raise ValueError(f"label {label!r}, which the model does not know; allowed: {allowed}")
+        if config is not None:
+            self.check_labels(self.names_in(read_table(path)), config)
+
+    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
+        """Check that a model of a configuration knows labels by their names; ValueError where not."""
+        for label in names if self.compares_label_names else ():
+            if label not in config.label2id:
+                allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
+                raise ValueError(f"label {label!r}, which the model does not know; allowed: {allowed}")
 
     @abstractmethod
     def names_in(self, table: Dataset) -> list[str]:

@@ -89,7 +89,7 @@ WRONG = {
         put("prune.saliency", "magnitude", "prune.schedule", "iterative", "prune.max_steps", 8),
         "prune.rounds: 10; allowed: at most the 3 steps",
     ),
-    "labels of another": (only("task_distill"), "task.label_column: label 'card_problem', which the teacher"),
+    "labels of another": (only("task_distill"), "task: label 'card_problem', which the model does not"),
     "negative seed": (put("seed", -1), "seed: -1; allowed: greater than or equal to 0"),
     "no steps": (put("distill.max_steps", 0), "distill.max_steps: 0; allowed: 1 or more, or -1"),
     "a share above 1": (put("prune.warmup_ratio", 2), "prune.warmup_ratio: 2; allowed: less than or equal to 1"),

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from optimum.pipelines import pipeline as optimum_pipeline
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, pipeline
 
 from edgemin_hf import TaskDistillationConfig, load_quantized
 from edgemin_hf.cli import main
@@ -386,6 +387,38 @@ def test_a_threshold_is_part_of_what_a_stage_is_made_of(run, root, capsys):
     assert "made with task: " in capsys.readouterr().err
 
 
+def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    for odd, message in (
+        (
+            ["card_problem", "news"],
+            "task.test_file: label_column: 'news' in the data; allowed: card_problem, polite, tr",
+        ),
+        (None, "task.test_file: None in column 'labels', row 61 of .*; allowed: a label"),
+    ):
+        rows = (root / "test.jsonl").read_text() + json.dumps({"text": "my card", "labels": odd}) + "\n"
+        (tmp_path / "odd.jsonl").write_text(rows)
+        changes = [f"output_dir={tmp_path / 'run'}", f"task.test_file={tmp_path / 'odd.jsonl'}"]
+        arguments = ["run", str(root / "run.yaml"), *(part for change in changes for part in ("--set", change))]
+        assert main([*arguments, "--overwrite"]) == 2
+        captured = capsys.readouterr()
+        assert re.search(f"^edgemin: {message}", captured.err, re.MULTILINE), captured.err
+        assert re.search("^prune_vocabulary +done", captured.out, re.MULTILINE)
+
+
+def test_a_teacher_with_a_label_that_has_no_column_is_refused(run, root, capsys):
+    stages = [{"stage": "task_distill"}]
+    path = recipe_of(root, "two", stages, label_columns=list(NAMES[:2]), train_file="train.tsv", test_file="test.tsv")
+    assert main(["run", str(path), "--dry-run", "--set", f"teacher.model={run / 'teacher'}"]) == 2
+    assert "task: no column for label 'transfer' of the model; expected: one for each" in capsys.readouterr().err
+
+
+def test_pairs_get_all_their_labels_too(run):
+    classify = pipeline("text-classification", model=str(run / "artefact"))
+    found = classify({"text": "my card", "text_pair": "please"}, truncation=True, max_length=24, top_k=None)
+    assert {one["label"] for one in found} == set(NAMES)
+
+
 def test_a_finished_artefact_is_measured_again(run, capsys):
     assert main(["benchmark", str(run / "artefact"), "--rounds", "1", "--threads", "1"]) == 0
     assert "student  onnxruntime  int8" in capsys.readouterr().out
@@ -460,7 +493,8 @@ def test_sensitivity_of_label_sets(columns, run, root, tmp_path, capsys):
     assert numbers["base"]["value"] == pytest.approx(micro_f1(truth_of(root), (logits >= 0).numpy()), abs=0.02)
     for wrong, message in (
         (["--metric", "accuracy"], "metric: accuracy"),
+        (["--label-columns", "polite"], "no column for label" if columns else "train: column .polite."),
         (["--label-column", "text", "--label-columns", "text"], "train: "),
     ):
         assert main([*arguments, *columns, *wrong, "--output", str(tmp_path / "no")]) == 2
-        assert message in capsys.readouterr().err
+        assert re.search(message, capsys.readouterr().err)

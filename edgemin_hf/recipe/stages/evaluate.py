@@ -48,7 +48,11 @@ class Evaluate(WritingStage):
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
         task, tokenizers = context.task, {"teacher": context.tokenizer, "student": context.student_tokenizer}
-        tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
+        try:
+            task.check_table(context.root / task.test_file)
+            tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
+        except ValueError as error:  # until now its first row alone was looked at
+            raise RecipeError(f"task.test_file: {error}") from None
         labels = np.array(tests["teacher"]["labels"])
         inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}

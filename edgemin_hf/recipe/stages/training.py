@@ -147,9 +147,7 @@ def _check_teacher(context: Context) -> None:
             f"teacher.model: {name}, which has {config.num_labels} label(s) and problem_type "
             f"{config.problem_type}; allowed for {task.metric} without the stage finetune: {task.problem_type}"
         )
-    missing = [label for label in task.labels(context.root) if label not in config.label2id]
-    if missing and task.compares_label_names:
-        raise RecipeError(
-            f"task.label_column: label {missing[0]!r}, which the teacher does not know; allowed without the stage "
-            f"finetune: {', '.join(list(config.label2id)[:5])}..."
-        )
+    try:
+        task.check_labels(task.labels(context.root), config)
+    except ValueError as error:
+        raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
