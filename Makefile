@@ -12,7 +12,7 @@ CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recip
 	tests/recipe/test_runner.py::test_the_artefact_is_whole
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-core test-openvino test-slow lint type format bench clean
+.PHONY: help install quickstart test test-fast test-core test-openvino test-slow lint type format bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ quickstart: install  ## From a real teacher to a measured edge model (15 to 30 m
 
 test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of the daily loop: two families, no long ones (under 3 minutes)
+	$(BIN)/python -m pytest --fast
 
 # Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
 test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what needs no Neural Compressor, without it

@@ -5,13 +5,32 @@ from accelerate.state import AcceleratorState
 from helpers.models import VOCABULARY, sentences, tiny, write_tsv
 from transformers import BertTokenizerFast
 
+FAST_FAMILIES = ("bert", "deberta-v2")
+"""Families that `--fast` keeps: the plainest, and one with relative positions."""
+
 # Else the import of openvino would send usage data to its makers, and tests have no network.
 os.environ["CI"] = "true"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="two families instead of twelve, and none of the long tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--fast"):
+        return
+    kept, left = [], []
+    for item in items:
+        family = getattr(item, "callspec", None) and item.callspec.params.get("family")
+        fast = family in (None, *FAST_FAMILIES) and not item.get_closest_marker("long")
+        (kept if fast else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+
+
 @pytest.fixture(autouse=True)
 def no_precision_left_over():
-    """TrainingArgument leaves its mixed precision in the environment, where the next one in the process finds it."""
+    """TrainingArguments leaves its mixed precision in the environment, where the next one in the process finds it."""
     yield
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     AcceleratorState._reset_state()

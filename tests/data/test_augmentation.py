@@ -17,7 +17,7 @@ def model():
 
 
 def reference(model, tokenizer, text, count):
-    """Candidate of each word of a text whose words are all single tokens, by single passes."""
+    """Candidates of each word of a text whose words are all single tokens, by single passes."""
     ids = tokenizer(text)["input_ids"]
     places = [place for place, token in enumerate(ids) if VOCABULARY[token] in WORDS]
     return one_by_one(model, tokenizer, [ids], [(0, place) for place in places], count)

@@ -94,7 +94,7 @@ def small_parts(monkeypatch, piece=2**14):
 
 
 class Encoder:
-    """Stand between the stream and its tokenizer: counts texts, and breaks off where it is told to."""
+    """Stand between the stream and its tokenizer: count texts, and break off where it is told to."""
 
     def __init__(self, monkeypatch):
         self.texts, self.fail_at, original = [], None, corpus._encode

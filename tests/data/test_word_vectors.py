@@ -15,7 +15,7 @@ def write(path, vectors, names=NAMES, header=None):
 
 
 def by_formula(vectors, row, count):
-    """Cosine in float64, one word at a time."""
+    """Cosines in float64, one word at a time."""
     cosines = {
         NAMES[other]: vectors[row] @ vectors[other] / np.linalg.norm(vectors[row]) / np.linalg.norm(vectors[other])
         for other in range(len(vectors))

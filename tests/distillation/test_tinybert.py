@@ -34,7 +34,7 @@ def linear(ours, theirs, seed=0):
 
 
 def hidden_by_formula(student, teacher, projection, mask):
-    """Equation 8 and 9 in float64, one token at a time; padding is cut away first."""
+    """Equations 8 and 9 in float64, one token at a time; padding is cut away first."""
     weight, bias = (tensor.detach().double().numpy() for tensor in (projection.weight, projection.bias))
     examples = []
     for example in range(len(mask)):
@@ -138,7 +138,7 @@ def terms_of(config, student, teacher, inputs):
 
 
 def states(model, inputs):
-    """Embedding and the output of each layer, as the model itself gives them."""
+    """Embeddings and the output of each layer, as the model itself gives them."""
     with torch.no_grad():
         output = model.base_model(**inputs, output_hidden_states=True)
     return [*output.hidden_states[:-1], output.last_hidden_state]

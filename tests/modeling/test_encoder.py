@@ -25,7 +25,7 @@ def test_shape_and_parts_are_those_of_the_family(family):
 
 
 def projections_by_hand(family, model, layer, hidden):
-    """Querie, keys and values of one layer from its input, by the names of its family's own modules."""
+    """Queries, keys and values of one layer from its input, by the names of its family's own modules."""
     base = model.base_model
     if family == "modernbert":
         module = base.layers[layer]

@@ -165,7 +165,7 @@ def begin(model, config, steps=STEPS):
 
 
 def without_training(model, config):
-    """Goe through the steps of a training that leaves the weights to the pruner: enough for magnitude."""
+    """Go through the steps of a training that leaves the weights to the pruner: enough for magnitude."""
     pruner = begin(model, config)
     for step in range(STEPS):
         pruner.on_step_begin(None, TrainerState(global_step=step), None)
