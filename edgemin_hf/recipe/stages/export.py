@@ -12,8 +12,9 @@ from edgemin_hf.export.onnx_graph import check_exportable
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Count, Product
+from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.stages.distill import InnerDistillation
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
@@ -39,7 +40,13 @@ class Export(WritingStage):
     minutes: ClassVar[float] = 0.5
 
     def check(self, context: Context) -> None:
-        """Check that the exporter knows the student's family."""
+        """Check that the student has the task's head, and that the exporter knows its family."""
+        maker = context.maker(Product.STUDENT, before=self)
+        if isinstance(maker, InnerDistillation) and maker.head(context) is not context.head:
+            raise RecipeError(
+                f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; expected "
+                "after it: task_distill"
+            )
         check_exportable(context.shapes.student)
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:

@@ -228,6 +228,9 @@ WRONG = {
         [{"stage": "finetune"}, {"stage": "augment"}], {"task": TASK, "teacher": {"model": "teacher"}},
         "augment.model: teacher, a BertForSequenceClassification; allowed: a ...ForMaskedLM",
     ),
+    "a head for words exported": (
+        [one_method("distilbert"), {"stage": "export"}], {"task": TASK}, "stages: export needs a student with the task",
+    ),
     "augmented too late": (
         [{"stage": "finetune"}, {"stage": "task_distill"}, {"stage": "augment"}], {"task": TASK}, "stages: augment in ",
     ),
