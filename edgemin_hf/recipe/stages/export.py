@@ -44,8 +44,8 @@ class Export(WritingStage):
         maker = context.maker(Product.STUDENT, before=self)
         if isinstance(maker, InnerDistillation) and maker.head(context) is not context.head:
             raise RecipeError(
-                f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; expected "
-                "after it: task_distill"
+                f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; "
+                "expected after it: task_distill"
             )
         check_exportable(context.shapes.student)
 
