@@ -1,4 +1,4 @@
-"""Measuring models where they run: accuracy, latency, size; and the report of it."""
+"""Measuring models where they run: latency, size, predictions."""
 
 import lazy_loader
 

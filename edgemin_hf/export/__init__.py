@@ -1,4 +1,4 @@
-"""ONNX graphs, the check that they compute what was trained, and folders that appear complete or not at all."""
+"""ONNX graphs, one file a target, and the check that they compute what was trained."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The Hub: finding checkpoints, writing model cards, pushing artefacts."""
+"""The Hub: finding checkpoints, and pushing artefacts."""
 
 import lazy_loader
 

@@ -20,7 +20,7 @@ class PushError(RuntimeError):
 
 
 def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Create the model repository if it doesn't exist yet, and push the whole folder to it as one commit.
+    """Create the model repository if it doesn't exist yet, and push all of the folder to it as one commit.
 
     The token is the one `huggingface_hub` finds (`HF_TOKEN`, or `hf auth login`); it needs write access.
 

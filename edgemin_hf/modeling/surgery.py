@@ -42,7 +42,7 @@ class Selection:
 
 
 def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: bool = False) -> None:
-    """Check that heads or whole layers can be removed from a model; feed-forward neurons always can.
+    """Check that heads or layers can be removed from a model; feed-forward neurons always can.
 
     Args:
         config: The model's configuration.

@@ -1,4 +1,4 @@
-"""Structured pruning: whole attention heads and feed-forward neurons, physically removed."""
+"""Structured pruning: attention heads, feed-forward neurons and layers, physically removed."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Removing whole layers: one by one, the layer without which the loss is least."""
+"""Removing layers: one by one, the layer without which the loss is least."""
 
 from __future__ import annotations
 

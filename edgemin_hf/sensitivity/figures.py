@@ -18,7 +18,7 @@ from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, 
 from edgemin_hf.sensitivity.records import CutRow, SensitivityRecord
 from edgemin_hf.tasks.metrics import METRICS
 
-TITLES = {"heads": "heads", "neurons": "feed-forward neurons", "layers": "whole layer"}
+TITLES = {"heads": "heads", "neurons": "feed-forward neurons", "layers": "layer"}
 """What stands over the panel of each kind of measurement."""
 
 _ROW, _COLUMN, _GAP = 0.25, 0.42, 0.5  # height and least width of a cell in inches; between panels in cells

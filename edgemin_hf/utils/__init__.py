@@ -1,4 +1,4 @@
-"""What every package may need: atomic files, packages of extras."""
+"""What every package may need: atomic files, settings and records as JSON, hardware, old import paths."""
 
 import lazy_loader
 
