@@ -208,7 +208,7 @@ def test_batch_size_changes_no_number_and_old_results_are_replaced(finished, arg
     again = json.loads((Path(arguments[7]) / "sensitivity.json").read_text())
     assert again["measurements"] == finished["measurements"]
     assert again["base"] == finished["base"]
-    for title in ("heads", "feed-forward neurons", "whole layer"):
+    for title in ("heads", "feed-forward neurons", "layer"):
         assert re.search(rf"{title} +least sensitive: layer \d .*most: layer \d", told)
     assert arguments[7] in told
 
