@@ -12,7 +12,6 @@ from torch.ao.nn.quantized import Linear as QuantizedLinear
 
 from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.neural_compressor import ptq as inc_ptq
 from edgemin_hf.neural_compressor.guest import importing_inc
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.quantization.native import (
@@ -53,7 +52,7 @@ def whole_model(tmp_path, monkeypatch):
     with importing_inc("a test"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options
-    monkeypatch.setattr(options, "_workspace", str(tmp_path))
+    monkeypatch.setattr(options, "workspace", str(tmp_path))
 
     def fit(model):
         def calibrate(prepared):
@@ -118,24 +117,17 @@ def test_every_family_keeps_its_parameters_and_computes_on_the_grids(family):
     assert set(native.state_dict()) == {name for name in model.state_dict() if not name.endswith("weight_scale")}
 
 
-def test_a_layer_computes_what_incs_quantised_layer_computes():
-    kept = {}
-    real = inc_ptq._import_inc
+def test_a_layer_computes_what_incs_quantised_layer_computes(monkeypatch):
+    with importing_inc("a test"):
+        from neural_compressor import quantization
+    kept, fit = {}, quantization.fit
 
-    def spied():
-        inc = real()
-        fit = inc.fit
+    def keeping(*args, **kwargs):
+        kept["model"] = fit(*args, **kwargs)
+        return kept["model"]
 
-        def keeping(*args, **kwargs):
-            kept["model"] = fit(*args, **kwargs)
-            return kept["model"]
-
-        inc.fit = keeping
-        return inc
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inc_ptq, "_import_inc", spied)
-        model = quantized()
+    monkeypatch.setattr(quantization, "fit", keeping)
+    model = quantized()
     graph = kept["model"].model
     linears = [linear for _, _, linear in Encoder(model).linears()]
     generator = torch.Generator().manual_seed(1)
