@@ -96,9 +96,7 @@ def test_checkpoints_with_and_without_a_head(tmp_path, tokenizer):
     again = load_masked_lm(tmp_path / "masked")
     assert predict_words(rows(), MASKED, tokenizer, again, 3) == predict_words(rows(), MASKED, tokenizer, model, 3)
     tiny().save_pretrained(tmp_path / "classifier")
-    with pytest.raises(
-        ValueError, match=r"model: .*classifier, which lacks cls\.predictions.*; allowed: a checkpoint with"
-    ):
+    with pytest.raises(ValueError, match=r"model: .*classifier, which lacks cls\.predictions"):
         load_masked_lm(tmp_path / "classifier")
     GPT2Config().save_pretrained(tmp_path / "causal")
     with pytest.raises(ValueError, match=r"model: .*causal, a gpt2; allowed: a masked language model"):

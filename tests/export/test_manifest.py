@@ -110,7 +110,7 @@ def test_what_is_no_manifest_is_refused_in_one_line(exported, tmp_path, change, 
 
 
 def test_broken_json_and_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no edgemin\.json; expected: a folder that `edgemin run` or"):
+    with pytest.raises(ValueError, match=r"holds no edgemin\.json; expected: "):
         read_manifest(tmp_path)
     (tmp_path / "edgemin.json").write_text("{")
     with pytest.raises(ValueError, match=r"edgemin\.json: "):

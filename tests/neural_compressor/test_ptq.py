@@ -214,7 +214,7 @@ def test_overrides_leave_layers_and_tables_plain():
 
 
 def test_what_it_can_not_do_is_one_line(monkeypatch):
-    with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
+    with pytest.raises(ValueError, match=r"overrides: int4 for classifier .*; allowed: int8"):
         quantized(overrides={"classifier": "int4"})
     with pytest.raises(ValueError, match=r"model: of torch\.bfloat16; allowed"):
         quantize_by_inc(tiny().bfloat16(), CONFIG, DATA)
@@ -247,7 +247,7 @@ def test_what_fit_swallows_is_told(monkeypatch, capsys):
         raise RuntimeError("no such engine")
 
     monkeypatch.setattr("torch.quantization.quantize_fx.convert_fx", fail)
-    with pytest.raises(ValueError, match="provider: inc, which fails on the model's linear layers; allowed: native"):
+    with pytest.raises(ValueError, match=r"provider: inc, .*; allowed: native"):
         quantized()
     assert "no such engine" in capsys.readouterr().err
 

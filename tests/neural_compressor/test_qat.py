@@ -310,5 +310,5 @@ def test_overrides_leave_layers_plain_and_reduced_range_reaches_the_weights():
     assert len(layers) == 3 * 6 + 1
     assert {layer.weight.int().abs().max().item() for layer in layers} == {64}
     torch.testing.assert_close(integer(**batch(seed=9)).logits, expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
+    with pytest.raises(ValueError, match=r"overrides: int4 for classifier .*; allowed: int8"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc", overrides={"classifier": "int4"}))

@@ -145,7 +145,7 @@ def test_training_again_learns_on(tmp_path, tokenizer):
 
 
 def test_what_can_not_be_learned_is_refused(tmp_path, tokenizer):
-    with pytest.raises(ValueError, match="ranges: learned with provider inc; allowed: observed, or provider native"):
+    with pytest.raises(ValueError, match="ranges: learned with provider inc; allowed: observed"):
         QuantizationConfig(provider="inc", ranges="learned")
     with pytest.raises(ValueError, match="ranges: guessed; allowed: observed, learned"):
         QuantizationConfig(ranges="guessed")

