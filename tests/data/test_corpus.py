@@ -408,6 +408,7 @@ print(json.dumps({"stream": str(stream), "texts": source.texts, "errors": errors
 """
 
 
+@pytest.mark.long
 def test_a_dataset_on_the_hub_is_streamed(tmp_path, bert):
     documents, files = [*DOCUMENTS[:15], LONG, *DOCUMENTS[15:]], {}
     for part in range(3):

@@ -222,6 +222,7 @@ def trainer_of(folder, tokenizer, config, families=("bert", "bert"), **arguments
     return make(folder, tokenizer, student, teacher, config, **arguments)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "families", "terms"),
     [

@@ -259,6 +259,7 @@ def test_lower_precision_of_the_models_is_not_that_of_the_loss():
             assert other[name].item() == pytest.approx(term.item(), rel=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", [("bert", "bert"), ("albert", "albert"), ("distilbert", "deberta-v2")])
 def test_training_lowers_every_term(tmp_path, tokenizer, pair):
     narrow = {"dim": 16} if pair[0] == "distilbert" else {"hidden_size": 16}

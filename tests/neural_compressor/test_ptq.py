@@ -76,6 +76,7 @@ def whole_model(tmp_path, monkeypatch):
     return fit
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2", "modernbert"])
 def test_grids_are_those_that_fit_gives_the_whole_model(family, whole_model):
     theirs, ours = whole_model(tiny(family)), quantized(family)
@@ -164,6 +165,7 @@ def test_a_layer_in_float64():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_seven_bits_stretch_the_weights_scales():
     eight, seven = quantized(), quantized(reduce_range=True)
     for wide, narrow in zip(fake_quantized_linears(eight), fake_quantized_linears(seven), strict=True):
@@ -183,6 +185,7 @@ def test_export_computes_the_same(reduce_range, tmp_path, tokenizer):
     assert made.int8.error <= made.int8.limit
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind_but_the_grids(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     model = tiny().train()

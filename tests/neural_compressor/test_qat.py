@@ -163,6 +163,7 @@ def test_the_exported_graph_holds_incs_weights_and_computes_the_same(tmp_path, t
     assert (weight != found.T).sum() <= 1, "float32 may round one of 1024 otherwise"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, checkpoint):
     config = QuantizationConfig(provider="inc", calibration_examples=8, range_momentum=0.3)

@@ -67,6 +67,7 @@ def test_factors_get_the_gradient_of_the_layer_with_its_roundings_held_fixed():
     np.testing.assert_allclose(factors.grad.numpy(), expected, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_ranges_that_are_too_wide_are_drawn_in_and_the_loss_falls(tmp_path, tokenizer):
     teacher = without_dropout(tiny())
     trainer = make(

@@ -41,6 +41,7 @@ def test_wrong_arguments_are_one_line_before_a_model_is_loaded(case, place, caps
     assert re.search(f"{STAGE}.{message}", error), error
 
 
+@pytest.mark.long
 def test_arguments_reach_the_trainer_of_their_stage_alone(place):
     wanted = {"lr_scheduler_type": "cosine", "max_grad_norm": 0.5, "logging_steps": 7, "adam_beta1": 0.8}
     wanted |= {

@@ -76,6 +76,7 @@ WIDE = {"hidden_size": 128, "intermediate_size": 512, "vocab_size": 4000}
 FAMILIES = [("bert", WIDE), ("albert", {}), ("deberta-v2", {}), ("modernbert", {})]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "changes"), FAMILIES)
 def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, changes, tmp_path):
     inputs = [batch()]
@@ -121,6 +122,7 @@ def recipe_with(place, target):
     return str(write_recipe(place, change))
 
 
+@pytest.mark.long
 def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, capsys):
     # Weights and scales alone are too large: found before a model is loaded. With the graph around them: later.
     assert main(["run", recipe_with(place, 0.01)]) == 2

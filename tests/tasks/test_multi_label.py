@@ -309,6 +309,7 @@ def micro_f1(labels, predictions):
     return f1_score(labels, predictions, average="micro", zero_division=0)
 
 
+@pytest.mark.long
 def test_every_stage_speaks_of_the_metric(run):
     assert_every_stage_speaks_of("f1_micro", run, 60, learns="finetune")
     card = (run / "artefact/README.md").read_text()
@@ -317,6 +318,7 @@ def test_every_stage_speaks_of_the_metric(run):
     assert "one of the labels" not in card
 
 
+@pytest.mark.long
 def test_what_is_measured_are_the_predictions(run, root):
     assert_measured(run, truth_of(root), micro_f1)
     results = read_json(run / "evaluate/results.json")
@@ -324,6 +326,7 @@ def test_what_is_measured_are_the_predictions(run, root):
     assert all(found["ci95"][0] < found["value"] < found["ci95"][1] for found in results.values())
 
 
+@pytest.mark.long
 def test_the_graph_gives_what_pytorch_gives(run, root):
     """The INT8 graph by Optimum, and the fake-quantised student: logits of all labels, and the saved predictions."""
     artefact = run / "artefact"
@@ -343,6 +346,7 @@ def test_the_graph_gives_what_pytorch_gives(run, root):
         assert saved["student_onnxruntime_int8"][index].tolist() == given
 
 
+@pytest.mark.long
 def test_the_checkpoint_says_what_its_output_is(run):
     for folder in ("teacher", "task_distill", "quantize", "artefact"):
         config = AutoConfig.from_pretrained(run / folder)
@@ -350,6 +354,7 @@ def test_the_checkpoint_says_what_its_output_is(run):
         assert config.id2label == dict(enumerate(NAMES))
 
 
+@pytest.mark.long
 def test_the_snippets_of_the_card_give_all_labels_and_agree(run, monkeypatch):
     card = (run / "artefact/README.md").read_text()
     assert card.count("top_k=None") == 3
@@ -367,6 +372,7 @@ def test_the_snippets_of_the_card_give_all_labels_and_agree(run, monkeypatch):
     assert {found["label"]: found["score"] for found in torch_fp32} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 def test_pipelines_take_the_sigmoid_of_each_label(run, root):
     artefact = run / "artefact"
     tokenizer = AutoTokenizer.from_pretrained(artefact)
@@ -380,11 +386,13 @@ def test_pipelines_take_the_sigmoid_of_each_label(run, root):
     assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_threshold_is_part_of_what_a_stage_is_made_of(run, root, capsys):
     assert main(["run", str(root / "run.yaml"), "--set", "task.threshold=0.6"]) == 2
     assert "made with task: " in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     for odd, message in (
@@ -404,6 +412,7 @@ def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_p
         assert re.search("^prune_vocabulary +done", captured.out, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_a_teacher_with_a_label_that_has_no_column_is_refused(run, root, capsys):
     stages = [{"stage": "task_distill"}]
     path = recipe_of(root, "two", stages, label_columns=list(NAMES[:2]), train_file="train.tsv", test_file="test.tsv")
@@ -411,12 +420,14 @@ def test_a_teacher_with_a_label_that_has_no_column_is_refused(run, root, capsys)
     assert "task: no column for label 'transfer'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_pairs_get_all_their_labels_too(run):
     classify = pipeline("text-classification", model=str(run / "artefact"))
     found = classify({"text": "my card", "text_pair": "please"}, truncation=True, max_length=24, top_k=None)
     assert {one["label"] for one in found} == set(NAMES)
 
 
+@pytest.mark.long
 def test_a_finished_artefact_is_measured_again(run, capsys):
     assert main(["benchmark", str(run / "artefact"), "--rounds", "1", "--threads", "1"]) == 0
     assert "student  onnxruntime  int8" in capsys.readouterr().out
@@ -448,6 +459,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_ways_to_prune_and_quantise_label_sets(variant, run, root):
     stages, task = VARIANTS[variant]
@@ -469,6 +481,7 @@ def test_other_ways_to_prune_and_quantise_label_sets(variant, run, root):
         assert "int4" in quantize["precisions"].values()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [[], ["--label-columns", *NAMES]])
 def test_sensitivity_of_label_sets(columns, run, root, tmp_path, capsys):
     train, test = ("train.tsv", "test.tsv") if columns else ("train.jsonl", "test.jsonl")
