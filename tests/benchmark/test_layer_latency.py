@@ -151,6 +151,7 @@ def test_measured_graphs_have_their_shape(monkeypatch):
         assert [tuple(tensor.dims) for tensor in words] == [(1024, 32)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", EXPORTED)
 def test_every_family_that_is_exported_is_measured(family, passes):
     model = tiny(family, num_hidden_layers=2, max_position_embeddings=140)
@@ -189,6 +190,7 @@ def noisy_tables():
     yield table([(1, 6.9), (4, 7.0)], calls=(1, 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 def test_a_resumed_run_goes_on_with_its_table(tmp_path, tokenizer, monkeypatch, checkpoint):
     tables = noisy_tables()

@@ -177,6 +177,7 @@ def test_seven_bits_stretch_the_weights_scales():
         assert (integers.abs().amax(dim=1) == 64).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reduce_range", [False, True])
 def test_export_computes_the_same(reduce_range, tmp_path, tokenizer):
     texts = ["where is my card", "the money is late", "please send the new card to my old"]

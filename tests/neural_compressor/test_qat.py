@@ -147,6 +147,7 @@ def test_finished_it_is_what_native_training_leaves(family, tmp_path):
     assert plain_state_dict(model).keys() == tiny(family).state_dict().keys()
 
 
+@pytest.mark.long
 def test_the_exported_graph_holds_incs_weights_and_computes_the_same(tmp_path, tokenizer):
     model = trained(tokenizer=tokenizer)
     query = model.bert.encoder.layer[0].attention.self.query
@@ -183,6 +184,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, checkpoint):
         make(tmp_path, tokenizer, config).model.load_state_dict(whole.model.state_dict())
 
 
+@pytest.mark.long
 def test_what_the_trainer_saves_loads_as_after_native_training(tmp_path, tokenizer):
     trainer = make(tmp_path / "work", tokenizer, inc_config(op_type_dict={"Embedding": FP32}), save_strategy="no")
     assert not any(isinstance(module, FakeQuantEmbedding) for module in trainer.model.modules())
@@ -200,6 +202,7 @@ def test_what_the_trainer_saves_loads_as_after_native_training(tmp_path, tokeniz
     assert INCConfig.from_pretrained(tmp_path / "model").quantization["is_static"] is True
 
 
+@pytest.mark.long
 def test_a_student_that_inc_quantised_can_be_pruned_afterwards(tmp_path, tokenizer):
     model = trained()
     finish_inc(model)
@@ -216,6 +219,7 @@ def grids(model):
     return [torch.cat([m.input_low[None], m.input_high[None], m.weight_scale.flatten()]).clone() for m in linears]
 
 
+@pytest.mark.long
 def test_observers_move_in_training_only_and_not_in_its_last_share():
     model = trained()
     freezer = RangeFreezer(QuantizationConfig(frozen_share=0.33))

@@ -377,6 +377,7 @@ def random_unigram(draw):
     return models.Unigram([("[UNK]", 0.0), *pieces], 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [random_word_piece, random_bpe, random_unigram])
 def test_random_vocabularies_give_the_texts_the_same_pieces(make):
     fewer = 0

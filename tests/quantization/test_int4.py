@@ -292,6 +292,7 @@ def test_families_export(family, tmp_path, tokenizer):
         assert quantized_nodes(path) == {"MatMulNBits": linears, "GatherBlockQuantized": tables}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("group_size", "embeddings"), [(64, "int8"), (128, "fp32")])
 def test_larger_groups_and_other_embeddings_export(group_size, embeddings, tmp_path, tokenizer):
     model = trained(tokenizer=tokenizer, group_size=group_size, embeddings=embeddings)

@@ -109,6 +109,7 @@ def test_ranges_learn_in_a_group_of_their_own_and_then_stay(tmp_path, tokenizer)
     torch.testing.assert_close(ranges(trainer.model), seen[-1], rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
 def test_what_is_saved_and_exported_is_as_with_observed_ranges(tmp_path, tokenizer, schedule):
     pruning = PruningConfig(0.5, 0.5, schedule=schedule, rounds=2)

@@ -139,6 +139,7 @@ def test_evaluation_gives_the_task_metric(tmp_path, tokenizer):
 GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 @pytest.mark.parametrize(
     "stage",
@@ -275,6 +276,7 @@ def test_two_configs_of_one_method_are_summed(tmp_path, tokenizer):
     assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("saliency", ["taylor", "taylor_weights", "fisher", "random"])
 @pytest.mark.parametrize("schedule", ["cubic", "iterative"])
 def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedule, saliency):
@@ -303,6 +305,7 @@ def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedu
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("saliency", ["magnitude", "gradient", "snip_momentum"])
 @pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
 def test_neural_compressor_prunes(tmp_path, tokenizer, schedule, saliency):
@@ -358,6 +361,7 @@ def test_masks_are_tuned_where_nothing_is_trained(tmp_path, tokenizer):
     assert not torch.allclose(tuned.ffn_out.weight, plain.ffn_out.weight, rtol=1e-2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
 def test_training_again_does_not_prune_again(tmp_path, tokenizer, schedule):
     def trainer():
