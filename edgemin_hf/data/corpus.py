@@ -24,8 +24,10 @@ from edgemin_hf.data.raw_text import HubText, Piece, ReadState, TextFiles
 
 _VERSION = 1
 """Part of a stream's name; to be raised when the same text comes to give other ids, or to be read in other pieces."""
-_BATCH_CHARACTERS = 2**20
-_COMMIT_CHARACTERS = 2**24
+BATCH_CHARACTERS = 2**20
+"""Characters that are tokenised together, at least."""
+COMMIT_CHARACTERS = 2**24
+"""Characters after which what was written is there to stay: a killed run goes on from there."""
 
 
 class TokenBlocks(Dataset[dict[str, NDArray[np.int64]]]):
@@ -215,7 +217,7 @@ def _write(source: TextFiles | HubText, backend: Tokenizer, separator: int, path
             file.write(np.array(_encode(pieces, backend, separator, done), dtype).tobytes())
             bar.update(done.position - bar.n)
             not_committed += sum(len(piece.text) for piece in pieces)
-            if not_committed >= _COMMIT_CHARACTERS:
+            if not_committed >= COMMIT_CHARACTERS:
                 _flush(file)
                 done.write(index)
                 not_committed = 0
@@ -230,7 +232,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     for piece in pieces:
         batch.append(piece)
         characters += len(piece.text)
-        if characters >= _BATCH_CHARACTERS:
+        if characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -9,8 +9,8 @@ from helpers.training import assert_same, dataset, make, weights
 
 import edgemin_hf.training.pruning
 from edgemin_hf import PruningConfig, TaskDistillationConfig, create_student
-from edgemin_hf.benchmark import layer_latency as latency_table
-from edgemin_hf.benchmark.layer_latency import LatencyTable, encoder_of_shape, measure_latency_table
+from edgemin_hf.benchmark import layer_latency
+from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape
@@ -102,9 +102,8 @@ def test_the_least_budget_is_allowed_and_a_smaller_one_names_it():
     assert shape == [(1, 32)] * 3
 
 
-def sizes_in(path, layer):
+def sizes_in(graph, layer):
     """Width of the context and of the feed-forward neurons in a graph's matrices."""
-    graph = onnx.load(path).graph
     made = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     found = {}
     for node in graph.node:
@@ -112,21 +111,6 @@ def sizes_in(path, layer):
             if node.op_type == "MatMul" and name in made and f"layer.{layer}/" in node.name:
                 found[node.name.partition(f"layer.{layer}/")[2]] = made[name]
     return found
-
-
-def test_measured_graphs_have_their_shape(tmp_path):
-    config = latency_table._config_to_measure(tiny(vocab_size=5000, intermediate_size=128).config)
-    write_graph(encoder_of_shape(config, 3, 96), tmp_path / "onnx/graph.onnx")
-    for layer in range(3):
-        sizes = sizes_in(tmp_path / "onnx/graph.onnx", layer)
-        assert {name for name, size in sizes.items() if size == (32, 24)} == {
-            f"attention/self/{part}/MatMul" for part in ("query", "key", "value")
-        }
-        assert sizes["attention/output/dense/MatMul"] == (24, 32)
-        assert sizes["intermediate/dense/MatMul"] == (32, 96)
-        assert sizes["output/dense/MatMul"] == (96, 32)
-    words = [t for t in onnx.load(tmp_path / "onnx/graph.onnx").graph.initializer if "word_embeddings" in t.name]
-    assert [tuple(tensor.dims) for tensor in words] == [(1024, 32)]
 
 
 @pytest.fixture
@@ -140,10 +124,34 @@ def passes(monkeypatch):
         assert all(runner.session.get_session_options().intra_op_num_threads == 1 for runner in runners.values())
         return {(heads, neurons): np.array([9.0, 1 + heads + neurons / 32, 0.0]) for heads, neurons in runners}
 
-    monkeypatch.setattr(latency_table, "measure_latency", fake)
+    monkeypatch.setattr(layer_latency, "measure_latency", fake)
     return seen
 
 
+@pytest.mark.usefixtures("passes")
+def test_measured_graphs_have_their_shape(monkeypatch):
+    graphs = []
+
+    def write_and_keep(model, path):
+        write_graph(model, path)
+        graphs.append(onnx.load(path).graph)
+
+    monkeypatch.setattr(layer_latency, "write_graph", write_and_keep)
+    measure_latency_table(tiny(vocab_size=5000, intermediate_size=128))
+    shapes = [(1, 128), (2, 128), (3, 128), (4, 32), (4, 64), (4, 96), (4, 128)]
+    for graph, (heads, neurons) in zip(graphs, shapes, strict=True):
+        for layer in range(3):
+            sizes = sizes_in(graph, layer)
+            for part in ("query", "key", "value"):
+                assert sizes[f"attention/self/{part}/MatMul"] == (32, 8 * heads)
+            assert sizes["attention/output/dense/MatMul"] == (8 * heads, 32)
+            assert sizes["intermediate/dense/MatMul"] == (32, neurons)
+            assert sizes["output/dense/MatMul"] == (neurons, 32)
+        words = [tensor for tensor in graph.initializer if "word_embeddings" in tensor.name]
+        assert [tuple(tensor.dims) for tensor in words] == [(1024, 32)]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("family", EXPORTED)
 def test_every_family_that_is_exported_is_measured(family, passes):
     model = tiny(family, num_hidden_layers=2, max_position_embeddings=140)
@@ -182,6 +190,7 @@ def noisy_tables():
     yield table([(1, 6.9), (4, 7.0)], calls=(1, 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 def test_a_resumed_run_goes_on_with_its_table(tmp_path, tokenizer, monkeypatch, checkpoint):
     tables = noisy_tables()

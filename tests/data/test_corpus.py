@@ -26,13 +26,15 @@ from transformers import (
     default_data_collator,
 )
 
-from edgemin_hf.data import corpus, raw_text
+from edgemin_hf.data import corpus
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.raw_text import TextFiles
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["where is my card\nplease", "the money is lost", "now", "", "send my new card to the old bank:  late " * 9]
 DOCUMENTS += [f"money {'to ' * number}card" for number in range(30)]
+LONG = "where is my new card, please:  now " * 1200
+"""A document of three pieces, which have 16,384 characters at most."""
 ENDINGS = (".txt", ".txt.zst", ".jsonl", ".jsonl.zst", ".json", ".parquet")
 
 
@@ -86,26 +88,26 @@ def blocks(source, tokenizer, max_length, cache):
     return [dataset[index]["input_ids"].tolist() for index in range(len(dataset))]
 
 
-def small_parts(monkeypatch, piece=2**14):
-    """Make batches of one piece, each committed."""
-    monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 1)
-    monkeypatch.setattr(corpus, "_COMMIT_CHARACTERS", 1)
-    monkeypatch.setattr(raw_text, "_PIECE", piece)
+class Watched(TextFiles):
+    """Files that count the pieces that are read of them, and break off where they are told to."""
 
+    def __init__(self, paths, fail_at=None, delay=0.0):
+        super().__init__(paths)
+        self.texts, self.fail_at, self.delay = [], fail_at, delay
 
-class Encoder:
-    """Stand between the stream and its tokenizer: count texts, and break off where it is told to."""
-
-    def __init__(self, monkeypatch):
-        self.texts, self.fail_at, original = [], None, corpus._encode
-
-        def encode(pieces, *arguments):
+    def pieces(self, state=None):
+        for piece in super().pieces(state):
             if len(self.texts) == self.fail_at:
                 raise KeyboardInterrupt
-            self.texts += [piece.text for piece in pieces]
-            return original(pieces, *arguments)
+            time.sleep(self.delay)
+            self.texts.append(piece.text)
+            yield piece
 
-        monkeypatch.setattr(corpus, "_encode", encode)
+
+@pytest.fixture
+def every_piece_is_committed(monkeypatch):
+    monkeypatch.setattr(corpus, "BATCH_CHARACTERS", 1)
+    monkeypatch.setattr(corpus, "COMMIT_CHARACTERS", 1)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -126,12 +128,12 @@ def test_every_format_gives_the_blocks_of_the_definition(ending, tmp_path, bert)
         (DebertaTokenizerFast, ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]),
     ],
 )
-@pytest.mark.parametrize("piece", [2**14, 20])
-def test_byte_level_tokenizers(tokenizer_class, specials, piece, tmp_path, monkeypatch):
-    small_parts(monkeypatch, piece)  # cuts in a document change no id
+def test_byte_level_tokenizers(tokenizer_class, specials, tmp_path):
     tokenizer = byte_level(tmp_path, tokenizer_class, specials)
-    source = TextFiles([write(tmp_path / "a.jsonl", DOCUMENTS)])
-    assert blocks(source, tokenizer, 12, tmp_path / "cache") == packed(tokenizer, DOCUMENTS, 12)
+    documents = [*DOCUMENTS, LONG, *DOCUMENTS]  # cuts in a document change no id
+    source = TextFiles([write(tmp_path / "a.jsonl", documents)])
+    assert len(list(source.pieces())) == len(documents) + 2
+    assert blocks(source, tokenizer, 12, tmp_path / "cache") == packed(tokenizer, documents, 12)
 
 
 def test_a_vocabulary_beyond_16_bits_and_a_tokenizer_without_methods_of_its_own(tmp_path):
@@ -146,18 +148,17 @@ def test_a_vocabulary_beyond_16_bits_and_a_tokenizer_without_methods_of_its_own(
     assert blocks(source, tokenizer, 5, tmp_path / "cache") == [[0, 3, 65999, 4, 1]]
 
 
-def test_another_length_or_another_setting_of_padding_does_not_tokenise_again(tmp_path, bert, monkeypatch):
-    source = TextFiles([write(tmp_path / "a.txt", DOCUMENTS)])
-    stream = token_stream(source, bert, tmp_path / "cache")
+def test_another_length_or_another_setting_of_padding_does_not_tokenise_again(tmp_path, bert):
+    stream = token_stream(TextFiles([write(tmp_path / "a.txt", DOCUMENTS)]), bert, tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [stream.name]
-    encoder = Encoder(monkeypatch)
+    source = Watched([tmp_path / "a.txt"])
     bert.backend_tokenizer.enable_padding(length=128)
     bert.backend_tokenizer.enable_truncation(8)
     assert blocks(source, bert, 16, tmp_path / "cache") == packed(bert, DOCUMENTS, 16)
     assert blocks(source, bert, 30, tmp_path / "cache") == packed(bert, DOCUMENTS, 30)
-    moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    assert token_stream(TextFiles([moved]), bert, tmp_path / "cache") == stream
-    assert not encoder.texts
+    moved = Watched([(tmp_path / "a.txt").rename(tmp_path / "b.txt")])
+    assert token_stream(moved, bert, tmp_path / "cache") == stream
+    assert not source.texts + moved.texts
 
 
 def test_other_text_or_another_tokenizer_has_a_stream_of_its_own(tmp_path, bert, roberta):
@@ -169,54 +170,46 @@ def test_other_text_or_another_tokenizer_has_a_stream_of_its_own(tmp_path, bert,
 
 
 @pytest.mark.parametrize("ending", [".txt.zst", ".jsonl", ".parquet"])
-@pytest.mark.parametrize("fail_at", [0, 1, 12, 40])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(fail_at, ending, tmp_path, bert, monkeypatch):
-    small_parts(monkeypatch, piece=30)
-    source = TextFiles([write(tmp_path / f"{part}{ending}", DOCUMENTS[part::2]) for part in range(2)])
-    whole = token_stream(source, bert, tmp_path / "whole").read_bytes()
-    encoder = Encoder(monkeypatch)
-    encoder.fail_at = fail_at
+@pytest.mark.parametrize("fail_at", [0, 1, 4, 30])  # 4: in the middle of a document
+@pytest.mark.usefixtures("every_piece_is_committed")
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(fail_at, ending, tmp_path, bert):
+    parts = [*DOCUMENTS[:2], LONG, *DOCUMENTS[4::2]], DOCUMENTS[1::2]
+    paths = [write(tmp_path / f"{part}{ending}", documents) for part, documents in enumerate(parts)]
+    whole = token_stream(TextFiles(paths), bert, tmp_path / "whole").read_bytes()
+    source = Watched(paths, fail_at)
     with pytest.raises(KeyboardInterrupt):
         token_stream(source, bert, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.uint16"))
     for partial in (tmp_path / "cache").glob("*.partial"):
         with partial.open("ab") as file:
             file.write(b"written, but not committed")
-    encoder.fail_at = None
+    source.fail_at = None
     stream = token_stream(source, bert, tmp_path / "cache")
     assert stream.read_bytes() == whole
-    assert encoder.texts == [piece.text for piece in source.pieces()]
+    assert source.texts == [piece.text for piece in TextFiles(paths).pieces()]
     assert list((tmp_path / "cache").iterdir()) == [stream]
 
 
-def test_ids_that_were_lost_are_made_anew(tmp_path, bert, monkeypatch):
-    small_parts(monkeypatch)
-    source = TextFiles([write(tmp_path / "a.txt", DOCUMENTS)])
-    encoder = Encoder(monkeypatch)
-    encoder.fail_at = 20
+@pytest.mark.usefixtures("every_piece_is_committed")
+def test_ids_that_were_lost_are_made_anew(tmp_path, bert):
+    source = Watched([write(tmp_path / "a.txt", DOCUMENTS)], fail_at=20)
     with pytest.raises(KeyboardInterrupt):
         token_stream(source, bert, tmp_path / "cache")
     (partial,) = (tmp_path / "cache").glob("*.partial")
     os.truncate(partial, partial.stat().st_size - 4)
-    encoder.fail_at = None
+    source.fail_at = None
     assert blocks(source, bert, 16, tmp_path / "cache") == packed(bert, DOCUMENTS, 16)
 
 
 def test_of_two_writers_one_writes(tmp_path, bert, monkeypatch):
-    source = TextFiles([write(tmp_path / "a.txt", DOCUMENTS)])
-    encoder, all_here = Encoder(monkeypatch), threading.Barrier(4)
-    fingerprint, encode, streams = source.fingerprint, corpus._encode, []
+    source = Watched([write(tmp_path / "a.txt", DOCUMENTS)], delay=0.01)
+    all_here, fingerprint, streams = threading.Barrier(4), source.fingerprint, []
 
     def fingerprint_together():
         all_here.wait(10)
         return fingerprint()
 
-    def encode_slowly(*arguments):
-        time.sleep(0.2)
-        return encode(*arguments)
-
     monkeypatch.setattr(source, "fingerprint", fingerprint_together)
-    monkeypatch.setattr(corpus, "_encode", encode_slowly)
     threads = [
         threading.Thread(target=lambda: streams.append(token_stream(source, bert, tmp_path / "cache")))
         for _ in range(4)
@@ -227,18 +220,17 @@ def test_of_two_writers_one_writes(tmp_path, bert, monkeypatch):
         thread.join()
     assert len(streams) == 4
     assert len(set(streams)) == 1
-    assert encoder.texts == [piece.text for piece in source.pieces()]
+    assert source.texts == [piece.text for piece in TextFiles(source.paths).pieces()]
 
 
-def test_a_document_longer_than_a_piece_is_one_document_in_every_format(tmp_path, bert, monkeypatch):
-    monkeypatch.setattr(raw_text, "_PIECE", 50)
-    long = "\n".join(["card money " * number for number in range(1, 12)] + ["x" * 130 + " card"])
+def test_a_document_longer_than_a_piece_is_one_document_in_every_format(tmp_path):
+    long = "\n".join(["card money " * number for number in range(1, 80)] + ["x" * 40_000 + " card"])
     found = [
         [piece[:2] for piece in TextFiles([write(tmp_path / f"a{ending}", [long, "now"])]).pieces()]
         for ending in ENDINGS
     ]
     assert all(pieces == found[0] for pieces in found)
-    assert all(len(text) <= 50 for text, _ in found[0])
+    assert all(len(text) <= 2**14 for text, _ in found[0])
     assert "".join(text for text, _ in found[0]) == long + "now"
     assert [ends for _, ends in found[0]].count(True) == 2
 
@@ -355,7 +347,7 @@ def test_workers_read_the_file_themselves(dataset):
 
 @pytest.mark.parametrize("ending", [".txt", ".jsonl.zst"])
 def test_memory_does_not_grow_with_the_text(ending, tmp_path, bert, monkeypatch):
-    monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 2**14)
+    monkeypatch.setattr(corpus, "BATCH_CHARACTERS", 2**14)
     peaks = []
     for copies in (1, 8):
         # In .txt a single document without an end of line: the worst case.
@@ -385,23 +377,25 @@ HUB = """
 import json, sys
 from pathlib import Path
 from transformers import BertTokenizerFast
-from edgemin_hf.data import corpus, raw_text
+from edgemin_hf.data import corpus
 from edgemin_hf.data.raw_text import HubText
-raw_text._PIECE, corpus._BATCH_CHARACTERS, corpus._COMMIT_CHARACTERS = 30, 1, 1
+corpus.BATCH_CHARACTERS = corpus.COMMIT_CHARACTERS = 1
+class Killed(HubText):
+    texts = []
+    def pieces(self, state=None):
+        for piece in super().pieces(state):
+            if len(self.texts) == 17:
+                self.texts.append("killed")
+                raise KeyboardInterrupt
+            self.texts.append(piece.text)
+            yield piece
 tokenizer, cache = BertTokenizerFast(sys.argv[1]), Path(sys.argv[2])
-source = HubText("org/text")
-source.check()
-texts, encode = [], corpus._encode
-def killed(pieces, *arguments):
-    if len(texts) == 25:
-        raise KeyboardInterrupt
-    texts.extend(piece.text for piece in pieces)
-    return encode(pieces, *arguments)
-corpus._encode = killed
+HubText("org/text").check()
+source = Killed("org/text")
 try:
     corpus.token_stream(source, tokenizer, cache)
 except KeyboardInterrupt:
-    texts.append("killed")
+    pass
 stream = corpus.token_stream(source, tokenizer, cache)
 errors = []
 for wrong in (dict(config="x"), dict(split="x"), dict(revision="x"), dict(text_column="x"), dict(dataset="org/none")):
@@ -410,14 +404,15 @@ for wrong in (dict(config="x"), dict(split="x"), dict(revision="x"), dict(text_c
     except ValueError as error:
         errors.append(str(error))
 pinned = HubText("org/text", revision=source.commit).fingerprint() == source.fingerprint()
-print(json.dumps({"stream": str(stream), "texts": texts, "errors": errors, "pinned": pinned}))
+print(json.dumps({"stream": str(stream), "texts": source.texts, "errors": errors, "pinned": pinned}))
 """
 
 
+@pytest.mark.long
 def test_a_dataset_on_the_hub_is_streamed(tmp_path, bert):
-    files = {}
+    documents, files = [*DOCUMENTS[:15], LONG, *DOCUMENTS[15:]], {}
     for part in range(3):
-        file = write(tmp_path / f"train-{part}.parquet", DOCUMENTS[part * 12 : part * 12 + 12])
+        file = write(tmp_path / f"train-{part}.parquet", documents[part * 12 : part * 12 + 12])
         files[file.name] = file.read_bytes()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     with HubServer("token") as hub:
@@ -434,10 +429,11 @@ def test_a_dataset_on_the_hub_is_streamed(tmp_path, bert):
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout)
     stream, texts = Path(found["stream"]), found["texts"]
-    local = TextFiles([write(tmp_path / "a.jsonl", DOCUMENTS)])
+    local = TextFiles([write(tmp_path / "a.jsonl", documents)])
     assert stream.read_bytes() == token_stream(local, bert, tmp_path / "cache").read_bytes()
-    texts.remove("killed")
-    assert "".join(texts) == "".join(DOCUMENTS)
+    assert texts.pop(17) == "killed"
+    assert "".join(texts) == "".join(documents)
+    assert texts[15] + texts[16] != LONG
     assert found["pinned"]
     for error, part in zip(
         found["errors"], ("'x' not found", "split: x", "x", "'x' of row 1", "org/none"), strict=True

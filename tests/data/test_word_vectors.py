@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from edgemin_hf.data import word_vectors
 from edgemin_hf.data.word_vectors import nearest_words
 
-NAMES = [f"word{index}" for index in range(40)]
+NAMES = [f"word{index}" for index in range(300)]
 
 
 def write(path, vectors, names=NAMES, header=None):
@@ -24,15 +23,13 @@ def by_formula(vectors, row, count):
     return sorted(cosines, key=lambda name: -cosines[name])[:count]
 
 
-@pytest.mark.parametrize("header", [None, "40 12"])
-@pytest.mark.parametrize("chunk", [256, 3])
-def test_neighbours_are_those_of_the_largest_cosine(tmp_path, monkeypatch, header, chunk):
-    monkeypatch.setattr(word_vectors, "_CHUNK", chunk)
-    vectors = np.random.default_rng(0).normal(size=(40, 12)).round(6)
-    vectors *= np.arange(1, 41)[:, None]  # lengths must not matter
+@pytest.mark.parametrize(("header", "step"), [(None, 3), ("300 12", 1)])  # 256 words are looked up together
+def test_neighbours_are_those_of_the_largest_cosine(tmp_path, header, step):
+    vectors = np.random.default_rng(0).normal(size=(300, 12)).round(6)
+    vectors *= np.arange(1, 301)[:, None]  # lengths must not matter
     file = write(tmp_path / "vectors.txt", vectors, header=header)
-    found = nearest_words(file, NAMES[::3], 7)
-    assert found == {NAMES[row]: by_formula(vectors, row, 7) for row in range(0, 40, 3)}
+    found = nearest_words(file, NAMES[::step], 7)
+    assert found == {NAMES[row]: by_formula(vectors, row, 7) for row in range(0, 300, step)}
 
 
 def test_words_are_found_as_they_are_else_in_lower_case(tmp_path):
@@ -46,10 +43,11 @@ def test_words_are_found_as_they_are_else_in_lower_case(tmp_path):
     assert found["Lost"][0] == "card"
 
 
-def test_only_the_first_words_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(word_vectors, "_WORDS", 5)
-    file = write(tmp_path / "vectors.txt", np.random.default_rng(0).normal(size=(40, 3)))
-    assert set(nearest_words(file, NAMES, 99)) == set(NAMES[:5])
+def test_only_the_first_words_are_read(tmp_path):
+    file = tmp_path / "vectors.txt"
+    file.write_text("".join(f"word{index} 1 1\n" for index in range(100_010)))
+    asked = ["word0", "word99999", "word100000", "word100009"]
+    assert list(nearest_words(file, asked, 1)) == asked[:2]
 
 
 def test_words_with_spaces_and_vectors_of_zeros_do_no_harm(tmp_path):

@@ -130,7 +130,7 @@ def test_settings_are_checked_against_the_models():
     MiniLMv2Config(teacher_layer=6, relation_heads=12).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="teacher_layer: 7; allowed: 1 to 6"):
         MiniLMv2Config(teacher_layer=7, relation_heads=12).check_shapes(student, teacher)
-    with pytest.raises(ValueError, match="relation_heads: 48; allowed: a divisor of the student's width 24"):
+    with pytest.raises(ValueError, match=r"relation_heads: 48; allowed: .* 24"):
         MiniLMv2Config(relation_heads=48).check_shapes(student, teacher)
     with pytest.raises(ValueError, match="teacher_model"):
         MiniLMv2Config().objective(Encoder(tiny()), None)

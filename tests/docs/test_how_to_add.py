@@ -94,6 +94,7 @@ def test_every_seam_has_a_page():
     assert [page.stem for page in PAGES] == [f"add-a-{seam}" for seam in seams]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_a_page_says_works(page, followed):
     code, printed, expected = followed[page]

@@ -18,6 +18,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_the_examples_of_the_trainer_run(tmp_path, monkeypatch, tokenizer, one_thread):
     text = README.read_text().partition("## Or use the Trainer")[2].partition("\n## ")[0]
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))

@@ -110,7 +110,7 @@ def test_what_is_no_manifest_is_refused_in_one_line(exported, tmp_path, change, 
 
 
 def test_broken_json_and_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no edgemin\.json; expected: a folder that `edgemin run` or"):
+    with pytest.raises(ValueError, match=r"holds no edgemin\.json; expected: "):
         read_manifest(tmp_path)
     (tmp_path / "edgemin.json").write_text("{")
     with pytest.raises(ValueError, match=r"edgemin\.json: "):
@@ -124,6 +124,7 @@ def test_reading_gives_back_what_was_written(exported, tmp_path):
     assert Manifest.from_dict(manifest.to_dict()) == manifest
 
 
+@pytest.mark.long
 def test_an_older_runtime_is_not_promised_what_was_not_tried(tmp_path, tokenizer):
     """DeBERTa's attention is not fused, so its graphs keep opset 18; those of 4 bits have operators of the runtime."""
     int8 = export_onnx(quantized("deberta-v2"), tokenizer, tmp_path / "int8").manifest.entries[-1]

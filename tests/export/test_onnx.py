@@ -179,6 +179,7 @@ def test_every_family_exports(family, tmp_path, tokenizer):
     assert sum(kernels.values()) == len(once) + 2 * shared, "ALBERT's one layer runs three times"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", EXPORTED)
 def test_the_graph_of_a_pruned_model_holds_the_smaller_matrices_alone(family, tmp_path, tokenizer):
     model = trained(family)

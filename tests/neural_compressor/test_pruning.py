@@ -120,6 +120,7 @@ def test_the_trained_model_is_masked_as_asked_and_removal_changes_nothing(family
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("saliency", "dropout"), [("snip_momentum", 0.0), ("snip_momentum", 0.1), ("magnitude", 0.1)])
 def test_killed_and_resumed_is_uninterrupted_to_the_bit(saliency, dropout, tmp_path):
     def model():
@@ -421,6 +422,7 @@ def test_an_end_behind_the_training_is_refused():
         begin(tiny(), weight_pruning_config(pattern="channelx1", pruning_configs=[{}]), steps=8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "settings", "stop"),
     [

@@ -12,7 +12,6 @@ from torch.ao.nn.quantized import Linear as QuantizedLinear
 
 from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.neural_compressor import ptq as inc_ptq
 from edgemin_hf.neural_compressor.guest import importing_inc
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.quantization.native import (
@@ -53,7 +52,7 @@ def whole_model(tmp_path, monkeypatch):
     with importing_inc("a test"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options
-    monkeypatch.setattr(options, "_workspace", str(tmp_path))
+    monkeypatch.setattr(options, "workspace", str(tmp_path))
 
     def fit(model):
         def calibrate(prepared):
@@ -77,6 +76,7 @@ def whole_model(tmp_path, monkeypatch):
     return fit
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2", "modernbert"])
 def test_grids_are_those_that_fit_gives_the_whole_model(family, whole_model):
     theirs, ours = whole_model(tiny(family)), quantized(family)
@@ -118,24 +118,17 @@ def test_every_family_keeps_its_parameters_and_computes_on_the_grids(family):
     assert set(native.state_dict()) == {name for name in model.state_dict() if not name.endswith("weight_scale")}
 
 
-def test_a_layer_computes_what_incs_quantised_layer_computes():
-    kept = {}
-    real = inc_ptq._import_inc
+def test_a_layer_computes_what_incs_quantised_layer_computes(monkeypatch):
+    with importing_inc("a test"):
+        from neural_compressor import quantization
+    kept, fit = {}, quantization.fit
 
-    def spied():
-        inc = real()
-        fit = inc.fit
+    def keeping(*args, **kwargs):
+        kept["model"] = fit(*args, **kwargs)
+        return kept["model"]
 
-        def keeping(*args, **kwargs):
-            kept["model"] = fit(*args, **kwargs)
-            return kept["model"]
-
-        inc.fit = keeping
-        return inc
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inc_ptq, "_import_inc", spied)
-        model = quantized()
+    monkeypatch.setattr(quantization, "fit", keeping)
+    model = quantized()
     graph = kept["model"].model
     linears = [linear for _, _, linear in Encoder(model).linears()]
     generator = torch.Generator().manual_seed(1)
@@ -172,6 +165,7 @@ def test_a_layer_in_float64():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_seven_bits_stretch_the_weights_scales():
     eight, seven = quantized(), quantized(reduce_range=True)
     for wide, narrow in zip(fake_quantized_linears(eight), fake_quantized_linears(seven), strict=True):
@@ -183,6 +177,7 @@ def test_seven_bits_stretch_the_weights_scales():
         assert (integers.abs().amax(dim=1) == 64).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reduce_range", [False, True])
 def test_export_computes_the_same(reduce_range, tmp_path, tokenizer):
     texts = ["where is my card", "the money is late", "please send the new card to my old"]
@@ -191,6 +186,7 @@ def test_export_computes_the_same(reduce_range, tmp_path, tokenizer):
     assert made.int8.error <= made.int8.limit
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind_but_the_grids(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     model = tiny().train()
@@ -222,7 +218,7 @@ def test_overrides_leave_layers_and_tables_plain():
 
 
 def test_what_it_can_not_do_is_one_line(monkeypatch):
-    with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
+    with pytest.raises(ValueError, match=r"overrides: int4 for classifier .*; allowed: int8"):
         quantized(overrides={"classifier": "int4"})
     with pytest.raises(ValueError, match=r"model: of torch\.bfloat16; allowed"):
         quantize_by_inc(tiny().bfloat16(), CONFIG, DATA)
@@ -255,7 +251,7 @@ def test_what_fit_swallows_is_told(monkeypatch, capsys):
         raise RuntimeError("no such engine")
 
     monkeypatch.setattr("torch.quantization.quantize_fx.convert_fx", fail)
-    with pytest.raises(ValueError, match="provider: inc, which fails on the model's linear layers; allowed: native"):
+    with pytest.raises(ValueError, match=r"provider: inc, .*; allowed: native"):
         quantized()
     assert "no such engine" in capsys.readouterr().err
 

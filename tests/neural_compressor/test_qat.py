@@ -147,6 +147,7 @@ def test_finished_it_is_what_native_training_leaves(family, tmp_path):
     assert plain_state_dict(model).keys() == tiny(family).state_dict().keys()
 
 
+@pytest.mark.long
 def test_the_exported_graph_holds_incs_weights_and_computes_the_same(tmp_path, tokenizer):
     model = trained(tokenizer=tokenizer)
     query = model.bert.encoder.layer[0].attention.self.query
@@ -163,6 +164,7 @@ def test_the_exported_graph_holds_incs_weights_and_computes_the_same(tmp_path, t
     assert (weight != found.T).sum() <= 1, "float32 may round one of 1024 otherwise"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 def test_resumed_equals_uninterrupted(tmp_path, tokenizer, checkpoint):
     config = QuantizationConfig(provider="inc", calibration_examples=8, range_momentum=0.3)
@@ -182,6 +184,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, checkpoint):
         make(tmp_path, tokenizer, config).model.load_state_dict(whole.model.state_dict())
 
 
+@pytest.mark.long
 def test_what_the_trainer_saves_loads_as_after_native_training(tmp_path, tokenizer):
     trainer = make(tmp_path / "work", tokenizer, inc_config(op_type_dict={"Embedding": FP32}), save_strategy="no")
     assert not any(isinstance(module, FakeQuantEmbedding) for module in trainer.model.modules())
@@ -199,6 +202,7 @@ def test_what_the_trainer_saves_loads_as_after_native_training(tmp_path, tokeniz
     assert INCConfig.from_pretrained(tmp_path / "model").quantization["is_static"] is True
 
 
+@pytest.mark.long
 def test_a_student_that_inc_quantised_can_be_pruned_afterwards(tmp_path, tokenizer):
     model = trained()
     finish_inc(model)
@@ -215,6 +219,7 @@ def grids(model):
     return [torch.cat([m.input_low[None], m.input_high[None], m.weight_scale.flatten()]).clone() for m in linears]
 
 
+@pytest.mark.long
 def test_observers_move_in_training_only_and_not_in_its_last_share():
     model = trained()
     freezer = RangeFreezer(QuantizationConfig(frozen_share=0.33))
@@ -310,5 +315,5 @@ def test_overrides_leave_layers_plain_and_reduced_range_reaches_the_weights():
     assert len(layers) == 3 * 6 + 1
     assert {layer.weight.int().abs().max().item() for layer in layers} == {64}
     torch.testing.assert_close(integer(**batch(seed=9)).logits, expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="overrides: int4 for classifier beside provider inc; allowed: int8, fp32"):
+    with pytest.raises(ValueError, match=r"overrides: int4 for classifier .*; allowed: int8"):
         prepare_inc(tiny(), QuantizationConfig(provider="inc", overrides={"classifier": "int4"}))

@@ -2,6 +2,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 SPY = """
 import builtins, sys
 imported, real = set(), builtins.__import__

@@ -377,6 +377,7 @@ def random_unigram(draw):
     return models.Unigram([("[UNK]", 0.0), *pieces], 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [random_word_piece, random_bpe, random_unigram])
 def test_random_vocabularies_give_the_texts_the_same_pieces(make):
     fewer = 0
@@ -472,6 +473,7 @@ def test_a_head_without_rows_of_tokens_is_refused(made):
 PACKAGE = PACKAGED_CHECKPOINTS["sentence-transformers/all-MiniLM-L6-v2"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec(PACKAGE.module) is None, reason=f"{PACKAGE.distribution} is not installed")
 def test_a_published_vocabulary_shrinks_to_a_tenth():
     place = importlib.util.find_spec(PACKAGE.module).submodule_search_locations[0]

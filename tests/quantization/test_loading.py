@@ -17,6 +17,7 @@ from edgemin_hf.quantization import FakeInt4Linear, FakeQuantLinear
 MIXED = {"classifier": "fp32", "*.2.*": "int4"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("family", "config"),
     [

@@ -61,6 +61,7 @@ def plans(tmp_path_factory, tokenizer):
     return {Path(path).stem: text for path, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
 def test_dry_run_tells_stages_sizes_operations_and_time(plans, recipe):
     settings = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text())

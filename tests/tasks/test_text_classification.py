@@ -41,21 +41,25 @@ def run(root):
     return root / "run"
 
 
+@pytest.mark.long
 def test_every_stage_speaks_of_the_metric(run):
     assert_every_stage_speaks_of("f1", run, 40)
 
 
+@pytest.mark.long
 def test_what_is_measured_are_the_predictions(run, root):
     lines = [line.split("\t") for line in (root / "test.tsv").read_text().splitlines()[1:]]
     assert_measured(run, np.array([int(line[2]) for line in lines]), f1_score)
 
 
+@pytest.mark.long
 def test_the_checkpoint_says_what_its_output_is(run):
     for folder in ("teacher", "artefact"):
         config = AutoConfig.from_pretrained(run / folder)
         assert (config.problem_type, config.id2label) == ("single_label_classification", {0: "0", 1: "1"})
 
 
+@pytest.mark.long
 def test_the_snippets_of_the_card_take_a_pair_and_agree(run, monkeypatch):
     card = (run / "artefact/README.md").read_text()
     assert len(re.findall(r'"text": ".*", "text_pair": "|encode\(".*", "', card)) == 4
@@ -63,6 +67,7 @@ def test_the_snippets_of_the_card_take_a_pair_and_agree(run, monkeypatch):
     assert re.findall("'label': '([01])'", "".join(answers)) == [answers[1].strip()] * 2
 
 
+@pytest.mark.long
 def test_pairs_of_a_file_are_benchmarked_as_pairs(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "texts").write_text("where is my card\tmy card is lost\nsend money\n")
     lengths = []
@@ -74,6 +79,7 @@ def test_pairs_of_a_file_are_benchmarked_as_pairs(run, tmp_path, capsys, monkeyp
     assert "accuracy" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_teacher_that_is_not_fine_tuned_must_be_one_for_the_task(root, run, tmp_path, capsys):
     shutil.copytree(run / "teacher", tmp_path / "teacher")
     config = read_json(tmp_path / "teacher/config.json") | {"problem_type": None}
@@ -109,7 +115,7 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
         ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, matthews_correlation$"),
         ({"metric": "f1", "label_column": "score"}, r"metric: f1 with 3 label\(s\); allowed: .*two labels"),
         ({"metric": "spearmanr", "label_column": "sentence2"}, "train_file: '.*' in column .*, row 1 .*: a number"),
-        ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1, sentence2"),
+        ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1"),
         ({"text_pair_column": "sentence2", "max_length": 5}, "max_length: 5; allowed: 6 or more"),
         ({"validation_file": "no.tsv"}, r"validation_file: .*no\.tsv, which is no file"),
         ({"validation_file": "odd.tsv"}, "label_column: 'maybe' in the data; allowed: 0, 1"),

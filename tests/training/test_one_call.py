@@ -101,6 +101,7 @@ def test_what_was_pruned_and_quantised_exports(tmp_path, tokenizer):
     assert (tmp_path / "onnx" / "model_quantized.onnx").is_file()
 
 
+@pytest.mark.long
 def test_quantize_by_neural_compressor_is_its_fit():
     pytest.importorskip("neural_compressor")
     from edgemin_hf.neural_compressor import quantize_by_inc

@@ -139,6 +139,7 @@ def test_evaluation_gives_the_task_metric(tmp_path, tokenizer):
 GRADUAL = PruningConfig(0.5, 0.5, schedule="cubic", start=0.25, end=0.9, rounds=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checkpoint", [3, 6])
 @pytest.mark.parametrize(
     "stage",
@@ -235,7 +236,7 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path, tokenizer):
         make(tmp_path, tokenizer, tiny(id2label={0: "b", 1: "a", 2: "c"}), config=TaskDistillationConfig())
     with pytest.raises(ValueError, match="layer_sparsity: above 0 for model type 'albert'"):
         make(tmp_path, tokenizer, tiny("albert"), tiny("albert"), pruning_config=PruningConfig(layer_sparsity=0.5))
-    with pytest.raises(ValueError, match="layer_sparsity: above 0 beside a method that reads inner layers"):
+    with pytest.raises(ValueError, match="layer_sparsity: above 0 beside "):
         make(tmp_path, tokenizer, pruning_config=PruningConfig(layer_sparsity=0.5))
     with pytest.raises(ValueError, match="tune_masks: true for model type 'modernbert'"):
         make(
@@ -275,6 +276,7 @@ def test_two_configs_of_one_method_are_summed(tmp_path, tokenizer):
     assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("saliency", ["taylor", "taylor_weights", "fisher", "random"])
 @pytest.mark.parametrize("schedule", ["cubic", "iterative"])
 def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedule, saliency):
@@ -303,6 +305,7 @@ def test_units_are_masked_in_rounds_and_then_removed(tmp_path, tokenizer, schedu
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("saliency", ["magnitude", "gradient", "snip_momentum"])
 @pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
 def test_neural_compressor_prunes(tmp_path, tokenizer, schedule, saliency):
@@ -331,7 +334,7 @@ def test_neural_compressors_own_configuration_is_taken(tmp_path, tokenizer):
     trainer.train()
     layers = Encoder(trainer.model).layers
     assert all(layer.num_heads < 4 and layer.num_neurons < 64 for layer in layers)
-    with pytest.raises(ValueError, match="pruning_config: Neural Compressor's own beside quantization_config"):
+    with pytest.raises(ValueError, match=r"pruning_config: .* beside quantization_config"):
         make(tmp_path, tokenizer, pruning_config=config, quantization_config=QuantizationConfig())
 
 
@@ -358,6 +361,7 @@ def test_masks_are_tuned_where_nothing_is_trained(tmp_path, tokenizer):
     assert not torch.allclose(tuned.ffn_out.weight, plain.ffn_out.weight, rtol=1e-2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", ["one_shot", "cubic"])
 def test_training_again_does_not_prune_again(tmp_path, tokenizer, schedule):
     def trainer():

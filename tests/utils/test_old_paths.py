@@ -39,6 +39,7 @@ def test_an_old_path_gives_the_module_itself_and_tells_its_new_path(old, new):
         assert getattr(module, name) is not None
 
 
+@pytest.mark.long
 def test_the_warning_is_shown_to_who_imports():
     code = "from edgemin_hf.metrics import METRICS"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

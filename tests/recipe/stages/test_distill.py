@@ -47,6 +47,7 @@ def one_method(name, **settings):
     return {"stage": "distill", "method": name, **small, **SHORT, **settings}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "mlkd_task"])
 def test_a_method_is_one_line_of_a_recipe_without_a_task(here, method):
     assert main(["run", write(here, [one_method(method, learning_rate=1e-3, max_steps=30)])]) == 0
@@ -61,6 +62,7 @@ def test_a_method_is_one_line_of_a_recipe_without_a_task(here, method):
         assert not [name for name in weights.keys() if "projection" in name]  # noqa: SIM118
 
 
+@pytest.mark.long
 def test_several_methods_are_summed_with_weights(here):
     also = [{"method": "pkd", "weight": 0.5}, {"method": "minilmv2", "relation_heads": 4, "weight": 2.0}]
     stages = [
@@ -73,6 +75,7 @@ def test_several_methods_are_summed_with_weights(here):
     assert record(here, "task_distill")["metric"] == "accuracy"
 
 
+@pytest.mark.long
 def test_a_student_of_an_assistant(here):
     stages = [{**one_method("minilm"), "stage": "assistant"}, one_method("minilm")]
     recipe = write(here, stages, assistant={"hidden_size": 16}, student={"num_hidden_layers": 1, "hidden_size": 16})
@@ -82,6 +85,7 @@ def test_a_student_of_an_assistant(here):
     assert AutoConfig.from_pretrained(here / "run/distill").hidden_size == 16
 
 
+@pytest.mark.long
 def test_an_assistant_is_advised_for_a_much_smaller_student(here, caplog):
     caplog.set_level("WARNING", "edgemin_hf")
     assert main(["run", write(here, [one_method("minilm")], student={"num_hidden_layers": 1, "hidden_size": 16})]) == 0
@@ -91,6 +95,7 @@ def test_an_assistant_is_advised_for_a_much_smaller_student(here, caplog):
     assert "assistant" not in caplog.text
 
 
+@pytest.mark.long
 def test_tinybert_as_in_its_paper(here):
     tinybert = {"method": "tinybert", **SHORT}
     stages = [
@@ -107,6 +112,7 @@ def test_tinybert_as_in_its_paper(here):
     assert record(here, "task_distill")["examples"] == after
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", ["distill", "task_distill"])
 def test_the_teachers_layer_is_searched(here, capsys, last):
     stages = [
@@ -126,6 +132,7 @@ def test_the_teachers_layer_is_searched(here, capsys, last):
     assert main(["run", recipe]) == 0, "done is done"
 
 
+@pytest.mark.long
 def test_a_student_from_a_checkpoint(here):
     assert main(["run", write(here, [one_method("minilm")])]) == 0
     stages = [{"stage": "finetune", **SHORT}, {"stage": "task_distill", **SHORT}]
@@ -135,6 +142,7 @@ def test_a_student_from_a_checkpoint(here):
     assert (student.num_hidden_layers, student.id2label) == (2, {0: "card_problem", 1: "transfer"})
 
 
+@pytest.mark.long
 def test_packed_text_is_tokenised_once_for_all_runs(here, capfd):
     assert main(["run", write(here, [one_method("minilm")])]) == 0
     (stream,) = (here / "cache").glob("*.uint*")
@@ -144,6 +152,7 @@ def test_packed_text_is_tokenised_once_for_all_runs(here, capfd):
     assert stream.stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["tinybert", "distilbert"])
 def test_killed_and_resumed_equals_uninterrupted(here, method, monkeypatch):
     stage = {**one_method(method), "max_steps": 70, "save_steps": 25}  # into a second epoch
@@ -168,6 +177,7 @@ def test_killed_and_resumed_equals_uninterrupted(here, method, monkeypatch):
     assert ours == theirs
 
 
+@pytest.mark.long
 def test_sentences_without_a_task_are_validated_on_some_of_them(here):
     write_tsv(here / "rows.tsv", sentences(100))
     raw = {"files": ["rows.tsv"], "max_length": 16, "pack": False}
@@ -226,7 +236,7 @@ WRONG = {
     ),
     "nobody to predict words": (
         [{"stage": "finetune"}, {"stage": "augment"}], {"task": TASK, "teacher": {"model": "teacher"}},
-        "augment.model: teacher, a BertForSequenceClassification; allowed: a ...ForMaskedLM",
+        "augment.model: teacher, .*; allowed: a .*ForMaskedLM",
     ),
     "a head for words exported": (
         [one_method("distilbert"), {"stage": "export"}], {"task": TASK}, "stages: export needs a student with the task",

@@ -7,6 +7,8 @@ from helpers.tasks import read_json, run_snippets
 import edgemin_hf.hub.push as push
 from edgemin_hf.cli import main
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def unquantised(workplace, tmp_path_factory):

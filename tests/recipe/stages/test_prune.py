@@ -8,6 +8,8 @@ from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 
+pytestmark = pytest.mark.long
+
 
 def three(again):
     """Prune, learn the task, and prune again under another name."""
