@@ -92,8 +92,8 @@ def augment_texts(
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
         >>> from edgemin_hf import AugmentationConfig, augment_texts
-            >>> words = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "a": 3, "new": 4, "card": 5, "phone": 6}
-            >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
+        >>> words = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, "a": 3, "new": 4, "card": 5, "phone": 6}
+        >>> rules = Tokenizer(models.WordLevel(words, "[UNK]"))
         >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, model_max_length=16, **special)
