@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from helpers.models import VOCABULARY, sentences, tiny, write_tsv
 from transformers import BertTokenizerFast
@@ -10,6 +11,8 @@ FAST_FAMILIES = ("bert", "deberta-v2")
 
 # Else the import of openvino would send usage data to its makers, and tests have no network.
 os.environ["CI"] = "true"
+# Tiny models gain nothing by more, and threads that wait for each other lose much beside other work.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):

@@ -14,9 +14,6 @@ from typing import NamedTuple
 import requests
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
-
-from edgemin_hf.modeling.families import family_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,22 +100,6 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         checkpoint = _resolve_hub_id(model, weights)
     logger.info("%s: from %s (%s)", model, checkpoint.source, checkpoint.path)
     return checkpoint
-
-
-def load_config(model: str) -> PretrainedConfig:
-    """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; load no weights.
-
-    Raises:
-        ValueError: If one of the two can't be loaded, or the model's family is not known.
-    """
-    found = resolve_checkpoint(model, weights=False)
-    try:
-        config = AutoConfig.from_pretrained(found.path)
-        AutoTokenizer.from_pretrained(found.path)
-    except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{model}: its configuration or tokenizer can't be loaded ({error})") from None
-    family_of(config)
-    return config
 
 
 def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
-from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.configs import load_config
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.student import student_config
 from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape

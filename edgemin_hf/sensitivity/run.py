@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.hub.checkpoints import load_config, resolve_checkpoint
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.configs import load_config
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned

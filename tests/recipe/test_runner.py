@@ -190,8 +190,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
         recipes.append(write_recipe(root, longer))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
-    for pattern in ("work/finetune/*/checkpoint-40", "work/distill/*/checkpoint-20/complete",
-                    "work/prune/*/checkpoint-20/complete", "work/quantize/*/checkpoint-40/complete",
+    # A checkpoint half written, units half masked, a folder half filled; stages' own tests kill the other ones.
+    for pattern in ("work/finetune/*/checkpoint-40", "work/prune/*/checkpoint-20/complete",
                     ".evaluate.partial/results.json"):  # fmt: skip
         kill_at(recipes[1], pattern)
     done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
@@ -363,13 +363,12 @@ def test_help(arguments, capsys):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [1, 2])
-def test_accelerate_launch(place, processes):
+def test_accelerate_launch(place):
     def short(recipe):
         recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in ("benchmark", "report")]
 
     recipe = write_recipe(place, short)
-    several = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"] if processes == 2 else ["--cpu"]
+    several = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *several, "-m", "edgemin_hf", "run", str(recipe)]
     done = subprocess.run(
         launcher, check=False, capture_output=True, text=True, env={**os.environ, "ACCELERATE_USE_CPU": "true"}
@@ -378,5 +377,5 @@ def test_accelerate_launch(place, processes):
     assert done.stdout.count("quantize: done") == 1
     assert (place / "run/evaluate/results.json").is_file()
     record = json.loads((place / "run/stages/task_distill.json").read_text())
-    assert record["examples"] == (4 * 32 if processes == 1 else 144 + 64)
+    assert record["examples"] == 144 + 64
     assert record["inputs"] == {}
