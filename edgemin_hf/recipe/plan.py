@@ -140,9 +140,9 @@ def describe_plan(steps: list[Step]) -> str:
         export          to do ... 0.5 min  runs/demo/export
         About 0.5 min to go on this machine.
     """
-    width = max(16, *(len(step.stage.name) + 1 for step in steps))
+    column = max(16, *(len(step.stage.name) + 1 for step in steps))
     figures = f"{'params (M)':>11}{'examples':>14}{'PFLOP':>10}{'time':>11}"
-    lines = [f"{'stage':<{width}}{'state':<11}{'model':<20}{figures}  result"]
+    lines = [f"{'stage':<{column}}{'state':<11}{'model':<20}{figures}  result"]
     for step in steps:
         guess = step.estimate
         shape, parameters, examples, work = "", "", "", ""
@@ -152,7 +152,7 @@ def describe_plan(steps: list[Step]) -> str:
             examples, work = f"{guess.examples:,}", _three_digits(guess.flops / 1e15)
         time = _duration(guess.minutes) if step.state != "done" else ""
         lines.append(
-            f"{step.stage.name:<{width}}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
+            f"{step.stage.name:<{column}}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")

@@ -151,6 +151,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
     assert [line.split()[0] for line in plan.splitlines()[1:10]] == [
         "finetune", "distill", "task_distill", "prune", "quantize", "export", "evaluate", "benchmark", "report",
     ]  # fmt: skip
+    header, *rows = plan.splitlines()[:10]
+    assert {row.index("to do") for row in rows} == {header.index("state")}
     assert re.search(r"About [\d.]+ min to go", plan)
     assert not (place / "run").exists()
 
