@@ -27,6 +27,12 @@ class AutoClass(Protocol):
         ...
 
 
+def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:
+    """Return whether a configuration is of a model with the head of an `AutoModelFor...` class."""
+    suffix = head.__name__.removeprefix("AutoModel")
+    return any(name.endswith(suffix) for name in config.architectures or ())
+
+
 def load_pruned(
     model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: object
 ) -> PreTrainedModel:

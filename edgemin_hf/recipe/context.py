@@ -17,7 +17,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -28,7 +27,7 @@ from edgemin_hf.data.tables import read_sentences, read_table, tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.loading import AutoClass, configured_for, load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.loading import load_quantized
@@ -310,12 +309,6 @@ class Context:
 def has_head(folder: str | Path, head: AutoClass) -> bool:
     """Return whether a checkpoint brings the head of an `AutoModelFor...` class."""
     return configured_for(AutoConfig.from_pretrained(folder), head)
-
-
-def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:
-    """Return whether a configuration is of a model with the head of an `AutoModelFor...` class."""
-    suffix = getattr(head, "__name__", "").removeprefix("AutoModel")
-    return any(name.endswith(suffix) for name in config.architectures or ())
 
 
 def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
@@ -58,6 +59,4 @@ class Assistant(InnerDistillation):
 
     def work(self, context: Context) -> Work:
         """Return what the training runs. See `InnerDistillation.work`."""
-        student, teacher = self.compared(context)
-        found = super().work(context)
-        return Work(student, found.text, teacher, found.teacher_layers)
+        return replace(super().work(context), trained=self.compared(context)[0])

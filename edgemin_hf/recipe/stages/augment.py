@@ -9,19 +9,19 @@ from typing import ClassVar, Literal
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from pydantic.dataclasses import dataclass
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.families import shape_of
+from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token
 from edgemin_hf.recipe.fingerprint import content, model_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, model_name
 from edgemin_hf.recipe.stages.base import WritingStage
-from edgemin_hf.recipe.stages.training import has_masked_lm_head
 from edgemin_hf.utils.atomic_files import write_atomic
 
 _TEXTS_A_PART = 512
@@ -62,7 +62,7 @@ class Augment(WritingStage):
         model = self.model or context.recipe.teacher.model
         found = resolve_checkpoint(model_name(model, context.root), weights=False)
         config = AutoConfig.from_pretrained(found.path)
-        if not has_masked_lm_head(config):
+        if not configured_for(config, AutoModelForMaskedLM):
             raise ValueError(
                 f"model: {model}, a {', '.join(config.architectures or ['model'])}; "
                 "allowed: a ...ForMaskedLM, which predicts words"

@@ -18,7 +18,7 @@ from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.estimate import TextSize, Work
 from edgemin_hf.recipe.fingerprint import raw_text_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, Student
@@ -102,19 +102,19 @@ class InnerDistillation(TrainingStage, Method):
         """Return the configurations of student and teacher."""
         return context.shapes.student, context.shapes.teacher
 
-    def estimate(self, context: Context) -> Estimate:
-        """Return what the training will cost here."""
-        return context.estimator.training(self, self.work(context))
-
     def work(self, context: Context) -> Work:
         """Return what the training runs: the teacher no further than it is read."""
         read = self.teacher_layer if isinstance(self, MiniLMv2Config) else None
         return Work(
             student_before(self, context),
-            context.estimator.raw_text,
-            context.shapes.teacher,
+            self.text_size(context),
+            self.compared(context)[1],
             teacher_layers=read if isinstance(read, int) else None,
         )
+
+    def text_size(self, context: Context) -> TextSize:
+        """Return the size of the text that it reads."""
+        return context.estimator.raw_text
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the raw text, by its content."""
@@ -188,7 +188,7 @@ class Distill(InnerDistillation):
 
     def work(self, context: Context) -> Work:
         """Return what the training runs, the tries of a search among it. See `InnerDistillation.work`."""
-        found = replace(super().work(context), compared=self.compared(context)[1])
+        found = super().work(context)
         if not (isinstance(self, LayerSearch) and self.searches):
             return found
         tried = self.layers_to_try(shape_of(found.compared).num_hidden_layers)

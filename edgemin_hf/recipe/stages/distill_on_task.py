@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 from datasets import Dataset
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Work
+from edgemin_hf.recipe.estimate import TextSize
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.distill import InnerDistillation
 
@@ -42,6 +41,6 @@ class DistillOnTask(InnerDistillation):
         """Return nothing: it reads no raw text."""
         return {}
 
-    def work(self, context: Context) -> Work:
-        """Return what the training runs, on the task's texts. See `InnerDistillation.work`."""
-        return replace(super().work(context), text=context.estimator.task_text)
+    def text_size(self, context: Context) -> TextSize:
+        """Return the size of the task's training rows."""
+        return context.estimator.task_text

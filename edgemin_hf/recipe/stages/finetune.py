@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, set_seed
 
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.estimate import Work
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.training import TrainingStage
 from edgemin_hf.recipe.train import Parts
@@ -41,6 +41,6 @@ class Finetune(TrainingStage):
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
         return Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
 
-    def estimate(self, context: Context) -> Estimate:
-        """Return what the training will cost here."""
-        return context.estimator.training(self, Work(context.shapes.teacher, context.estimator.task_text))
+    def work(self, context: Context) -> Work:
+        """Return what the training runs: the teacher, on the task's texts."""
+        return Work(context.shapes.teacher, context.estimator.task_text)

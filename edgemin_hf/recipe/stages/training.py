@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
 from edgemin_hf.modeling.families import shape_of
-from edgemin_hf.recipe.context import Context, configured_for
+from edgemin_hf.modeling.loading import configured_for
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate, Work
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
@@ -41,6 +42,14 @@ class TrainingStage(Stage, Training):
     @abstractmethod
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of; `model` stands instead of what the stage before left."""
+
+    @abstractmethod
+    def work(self, context: Context) -> Work:
+        """Return what its training runs, for the estimate."""
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what the training will cost here."""
+        return context.estimator.training(self, self.work(context))
 
     def metric(self, context: Context) -> str:
         """Return what validation measures."""
@@ -92,10 +101,6 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             return context.new_student(context.recipe.student, context.load(context.teacher_folder))
         return student
 
-    def estimate(self, context: Context) -> Estimate:
-        """Return what the training will cost here."""
-        return context.estimator.training(self, self.work(context))
-
     def work(self, context: Context) -> Work:
         """Return what the training runs: beside the student its teacher, where further methods compare them."""
         trained = self.reshaped(student_before(self, context))
@@ -120,16 +125,11 @@ def check_methods(
         method.check_shapes(shape_of(student), shape_of(teacher))
         if task is not None:
             method.check_task(task.problem_type)
-        if method.teacher_head == "masked_lm" and not has_masked_lm_head(teacher):
+        if method.teacher_head == "masked_lm" and not configured_for(teacher, AutoModelForMaskedLM):
             raise ValueError(
                 f"method: {method.method} with a {', '.join(teacher.architectures or ['model'])} as teacher; "
                 "allowed: a ...ForMaskedLM, whose masked-LM head it learns from"
             )
-
-
-def has_masked_lm_head(config: PretrainedConfig) -> bool:
-    """Return whether a checkpoint predicts words."""
-    return any(name.endswith("ForMaskedLM") for name in config.architectures or ())
 
 
 def _check_teacher(context: Context) -> None:

@@ -112,6 +112,12 @@ def test_tinybert_as_in_its_paper(here):
     assert record(here, "task_distill")["examples"] == after
 
 
+def test_distillation_on_the_task_needs_no_raw_text(here, capsys):
+    stages = [{"stage": "finetune", **SHORT}, {"stage": "distill_on_task", "method": "tinybert", **SHORT}]
+    assert main(["run", write(here, stages, task=TASK, raw_text=None), "--dry-run"]) == 0
+    assert "distill_on_task" in capsys.readouterr().out
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("last", ["distill", "task_distill"])
 def test_the_teachers_layer_is_searched(here, capsys, last):
