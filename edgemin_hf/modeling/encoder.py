@@ -1,6 +1,7 @@
 """One view of every encoder: where its tensors pass by, whatever its family calls its modules.
 
-Only this file, `families.py` and `attention.py` know how families differ.
+Only this file, `families.py` and `attention.py` know how families differ; `mpnet.py` and `surgery.py` know of MPNet's
+position bias.
 """
 
 from __future__ import annotations
@@ -142,6 +143,11 @@ class Encoder:
     def blocks(self) -> list[Layer]:
         """The layers that have weights of their own: all of them, but one of each group that ALBERT shares."""
         return [layer for layer in self.layers if layer.call == 0]
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether several layers have the same weights."""
+        return len(self.blocks) < len(self.layers)
 
     @property
     def head_size(self) -> int:

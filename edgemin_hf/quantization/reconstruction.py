@@ -265,7 +265,7 @@ def _modules(encoder: Encoder, count: int) -> list[_Module]:
     """Divide a model into `count` modules of layers, and its head where it has one."""
     model, base, depth = encoder.model, encoder.base, encoder.config.num_hidden_layers
     of_layer = [PartialForward.parts_of(encoder, layer) for layer in range(depth)]
-    count = min(count, depth) if len(encoder.blocks) == depth else 1
+    count = 1 if encoder.shares_layers else min(count, depth)
     bounds = [depth * index // count for index in range(count + 1)]
     found: list[_Module] = []
     for start, end in pairwise(bounds):

@@ -158,7 +158,7 @@ def _applied(layers: PartialForward, cut: Cut, masks: Masks, hidden: Sequence[Te
 
     A pass with a cut in all layers, or in those that share their weights, begins with the inputs.
     """
-    start = 0 if cut.layer is None or len(layers.encoder.blocks) < layers.depth else cut.layer
+    start = 0 if cut.layer is None or layers.encoder.shares_layers else cut.layer
     removed = without_layer(layers.model, start) if cut.kind == "layers" else nullcontext()
     with layers.begun_at(start, hidden[start]), removed, masked(masks):
         yield

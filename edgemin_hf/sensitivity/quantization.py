@@ -203,7 +203,7 @@ def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: Qu
 def _first_layers(encoder: Encoder) -> dict[nn.Module, int]:
     """Return the layer that each module is in, the depth for the head's; the embeddings' are left out."""
     depth, base = encoder.config.num_hidden_layers, encoder.base
-    shared = len(encoder.blocks) < depth
+    shared = encoder.shares_layers
     heads = [getattr(base, "pooler", None), *(part for part in encoder.model.children() if part is not base)]
     starts = {module: depth for head in heads if head is not None for module in head.modules()}
     for number, layer in enumerate(encoder.layers):

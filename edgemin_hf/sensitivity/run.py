@@ -19,9 +19,10 @@ from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
+from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.loading import configured_for, load_pruned
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.page import render_page
@@ -168,7 +169,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, config.label2id)
     data = _rows(settings.data, settings.examples, settings, tokenizer, config.label2id)
     torch.set_num_threads(settings.threads)
-    model = load_pruned(resolve_checkpoint(settings.model).path).eval()
+    model = load_pruned(resolve_checkpoint(settings.model).path, task.auto_class).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     result = _measure(model, task, settings, _batches(train, settings, tokenizer), _batches(data, settings, tokenizer))
     pictures: dict[str, str] = {}
@@ -187,7 +188,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
 def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
     """Check files and model against each other, without weights; return the model's configuration."""
     config = load_config(settings.model)
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+    if not configured_for(config, task.auto_class):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
     if not task.compatible(config):
         raise ValueError(
@@ -271,7 +272,7 @@ def _measure(
         measurements=tuple(measurements),
         quantization=tuple(modules),
         quantization_loss=task.divergence_name,
-        shared_layers=model.config.model_type == "albert",
+        shared_layers=Encoder(model).shares_layers,
         settings={n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
         environment=environment(settings.threads, device=str(model.device)),
     )
