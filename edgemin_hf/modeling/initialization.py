@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder, Layer
 from edgemin_hf.modeling.families import first_position, shape_of
+from edgemin_hf.modeling.surgery import stacked
 
 Initialization = Literal["copy", "slice", "svd", "random"]
 INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
@@ -101,7 +102,7 @@ class _Transfer:
         first = dict.fromkeys([*projections, *family.head_rows], rows)
         if family.fused is not None:
             first |= dict.fromkeys(projections, self._fused_rows(rows, theirs.attention_width))
-        first[family.ffn_in] = _stacked(neurons, theirs.num_neurons, theirs.ffn_in.out_features // theirs.num_neurons)
+        first[family.ffn_in] = stacked(neurons, theirs.num_neurons, theirs.ffn_in.out_features // theirs.num_neurons)
         second = {family.attention_output: rows, family.ffn_out: neurons}
         weights = theirs.module.state_dict()
         for name, target in ours.module.state_dict().items():
@@ -144,7 +145,7 @@ class _Transfer:
 
     def _fused_rows(self, rows: Tensor, width: int) -> Tensor:
         if self.family.fused == "thirds":
-            return _stacked(rows, width, 3)
+            return stacked(rows, width, 3)
         size = self.teacher.head_size
         starts = (rows // size * 3 * size + rows % size).view(-1, 1, self.student.head_size)
         return (starts + size * torch.arange(3)[:, None]).flatten()
@@ -193,10 +194,6 @@ def _along(tensor: Tensor, axis: int, change: Tensor | None, gain: bool) -> Tens
 
 def _evenly_spaced(count: int, of: int) -> Tensor:
     return torch.arange(count) * of // max(count, 1)
-
-
-def _stacked(rows: Tensor, of: int, parts: int) -> Tensor:
-    return torch.cat([rows + part * of for part in range(parts)])
 
 
 def _by_name(model: PreTrainedModel) -> dict[str, Tensor]:

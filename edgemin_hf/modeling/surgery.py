@@ -161,7 +161,7 @@ def _write_shape(encoder: Encoder, shape: PrunedShape) -> None:
 def _keep_heads(block: Layer, encoder: Encoder, heads: Tensor) -> None:
     size, family, old = encoder.head_size, encoder.family, block.num_heads
     rows = (heads[:, None] * size + torch.arange(size)).flatten()
-    fused = {None: rows, "thirds": _stacked(rows, old * size, 3)}
+    fused = {None: rows, "thirds": stacked(rows, old * size, 3)}
     if family.fused == "by head":  # each head's three projections in turn
         fused["by head"] = (heads[:, None] * 3 * size + torch.arange(3 * size)).flatten()
     for path in dict.fromkeys([family.q, family.k, family.v]):
@@ -178,7 +178,7 @@ def _keep_heads(block: Layer, encoder: Encoder, heads: Tensor) -> None:
 
 
 def _keep_neurons(block: Layer, encoder: Encoder, neurons: Tensor) -> None:
-    rows = _stacked(neurons, block.num_neurons, 2) if encoder.family.gates else neurons
+    rows = stacked(neurons, block.num_neurons, 2) if encoder.family.gates else neurons
     _keep_rows(block.module, encoder.family.ffn_in, rows)
     _keep_inputs(block.ffn_out, neurons)
 
@@ -209,7 +209,8 @@ def _kept(parameter: nn.Parameter, dim: int, index: Tensor) -> nn.Parameter:
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
 
-def _stacked(rows: Tensor, of: int, parts: int) -> Tensor:
+def stacked(rows: Tensor, of: int, parts: int) -> Tensor:
+    """Return the same rows of each of several matrices, of as many rows each, that stand one upon the other in one."""
     return torch.cat([rows + part * of for part in range(parts)])
 
 
