@@ -44,26 +44,27 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    run = prepare(options)
-    text = run.raw_text[0].train_test_split(test_size=HELD_OUT, seed=run.recipe.seed)
-    train, validation = run.data_with_teacher_logits
+    context = prepare(options)
+    text = context.raw_text[0].train_test_split(test_size=HELD_OUT, seed=context.recipe.seed)
+    train, validation = context.data_with_teacher_logits
     rows = []
     for seed in options.seeds:
         for name in options.initializations:
-            teacher = run.load(run.teacher_folder)
+            teacher = context.load(context.teacher_folder)
             set_seed(seed)
             student = create_student(teacher, **SHAPE, initialization=name)
             relations, task = MiniLMv2Config(relation_heads=RELATION_HEADS), TaskDistillationConfig()
-            first = make_trainer(run, student, teacher, relations, (text["train"], text["test"]), options.steps, seed)
+            raw = (text["train"], text["test"])
+            first = make_trainer(context, student, teacher, relations, raw, options.steps, seed)
             losses = learn(first, "loss", options.points)
-            second = make_trainer(run, student, None, task, (train, validation), options.task_steps, seed)
+            second = make_trainer(context, student, None, task, (train, validation), options.task_steps, seed)
             accuracies = learn(second, "accuracy", options.points)
             rows.append({"initialization": name, "seed": seed, "relation_loss": losses, "accuracy": accuracies})
             print(json.dumps(rows[-1]), flush=True)
     print(table(rows, options))
     if options.output:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        result = {"settings": settings | SHAPE, "bf16": run.bf16, "threads": run.threads, "rows": rows}
+        result = {"settings": settings | SHAPE, "bf16": context.bf16, "threads": context.threads, "rows": rows}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
@@ -84,7 +85,7 @@ def prepare(options: argparse.Namespace) -> Context:
 
 
 def make_trainer(
-    run: Context,
+    context: Context,
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
     method: MiniLMv2Config | TaskDistillationConfig,
@@ -102,7 +103,7 @@ def make_trainer(
         warmup_ratio=0.06,
         weight_decay=0.01,
         group_by_length=True,
-        bf16=run.bf16,
+        bf16=context.bf16,
         use_cpu=True,
         seed=seed,
         save_strategy="no",
@@ -117,9 +118,9 @@ def make_trainer(
         distillation_config=method,
         train_dataset=data[0],
         eval_dataset=data[1],
-        processing_class=run.tokenizer,
-        data_collator=DataCollatorWithPadding(run.tokenizer),
-        compute_metrics=run.task.compute_metrics if isinstance(method, TaskDistillationConfig) else None,
+        processing_class=context.tokenizer,
+        data_collator=DataCollatorWithPadding(context.tokenizer),
+        compute_metrics=context.task.compute_metrics if isinstance(method, TaskDistillationConfig) else None,
     )
 
 

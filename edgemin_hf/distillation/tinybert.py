@@ -122,8 +122,8 @@ class TinyBERTObjective:
         self.layers = (
             uniform_layers(student, teacher) if config.layers is None else [layer - 1 for layer in config.layers]
         )
-        self.student_activations = _taps(config, range(len(self.layers)))
-        self.teacher_activations = _taps(config, self.layers)
+        self.student_activations = _activations_read(config, range(len(self.layers)))
+        self.teacher_activations = _activations_read(config, self.layers)
         self.projections: nn.Linear | None = None
         if config.embedding_weight or config.hidden_weight:
             self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
@@ -164,7 +164,7 @@ class TinyBERTObjective:
         return attention_loss(ours, theirs, mask)
 
 
-def _taps(config: TinyBERTConfig, layers: Sequence[int]) -> list[Activation]:
+def _activations_read(config: TinyBERTConfig, layers: Sequence[int]) -> list[Activation]:
     activations = [Activation(EMBEDDINGS, "output")] if config.embedding_weight else []
     for layer in layers:
         activations += [Activation(layer, "output")] if config.hidden_weight else []

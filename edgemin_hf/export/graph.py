@@ -46,9 +46,8 @@ def count_parameters(path: Path | str) -> int:
     """Count the model parameters that a graph holds.
 
     These are the elements of its weights, biases and LayerNorm tensors, in floating point or quantised, also where
-    several share a byte. Scales, zero
-    points, scalars, masks and shapes are left out. A tensor that the exporter stored once for several layers, because
-    it is tied or because its values are equal, counts once.
+    several share a byte. Scales, zero points, scalars, masks and shapes are left out. A tensor that the exporter stored
+    once for several layers, because it is tied or because its values are equal, counts once.
 
     Args:
         path: An ONNX file as exported or quantised, not as optimised by ONNX Runtime.

@@ -1,7 +1,6 @@
 """Attention scores from queries and keys, as each encoder family computes them.
 
-So that no model needs to run its eager attention for the sake of its maps. With `encoder.py`, the only file that knows
-how families differ.
+So that no model needs to run its eager attention for the sake of its maps.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from edgemin_hf.utils.extras import check_extra
 
 if TYPE_CHECKING:  # for those outside of this package, which alone imports INC
-    from neural_compressor.config import PostTrainingQuantConfig as PostTrainingQuantConfig
     from neural_compressor.config import QuantizationAwareTrainingConfig as QuantizationAwareTrainingConfig
     from neural_compressor.config import WeightPruningConfig as WeightPruningConfig
 

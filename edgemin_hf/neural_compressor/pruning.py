@@ -145,7 +145,7 @@ def select_once(
     config: PruningConfig,
     reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Selection:
-    """Select what stays at once, by INC's scores over some batches; the weights are left as they are.
+    """Select what stays in one shot, by INC's scores over some batches; the weights are left as they are.
 
     Args:
         model: The model; scored in evaluation mode, so that dropout adds no noise. Its gradients are cleared.

@@ -251,7 +251,7 @@ def _qconfigs(
 ) -> dict[str, QConfig]:
     """Return, by the name of each linear layer that INC quantises, what makes its fake quantisers."""
     inc = _import_inc()
-    # On a copy: INC puts traced modules in place of the model's, in which conditions and dropout stay as they were.
+    # On a copy: INC puts traced modules instead of the model's, in which conditions and dropout stay as they were.
     swapped = copy.deepcopy(model)
     names = {id(m.weight): name for name, m in swapped.named_modules() if isinstance(m, nn.Linear)}
     asked = inc.config() if isinstance(config, QuantizationConfig) else copy.deepcopy(config)

@@ -31,8 +31,8 @@ class PruningConfig(Settings):
         layer_sparsity: Share of the layers to remove, 0 to below 1, before heads and neurons and before training: one
             by one the layer without which the loss is least.
         target_parameters: Budget of all of the model's parameters, instead of the two shares.
-        target_latency_ms: Budget of one pass of 128 tokens through ONNX Runtime (fp32, one thread, the head apart), in
-            the place of the two shares, by a table of layer shapes that is measured on this machine when pruning
+        target_latency_ms: Budget of one pass of 128 tokens through ONNX Runtime (fp32, one thread, the head apart),
+            instead of the two shares, by a table of layer shapes that is measured on this machine when pruning
             begins. A resumed gradual run goes on with its table.
         scope: "layer" removes as many units from each layer: plain `transformers` reloads the result. "model"
             compares units of all layers.

@@ -203,7 +203,7 @@ def _backward(
     receive: Receive | None,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run each batch forward and backward, hands out mask gradients and, after each batch, calls `after`."""
+    """Run each batch forward and backward, hand out mask gradients and, after each batch, call `after`."""
     was_training = model.training
     model.eval()
     try:

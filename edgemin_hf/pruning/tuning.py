@@ -101,8 +101,8 @@ def _tune(ours: _Sublayer, theirs: _Sublayer, size: int, batches: Sequence[Mappi
     right = weight.new_zeros(columns.shape[1])
     for batch in batches:
         units, _, stream = ours.run(batch)
-        _, output, whole_stream = theirs.run(batch)
-        target = output + whole_stream - stream
+        _, output, unpruned_stream = theirs.run(batch)
+        target = output + unpruned_stream - stream
         if linear.bias is not None:
             target -= linear.bias.double()
         if size == 1:  # a unit adds its activation times its column: their products are those of the two apart

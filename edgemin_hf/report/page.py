@@ -139,7 +139,7 @@ def result_table(benchmark: Benchmark) -> Table:
 
 
 def stage_table(stages: Sequence[StageRecord]) -> Table:
-    """Format what each stage of the pipeline did."""
+    """Format what each stage of the recipe did."""
     rows = []
     for stage in stages:
         metrics = [DASH if value is None else f"{value:.4g}" for value in (stage.before, stage.after)]

@@ -47,7 +47,7 @@ class StageRecord(Record):
     Attributes:
         stage: Which stage.
         finished: Whether it has finished.
-        name: Its name in the recipe, where that is another than `stage`.
+        name: Its name in the recipe; None is that of `stage`.
         examples: Examples that it saw, each as often as it saw it.
         metric: What it is measured by on validation rows.
         before: The metric before the stage.

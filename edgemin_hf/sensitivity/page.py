@@ -109,7 +109,7 @@ def render_page(
         loss_title=loss_title(result) if bars is not None else "",
         divergence=result.quantization_loss == next(iter(LOSSES)),
         text_columns={"module"},
-        whole_layers=any(ranking.kind == "layers" for ranking in rankings(result)),
+        layers_left_out=any(ranking.kind == "layers" for ranking in rankings(result)),
         facts={
             name.replace("_", " "): environment_text(" ".join(map(str, value)) if isinstance(value, list) else value)
             for name, value in {**result.settings, **result.environment.to_dict()}.items()

@@ -150,7 +150,7 @@ class StudentPruning:
         self._one_shot_done = self._gradually_done = False
 
     def resume(self) -> None:
-        """Take note that a checkpoint brings a student from which layers, and units at once, are gone."""
+        """Take note that a checkpoint brings a student from which layers, and in one shot units, are gone."""
         self._one_shot_done = True
 
     def one_shot(self, batches: Callable[[int], Batches], loss_of: Loss) -> None:

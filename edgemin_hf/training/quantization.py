@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StudentQuantization:
-    """What a trainer does to quantise its student, which is swapped at once.
+    """What a trainer does to quantise its student, whose modules are swapped when this is made.
 
     Args:
         model: The student; its modules are swapped in place.

@@ -60,7 +60,7 @@ def eager(family, seed=0, **changes):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("headless", [False, True])
-def test_taps_are_the_tensors_of_the_model(family, headless, tmp_path):
+def test_activations_are_the_tensors_of_the_model(family, headless, tmp_path):
     model = tiny(family)
     if headless:
         model.save_pretrained(tmp_path)
