@@ -3,7 +3,7 @@
     python benchmarks/pruning.py --data FOLDER [--tasks sst2 banking77] [--write docs/pruning.md]
 
 all-MiniLM-L6-v2 is fine-tuned on each task, then loses a quarter, a half and three quarters of its heads and
-feed-forward neurons: at once, chosen by each saliency and by chance, and nothing more; then with as many steps of
+feed-forward neurons: in one shot, chosen by each saliency and by chance, and nothing more; then with as many steps of
 distillation from the fine-tuned model after it; then, for one saliency of each kind, masked gradually while it learns.
 FOLDER is that of benchmarks/methods.py. Nothing is chosen on the rows that are measured. What is finished is not run
 again.
@@ -75,7 +75,7 @@ def main() -> None:
     for task, variant, sparsity in product(options.tasks, VARIANTS, SPARSITIES):
         value = measure(tasks, task, variant, sparsity, options)
         values[task, variant.trains, variant.name, sparsity] = value
-        print(f"== {task} {variant.name} {'trained' if variant.trains else 'at once'} {sparsity}: {100 * value:.2f}")
+        print(f"== {task} {variant.name} {'trained' if variant.trains else 'one shot'} {sparsity}: {100 * value:.2f}")
     parts = [line for task in options.tasks for line in report(tasks, task, values, options)]
     print("\n".join(parts))
     if options.write:
@@ -87,7 +87,7 @@ def report(
     tasks: RealTasks, task: str, values: dict[tuple[str, bool, str, float], float], options: argparse.Namespace
 ) -> list[str]:
     """Return a task's table, and draw its two figures where there is a file to write."""
-    whole, rows = tasks.teacher_value(task), rows_measured(tasks, task)
+    unpruned, rows = tasks.teacher_value(task), rows_measured(tasks, task)
     table = ["| saliency | training | 25% | 50% | 75% |", "| --- | --- | ---: | ---: | ---: |"]
     pictures = []
     for trains, training, file in ((False, "none", "one_shot"), (True, f"{options.steps} steps", "trained")):
@@ -98,9 +98,9 @@ def report(
         if options.write:
             picture = options.write.with_name(f"{options.write.stem}_{task}_{file}.svg")
             drawn = {name: cells for name, cells in found.items() if "cubic" not in name}  # they would hide the others
-            picture.write_text(draw(drawn, whole, rows, f"{task}, training: {training}"), encoding="utf-8")
+            picture.write_text(draw(drawn, unpruned, rows, f"{task}, training: {training}"), encoding="utf-8")
             pictures += [f"![{task}, training: {training}]({picture.name})", ""]
-    return ["", f"## {task}: unpruned, {cell(whole, rows)} on {rows:,} rows", "", *table, "", *pictures]
+    return ["", f"## {task}: unpruned, {cell(unpruned, rows)} on {rows:,} rows", "", *table, "", *pictures]
 
 
 def rows_measured(tasks: RealTasks, task: str) -> int:
@@ -121,11 +121,11 @@ def cell(value: float, rows: int) -> str:
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def draw(found: dict[str, list[float]], whole: float, rows: int, title: str) -> str:
-    """Draw accuracy against sparsity, each saliency from the whole model on, with 95% intervals."""
+def draw(found: dict[str, list[float]], unpruned: float, rows: int, title: str) -> str:
+    """Draw accuracy against sparsity, each saliency from the unpruned model on, with 95% intervals."""
     curves = []
     for index, (name, cells) in enumerate(found.items()):
-        y = [whole, *cells]
+        y = [unpruned, *cells]
         heights = [50 * (high - low) for low, high in (bounds(value, rows) for value in y)]
         shifted = [100 * sparsity + 0.4 * index for sparsity in (0.0, *SPARSITIES)]  # or intervals hide each other
         curves.append(Curve(name, shifted, [100 * value for value in y], heights))

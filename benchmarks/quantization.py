@@ -95,8 +95,8 @@ class Comparison:
         self.only_finished = only_finished
         self.teacher = tasks.finetuned(task)
         self.output = tasks.output / "graphs" / task
-        self.run = run_of(tasks, task)
-        test = self.run.task.test(self.run.root, self.run.tokenizer, self.run.label_ids)
+        self.context = context_of(tasks, task)
+        test = self.context.task.test(self.context.root, self.context.tokenizer, self.context.label_ids)
         self.labels = np.array(test["labels"])
         self.inputs = [
             {name: np.array([value], dtype=np.int64) for name, value in row.items()}
@@ -110,10 +110,10 @@ class Comparison:
             export_baseline(self.teacher, folder)
         static = self.output / "static.onnx"
         if not static.is_file():
-            rows = self.run.task.train_table(self.run.root, 0).select(range(512))
-            columns = [rows[column] for column in self.run.task.text_columns]
+            rows = self.context.task.train_table(self.context.root, 0).select(range(512))
+            columns = [rows[column] for column in self.context.task.text_columns]
             texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-            quantize_static(folder / FP32_GRAPH, self.run.tokenizer, texts, static)
+            quantize_static(folder / FP32_GRAPH, self.context.tokenizer, texts, static)
         graphs = {
             FP32: folder / FP32_GRAPH,
             "INT8 dynamic, Optimum": folder / INT8_GRAPH,
@@ -129,7 +129,7 @@ class Comparison:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             logits = predict(OnnxRunner(graph, 1), self.inputs, f"{self.task}, {name}")
-            save_file({"predictions": self.run.task.predictions(logits)}, file)
+            save_file({"predictions": self.context.task.predictions(logits)}, file)
         return load_file(file)["predictions"]
 
     def _predictions(self, name: str) -> Path:
@@ -147,9 +147,10 @@ class Comparison:
             record = self.tasks.learn(name, self.task, stage, seed)
             graph = self.output / name / QUANTIZED_GRAPHS[variant.settings.get("weights", "int8")]
             if not graph.is_file():
-                run = run_of(self.tasks, self.task, name)
-                texts = run.task.texts(run.root, 64, seed)
-                export_onnx(run.trained(run.recipe.stages[0]), self.run.tokenizer, self.output / name, texts=texts)
+                context = context_of(self.tasks, self.task, name)
+                texts = context.task.texts(context.root, 64, seed)
+                student = context.trained(context.recipe.stages[0])
+                export_onnx(student, self.context.tokenizer, self.output / name, texts=texts)
             found.append(self.predicted(name, graph))
             sizes.append(size_bytes(graph))
             seconds.append(record["seconds"])
@@ -159,7 +160,7 @@ class Comparison:
     def metric(self, predictions: np.ndarray) -> np.ndarray:
         """Compute the task's metric of predictions (..., rows)."""
         labels = np.broadcast_to(self.labels, predictions.shape)
-        return METRICS[self.run.task.metric].compute(labels, predictions)
+        return METRICS[self.context.task.metric].compute(labels, predictions)
 
     def row(self, name: str, outcome: Outcome, whole: np.ndarray) -> str:
         """Format a row of the table; `whole` are the fp32 model's predictions (rows,)."""
@@ -176,13 +177,13 @@ class Comparison:
     def interval(self, predictions: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
         """Return the 95% interval of the difference to fp32, times 100: a bootstrap over rows, paired."""
         rows = np.random.default_rng(0).integers(0, len(whole), (RESAMPLES, len(whole)))
-        compute, labels = METRICS[self.run.task.metric].compute, self.labels[rows]
+        compute, labels = METRICS[self.context.task.metric].compute, self.labels[rows]
         ours = np.mean([compute(labels, one[rows]) for one in predictions], axis=0)
         low, high = np.percentile(100 * (ours - compute(labels, whole[rows])), [2.5, 97.5])
         return float(low), float(high)
 
 
-def run_of(tasks: RealTasks, task: str, name: str | None = None) -> Context:
+def context_of(tasks: RealTasks, task: str, name: str | None = None) -> Context:
     """Open the finished run of a task's variant; without a name that of its fp32 model."""
     output = tasks.output / "teachers" / task if name is None else tasks.output / "tasks" / f"{task}-{name}"
     recipe, settings = load_recipe(output.with_suffix(".yaml"))
@@ -225,7 +226,7 @@ def main() -> None:
 
 def table(comparison: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
     """Return a task's table."""
-    metric = METRICS[comparison.run.task.metric]
+    metric = METRICS[comparison.context.task.metric]
     head = f"| | {metric.title} {metric.unit} | % of fp32 | difference [95%, paired] | MB | seconds to make |"
     whole = outcomes[FP32].predictions[0]
     rows = [comparison.row(name, outcome, whole) for name, outcome in outcomes.items()]
