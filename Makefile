@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --constraint constraints.txt
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
 CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
 	tests/recipe/stages/test_quantize.py tests/export/test_onnx.py tests/report/test_card.py \
-	tests/recipe/test_runner.py::test_the_artefact_is_whole
+	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-fast test-core test-openvino test-slow lint type format bench clean

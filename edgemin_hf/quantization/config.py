@@ -28,7 +28,7 @@ class QuantizationConfig(Settings):
             pattern of names (`fnmatch`: "*.attention.*"). Where several match, that with the most characters beside
             wildcards decides. Layers are numbered as in the model when it is first prepared.
         target_size_mb: Largest size of the exported graph, in MB of 10^6 bytes: a recipe then chooses INT8 or INT4 for
-            each layer and table that `overrides` do not name, by what it costs (`target_size.meet_size`).
+            each layer and table that `overrides` do not name, by what it costs (`edgemin_hf.sensitivity.meet_size`).
         reduce_range: Whether INT8 weights of linear layers use 7 bits, -64..64: for CPUs without VNNI, whose kernels
             add pairs of uint8 x int8 products in int16, which saturates.
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs

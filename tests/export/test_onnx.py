@@ -19,7 +19,6 @@ from edgemin_hf.export.graph import count_parameters, optimized_graph, quantized
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
-from edgemin_hf.utils.atomic_files import atomic_folder, write_atomic
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 
@@ -236,23 +235,3 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
         export_onnx(tiny(), tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/precious").read_text() == "kept"
-
-
-def test_whole_folder_recovers_from_a_kill_between_its_renames(tmp_path):
-    (tmp_path / ".a.old").mkdir()
-    (tmp_path / ".a.old/precious").touch()
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "a"):
-        raise RuntimeError
-    assert (tmp_path / "a/precious").exists()
-
-
-def test_whole_folder_replaces_when_it_ends_well(tmp_path):
-    with atomic_folder(tmp_path / "a" / "b") as folder:
-        (folder / "old").touch()
-    with atomic_folder(tmp_path / "a" / "b") as folder:
-        (folder / "new").touch()
-        assert (tmp_path / "a/b/old").exists()
-    assert [file.name for file in (tmp_path / "a/b").iterdir()] == ["new"]
-    write_atomic(tmp_path / "a/text", "ä")
-    assert (tmp_path / "a/text").read_text(encoding="utf-8") == "ä"
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "text"]

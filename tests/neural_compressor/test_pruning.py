@@ -417,7 +417,7 @@ def test_what_inc_would_pass_over_in_an_inc_configuration_is_refused(family, set
         begin(tiny(family), weight_pruning_config(**{"pattern": "channelx1", "pruning_configs": [{}], **settings}))
 
 
-def test_an_end_behind_the_training_is_refused():
+def test_an_end_after_the_training_is_refused():
     with pytest.raises(ValueError, match="end_step: 8; allowed: below the 8 training steps"):
         begin(tiny(), weight_pruning_config(pattern="channelx1", pruning_configs=[{}]), steps=8)
 

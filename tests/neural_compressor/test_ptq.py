@@ -47,8 +47,8 @@ def quantized(family="bert", data=DATA, **settings):
 
 
 @pytest.fixture
-def whole_model(tmp_path, monkeypatch):
-    """What INC's `fit` makes of a whole model: each linear layer with scale and zero point of its input, by name."""
+def complete_model(tmp_path, monkeypatch):
+    """What INC's `fit` makes of a complete model: each linear layer with scale and zero point of its input, by name."""
     with importing_inc("a test"):
         from neural_compressor import PostTrainingQuantConfig, quantization
         from neural_compressor.config import options
@@ -78,8 +78,8 @@ def whole_model(tmp_path, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2", "modernbert"])
-def test_grids_are_those_that_fit_gives_the_whole_model(family, whole_model):
-    theirs, ours = whole_model(tiny(family)), quantized(family)
+def test_grids_are_those_that_fit_gives_the_complete_model(family, complete_model):
+    theirs, ours = complete_model(tiny(family)), quantized(family)
     linears = {name: module for name, module in ours.named_modules() if isinstance(module, FakeQuantLinear)}
     assert theirs.keys() == linears.keys()
     for name, (layer, grid) in theirs.items():

@@ -258,7 +258,7 @@ def test_tuned_masks_are_the_least_squares_solution(family):
     torch.testing.assert_close(masks, solution, rtol=2e-2, atol=2e-2)
 
 
-def test_tuning_leaves_a_whole_model_as_it_is():
+def test_tuning_leaves_an_unpruned_model_as_it_is():
     whole = tiny()
     model = copy.deepcopy(whole)
     tune_masks(model, whole, [batch(lengths=(9, 30, 20))], lambda model, inputs: model(**inputs))

@@ -450,7 +450,7 @@ def test_bad_input_changes_nothing(made, tmp_path):
     assert model.get_input_embeddings().weight is weight
 
 
-def test_positions_behind_the_padding_forbid_to_move_it():
+def test_positions_after_the_padding_forbid_to_move_it():
     tokens = ["[UNK]", "gone", "<pad>", "a"]
     backend = models.WordPiece({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]")
     tokenizer = wrap(backend, pad_token="<pad>")

@@ -50,7 +50,7 @@ def files_below(folder):
 
 
 @pytest.mark.long
-def test_the_artefact_is_whole(finished):
+def test_the_artefact_is_complete(finished):
     run = finished / "run"
     assert set(files_below(run / "artefact")) >= FILES
     assert {path.name for path in run.iterdir()} >= {"teacher", "artefact", "stages"}

@@ -85,7 +85,7 @@ def test_at_all_units_a_sublayer_adds_its_bias_alone(family, kind):
         close(found[cut], logits(silent))
 
 
-def test_nothing_masked_is_the_whole_model_and_the_model_stays_as_it_was():
+def test_nothing_masked_is_the_unpruned_model_and_the_model_stays_as_it_was():
     model = tiny().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     cuts = [cut for cut in cuts_of(model, [0.0, 0.1]) if cut.kind == "heads"]

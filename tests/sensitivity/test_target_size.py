@@ -175,7 +175,7 @@ def test_settings_that_contradict_a_target_are_refused():
         prepare_qat(tiny(), QuantizationConfig(target_size_mb=5))
 
 
-def test_gradual_pruning_behind_a_target_is_refused_before_the_run(place, capsys):
+def test_gradual_pruning_after_a_target_is_refused_before_the_run(place, capsys):
     def change(recipe):
         put("quantize.target_size_mb", 5)(recipe)
         put("prune.schedule", "cubic")(recipe)
