@@ -7,13 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from edgemin_hf.benchmark.measure import (
-    benchmark_rows,
-    files_of,
-    in_openvino,
-    measure_latency,
-    tokenized,
-)
+from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.data.tables import Text
@@ -21,6 +15,7 @@ from edgemin_hf.export.checkpoint import CHECKPOINT
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
+from edgemin_hf.export.outputs import inputs_of_each
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -81,7 +76,7 @@ def benchmark_artefact(
         runners = {row: load_runner(row[1], file.path, threads, task.auto_class) for row, file in files.items()}
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
         inputs = {
-            model: tokenized(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()
+            model: inputs_of_each(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()
         }
         times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, rounds)
     return Benchmark(benchmark_rows(files, times, threads), environment(threads, *["openvino"] * openvino))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,11 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
-from edgemin_hf.data.tables import Text
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
 
@@ -23,13 +21,6 @@ Row = tuple[str, str, str]
 """Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
 
 Name = TypeVar("Name", bound=Hashable)
-
-
-def tokenized(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[Inputs]:
-    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens."""
-    longest = min(128, tokenizer.model_max_length)
-    encoded = (tokenizer([text], truncation=True, max_length=longest, return_tensors="np") for text in texts)
-    return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 
 @dataclass(frozen=True)

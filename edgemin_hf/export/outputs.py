@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -27,7 +28,7 @@ def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Outpu
     if "logits" not in {node.name for node in session.get_outputs()}:
         return ()
     names = [node.name for node in session.get_inputs()]
-    feeds = ({name: inputs[name] for name in names} for inputs in _inputs(tokenizer))
+    feeds = ({name: inputs[name] for name in names} for inputs in inputs_of_each(tokenizer, TEXTS))
     return tuple(_rounded(session.run(["logits"], feed)[0]) for feed in feeds)
 
 
@@ -35,7 +36,7 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     """Return the logits that a model gives for each of `TEXTS` in PyTorch; nothing where it has no head."""
     model = float_copy(model)
     found = []
-    for inputs in _inputs(tokenizer):
+    for inputs in inputs_of_each(tokenizer, TEXTS):
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
             output = model(**filter_forward_inputs(model, tensors))
@@ -45,11 +46,11 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return tuple(found)
 
 
-def _inputs(tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, NDArray[np.int64]]]:
+def inputs_of_each(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[dict[str, NDArray[np.int64]]]:
+    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens: int64 (1, length) each."""
     longest = min(128, tokenizer.model_max_length)
-    for text in TEXTS:
-        encoded = tokenizer([text], truncation=True, max_length=longest, return_tensors="np")
-        yield {name: array.astype(np.int64) for name, array in encoded.items()}
+    encoded = (tokenizer([text], truncation=True, max_length=longest, return_tensors="np") for text in texts)
+    return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 
 def _rounded(logits: NDArray[np.float32]) -> Output:
