@@ -41,7 +41,9 @@ class Export(WritingStage):
 
     def check(self, context: Context) -> None:
         """Check that the student has the task's head, and that the exporter knows its family."""
-        maker = context.maker(Product.STUDENT, before=self)
+        # A cut of the vocabulary leaves the head that it finds.
+        makers = [stage for stage in context.before(self) if Product.STUDENT in stage.leaves]
+        maker = next((stage for stage in reversed(makers) if Product.VOCABULARY not in stage.leaves), None)
         if isinstance(maker, InnerDistillation) and maker.head(context) is not context.head:
             raise RecipeError(
                 f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; "

@@ -247,6 +247,10 @@ WRONG = {
     "a head for words exported": (
         [one_method("distilbert"), {"stage": "export"}], {"task": TASK}, "stages: export needs a student with the task",
     ),
+    "a head for words exported with fewer tokens": (
+        [one_method("distilbert"), {"stage": "prune_vocabulary"}, {"stage": "export"}], {"task": TASK},
+        "stages: export needs a student with the task's head, which distill does not leave",
+    ),
     "augmented too late": (
         [{"stage": "finetune"}, {"stage": "task_distill"}, {"stage": "augment"}], {"task": TASK}, "stages: augment in ",
     ),
