@@ -97,7 +97,9 @@ def _run_step(context: Context, step: Step, state: PartialState) -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         seconds = round(time.perf_counter() - start, 1)
-        record = replace(begun, finished=True, seconds=seconds, version=__version__, **outcome.told())
+        record = replace(
+            begun, finished=True, tag=stage.hub_tag, seconds=seconds, version=__version__, **outcome.told()
+        )
         write_atomic(file, json.dumps(record.to_dict(), indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
         print(describe_result(record), flush=True)

@@ -29,15 +29,8 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.hardware import Environment
 
-STAGE_TAGS = {
-    "distill": "distillation",
-    "task_distill": "distillation",
-    "prune": "pruning",
-    "prune_vocabulary": "pruning",
-    "quantize": "quantization-aware-training",
-}
-"""What the Hub's visitors search for, by the stage that earns it."""
-_UNTRAINED_TAG = "post-training-quantization"
+_TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
+"""What a stage that quantises is tagged with, and what that becomes where nothing was trained from there on."""
 
 
 def render_card(
@@ -89,14 +82,14 @@ def render_card(
     """
     title, rows, task = " ".join(name.split()), benchmark.rows, manifest.pipeline_tag
     metric = METRICS[_measured_by(rows)]
-    made = [stage.stage for stage in stages]
+    tags = [stage.tag for stage in stages]
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     # After quantisation nothing saw an example: what was trained before it was only calibrated.
-    untrained = "quantize" in made and not any(s.examples for s in stages[made.index("quantize") :])
-    tags = STAGE_TAGS | ({"quantize": _UNTRAINED_TAG} if untrained else {})
+    untrained = _TRAINED_TAG in tags and not any(stage.examples for stage in stages[tags.index(_TRAINED_TAG) :])
+    tags = [_UNTRAINED_TAG if untrained and tag == _TRAINED_TAG else tag for tag in tags]
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
@@ -113,7 +106,7 @@ def render_card(
             "optimum",
             finished.precision,
             "edge",
-            *dict.fromkeys(tags[name] for name in made if name in tags),
+            *dict.fromkeys(tag for tag in tags if tag is not None),
         ],
     )
     variables = {

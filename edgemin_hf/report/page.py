@@ -14,6 +14,8 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 
 DASH = "—"
+_INTEGERS = ("int8", "int4")
+"""Precisions of quantised models."""
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric", "file", "runs in"})
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
@@ -148,7 +150,7 @@ def stage_table(stages: Sequence[StageRecord]) -> Table:
                 stage.name or stage.stage,
                 DASH if stage.examples is None else f"{stage.examples:,}",
                 DASH if stage.seconds is None else f"{stage.seconds:,.1f}",
-                (stage.metric or DASH).removeprefix("eval_"),
+                stage.metric or DASH,
                 *metrics,
             ]
         )
@@ -175,7 +177,7 @@ def finished_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow:
     """
     candidates = [row for row in rows if row.model == "student"] or rows
     graphs = [row for row in candidates if row.runtime == "onnxruntime"]
-    return next((row for row in graphs if row.precision != "fp32"), graphs[0] if graphs else candidates[-1])
+    return next((row for row in graphs if row.precision in _INTEGERS), graphs[0] if graphs else candidates[-1])
 
 
 def three_digits(value: float) -> str:

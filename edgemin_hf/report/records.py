@@ -58,6 +58,7 @@ class StageRecord(Record):
         reconstruction: The errors of the modules that were reconstructed.
         fidelity: Outcome of the check of each graph, by precision.
         seconds: How long it took.
+        tag: What it adds to the tags of the model on the Hub.
         fingerprint: Hash of everything that its result depends on.
         settings: Its settings.
         inputs: What else its result depends on and no stage before it did, by name.
@@ -77,6 +78,7 @@ class StageRecord(Record):
     reconstruction: tuple[ModuleError, ...] | None = None
     fidelity: dict[str, Fidelity] | None = None
     seconds: float | None = None
+    tag: str | None = None
     fingerprint: str | None = None
     settings: Json | None = None
     inputs: Json | None = None

@@ -60,7 +60,7 @@ FACTS = {
     "example": "where is my card",
     "max_length": 16,
     "benchmark": benchmark(TEACHER, STUDENT),
-    "stages": [StageRecord("prune", True, examples=9000, seconds=4.0, metric="eval_loss", before=2, after=1)],
+    "stages": [StageRecord("prune", True, examples=9000, seconds=4.0, metric="loss", before=2, after=1, tag="pruning")],
     "recipe_yaml": "name: banking\nseed: 0\n",
 }
 
@@ -111,8 +111,8 @@ def test_an_int4_model_is_told_as_such():
 
 
 def test_what_was_quantised_after_training_is_told_as_such():
-    quantize = StageRecord("quantize", True, examples=0, seconds=1.0)
-    prune = StageRecord("prune", True, examples=9_000, seconds=4.0)
+    quantize = StageRecord("quantize", True, examples=0, seconds=1.0, tag="quantization-aware-training")
+    prune = StageRecord("prune", True, examples=9_000, seconds=4.0, tag="pruning")
     for stages, trained in ([[prune, quantize], False], [[quantize, prune], True]):
         card = render_card(**FACTS | {"stages": stages})
         tags = {"quantization-aware-training", "post-training-quantization"} & set(front_matter(card)["tags"])

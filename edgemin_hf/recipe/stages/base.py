@@ -32,6 +32,7 @@ class Stage(ABC):
         leaves: What it leaves for those after it.
         not_after: What must not be there before it.
         every_process: Whether all processes run it together; else the first one does.
+        hub_tag: What it adds to the tags of the model on the Hub.
         minutes: What it takes, where nothing better is known.
 
     Example:
@@ -56,6 +57,7 @@ class Stage(ABC):
     leaves: ClassVar[tuple[Product, ...]] = ()
     not_after: ClassVar[tuple[Product, ...]] = ()
     every_process: ClassVar[bool] = False
+    hub_tag: ClassVar[str | None] = None
     minutes: ClassVar[float] = 0.1
 
     def __post_init__(self) -> None:

@@ -39,6 +39,7 @@ class InnerDistillation(TrainingStage, Method):
     """
 
     also: list[ParsedAlso] = field(default_factory=list)
+    hub_tag: ClassVar[str | None] = "distillation"
     not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
 
     def metric(self, context: Context) -> str:

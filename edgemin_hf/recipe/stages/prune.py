@@ -31,6 +31,7 @@ class Prune(TaskStage, PruningConfig):
     """
 
     stage: Literal["prune"] = "prune"
+    hub_tag: ClassVar[str | None] = "pruning"
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT, Product.PRUNED)
     not_after: ClassVar[tuple[Product, ...]] = (Product.VOCABULARY, Product.GRAPHS)
     least_steps: ClassVar[int] = 0

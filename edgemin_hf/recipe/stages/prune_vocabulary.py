@@ -39,6 +39,7 @@ class PruneVocabulary(WritingStage):
     """
 
     stage: Literal["prune_vocabulary"] = "prune_vocabulary"
+    hub_tag: ClassVar[str | None] = "pruning"
     files: list[str] = field(default_factory=list)
     text_column: str = "text"
     min_count: Count = 1

@@ -79,6 +79,7 @@ class Quantize(TaskStage, QuantizationConfig):
     pruning: Pruning | None = None
     reconstruction: Reconstruction | None = None
     stage: Literal["quantize"] = "quantize"
+    hub_tag: ClassVar[str | None] = "quantization-aware-training"
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT, Product.QUANTIZED)
     not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
     least_steps: ClassVar[int] = 0

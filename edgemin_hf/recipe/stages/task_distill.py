@@ -21,4 +21,5 @@ class TaskDistill(TaskStage):
     """
 
     stage: Literal["task_distill"] = "task_distill"
+    hub_tag: ClassVar[str | None] = "distillation"
     not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
