@@ -115,7 +115,7 @@ def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     add("--data", type=Path, required=True, metavar="FILE", help="table whose rows are measured, not those of --train")
     add("--output", type=Path, required=True, metavar="FOLDER", help="folder for numbers, pictures and the page")
-    what = "pruning (heads, neurons, layers), quantization (linear layers, embeddings), or both (pruning)"
+    what = "pruning (heads, neurons, layers), quantization (linear layers, embeddings); one or two of them (pruning)"
     add("--measure", nargs="+", default=["pruning"], metavar="WHAT", help=what)
     add("--text-column", default="text", metavar="NAME", help="column of the texts (%(default)s)")
     add("--text-pair-column", metavar="NAME", help="column of the second texts, where rows are pairs")

@@ -84,6 +84,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
         stages = settings.get("stages") if depth == 0 else None
         listed = stages if isinstance(stages, list) else []
         stage = [s for s in listed if isinstance(s, dict) and (s.get("name") or s.get("stage")) == parent]
+        if depth == 0 and not stage and parent not in _names(Recipe).split(", "):
+            names = [str(s.get("name") or s.get("stage")) for s in listed if isinstance(s, dict)]
+            raise RecipeError(f"--set {override}: {parent}: no stage; allowed: {', '.join([_names(Recipe), *names])}")
         target = stage[0] if stage else target.setdefault(parent, {})
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override}: {parent} has no settings of its own")
@@ -111,7 +114,7 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed, stage = SETTINGS[path[2]], settings["stages"][int(path[1])]
-        path = [stage.get("name") or path[2].partition(":")[0], *path[3:]]
+        path = [str(stage.get("name") or path[2].partition(":")[0]), *path[3:]]
         allowed = next((kind for part, kind in _PARTS_OF_STAGES.items() if part in path[1:-1]), allowed)
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":

@@ -40,7 +40,7 @@ def render_card(
     manifest: Manifest,
     languages: Sequence[str],
     licence: str,
-    base_model: str,
+    base_model: str | None,
     datasets: Sequence[str],
     test_set: str,
     attribution: str,
@@ -61,7 +61,7 @@ def render_card(
         manifest: The manifest of the artefact.
         languages: Codes of the languages that it was trained on, such as "en".
         licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
-        base_model: Hub id of the teacher.
+        base_model: Hub id of the teacher; None where it has none, since the Hub refuses a card that names a folder.
         datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
         test_set: What the metric was measured on, in words, such as "the test set of Banking77".
         attribution: Whose work the data and the teacher are and under which terms, in Markdown.

@@ -30,7 +30,7 @@ from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
-from edgemin_hf.tasks.known import TASKS, task_type
+from edgemin_hf.tasks.known import TASKS, task_of, task_type
 from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
@@ -99,7 +99,8 @@ class SensitivitySettings:
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {lowest} or more")
         if not self.measure or not set(self.measure) <= set(MEASURED):
-            raise ValueError(f"measure: {' '.join(self.measure)}; allowed: {', '.join(MEASURED)}, or both")
+            allowed = f"{', '.join(MEASURED)}, one of them or the two"
+            raise ValueError(f"measure: {' '.join(self.measure)}; allowed: {allowed}")
         if self.saliency not in SALIENCIES:
             raise ValueError(f"saliency: {self.saliency}; allowed: {', '.join(SALIENCIES)}")
         for share in self.sparsities:
@@ -191,9 +192,10 @@ def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
     if not configured_for(config, task.auto_class):
         raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
     if not task.compatible(config):
+        allowed = [name for name, metric in METRICS.items() if metric.answer == task_of(config).answer]
         raise ValueError(
             f"metric: {task.metric} for a model of {config.num_labels} label(s) and problem_type "
-            f"{config.problem_type}; allowed: a model for {task.problem_type}"
+            f"{config.problem_type}; allowed: {', '.join(allowed)}"
         )
     if task.metric == "f1" and config.num_labels != 2:
         raise ValueError(f"metric: f1 for a model of {config.num_labels} labels; allowed: another, or two labels")

@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.tasks.base import ProblemType
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
@@ -44,6 +45,18 @@ class TextClassification(TextTask):
     def compatible(cls, config: PretrainedConfig) -> bool:
         """Return whether a model of this configuration tells one of two or more labels."""
         return super().compatible(config) and config.num_labels > 1
+
+    def check_rows(self, path: Path, *, every_row: bool) -> None:
+        """Check that each row has texts and one label.
+
+        Raises:
+            ValueError: If not; the message names value and what is expected.
+        """
+        super().check_rows(path, every_row=every_row)
+        table = read_table(path)
+        if not isinstance(table.features[self.label_column], Value):
+            value = f"{table[0][self.label_column]!r} in column {self.label_column!r}, row 1 of {path}"
+            raise ValueError(f"{value}; expected: one label, or type: multi_label where a row has a list of them")
 
     def check(self, root: Path) -> None:
         """Check the tables, and that F1 is asked for of two labels.

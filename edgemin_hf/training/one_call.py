@@ -30,8 +30,8 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         The same model, smaller.
 
     Raises:
-        ValueError: If the model can't be pruned so, the schedule is gradual, a batch has no labels, or all
-            parameters are frozen.
+        ValueError: If the model can't be pruned so, the schedule is gradual, there is no batch or one without labels,
+            or all parameters are frozen.
 
     Example:
         >>> import torch
@@ -55,6 +55,8 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         raise ValueError("model: frozen, so it has no gradients; expected after model.requires_grad_(True)")
     check_pruning(model, config, (), None)
     batches = list(_first(dataloader, config.saliency_examples, model))
+    if not batches:
+        raise ValueError("dataloader: no batches; expected some, by which saliency is measured")
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         if "labels" not in batch:

@@ -70,6 +70,11 @@ def test_a_name_is_one_that_a_folder_can_have(tmp_path, name):
         load_recipe(write_recipe(tmp_path, stages(named("prune", name))))
 
 
+def test_a_name_is_text(tmp_path):
+    with pytest.raises(RecipeError, match=r"3\.name: 3; allowed: a valid string"):
+        load_recipe(write_recipe(tmp_path, stages(named("prune", 3))))
+
+
 def test_names_and_orders_that_can_be(tmp_path):
     for change in (
         stages(named("prune", "task_distill"), "prune"),  # a default name that no other stage here has

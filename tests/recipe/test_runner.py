@@ -56,6 +56,7 @@ def test_the_artefact_is_complete(finished):
     assert {path.name for path in run.iterdir()} >= {"teacher", "artefact", "stages"}
     assert not list(run.rglob("*.partial"))
     assert not list(run.rglob("*.bin"))
+    assert "base_model" not in (run / "artefact/README.md").read_text()  # the teacher is a folder
     student = AutoModelForSequenceClassification.from_pretrained(run / "artefact")
     assert student.config.num_hidden_layers == 2
     assert student.config.intermediate_size == 32

@@ -183,7 +183,7 @@ def test_overrides_reach_the_recipe_and_its_stages(place):
         ("seed", "key=value"),
         ("=3", "key=value"),
         ("name.first=x", "no settings"),
-        ("a.b=c", "a: "),
+        ("prune_more.max_steps=3", "prune_more: .*; allowed: name, .*, finetune, distill, "),
     ):
         with pytest.raises(RecipeError, match=message):
             load_recipe(path, [wrong])

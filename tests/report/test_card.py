@@ -82,6 +82,9 @@ def test_the_front_matter_says_what_the_hub_needs():
     meta = front_matter(render_card(**FACTS))
     assert meta["license"] == "apache-2.0"
     assert meta["base_model"] == "org/teacher"
+    folder = render_card(**FACTS | {"base_model": None})
+    assert "base_model" not in front_matter(folder)
+    assert "based on" not in folder
     assert meta["datasets"] == ["org/banking", "org/clinc"]
     assert meta["language"] == ["en"]
     assert meta["pipeline_tag"] == "text-classification"

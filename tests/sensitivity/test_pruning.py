@@ -268,7 +268,7 @@ def test_regression_and_fisher(tmp_path, tokenizer, capsys):
 
 WRONG = {
     "metric": (["--metric", "bleu"], "metric: bleu; allowed: accuracy"),
-    "scores": (["--metric", "pearsonr"], "metric: pearsonr for a model of 2 label.*; allowed: "),
+    "scores": (["--metric", "pearsonr"], "metric: pearsonr for a model of 2 label.*; allowed: accuracy, f1, "),
     "measure": (["--measure", "pruning", "speed"], "measure: pruning speed; allowed: pruning, quantization"),
     "saliency": (["--saliency", "magnitude"], "saliency: magnitude; allowed: taylor, "),
     "share": (["--sparsities", "0.5", "1.5"], "sparsities: 1.5; allowed: shares above 0 to 1"),

@@ -117,6 +117,10 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
         ({"metric": "spearmanr", "label_column": "sentence2"}, "train_file: '.*' in column .*, row 1 .*: a number"),
         ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1"),
         ({"text_pair_column": "sentence2", "max_length": 5}, "max_length: 5; allowed: 6 or more"),
+        (
+            {"train_file": "lists.jsonl"},
+            r"train_file: \['a'\] in column 'label', row 1 .*; expected: one label, or type: m",
+        ),
         ({"validation_file": "no.tsv"}, r"validation_file: .*no\.tsv, which is no file"),
         ({"validation_file": "odd.tsv"}, "label_column: 'maybe' in the data; allowed: 0, 1"),
     ],
@@ -124,6 +128,7 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
 def test_a_task_that_can_not_be_is_refused(root, settings, message):
     write_pairs(root / "odd.tsv", 8, 0)
     (root / "odd.tsv").write_text((root / "odd.tsv").read_text().replace("\t1\t", "\tmaybe\t"))
+    (root / "lists.jsonl").write_text('{"sentence1": "my card", "label": ["a"]}\n')
     with pytest.raises(ValueError, match=message):
         TASKS[task_type(settings)](
             **{"train_file": "train.tsv", "test_file": "test.tsv", "text_column": "sentence1", **settings}

@@ -70,6 +70,8 @@ def test_prune_refuses_what_one_call_cannot_do():
         prune(tiny().requires_grad_(False), PruningConfig(0.5), [labelled()])
     with pytest.raises(ValueError, match="dataloader: a batch without labels"):
         prune(tiny(), PruningConfig(0.5), [batch()])
+    with pytest.raises(ValueError, match="dataloader: no batches"):
+        prune(tiny(), PruningConfig(0.5), [])
     with pytest.raises(ValueError, match="layer_sparsity"):
         prune(tiny("albert"), PruningConfig(layer_sparsity=0.5), [labelled()])
 

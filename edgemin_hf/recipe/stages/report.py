@@ -90,13 +90,14 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
     ) -> str:
+        teacher = context.recipe.teacher.model
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
             manifest=read_manifest(folder),
             languages=[self.language],
             licence=self.license,
-            base_model=context.recipe.teacher.model,
+            base_model=None if (context.root / teacher).is_dir() else teacher,
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
