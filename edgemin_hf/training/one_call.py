@@ -45,6 +45,8 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         >>> model.bert.encoder.layer[0].intermediate.dense.out_features
         32
     """
+    if not isinstance(config, PruningConfig):
+        raise ValueError(f"config: a {type(config).__name__}; allowed: PruningConfig")
     if config.schedule != "one_shot":
         raise ValueError(
             f"schedule: {config.schedule}, which needs training steps; expected one_shot, or "
@@ -104,6 +106,8 @@ def quantize(
         'FakeQuantLinear'
     """
     config = QuantizationConfig() if config is None else config
+    if not isinstance(config, QuantizationConfig):
+        raise ValueError(f"config: a {type(config).__name__}; allowed: QuantizationConfig")
     batches = [filter_forward_inputs(model, batch) for batch in _first(dataloader, config.calibration_examples, model)]
     needs_batches = config.provider == "inc"
     if not needs_batches:

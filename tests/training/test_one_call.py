@@ -66,6 +66,10 @@ def test_prune_reads_no_more_than_it_needs():
 def test_prune_refuses_what_one_call_cannot_do():
     with pytest.raises(ValueError, match=r"schedule: cubic, .*expected one_shot, or DistillationTrainer"):
         prune(tiny(), PruningConfig(0.5, schedule="cubic"), [labelled()])
+    with pytest.raises(ValueError, match="config: a dict; allowed: PruningConfig"):
+        prune(tiny(), {"head_sparsity": 0.5}, [labelled()])
+    with pytest.raises(ValueError, match="config: a PruningConfig; allowed: QuantizationConfig"):
+        quantize(tiny(), PruningConfig(0.5), [labelled()])
     with pytest.raises(ValueError, match=r"model: frozen, .*expected after model.requires_grad_"):
         prune(tiny().requires_grad_(False), PruningConfig(0.5), [labelled()])
     with pytest.raises(ValueError, match="dataloader: a batch without labels"):
