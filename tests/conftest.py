@@ -3,8 +3,9 @@ import os
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers.models import VOCABULARY, sentences, tiny, write_tsv
 from transformers import BertTokenizerFast
+
+from tests.helpers.models import VOCABULARY, sentences, tiny, write_tsv
 
 FAST_FAMILIES = ("bert", "deberta-v2")
 """Families that `--fast` keeps: the plainest, and one with relative positions."""

@@ -4,8 +4,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.models import EXPORTED, tiny
-from helpers.training import assert_same, dataset, make, weights
 
 import edgemin_hf.training.pruning
 from edgemin_hf import PruningConfig, TaskDistillationConfig, create_student
@@ -17,6 +15,8 @@ from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.saliency import random_saliency
 from edgemin_hf.pruning.selection import select
+from tests.helpers.models import EXPORTED, tiny
+from tests.helpers.training import assert_same, dataset, make, weights
 
 BY_HEADS = [(1, 4.0), (2, 5.0), (3, 5.5), (4, 7.0)]
 BY_NEURONS = [(32, 3.0), (64, 3.5), (128, 5.0), (256, 7.0)]

@@ -3,8 +3,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from helpers.models import batch, sentences, tiny
-from helpers.recipes import put, write_recipe
 
 from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.benchmark.runners import OnnxRunner, OpenVinoRunner
@@ -14,6 +12,8 @@ from edgemin_hf.export.onnx_quantized import INT4_GRAPH, INT8_GRAPH
 from edgemin_hf.quantization.native import calibrate, prepare_qat
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.utils import extras
+from tests.helpers.models import batch, sentences, tiny
+from tests.helpers.recipes import put, write_recipe
 
 TEXTS = [text for text, _ in sentences(16, seed=7)]
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import batch, tiny
 from transformers import AutoModelForTokenClassification, BertForTokenClassification
 
 from edgemin_hf.benchmark.measure import ModelFile, benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Latency, Score
 from edgemin_hf.benchmark.runners import PyTorchRunner, load_runner
 from edgemin_hf.export.onnx import export_baseline, export_onnx
+from tests.helpers.models import batch, tiny
 
 INPUTS = {name: tensor.numpy() for name, tensor in batch((7,)).items()}
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from helpers.formulas import one_by_one
-from helpers.models import VOCABULARY, WORDS, tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertTokenizer, PreTrainedTokenizerFast
 
 from edgemin_hf import AugmentationConfig, augment_texts
+from tests.helpers.formulas import one_by_one
+from tests.helpers.models import VOCABULARY, WORDS, tiny
 
 TEXTS = ["where is my card", "send the money now please to", "late", "Please, is my new card lost?"]
 

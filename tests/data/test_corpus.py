@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers.hub_server import HubServer, Repo
-from helpers.models import VOCABULARY
 from pyarrow import parquet
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import DataLoader
@@ -29,6 +27,8 @@ from transformers import (
 from edgemin_hf.data import corpus
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.raw_text import TextFiles
+from tests.helpers.hub_server import HubServer, Repo
+from tests.helpers.models import VOCABULARY
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["where is my card\nplease", "the money is lost", "now", "", "send my new card to the old bank:  late " * 9]

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from helpers.formulas import one_by_one
-from helpers.models import FAMILIES, VOCABULARY, batch, tiny
 from torch import nn
 from transformers import AutoModelForMaskedLM, GPT2Config
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from edgemin_hf.data.masked_lm import WORD, load_masked_lm, predict_words
+from tests.helpers.formulas import one_by_one
+from tests.helpers.models import FAMILIES, VOCABULARY, batch, tiny
 
 LENGTHS = (7, 4, 9, 4)
 MASKED = [(0, 1), (2, 0), (1, 3), (0, 6), (2, 8), (3, 2)]

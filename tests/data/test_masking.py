@@ -1,11 +1,11 @@
 import pytest
 import torch
-from helpers.models import tiny
-from helpers.training import assert_same, dataset, make, weights
 from transformers import AutoModelForMaskedLM
 
 from edgemin_hf import DistilBERTConfig, create_student
 from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
+from tests.helpers.models import tiny
+from tests.helpers.training import assert_same, dataset, make, weights
 
 
 def examples(rows=64):

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, spread, tiny
-from helpers.training import dataset, make
 from transformers import AutoModel, AutoModelForMaskedLM, DataCollatorForLanguageModeling
 
 from edgemin_hf import DistilBERTConfig, create_student
@@ -10,6 +8,8 @@ from edgemin_hf.distillation.distilbert import masked_lm_loss, token_kl
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.models import FAMILIES, batch, spread, tiny
+from tests.helpers.training import dataset, make
 
 
 def masked_lm(family="bert", seed=0, **changes):

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.formulas import mask_of, reference, terms_of
-from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf import MiniLMConfig
 from edgemin_hf.distillation.minilm import attention_kl
@@ -10,6 +8,8 @@ from edgemin_hf.modeling.attention import attention_scores
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.formulas import mask_of, reference, terms_of
+from tests.helpers.models import FAMILIES, batch, tiny
 
 
 def scores(seed, heads=4, lengths=(7, 4, 9)):

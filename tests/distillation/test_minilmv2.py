@@ -1,12 +1,12 @@
 import pytest
 import torch
-from helpers.formulas import mask_of, projections, reference
-from helpers.models import batch, tiny
 
 from edgemin_hf import MiniLMv2Config, minilmv2_loss
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.formulas import mask_of, projections, reference
+from tests.helpers.models import batch, tiny
 
 PAIRS = ("qq", "kk", "vv", "qk", "kq", "qv")
 

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from helpers.formulas import reference, terms_of
-from helpers.models import FAMILIES, batch, tiny
-from helpers.training import assert_same, dataset, make, weights
 
 from edgemin_hf import MLKDConfig, MLKDTaskConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.mlkd import sample_contrast, sample_similarity_kl
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.formulas import reference, terms_of
+from tests.helpers.models import FAMILIES, batch, tiny
+from tests.helpers.training import assert_same, dataset, make, weights
 
 LABELS = torch.tensor([0, 2, 0, 1, 0])
 

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from helpers.formulas import terms_of
-from helpers.models import FAMILIES, batch, tiny
-from helpers.training import make
 
 from edgemin_hf import PKDConfig, TaskDistillationConfig, create_student
 from edgemin_hf.distillation.common import first_tokens
 from edgemin_hf.distillation.pkd import patience_loss
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
+from tests.helpers.formulas import terms_of
+from tests.helpers.models import FAMILIES, batch, tiny
+from tests.helpers.training import make
 
 
 def states(seed, shape=(5, 3, 8)):

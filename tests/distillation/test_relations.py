@@ -1,8 +1,8 @@
 import pytest
 import torch
-from helpers.formulas import mask_of, projections, reference
 
 from edgemin_hf.distillation.relations import relation_kl
+from tests.helpers.formulas import mask_of, projections, reference
 
 
 def keys_and_values(width=16, seed=0):

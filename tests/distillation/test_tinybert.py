@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.formulas import mask_of
-from helpers.models import FAMILIES, batch, spread, tiny
-from helpers.training import assert_same, dataset, make, weights
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
@@ -16,6 +13,9 @@ from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
 from edgemin_hf.tasks.text_classification import TextClassification
+from tests.helpers.formulas import mask_of
+from tests.helpers.models import FAMILIES, batch, spread, tiny
+from tests.helpers.training import assert_same, dataset, make, weights
 
 LENGTHS = (7, 4, 9)
 PLACES = [0, 2, 3, 5, 6, 7, 9, 10, 12]

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers.formulas import terms_of
-from helpers.models import batch, tiny
 
 from edgemin_hf import MiniLMConfig, MiniLMv2Config, Weighted
+from tests.helpers.formulas import terms_of
+from tests.helpers.models import batch, tiny
 
 
 @pytest.mark.parametrize("config", [MiniLMConfig(), MiniLMv2Config(relation_heads=8)])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.models import FAMILIES
+
+from tests.helpers.models import FAMILIES
 
 README = Path(__file__).parents[2] / "README.md"
 

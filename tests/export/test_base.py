@@ -5,7 +5,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from helpers.models import tiny
 
 from edgemin_hf import export_onnx
 from edgemin_hf.benchmark.artefact import benchmark_artefact
@@ -18,6 +17,7 @@ from edgemin_hf.hub import push
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.report.records import StageRecord
+from tests.helpers.models import tiny
 
 
 class AddedTarget:

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from helpers.models import EXPORTED, batch, tiny
 from onnx import helper
 
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.integer import plain_copy
+from tests.helpers.models import EXPORTED, batch, tiny
 
 FUSED = {"bert", "roberta", "xlm-roberta", "electra", "mpnet", "camembert", "ernie", "albert"}
 """DistilBERT fills masked scores in, DeBERTa adds scores of positions; ModernBERT rotates queries and keys by head."""

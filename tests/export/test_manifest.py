@@ -8,13 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.models import batch, tiny
 from transformers import AutoModelForSequenceClassification, BertModel
 
 from edgemin_hf import QuantizationConfig, export_onnx
 from edgemin_hf.export.manifest import Manifest, read_manifest
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.quantization.native import calibrate, prepare_qat
+from tests.helpers.models import batch, tiny
 
 
 def quantized(family="bert", **settings):

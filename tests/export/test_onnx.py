@@ -6,7 +6,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.models import EXPORTED, batch, sentences, tiny
 from onnxruntime.quantization import QuantFormat, QuantType
 from optimum.onnxruntime import ORTConfig, ORTModelForSequenceClassification
 from optimum.pipelines import pipeline
@@ -19,6 +18,7 @@ from edgemin_hf.export.graph import count_parameters, optimized_graph, quantized
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+from tests.helpers.models import EXPORTED, batch, sentences, tiny
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 

@@ -2,12 +2,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from helpers.models import sentences, tiny
 
 from edgemin_hf.export.graph import optimized_graph, quantized_nodes
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
 from edgemin_hf.export.ptq import quantize_static
+from tests.helpers.models import sentences, tiny
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 

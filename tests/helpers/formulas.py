@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from helpers.models import VOCABULARY
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.models import VOCABULARY
 
 
 def projections(width, lengths=(7, 4, 9), seed=0, dtype=torch.float64):

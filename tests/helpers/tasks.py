@@ -7,13 +7,13 @@ import re
 
 import huggingface_hub
 import numpy as np
-from helpers.models import sentences
-from helpers.recipes import write_recipe
 from safetensors.numpy import load_file
 
 from edgemin_hf import TaskDistillationConfig
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.tasks.metrics import METRICS
+from tests.helpers.models import sentences
+from tests.helpers.recipes import write_recipe
 
 NAMES = ("card_problem", "polite", "transfer")
 """Labels of `label_sets`, as they are numbered."""

@@ -2,10 +2,10 @@
 
 import torch
 from datasets import Dataset
-from helpers.models import batch, tiny
 from transformers import TrainingArguments
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config, create_student
+from tests.helpers.models import batch, tiny
 
 RELATIONS = MiniLMv2Config(teacher_layer=2, relation_heads=8)
 

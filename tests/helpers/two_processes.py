@@ -1,6 +1,6 @@
 """Twenty steps of plain SGD without dropout; run by tests/training/test_scale_out.py as one process and as two.
 
-PYTHONPATH=tests python tests/helpers/two_processes.py FOLDER EXAMPLES_A_BATCH
+PYTHONPATH=. python tests/helpers/two_processes.py FOLDER EXAMPLES_A_BATCH
 """
 
 import json
@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from helpers.models import VOCABULARY, batch, tiny
 from torch.nn.parallel import DistributedDataParallel
 from transformers import (
     AutoModelForMaskedLM,
@@ -23,6 +22,7 @@ from transformers import (
 import edgemin_hf
 from edgemin_hf import DistillationTrainer, TaskDistillationConfig
 from edgemin_hf.benchmark.layer_latency import LatencyTable
+from tests.helpers.models import VOCABULARY, batch, tiny
 
 METHODS = {
     "minilm": edgemin_hf.MiniLMConfig(),

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub_server import USER, HubServer
 from transformers import AutoModel, BertConfig, BertModel
 
 from edgemin_hf.export.manifest import Manifest, ManifestEntry, sha256_of, size_of
 from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from tests.helpers.hub_server import USER, HubServer
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_RightTokenOfTheTest"

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 from torch import nn
 from transformers import AlbertConfig, AutoModel, BertConfig, BertModel, GPT2Config
 from transformers.models.modernbert import modeling_modernbert
@@ -9,6 +8,7 @@ from edgemin_hf.modeling.attention import attention_scores, check_scores
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import family_of, shape_of
 from edgemin_hf.modeling.hooks import record
+from tests.helpers.models import FAMILIES, batch, tiny
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.hooks import (
@@ -11,6 +10,7 @@ from edgemin_hf.modeling.hooks import (
     recorded,
     replaced_forward,
 )
+from tests.helpers.models import FAMILIES, batch, tiny
 
 QUERIES = [Activation(0, "q")]
 

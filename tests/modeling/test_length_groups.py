@@ -1,10 +1,10 @@
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf.modeling.encoder import Activation
 from edgemin_hf.modeling.hooks import record
 from edgemin_hf.modeling.length_groups import record_by_length
+from tests.helpers.models import FAMILIES, batch, tiny
 
 TAPS = [Activation(1, "q"), Activation(2, "v"), Activation(0, "output")]
 LENGTHS = (30, 12, 60, 27, 58, 25, 50, 29, 28)

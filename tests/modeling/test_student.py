@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers.models import FAMILIES, PRUNABLE, VOCABULARY, batch, tiny
 from torch import nn
 from transformers import BertModel, BertTokenizerFast, DebertaV2Config, set_seed
 
@@ -10,6 +9,7 @@ from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS
 from edgemin_hf.modeling.student import student_config
 from edgemin_hf.modeling.surgery import Selection, remove
+from tests.helpers.models import FAMILIES, PRUNABLE, VOCABULARY, batch, tiny
 
 CARRIED = [name for name in INITIALIZATIONS if name != "random"]
 

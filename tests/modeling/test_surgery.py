@@ -1,6 +1,5 @@
 import pytest
 import torch
-from helpers.models import EXPORTED, FAMILIES, PRUNABLE, batch, tiny
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from transformers import AutoModelForSequenceClassification
 
@@ -8,6 +7,7 @@ from edgemin_hf import load_pruned
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape, reloads_plainly
 from edgemin_hf.modeling.surgery import Selection, cut_like, remove, remove_layers
+from tests.helpers.models import EXPORTED, FAMILIES, PRUNABLE, batch, tiny
 
 HEADS, NEURONS = [[0, 3], [1], [0, 1, 2]], [range(0, 64, 2), range(32), range(1, 64, 2)]
 UNEVEN = [range(0, 64, 2), range(48), range(1, 20)]

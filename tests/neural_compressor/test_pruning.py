@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers.models import batch, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
@@ -17,6 +16,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import remove
 from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config, select_once
 from edgemin_hf.pruning.gradual import PRUNING_STATE
+from tests.helpers.models import batch, tiny
 
 pytest.importorskip("neural_compressor")
 

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 from torch import nn
 from torch.ao.nn.quantized import Linear as QuantizedLinear
 
@@ -23,6 +22,7 @@ from edgemin_hf.quantization.native import (
     integer_rows,
     prepare_qat,
 )
+from tests.helpers.models import FAMILIES, batch, tiny
 
 pytest.importorskip("neural_compressor")
 DATA = [batch((8, 8, 8), seed=seed) for seed in range(4)]

@@ -7,7 +7,6 @@ import onnx
 import pytest
 import torch
 from datasets import Dataset
-from helpers.models import FAMILIES, batch, tiny
 from safetensors.torch import load_file, load_model
 from torch import nn
 from torch.ao.nn.qat import Linear as QatLinear
@@ -36,6 +35,7 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.quantization.range_training import RangeFreezer
+from tests.helpers.models import FAMILIES, batch, tiny
 
 neural_compressor = pytest.importorskip("neural_compressor")
 inc_training = pytest.importorskip("neural_compressor.training")

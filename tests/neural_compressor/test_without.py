@@ -29,7 +29,7 @@ for name in names:
 TRAIN = """
 sys.modules |= {"neural_compressor": None, "optimum.intel": None}  # as where they are not installed
 from pathlib import Path
-from helpers.training import RELATIONS, make
+from tests.helpers.training import RELATIONS, make
 from transformers import BertTokenizerFast
 from edgemin_hf import PruningConfig, QuantizationConfig, TaskDistillationConfig
 folder = Path(sys.argv[1])

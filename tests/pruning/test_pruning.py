@@ -5,7 +5,6 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf import PruningConfig
 from edgemin_hf.modeling.encoder import Encoder
@@ -16,6 +15,7 @@ from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_sal
 from edgemin_hf.pruning.saliency import Saliency, fisher_saliency, random_saliency, taylor_saliency, weight_saliency
 from edgemin_hf.pruning.selection import Parameters, rearranged, select
 from edgemin_hf.pruning.tuning import tune_masks
+from tests.helpers.models import FAMILIES, batch, tiny
 
 LABELS = torch.tensor([0, 2, 1])
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.models import tiny
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AlbertTokenizerFast,
@@ -27,6 +26,7 @@ from edgemin_hf.hub.checkpoints import PACKAGED_CHECKPOINTS
 from edgemin_hf.pruning.vocabulary import prune_vocabulary
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import FakeQuantEmbedding, prepare_qat
+from tests.helpers.models import tiny
 
 DATA = Path(__file__).parents[2] / "recipes" / "data" / "banking77"
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

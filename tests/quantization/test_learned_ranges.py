@@ -3,8 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.models import batch, tiny
-from helpers.training import dataset, make, without_dropout
 from safetensors.torch import load_model
 from torch import nn
 from transformers import TrainerCallback
@@ -14,6 +12,8 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import FakeQuantLinear, fake_quantized_linears, prepare_qat
 from edgemin_hf.quantization.range_training import learned_ranges
+from tests.helpers.models import batch, tiny
+from tests.helpers.training import dataset, make, without_dropout
 
 LEARNED = QuantizationConfig(ranges="learned", range_learning_rate=0.02, calibration_examples=16)
 

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from helpers.models import batch, tiny
-from helpers.training import RELATIONS, assert_same, make, weights
 from safetensors.torch import load_file, save_file
 
 from edgemin_hf import (
@@ -13,6 +11,8 @@ from edgemin_hf import (
     load_quantized,
 )
 from edgemin_hf.quantization import FakeInt4Linear, FakeQuantLinear
+from tests.helpers.models import batch, tiny
+from tests.helpers.training import RELATIONS, assert_same, make, weights
 
 MIXED = {"classifier": "fp32", "*.2.*": "int4"}
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import EXPORTED, batch, tiny
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -16,6 +15,7 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.quantization.range_training import RangeFreezer
+from tests.helpers.models import EXPORTED, batch, tiny
 
 
 def quantized(family="bert", **settings):

@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.models import EXPORTED, FAMILIES, batch, sentences, tiny
 from optimum.onnxruntime import ORTConfig
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -26,6 +25,7 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.quantization.precision import precisions
+from tests.helpers.models import EXPORTED, FAMILIES, batch, sentences, tiny
 
 LAYER = "bert.encoder.layer"
 MIXED = {f"{LAYER}.1.intermediate": "int4", "classifier": "fp32", "*.word_embeddings": "int4"}

@@ -3,7 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.models import batch, spread, tiny
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
 
@@ -13,6 +12,7 @@ from edgemin_hf.quantization.learned_range import quantize_input
 from edgemin_hf.quantization.native import FakeQuantLinear, calibrate, fake_quantized_linears, input_grid, prepare_qat
 from edgemin_hf.quantization.range_training import learned_ranges
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
+from tests.helpers.models import batch, spread, tiny
 
 DATA = [batch((7, 4, 9, 5), seed=seed) for seed in range(6)]
 QUICK = {"modules": 3, "steps": 24, "batch_size": 8, "learning_rate": 3e-4, "range_learning_rate": 3e-3}

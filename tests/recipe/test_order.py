@@ -2,7 +2,6 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.recipes import write_recipe
 
 import edgemin_hf
 from edgemin_hf.cli import main
@@ -10,6 +9,7 @@ from edgemin_hf.recipe.order import check_order
 from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.known import STAGES
 from edgemin_hf.recipe.yaml_file import load_recipe
+from tests.helpers.recipes import write_recipe
 
 
 def stages(*listed):

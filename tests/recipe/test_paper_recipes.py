@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from helpers.hub_server import HubServer, Repo
 from pyarrow import parquet
 from transformers import BertConfig, RobertaConfig, XLMRobertaConfig
+
+from tests.helpers.hub_server import HubServer, Repo
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("minilmv2-*.yaml"))

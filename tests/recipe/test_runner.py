@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers.recipes import put, write_recipe
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -19,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
+from tests.helpers.recipes import put, write_recipe
 
 FILES = {
     "README.md", "benchmark.json", "config.json", "edgemin.json", "environment.json", "model.safetensors",

@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.models import tiny, write_tsv
-from helpers.recipes import drop, only, put, write_recipe
 from transformers import GPT2Config, PreTrainedModel
 
 from edgemin_hf.cli import main
@@ -16,6 +14,8 @@ from edgemin_hf.recipe.stages.methods import Also
 from edgemin_hf.recipe.stages.quantize import Reconstruction
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.tasks.known import TASKS
+from tests.helpers.models import tiny, write_tsv
+from tests.helpers.recipes import drop, only, put, write_recipe
 
 WRONG = {
     "unknown key": (put("colour", "blue"), "colour: .*blue.*; allowed: name, output_dir, teacher"),

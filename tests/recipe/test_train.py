@@ -1,12 +1,12 @@
 import re
 
 import pytest
-from helpers.recipes import only, put, write_recipe
 from transformers import PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.yaml_file import load_recipe
+from tests.helpers.recipes import only, put, write_recipe
 
 STAGE = "finetune.training_arguments"
 WRONG = {

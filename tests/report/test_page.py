@@ -3,13 +3,13 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from helpers.figures import boxes, parsed, texts
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
 from edgemin_hf.report.figures import bytes_by_component, latency_distributions, size_against_metric
 from edgemin_hf.report.page import finished_row, headline, render_report, result_table, summary_table, three_digits
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.hardware import Environment
+from tests.helpers.figures import boxes, parsed, texts
 
 
 def row(model, runtime, precision, value, megabytes, p50):

@@ -8,8 +8,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from helpers.figures import boxes
-from helpers.models import FAMILIES, LABELS, batch, sentences, tiny, write_tsv
 from transformers import BertConfig, GPT2Config, PreTrainedModel
 
 from edgemin_hf.cli import main
@@ -24,6 +22,8 @@ from edgemin_hf.sensitivity.quantization_figure import draw_modules, short_name
 from edgemin_hf.sensitivity.records import SensitivityRecord
 from edgemin_hf.sensitivity.run import FILES
 from edgemin_hf.utils.hardware import environment
+from tests.helpers.figures import boxes
+from tests.helpers.models import FAMILIES, LABELS, batch, sentences, tiny, write_tsv
 
 BATCHES = [batch(), batch((5, 12), seed=1)]
 

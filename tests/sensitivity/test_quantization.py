@@ -4,12 +4,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.sensitivity.quantization import module_bytes, quantization_sensitivity
+from tests.helpers.models import FAMILIES, batch, tiny
 
 CALIBRATION = [batch((8, 6), seed=5)]
 BATCHES = [batch(), batch((5, 12), seed=1)]

@@ -6,8 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from helpers.models import batch, tiny
-from helpers.recipes import put, write_recipe
 
 from edgemin_hf.cli import main
 from edgemin_hf.export.onnx_graph import write_graph
@@ -18,6 +16,8 @@ from edgemin_hf.recipe.search.precisions import precisions_for_size
 from edgemin_hf.recipe.stages.quantize import Pruning, Quantize
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
+from tests.helpers.models import batch, tiny
+from tests.helpers.recipes import put, write_recipe
 
 
 def rows(*modules):

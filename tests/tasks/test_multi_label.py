@@ -6,19 +6,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from helpers.models import batch, tiny
-from helpers.recipes import write_recipe
-from helpers.tasks import (
-    NAMES,
-    assert_every_stage_speaks_of,
-    assert_measured,
-    label_sets,
-    objective,
-    read_json,
-    run_snippets,
-    write_label_sets,
-)
-from helpers.training import dataset, make
 from optimum.onnxruntime import ORTModelForSequenceClassification
 from optimum.pipelines import pipeline as optimum_pipeline
 from safetensors.numpy import load_file
@@ -30,6 +17,19 @@ from edgemin_hf import TaskDistillationConfig, load_quantized
 from edgemin_hf.cli import main
 from edgemin_hf.tasks.known import task_of, task_type
 from edgemin_hf.tasks.multi_label import MultiLabel
+from tests.helpers.models import batch, tiny
+from tests.helpers.recipes import write_recipe
+from tests.helpers.tasks import (
+    NAMES,
+    assert_every_stage_speaks_of,
+    assert_measured,
+    label_sets,
+    objective,
+    read_json,
+    run_snippets,
+    write_label_sets,
+)
+from tests.helpers.training import dataset, make
 
 # Formulas.
 

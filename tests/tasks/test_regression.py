@@ -3,16 +3,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers.models import batch, tiny
-from helpers.recipes import put
-from helpers.tasks import (
-    assert_every_stage_speaks_of,
-    assert_measured,
-    objective,
-    pair_recipe,
-    run_snippets,
-    write_all_pairs,
-)
 from scipy.stats import spearmanr
 from transformers import AutoConfig
 
@@ -20,6 +10,16 @@ from edgemin_hf.cli import main
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks.regression import Regression
+from tests.helpers.models import batch, tiny
+from tests.helpers.recipes import put
+from tests.helpers.tasks import (
+    assert_every_stage_speaks_of,
+    assert_measured,
+    objective,
+    pair_recipe,
+    run_snippets,
+    write_all_pairs,
+)
 
 
 def regression(seed=0, name="score", problem_type="regression"):

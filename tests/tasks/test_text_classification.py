@@ -4,16 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.recipes import only, put
-from helpers.tasks import (
-    assert_every_stage_speaks_of,
-    assert_measured,
-    pair_recipe,
-    read_json,
-    run_snippets,
-    write_all_pairs,
-    write_pairs,
-)
 from sklearn.metrics import f1_score
 from transformers import AutoConfig
 
@@ -24,6 +14,16 @@ from edgemin_hf.recipe.plan import make_plan
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.text_classification import TextClassification
+from tests.helpers.recipes import only, put
+from tests.helpers.tasks import (
+    assert_every_stage_speaks_of,
+    assert_measured,
+    pair_recipe,
+    read_json,
+    run_snippets,
+    write_all_pairs,
+    write_pairs,
+)
 
 PAIRS = {"metric": "f1", "validation_file": "validation.tsv"}
 SCORES = {"metric": "spearmanr", "label_column": "score"}

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from helpers.models import batch, tiny
-from helpers.training import assert_same, dataset, make
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
@@ -15,6 +13,8 @@ from edgemin_hf import (
     prune,
     quantize,
 )
+from tests.helpers.models import batch, tiny
+from tests.helpers.training import assert_same, dataset, make
 
 LABELS_ALONE = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
 

@@ -1,8 +1,6 @@
 import json
 
 import pytest
-from helpers.models import tiny
-from helpers.training import RELATIONS, make
 
 from edgemin_hf import (
     PruningConfig,
@@ -12,6 +10,8 @@ from edgemin_hf import (
     create_student,
     load_pruned,
 )
+from tests.helpers.models import tiny
+from tests.helpers.training import RELATIONS, make
 
 
 def saved(folder):

@@ -18,7 +18,7 @@ def train(folder, size, launcher=()):
     command = [sys.executable, *launcher, str(SCRIPT), str(folder), str(size)]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "PYTHONPATH": str(SCRIPT.parents[2]),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
     }

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers.models import tiny
-from helpers.training import RELATIONS, make
 
 from edgemin_hf import MiniLMv2Config, TaskDistillationConfig, create_student
+from tests.helpers.models import tiny
+from tests.helpers.training import RELATIONS, make
 
 TASK = TaskDistillationConfig()
 

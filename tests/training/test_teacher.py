@@ -2,12 +2,12 @@ import hashlib
 
 import pytest
 import torch
-from helpers.models import tiny
-from helpers.training import RELATIONS, assert_same, make, weights
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from edgemin_hf import DistilBERTConfig, TaskDistillationConfig, create_student
 from edgemin_hf.modeling import Selection, remove
+from tests.helpers.models import tiny
+from tests.helpers.training import RELATIONS, assert_same, make, weights
 
 
 def digests(folder):

@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.models import FAMILIES, batch, tiny
-from helpers.training import RELATIONS, assert_same, dataset, make, weights, without_dropout
 from transformers import BertModel, TrainerCallback
 
 from edgemin_hf import (
@@ -24,6 +22,8 @@ from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.native import fake_quantized_linears
 from edgemin_hf.tasks.text_classification import TextClassification
+from tests.helpers.models import FAMILIES, batch, tiny
+from tests.helpers.training import RELATIONS, assert_same, dataset, make, weights, without_dropout
 
 
 def test_training_lowers_the_relation_loss_and_logs_every_term(tmp_path, tokenizer):

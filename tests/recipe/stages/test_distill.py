@@ -3,7 +3,6 @@ import re
 
 import pytest
 import yaml
-from helpers.models import sentences, tiny, write_tsv
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
@@ -11,6 +10,7 @@ from edgemin_hf import DistillationTrainer
 from edgemin_hf.cli import main
 from edgemin_hf.distillation.known import METHODS
 from edgemin_hf.recipe.stages.known import SETTINGS
+from tests.helpers.models import sentences, tiny, write_tsv
 
 TASK = {"train_file": "train.tsv", "test_file": "test.tsv", "max_length": 24}
 SHORT = {"max_steps": 4, "per_device_train_batch_size": 8}

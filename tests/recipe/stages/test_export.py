@@ -1,11 +1,11 @@
 import re
 
 import pytest
-from helpers.recipes import only, put, write_recipe
-from helpers.tasks import read_json, run_snippets
 
 import edgemin_hf.hub.push as push
 from edgemin_hf.cli import main
+from tests.helpers.recipes import only, put, write_recipe
+from tests.helpers.tasks import read_json, run_snippets
 
 pytestmark = pytest.mark.long
 

@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from helpers.recipes import write_recipe
-from helpers.tasks import read_json
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
+from tests.helpers.recipes import write_recipe
+from tests.helpers.tasks import read_json
 
 pytestmark = pytest.mark.long
 

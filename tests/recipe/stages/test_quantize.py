@@ -3,8 +3,6 @@ import re
 
 import pytest
 import torch
-from helpers.models import LABELS, tiny
-from helpers.recipes import write_recipe
 from safetensors.torch import load_file
 
 from edgemin_hf.cli import main
@@ -13,6 +11,8 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.stages import quantize as training
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.training.trainer import DistillationTrainer
+from tests.helpers.models import LABELS, tiny
+from tests.helpers.recipes import write_recipe
 
 RECONSTRUCTION = {"modules": 2, "examples": 48, "steps": 20, "learning_rate": 3e-4, "range_learning_rate": 3e-3}
 
