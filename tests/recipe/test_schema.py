@@ -125,6 +125,8 @@ def no_weights(monkeypatch):
 
 @pytest.mark.parametrize("case", WRONG)
 def test_bad_input_is_one_line_and_exit_code_2_and_touches_nothing(case, place, capsys, no_weights, monkeypatch):
+    if case == "more rounds than steps":  # of Neural Compressor's schedule
+        pytest.importorskip("neural_compressor")
     change, message = WRONG[case]
     (place / "empty.tsv").touch()
     (place / "numbers.jsonl").write_text('{"text": 3, "label": "a"}\n')
