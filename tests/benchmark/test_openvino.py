@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edgemin_hf import QuantizationConfig, export_onnx
+from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import OnnxRunner, OpenVinoRunner
 from edgemin_hf.cli import main
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
@@ -105,7 +106,7 @@ def test_the_benchmark_runs_the_graphs_in_openvino_too(exported, capsys, tmp_pat
         for same in ("size_bytes", "parameters", "threads"):
             assert rows["openvino", precision][same] == rows["onnxruntime", precision][same]
     assert benchmark["environment"]["packages"]["openvino"]
-    assert summary_table(benchmark)
+    assert summary_table(Benchmark.from_dict(benchmark))
 
 
 def test_a_recipe_measures_openvino_too(place, capsys):
