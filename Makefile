@@ -36,7 +36,7 @@ quickstart: install  ## From a real teacher to a measured edge model (15 to 30 m
 test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/python -m pytest
 
-test-fast: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of the daily loop: two families, no long ones (under 3 minutes)
+test-fast: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of the daily loop: two families, no long ones (a few minutes)
 	$(BIN)/python -m pytest --fast
 
 # Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
