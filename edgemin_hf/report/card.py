@@ -80,38 +80,29 @@ def render_card(
     Raises:
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
-    title, rows, task = " ".join(name.split()), benchmark.rows, manifest.pipeline_tag
+    title, rows = " ".join(name.split()), benchmark.rows
     metric = METRICS[_measured_by(rows)]
-    tags = [stage.tag for stage in stages]
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
-    # After quantisation nothing saw an example: what was trained before it was only calibrated.
-    untrained = _TRAINED_TAG in tags and not any(stage.examples for stage in stages[tags.index(_TRAINED_TAG) :])
-    tags = [_UNTRAINED_TAG if untrained and tag == _TRAINED_TAG else tag for tag in tags]
+    tags, untrained = _tags(stages)
     texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
-        eval_results=_eval_results(finished, task, [*datasets, test_set][0], test_set),
+        eval_results=_eval_results(finished, manifest.pipeline_tag, [*datasets, test_set][0], test_set),
         language=list(languages),
         library_name="transformers",
         license=licence,
         metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=title,
-        pipeline_tag=task,
-        tags=[
-            "onnx",
-            "optimum",
-            finished.precision,
-            "edge",
-            *dict.fromkeys(tag for tag in tags if tag is not None),
-        ],
+        pipeline_tag=manifest.pipeline_tag,
+        tags=["onnx", "optimum", finished.precision, "edge", *tags],
     )
     variables = {
         "name": title,
-        "task_name": "multi-label " * (metric.answer == "label set") + task.replace("-", " "),
+        "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
         "headline": headline(benchmark),
         "finished": finished.precision,
@@ -124,7 +115,7 @@ def render_card(
         "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in rows),
         "processor": _processor(benchmark.environment),
         "repo_id": _literal(repo_id),
-        "task": _literal(task),
+        "task": _literal(manifest.pipeline_tag),
         "pairs": len(texts) == 2,
         "regression": metric.answer == "score",
         "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
@@ -179,6 +170,15 @@ def _measured_by(rows: Sequence[BenchmarkRow]) -> str:
     if metric is None:
         raise ValueError("benchmark: rows without a metric; expected: those of a recipe's benchmark")
     return metric
+
+
+def _tags(stages: Sequence[StageRecord]) -> tuple[list[str], bool]:
+    """Return what the stages add to the tags, each once, and whether what was quantised was calibrated only."""
+    tags = [stage.tag for stage in stages]
+    # After quantisation nothing saw an example: what was trained before it was only calibrated.
+    untrained = _TRAINED_TAG in tags and not any(stage.examples for stage in stages[tags.index(_TRAINED_TAG) :])
+    renamed = [_UNTRAINED_TAG if untrained and tag == _TRAINED_TAG else tag for tag in tags]
+    return list(dict.fromkeys(tag for tag in renamed if tag is not None)), untrained
 
 
 def _file_table(manifest: Manifest) -> Table:
