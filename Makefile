@@ -4,6 +4,8 @@ VENV ?= .venv
 TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
+# A process a core; a file's tests stay together, since they share what they train.
+PYTEST := python -m pytest --numprocesses auto --dist loadfile
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
@@ -34,10 +36,10 @@ quickstart: install  ## From a real teacher to a measured edge model (15 to 30 m
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 test-fast: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of the daily loop: two families, no long ones (a few minutes)
-	$(BIN)/python -m pytest --fast
+	$(BIN)/$(PYTEST) --fast
 
 # Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
 test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what needs no Neural Compressor, without it
@@ -46,7 +48,7 @@ test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what 
 	$(VENV)-core/bin/python -m pip uninstall --yes neural-compressor optimum-intel
 	! $(VENV)-core/bin/python -c 'import neural_compressor' 2>/dev/null
 	! $(VENV)-core/bin/python -c 'import optimum.intel' 2>/dev/null
-	$(VENV)-core/bin/python -m pytest $(CORE_TESTS)
+	$(VENV)-core/bin/$(PYTEST) $(CORE_TESTS)
 
 # Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/experiments.md).
 test-openvino: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what runs in OpenVINO
