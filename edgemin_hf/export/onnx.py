@@ -17,7 +17,8 @@ from edgemin_hf.export.checkpoint import CheckpointTarget
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import FORMAT, Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
-from edgemin_hf.export.onnx_graph import check_exportable, onnx_entry, quiet_exporter
+from edgemin_hf.export.exporter import check_exportable, quiet_exporter
+from edgemin_hf.export.onnx_graph import onnx_entry
 from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
 from edgemin_hf.export.outputs import TEXTS
 from edgemin_hf.quantization.integer import plain_copy

@@ -2,71 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from pathlib import Path
 
 import onnx
-import torch
-from optimum.exporters.onnx import onnx_export_from_model
-from optimum.exporters.tasks import TasksManager
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.graph import count_parameters, external_data
 from edgemin_hf.export.manifest import Fidelity, ManifestEntry, sha256_of, size_of
 from edgemin_hf.export.outputs import onnx_outputs
-from edgemin_hf.modeling.families import FAMILIES
 
 
-def check_exportable(config: PretrainedConfig) -> None:
-    """Check that Optimum's exporter knows a family.
-
-    Raises:
-        ValueError: If not, naming it.
-    """
-    if not _is_exportable(config.model_type):
-        allowed = ", ".join(sorted(filter(_is_exportable, FAMILIES)))
-        raise ValueError(f"model type {config.model_type!r}; allowed: {allowed}, which Optimum exports")
-
-
-def _is_exportable(model_type: str) -> bool:
-    # Asked one by one: Optimum's list for a task stops at the families that Optimum Intel adds, which are not for ONNX.
-    try:
-        tasks = TasksManager.get_supported_tasks_for_model_type(model_type, "onnx", library_name="transformers")
-    except KeyError:
-        return False
-    return "text-classification" in tasks
-
-
-def write_graph(model: PreTrainedModel, path: Path, *, fused: bool = False) -> None:
+def write_graph(
+    model: PreTrainedModel, path: Path, tokenizer: PreTrainedTokenizerBase | None = None, *, fused: bool = False
+) -> None:
     """Write the graph of a model as it stands, unchecked.
 
     Args:
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
+        tokenizer: Its tokenizer, where the graph must not want what that does not give.
         fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do.
     """
     path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch, quiet_exporter():
-        onnx_export_from_model(model, scratch, do_validation=False)
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
+        export_graph(model, Path(scratch) / "model.onnx", tokenizer)
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
         graph = fuse_attention(graph) if fused else graph
         large = graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
-
-
-class quiet_exporter(warnings.catch_warnings):  # noqa: N801 - used like the context manager that it extends
-    """Silence the tracer's warnings about shapes that are constant on purpose, and the exporters' chatter."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=UserWarning)
-        for name in ("optimum", "root"):
-            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def onnx_entry(

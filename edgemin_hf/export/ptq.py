@@ -13,7 +13,7 @@ from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantiz
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
-from edgemin_hf.export.onnx_graph import quiet_exporter
+from edgemin_hf.export.exporter import quiet_exporter
 
 
 def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], output: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.utils import ModelOutput
 
 from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
-from edgemin_hf.export.onnx_graph import check_exportable
+from edgemin_hf.export.exporter import check_exportable
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
