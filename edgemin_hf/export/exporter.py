@@ -1,8 +1,9 @@
-"""The ONNX graph of a model, as `torch.onnx.export` traces it: one way for every family, head and version of Transformers.
+"""The ONNX graph of a model, as `torch.onnx.export` traces it: one way for all families, heads and versions.
 
 Inputs and outputs are read off the model: what its forward takes and its tokenizer gives, and what it answers. An axis
-that grows with the batch or with the length is dynamic. Decoders, caches and images are left out, and no model's code is
-changed for the trace but its forward's arguments. This replaces Optimum's exporter, which knows Transformers 4 alone.
+that grows with the batch or with the length is dynamic. Decoders, caches and images are left out, and for the trace
+nothing of a model is changed but its forward's arguments. Optimum's exporter, which this replaces, knows transformers 4
+alone.
 """
 
 from __future__ import annotations

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimum.exporters.onnx import main_export
-from optimum.onnxruntime import ORTQuantizer
-from optimum.onnxruntime.configuration import AutoQuantizationConfig
+import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
+from edgemin_hf.export.exporter import check_exportable
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import FORMAT, Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
-from edgemin_hf.export.exporter import check_exportable, quiet_exporter
-from edgemin_hf.export.onnx_graph import onnx_entry
+from edgemin_hf.export.onnx_graph import onnx_entry, write_graph
 from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
+from edgemin_hf.export.ort_config import write_dynamic_ort_config
 from edgemin_hf.export.outputs import TEXTS
+from edgemin_hf.export.ptq import quantize_dynamic
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import task_of
@@ -101,7 +102,7 @@ def export_onnx(
 
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
-        ValueError: If `output` holds something else than an export, or Optimum does not know the model's family.
+        ValueError: If `output` holds something else than an export, or the model's family is not known.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -135,10 +136,12 @@ def export_onnx(
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:
-    """Export a model as anybody would in a minute: Optimum's fp32 graph and its dynamic INT8 (AVX512-VNNI preset).
+    """Export a model as anybody would in a minute: the fp32 graph, and dynamic INT8 by ONNX Runtime.
+
+    INT8 has the settings of Optimum's AVX512-VNNI preset. Beside the graphs lie the configuration and the tokenizer.
 
     Args:
-        model: Folder of a plain model with its tokenizer.
+        model: Folder of a model with its tokenizer.
         output: Folder for `onnx/model.onnx`, `onnx/model_quantized.onnx` and `edgemin.json`.
         task: The task; None takes the one that the model has a head for.
 
@@ -146,13 +149,14 @@ def export_baseline(model: str | Path, output: str | Path, task: type[Task] | No
         What stands in `edgemin.json`; the graphs are not checked.
     """
     task = task or task_of(AutoConfig.from_pretrained(model))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = load_pruned(model, task.auto_class, attn_implementation="eager", dtype=torch.float32)
     with atomic_folder(Path(output)) as folder:
-        graphs = (folder / FP32_GRAPH).parent
-        with quiet_exporter():
-            main_export(str(model), graphs, task=task.onnx_task, do_validation=False)
-            preset = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
-            ORTQuantizer.from_pretrained(graphs).quantize(quantization_config=preset, save_dir=graphs)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        write_graph(loaded, folder / FP32_GRAPH, tokenizer)
+        quantize_dynamic(folder / FP32_GRAPH, folder / INT8_GRAPH)
+        for part in (loaded.config, tokenizer):
+            part.save_pretrained((folder / FP32_GRAPH).parent)
+        write_dynamic_ort_config((folder / INT8_GRAPH).parent)
         made = {"fp32": FP32_GRAPH, "int8": INT8_GRAPH}
         entries = [onnx_entry(folder, file, precision, tokenizer) for precision, file in made.items()]
         manifest = _manifest(entries, task)

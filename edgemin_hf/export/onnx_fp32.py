@@ -18,6 +18,6 @@ class Fp32Target:
     def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
         """Write the graph; see `Target`."""
         graph = folder / FP32_GRAPH
-        write_graph(trained.plain, graph)
+        write_graph(trained.plain, graph, trained.tokenizer)
         fidelity = check_fidelity(trained.plain, graph, trained.tokenizer, trained.texts)
         return (onnx_entry(folder, FP32_GRAPH, "fp32", trained.tokenizer, fidelity),)

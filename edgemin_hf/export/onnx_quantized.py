@@ -26,7 +26,7 @@ class QuantizedTarget:
         if precision is None:
             return ()
         file = QUANTIZED_GRAPHS[precision]
-        write_graph(integer_copy(trained.model), folder / file, fused=True)
+        write_graph(integer_copy(trained.model), folder / file, trained.tokenizer, fused=True)
         fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts)
         write_ort_config(folder, folder / file)
         return (onnx_entry(folder, file, precision, trained.tokenizer, fidelity),)

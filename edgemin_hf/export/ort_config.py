@@ -1,19 +1,22 @@
-"""`ort_config.json`, in which Optimum says how a graph for ONNX Runtime was quantised."""
+"""`ort_config.json`, in which Optimum says how a graph for ONNX Runtime was quantised.
+
+It is written here as Optimum's `ORTConfig` writes it, so that nobody needs Optimum to export.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import QuantFormat, QuantType
-from optimum.onnxruntime import ORTConfig
-from optimum.onnxruntime.configuration import QuantizationConfig
+
+from edgemin_hf.export.ptq import DYNAMIC_OPERATORS
 
 
 def write_ort_config(folder: Path, graph: Path) -> None:
-    """Write Optimum's `ort_config.json`, read off a quantised graph, into an export's folder.
+    """Write `ort_config.json`, read off a quantised graph, into an export's folder.
 
     An INT8 graph is static and in QDQ form: weights int8 by output, symmetric; inputs uint8 by tensor. The nodes that
     compute so are named, since others of their kind stay in floating point (attention's products), and tables of
@@ -27,23 +30,53 @@ def write_ort_config(folder: Path, graph: Path) -> None:
     model = onnx.load(graph, load_external_data=False)
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     products = [node for node in model.graph.node if len(dequantized & set(node.input)) > 1]
-    quantization = None
+    quantization: dict[str, object] = {}
     if products:
         operators = sorted({node.op_type for node in products})
-        quantization = QuantizationConfig(
-            is_static=True,
-            format=QuantFormat.QDQ,
-            activations_dtype=QuantType.QUInt8,
-            weights_dtype=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=_largest_weight(model, products) <= 64,
-            operators_to_quantize=operators,
-            nodes_to_quantize=[node.name for node in products],
-            qdq_op_type_per_channel_support_to_axis=dict.fromkeys(operators, 1),
-        )
+        quantization = _quantization(operators, axes=operators, nodes=[node.name for node in products]) | {
+            "reduce_range": _largest_weight(model, products) <= 64
+        }
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     external = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
-    ORTConfig(opset=opset, use_external_data_format=external, quantization=quantization).save_pretrained(folder)
+    _write(folder, quantization, opset, external=external)
+
+
+def write_dynamic_ort_config(folder: Path) -> None:
+    """Write the `ort_config.json` of a graph that `quantize_dynamic` made, into its folder."""
+    dynamic = {"is_static": False, "format": "QOperator", "mode": "IntegerOps"}
+    _write(folder, _quantization(DYNAMIC_OPERATORS, axes=["MatMul"]) | dynamic)
+
+
+def _quantization(operators: Iterable[str], axes: Iterable[str], nodes: Sequence[str] = ()) -> dict[str, object]:
+    """Return the fields of Optimum's `QuantizationConfig`: static and QDQ, of int8 weights and uint8 activations."""
+    return {
+        "is_static": True,
+        "format": "QDQ",
+        "mode": "QLinearOps",
+        "activations_dtype": "QUInt8",
+        "activations_symmetric": False,
+        "weights_dtype": "QInt8",
+        "weights_symmetric": True,
+        "per_channel": True,
+        "reduce_range": False,
+        "nodes_to_quantize": list(nodes),
+        "nodes_to_exclude": [],
+        "operators_to_quantize": list(operators),
+        "qdq_add_pair_to_weight": False,
+        "qdq_dedicated_pair": False,
+        "qdq_op_type_per_channel_support_to_axis": dict.fromkeys(axes, 1),
+    }
+
+
+def _write(folder: Path, quantization: dict[str, object], opset: int | None = None, *, external: bool = False) -> None:
+    config = {
+        "opset": opset,
+        "use_external_data_format": external,
+        "one_external_file": True,
+        "optimization": {},
+        "quantization": quantization,
+    }
+    (folder / "ort_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _largest_weight(model: onnx.ModelProto, products: Sequence[onnx.NodeProto]) -> int:

@@ -109,7 +109,7 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     Returns:
         The copy, on the CPU, in evaluation mode.
     """
-    plain = type(model)._from_config(unpruned(model.config), attn_implementation="eager")
+    plain = type(model)._from_config(unpruned(model.config), attn_implementation="eager", dtype=torch.float32)
     cut_like(plain, model.config)
     write_layer_numbers(plain.config, None)  # it is prepared for nothing
     plain.load_state_dict(plain_state_dict(model))

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.export.onnx import export_baseline, export_onnx
 from edgemin_hf.export.exporter import check_exportable
+from edgemin_hf.export.onnx import export_baseline, export_onnx
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
