@@ -151,15 +151,26 @@ class _Reader:
             return None
         reshape = self.maker.get(transpose.input[0])
         shape = None if reshape is None or reshape.op_type != "Reshape" else self._shape(reshape.input[1])
-        return (reshape.input[0], shape[2]) if reshape is not None and shape is not None else None
+        if reshape is None or shape is None:
+            return None
+        *_, heads, size = shape
+        if heads < 1 <= size:  # transformers 5 says how wide a head is, and leaves their number open
+            heads = self._width(reshape.input[0]) // size
+        return (reshape.input[0], heads) if heads > 0 else None
+
+    def _width(self, value: str) -> int:
+        """Return the width of what a linear layer gives, by the bias that it adds; 0 where there is none."""
+        node = self.maker.get(value)
+        added = [] if node is None or node.op_type != "Add" else [self._constant(name) for name in node.input]
+        return next((bias.size for bias in added if bias is not None and bias.ndim == 1), 0)
 
     def _shape(self, value: str) -> list[int] | None:
-        """Return a shape of four numbers, of which the last two are known; others are 0."""
+        """Return a shape of four numbers, of which one is -1; those that are computed are 0."""
         node, known = self.maker.get(value), self._constant(value)
         if known is None and node is not None and node.op_type == "Concat":
             parts = [self._constant(part) for part in node.input]
             known = np.array([0 if part is None else part.item() for part in parts])
-        return known.tolist() if known is not None and known.size == 4 and known[2] > 0 else None
+        return known.tolist() if known is not None and known.size == 4 else None
 
     def _reader(self, value: str, op_type: str) -> NodeProto | None:
         """Return the only node that reads a value, if it is of this type; those that ask its shape don't count."""
