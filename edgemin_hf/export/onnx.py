@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
-from edgemin_hf.export.exporter import check_exportable
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import FORMAT, Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
@@ -21,6 +20,7 @@ from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
 from edgemin_hf.export.ort_config import write_dynamic_ort_config
 from edgemin_hf.export.outputs import TEXTS
 from edgemin_hf.export.ptq import quantize_dynamic
+from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.tasks.base import Task
@@ -123,7 +123,7 @@ def export_onnx(
     output = Path(output).resolve()
     if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
         raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
-    check_exportable(model.config)
+    family_of(model.config)
     trained = TrainedModel(model, plain_copy(model), tokenizer, texts)
     with atomic_folder(output) as folder:
         tokenizer.save_pretrained(folder)

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, Trainer
 from transformers.utils import ModelOutput
 
 from edgemin_hf.benchmark.layer_latency import LatencyTable, measure_latency_table
-from edgemin_hf.export.exporter import check_exportable
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
@@ -65,8 +64,6 @@ def check_pruning(
         )
     if config.tune_masks:
         check_tunable(model)
-    if config.target_latency_ms is not None:
-        check_exportable(model.config)
 
 
 def check_schedule(model: PreTrainedModel, pruning: PruningConfig, quantization: QuantizationConfig) -> None:

@@ -15,7 +15,7 @@ from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.saliency import random_saliency
 from edgemin_hf.pruning.selection import select
-from tests.helpers.models import EXPORTED, tiny
+from tests.helpers.models import FAMILIES, tiny
 from tests.helpers.training import assert_same, dataset, make, weights
 
 BY_HEADS = [(1, 4.0), (2, 5.0), (3, 5.5), (4, 7.0)]
@@ -152,7 +152,7 @@ def test_measured_graphs_have_their_shape(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_that_is_exported_is_measured(family, passes):
     model = tiny(family, num_hidden_layers=2, max_position_embeddings=140)
     before = torch.random.get_rng_state()

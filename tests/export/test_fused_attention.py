@@ -1,27 +1,26 @@
 """Attention as one node: the same numbers, in every family that is exported, and nothing left of the old ones."""
 
+import copy
 from collections import Counter
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+import transformers
+from onnx import helper, numpy_helper
 
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.integer import plain_copy
-from tests.helpers.models import EXPORTED, batch, tiny
+from tests.helpers.models import FAMILIES, batch, tiny
 
 FUSED = {"bert", "roberta", "xlm-roberta", "electra", "mpnet", "camembert", "ernie", "albert"}
-"""DistilBERT fills masked scores in, DeBERTa adds scores of positions; ModernBERT rotates queries and keys by head."""
-
-
-def written(family, folder, **changes):
-    model = tiny(family, **changes)
-    write_graph(plain_copy(model), folder / "onnx/model.onnx")
-    return model, onnx.load(folder / "onnx/model.onnx")
+"""DeBERTa adds scores of positions, ModernBERT rotates queries and keys by head, and transformers 4's DistilBERT fills
+masked scores in."""
+if transformers.__version__ >= "5":
+    FUSED |= {"distilbert"}
 
 
 def run(graph, inputs):
@@ -37,9 +36,10 @@ def types(graph):
     return Counter(node.op_type for node in graph.graph.node)
 
 
-@pytest.mark.parametrize("family", EXPORTED)
-def test_the_numbers_stay(family, tmp_path):
-    model, before = written(family, tmp_path)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_numbers_stay(family, float_graph):
+    model, path = float_graph(family)
+    before = onnx.load(path)
     after = fuse_attention(before)
     if family in FUSED:
         assert types(after)["Attention"] == model.config.num_hidden_layers
@@ -50,6 +50,32 @@ def test_the_numbers_stay(family, tmp_path):
         assert after is before
     for inputs in (batch((9, 3, 6)), batch((5, 7), side="left", pad_to=12), batch((4,))):
         np.testing.assert_allclose(run(after, inputs), run(before, inputs), rtol=1e-5, atol=1e-6)
+
+
+def told_by(graph, *, size):
+    """A graph whose heads are told by their size, as those of transformers 5 are, or by their number, as those of 4."""
+    graph = copy.deepcopy(graph)
+    made = {node.output[0]: node for node in graph.graph.node}
+    for node in graph.graph.node:
+        shape = made.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is not None and shape.op_type == "Concat" and len(shape.input) == 4:
+            widths = [numpy_helper.to_array(made[name].attribute[0].t).item() for name in shape.input[-2:]]
+            heads = 32 // widths[1] if widths[0] == -1 else widths[0]
+            told = [0, 0, -1, widths[1]] if size else [0, -1, heads, widths[1]]
+            shape.input[:] = [f"{shape.name}_{place}" for place in range(4)]
+            graph.graph.initializer.extend(
+                numpy_helper.from_array(np.array([number]), name)
+                for name, number in zip(shape.input, told, strict=True)
+            )
+    return graph
+
+
+@pytest.mark.parametrize("size", [True, False])
+def test_heads_are_told_by_their_number_or_their_size(size, float_graph):
+    before = told_by(onnx.load(float_graph("bert")[1]), size=size)
+    after = fuse_attention(before)
+    assert [helper.get_node_attr_value(n, "q_num_heads") for n in after.graph.node if n.op_type == "Attention"] == [4] * 3
+    np.testing.assert_allclose(run(after, batch()), run(before, batch()), rtol=1e-5, atol=1e-6)
 
 
 def test_layers_of_different_heads(tmp_path):
@@ -63,8 +89,8 @@ def test_layers_of_different_heads(tmp_path):
     np.testing.assert_allclose(run(after, batch()), run(before, batch()), rtol=1e-5, atol=1e-6)
 
 
-def test_one_mask_serves_all_layers(tmp_path):
-    _, before = written("bert", tmp_path)
+def test_one_mask_serves_all_layers(float_graph):
+    before = onnx.load(float_graph("bert")[1])
     assert types(fuse_attention(before))["Expand"] == types(before)["Expand"] + 1
 
 

@@ -18,7 +18,7 @@ from edgemin_hf.export.graph import count_parameters, optimized_graph, quantized
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
-from tests.helpers.models import EXPORTED, batch, sentences, tiny
+from tests.helpers.models import FAMILIES, batch, sentences, tiny
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 
@@ -168,7 +168,7 @@ def test_batch_and_length_are_dynamic_and_padding_changes_little(exported, token
     assert np.abs(logits - expected).mean() < 0.01 * expected.std()
 
 
-@pytest.mark.parametrize("family", [family for family in EXPORTED if family != "bert"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
 def test_every_family_exports(family, tmp_path, tokenizer):
     made = export_onnx(trained(family, tokenizer), tokenizer, tmp_path / "out", texts=TEXTS)
     kernels = quantized_nodes(optimized_graph(tmp_path / "out/onnx/model_quantized.onnx", tmp_path / "o.onnx"))
@@ -179,7 +179,7 @@ def test_every_family_exports(family, tmp_path, tokenizer):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_graph_of_a_pruned_model_holds_the_smaller_matrices_alone(family, tmp_path, tokenizer):
     model = trained(family)
     made = export_onnx(model, tokenizer, tmp_path / "out", texts=TEXTS)

@@ -92,9 +92,6 @@ FAMILIES = {
 PRUNABLE = ["bert", "roberta", "xlm-roberta", "camembert", "ernie", "electra", "distilbert"]
 
 
-EXPORTED = [family for family in FAMILIES if family != "ernie"]
-
-
 def tiny(family="bert", seed=0, head=None, **changes):
     """A random model of a real class, with weights large enough that layers matter; in evaluation mode."""
     model_class, config = FAMILIES[family]

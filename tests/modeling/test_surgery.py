@@ -7,7 +7,7 @@ from edgemin_hf import load_pruned
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape, reloads_plainly
 from edgemin_hf.modeling.surgery import Selection, cut_like, remove, remove_layers
-from tests.helpers.models import EXPORTED, FAMILIES, PRUNABLE, batch, tiny
+from tests.helpers.models import FAMILIES, PRUNABLE, batch, tiny
 
 HEADS, NEURONS = [[0, 3], [1], [0, 1, 2]], [range(0, 64, 2), range(32), range(1, 64, 2)]
 UNEVEN = [range(0, 64, 2), range(48), range(1, 20)]
@@ -141,7 +141,7 @@ def test_the_checkpoint_gets_smaller_by_what_went(family, tmp_path):
     assert saved > 0.1 * sizes[0]
 
 
-@pytest.mark.parametrize("family", [family for family in PRUNABLE if family in EXPORTED])
+@pytest.mark.parametrize("family", PRUNABLE)
 def test_optimum_exports_what_plain_transformers_reloads(family, tmp_path, tokenizer):
     model = tiny(family)
     remove(model, selection(model, NEURONS))
@@ -161,7 +161,7 @@ def test_mixing_heads_are_refused():
         remove(model, selection(model, NEURONS))
 
 
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_training_goes_on_after_removal(family):
     model = tiny(family)
     remove(model, selection(model, NEURONS))

@@ -15,7 +15,7 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.quantization.range_training import RangeFreezer
-from tests.helpers.models import EXPORTED, batch, tiny
+from tests.helpers.models import FAMILIES, batch, tiny
 
 
 def quantized(family="bert", **settings):
@@ -63,7 +63,7 @@ def test_gradients_pass_straight_through_inside_the_range():
     assert layer.weight.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_stay_and_the_state_loads_back_into_the_plain_model(family):
     plain = tiny(family)
     ids = {id(parameter) for parameter in plain.parameters()}
@@ -107,7 +107,7 @@ def test_ranges_move_in_training_only_and_not_when_frozen():
         assert torch.equal(layer.input_high, before) != moves
 
 
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_integer_copy_computes_the_same_and_stores_int8(family):
     model = quantized(family)
     integer = integer_copy(model)

@@ -25,7 +25,7 @@ from edgemin_hf.quantization.native import (
     prepare_qat,
 )
 from edgemin_hf.quantization.precision import precisions
-from tests.helpers.models import EXPORTED, FAMILIES, batch, sentences, tiny
+from tests.helpers.models import FAMILIES, batch, sentences, tiny
 
 LAYER = "bert.encoder.layer"
 MIXED = {f"{LAYER}.1.intermediate": "int4", "classifier": "fp32", "*.word_embeddings": "int4"}
@@ -218,7 +218,7 @@ def test_seven_bits_are_the_grid_of_numpy_and_never_saturate():
     assert 2 * 255 * 64 <= 2**15 - 1
 
 
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_reduced_range_is_stored_as_it_was_trained(family):
     model = quantized(family, reduce_range=True)
     integer = integer_copy(model)

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.export.exporter import check_exportable
 from edgemin_hf.export.onnx import export_baseline, export_onnx
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
@@ -40,7 +39,7 @@ class Export(WritingStage):
     minutes: ClassVar[float] = 0.5
 
     def check(self, context: Context) -> None:
-        """Check that the student has the task's head, and that the exporter knows its family."""
+        """Check that the student has the task's head."""
         # A cut of the vocabulary leaves the head that it finds.
         makers = [stage for stage in context.before(self) if Product.STUDENT in stage.leaves]
         maker = next((stage for stage in reversed(makers) if Product.VOCABULARY not in stage.leaves), None)
@@ -49,7 +48,6 @@ class Export(WritingStage):
                 f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; "
                 "expected after it: task_distill"
             )
-        check_exportable(context.shapes.student)
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the folders `student` and `teacher`."""
