@@ -15,7 +15,7 @@ from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.saliency import random_saliency
 from edgemin_hf.pruning.selection import select
-from tests.helpers.models import FAMILIES, tiny
+from tests.helpers.models import tiny
 from tests.helpers.training import assert_same, dataset, make, weights
 
 BY_HEADS = [(1, 4.0), (2, 5.0), (3, 5.5), (4, 7.0)]
@@ -152,8 +152,8 @@ def test_measured_graphs_have_their_shape(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_that_is_exported_is_measured(family, passes):
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "albert", "deberta", "modernbert"])
+def test_every_kind_of_family_is_measured(family, passes):
     model = tiny(family, num_hidden_layers=2, max_position_embeddings=140)
     before = torch.random.get_rng_state()
     costs = measure_latency_table(model)
@@ -221,11 +221,3 @@ def test_before_training_the_trainer_prunes_to_a_budget(tmp_path, tokenizer, mon
     trainer.prepare()
     shape = [(block.num_heads, block.num_neurons) for block in Encoder(trainer.model).blocks]
     assert 2 < predicted(table(calls=(1, 1)), shape) <= 3
-
-
-def test_a_family_without_a_graph_is_refused_at_once(tmp_path, tokenizer):
-    with pytest.raises(ValueError, match="model type 'ernie'"):
-        make(
-            tmp_path, tokenizer, tiny("ernie"), tiny("ernie"), TaskDistillationConfig(),
-            pruning_config=PruningConfig(target_latency_ms=1.0),
-        )  # fmt: skip

@@ -24,8 +24,7 @@ _STEP = re.compile(
 _RUNNER = """
 import os, runpy, sys, traceback
 import datasets, matplotlib.pyplot, onnxruntime, pydantic, scipy.stats, torch
-from optimum.exporters.onnx import main_export
-from optimum.onnxruntime import ORTQuantizer
+import onnxruntime.quantization
 from transformers import BertForMaskedLM, BertTokenizerFast, ModernBertModel, Trainer
 
 def run(place, script):

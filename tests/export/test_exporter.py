@@ -28,12 +28,13 @@ SHAPES = {
     "another length and batch": batch((9, 3, 12)),
     "padded on the left": batch((5, 1, 8), side="left", pad_to=15),
 }
+TOKENS = ["batch_size", "sequence_length"]
 HEADS = {
     AutoModelForSequenceClassification: {"logits": ["batch_size", 9]},
-    AutoModelForTokenClassification: {"logits": ["batch_size", "sequence_length", 9]},
-    AutoModelForQuestionAnswering: dict.fromkeys(("start_logits", "end_logits"), ["batch_size", "sequence_length"]),
-    AutoModelForMaskedLM: {"logits": ["batch_size", "sequence_length", len(VOCABULARY)]},
-    AutoModel: {"last_hidden_state": ["batch_size", "sequence_length", 32]},
+    AutoModelForTokenClassification: {"logits": [*TOKENS, 9]},
+    AutoModelForQuestionAnswering: {"start_logits": TOKENS, "end_logits": TOKENS},
+    AutoModelForMaskedLM: {"logits": [*TOKENS, len(VOCABULARY)]},
+    AutoModel: {"last_hidden_state": [*TOKENS, 32]},
 }
 
 

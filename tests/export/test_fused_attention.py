@@ -74,7 +74,9 @@ def told_by(graph, *, size):
 def test_heads_are_told_by_their_number_or_their_size(size, float_graph):
     before = told_by(onnx.load(float_graph("bert")[1]), size=size)
     after = fuse_attention(before)
-    assert [helper.get_node_attr_value(n, "q_num_heads") for n in after.graph.node if n.op_type == "Attention"] == [4] * 3
+    assert [helper.get_node_attr_value(n, "q_num_heads") for n in after.graph.node if n.op_type == "Attention"] == [
+        4
+    ] * 3
     np.testing.assert_allclose(run(after, batch()), run(before, batch()), rtol=1e-5, atol=1e-6)
 
 

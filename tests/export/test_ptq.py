@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -6,6 +8,7 @@ import pytest
 from edgemin_hf.export.graph import optimized_graph, quantized_nodes
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
+from edgemin_hf.export.onnx_quantized import INT8_GRAPH
 from edgemin_hf.export.ptq import quantize_static
 from tests.helpers.models import sentences, tiny
 
@@ -58,6 +61,36 @@ def test_the_calibration_texts_set_the_ranges(graphs, tokenizer, tmp_path):
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.onnx", "pair.onnx"]
+
+
+def test_the_baselines_are_optimums(graphs, tokenizer, tmp_path):
+    """Byte for byte what ORTQuantizer writes with its AVX512-VNNI preset, and the configuration beside it."""
+    pytest.importorskip("optimum.onnxruntime")
+    from datasets import Dataset
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantizationConfig
+
+    float_graph, static = graphs
+    quantizer = ORTQuantizer(float_graph)
+    preset = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
+    quantizer.quantize(preset, tmp_path / "dynamic")
+    dynamic = float_graph.parents[1] / INT8_GRAPH
+    assert dynamic.read_bytes() == (tmp_path / "dynamic/model_quantized.onnx").read_bytes()
+    told = [json.loads((folder / "ort_config.json").read_text()) for folder in (dynamic.parent, tmp_path / "dynamic")]
+    assert told[0] == told[1]
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (dynamic.parent / name).is_file()
+
+    examples = Dataset.from_list([dict(tokenizer(text)) for text in TEXTS])
+    preset = AutoQuantizationConfig.avx512_vnni(is_static=True, per_channel=True)
+    ranges = quantizer.fit(
+        examples,
+        AutoCalibrationConfig.minmax(examples),
+        tmp_path / "augmented.onnx",
+        operators_to_quantize=preset.operators_to_quantize,
+    )
+    quantizer.quantize(preset, tmp_path / "static", calibration_tensors_range=ranges)
+    assert static.read_bytes() == (tmp_path / "static/model_quantized.onnx").read_bytes()
 
 
 def test_without_texts(graphs, tokenizer, tmp_path):

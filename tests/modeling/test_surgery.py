@@ -1,6 +1,5 @@
 import pytest
 import torch
-from optimum.onnxruntime import ORTModelForSequenceClassification
 from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf import load_pruned
@@ -141,13 +140,14 @@ def test_the_checkpoint_gets_smaller_by_what_went(family, tmp_path):
     assert saved > 0.1 * sizes[0]
 
 
-@pytest.mark.parametrize("family", PRUNABLE)
+@pytest.mark.parametrize("family", [family for family in PRUNABLE if family != "ernie"])  # which Optimum can not
 def test_optimum_exports_what_plain_transformers_reloads(family, tmp_path, tokenizer):
+    ort = pytest.importorskip("optimum.onnxruntime")
     model = tiny(family)
     remove(model, selection(model, NEURONS))
     model.save_pretrained(tmp_path / "pruned")
     tokenizer.save_pretrained(tmp_path / "pruned")
-    exported = ORTModelForSequenceClassification.from_pretrained(tmp_path / "pruned", export=True)
+    exported = ort.ORTModelForSequenceClassification.from_pretrained(tmp_path / "pruned", export=True)
     inputs = batch() | {"token_type_ids": torch.zeros_like(batch()["input_ids"])}
     names = exported.input_names
     found = exported(**{name: inputs[name] for name in names}).logits

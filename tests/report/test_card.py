@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
-from optimum.exporters.onnx import onnx_export_from_model
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
 from edgemin_hf.export.manifest import Manifest, ManifestEntry
+from edgemin_hf.export.onnx_graph import write_graph
+from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
 from edgemin_hf.report.page import Table
 from edgemin_hf.report.records import StageRecord
@@ -185,13 +186,10 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(folder)
-    onnx_export_from_model(model, folder / "export", task="text-classification", do_validation=False)
-    (folder / "onnx").mkdir()
-    (folder / "export" / "model.onnx").rename(folder / "onnx" / "model_quantized.onnx")
+    write_graph(plain_copy(model), folder / "onnx" / "model_quantized.onnx")
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("example", ["where is my card", 'my "card" is {{ lost }} \\ ' + "where " * 30])
 def test_the_snippets_run_and_agree(artefact: Path, monkeypatch: pytest.MonkeyPatch, example: str):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, allow_patterns: repo)
