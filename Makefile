@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # A process a core; a file's tests stay together, since they share what they train.
 PYTEST := python -m pytest --numprocesses auto --dist loadfile
 PIP := $(BIN)/python -m pip install --constraint constraints.txt
+# What only the owner's packages go with: Optimum's classes and Neural Compressor.
+OWNERS := $(VENV)/.installed-optimum $(VENV)/.installed-inc
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
 CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
@@ -30,28 +32,28 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pyt
 	$(BIN)/python -m pip check
 	touch $@
 
-install: $(VENV)/.installed-quickstart $(VENV)/.installed-inc  ## Make .venv and install the package with its pinned dependencies
+install: $(VENV)/.installed-quickstart $(OWNERS)  ## Make .venv and install the package with its pinned dependencies
 
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 
-test: $(VENV)/.installed-test $(VENV)/.installed-inc lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(OWNERS) lint type  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/$(PYTEST)
 
-test-fast: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of the daily loop: two families, no long ones (a few minutes)
+test-fast: $(VENV)/.installed-test $(OWNERS)  ## The tests of the daily loop: two families, no long ones (a few minutes)
 	$(BIN)/$(PYTEST) --fast
 
-# Hard links to the same packages, of which Intel's two are taken out: nothing is downloaded, and .venv keeps them.
-test-core: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what needs no Neural Compressor, without it
+# Hard links to the same packages, of which those of extras are taken out: nothing is downloaded, and .venv keeps them.
+test-core: $(VENV)/.installed-test $(OWNERS)  ## The tests of what needs no Optimum and no Neural Compressor, without them
 	rm -rf $(VENV)-core
 	cp -al $(VENV) $(VENV)-core
-	$(VENV)-core/bin/python -m pip uninstall --yes neural-compressor optimum-intel
+	$(VENV)-core/bin/python -m pip uninstall --yes neural-compressor optimum optimum-intel optimum-onnx
 	! $(VENV)-core/bin/python -c 'import neural_compressor' 2>/dev/null
-	! $(VENV)-core/bin/python -c 'import optimum.intel' 2>/dev/null
+	! $(VENV)-core/bin/python -c 'import optimum.onnxruntime' 2>/dev/null
 	$(VENV)-core/bin/$(PYTEST) $(CORE_TESTS)
 
 # Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/experiments.md).
-test-openvino: $(VENV)/.installed-test $(VENV)/.installed-inc  ## The tests of what runs in OpenVINO
+test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in OpenVINO
 	rm -rf $(VENV)-openvino
 	cp -al $(VENV) $(VENV)-openvino
 	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4'

@@ -5,19 +5,29 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-_PACKAGES = {"inc": ("neural_compressor", "Neural Compressor"), "openvino": ("openvino", "OpenVINO")}
+_PACKAGES = {
+    "inc": {"neural_compressor": "Neural Compressor", "optimum.intel.neural_compressor": "Optimum Intel"},
+    "openvino": {"openvino": "OpenVINO"},
+}
 
 
 def check_extra(extra: Literal["inc", "openvino"], setting: str) -> None:
-    """Check that the package of an extra is installed.
+    """Check that the packages of an extra are installed.
 
     Args:
         extra: The extra.
         setting: What asks for it, such as "provider: inc".
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If one is not.
     """
-    package, title = _PACKAGES[extra]
-    if find_spec(package) is None:
-        raise ValueError(f"{setting} without {title}; allowed: after pip install 'edgemin-hf[{extra}]'")
+    for package, title in _PACKAGES[extra].items():
+        if not _is_installed(package):
+            raise ValueError(f"{setting} without {title}; allowed: after pip install 'edgemin-hf[{extra}]'")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # the package that it is a part of
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ class Environment(Record):
         threads: Threads of a pass.
         system: Operating system and architecture.
         python: Version of Python.
-        packages: Version of each package.
+        packages: Version of each package that is installed.
         device: Device that the model was on, where that may be another than the CPU.
     """
 
@@ -63,9 +63,16 @@ def environment(threads: int, *more_packages: str, device: str | None = None) ->
         threads=threads,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        packages={name: version(name) for name in (*_PACKAGES, *more_packages)},
+        packages={name: version(name) for name in (*_PACKAGES, *more_packages) if _is_installed(name)},
         device=device,
     )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def cpu_flags() -> set[str]:

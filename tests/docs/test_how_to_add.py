@@ -24,7 +24,6 @@ _STEP = re.compile(
 _RUNNER = """
 import os, runpy, sys, traceback
 import datasets, matplotlib.pyplot, onnxruntime, pydantic, scipy.stats, torch
-import onnxruntime.quantization
 from transformers import BertForMaskedLM, BertTokenizerFast, ModernBertModel, Trainer
 
 def run(place, script):

@@ -18,6 +18,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
 from tests.helpers.models import FAMILIES, batch, sentences, tiny
+from tests.helpers.optimum import ORTConfig, ORTModelForSequenceClassification, pipeline
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 
@@ -60,11 +61,8 @@ def test_the_int8_graph_computes_what_was_trained(exported, tokenizer):
 
 
 def test_it_loads_with_an_optimum_pipeline(exported, tokenizer):
-    ort = pytest.importorskip("optimum.onnxruntime")
-    from optimum.pipelines import pipeline
-
     model, made = exported
-    int8 = ort.ORTModelForSequenceClassification.from_pretrained(
+    int8 = ORTModelForSequenceClassification.from_pretrained(
         made.folder, subfolder="onnx", file_name="model_quantized.onnx"
     )
     answers = pipeline("text-classification", model=int8, tokenizer=tokenizer, accelerator="ort")(TEXTS)
@@ -88,9 +86,8 @@ def test_it_loads_with_plain_onnxruntime_and_tokenizers(exported, tokenizer):
 
 
 def test_optimums_configuration_says_what_the_graph_is(exported, tokenizer, tmp_path):
-    ort = pytest.importorskip("optimum.onnxruntime")
     _, made = exported
-    config = ort.ORTConfig.from_pretrained(made.folder)
+    config = ORTConfig.from_pretrained(made.folder)
     config.save_pretrained(tmp_path)
     assert (tmp_path / "ort_config.json").read_text() == (made.folder / "ort_config.json").read_text()
     told, graph = config.quantization, onnx.load(made.folder / "onnx/model_quantized.onnx")

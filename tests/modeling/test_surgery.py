@@ -7,6 +7,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.pruned_shape import pruned_shape, reloads_plainly
 from edgemin_hf.modeling.surgery import Selection, cut_like, remove, remove_layers
 from tests.helpers.models import FAMILIES, PRUNABLE, batch, tiny
+from tests.helpers.optimum import ORTModelForSequenceClassification
 
 HEADS, NEURONS = [[0, 3], [1], [0, 1, 2]], [range(0, 64, 2), range(32), range(1, 64, 2)]
 UNEVEN = [range(0, 64, 2), range(48), range(1, 20)]
@@ -142,12 +143,11 @@ def test_the_checkpoint_gets_smaller_by_what_went(family, tmp_path):
 
 @pytest.mark.parametrize("family", [family for family in PRUNABLE if family != "ernie"])  # which Optimum can not
 def test_optimum_exports_what_plain_transformers_reloads(family, tmp_path, tokenizer):
-    ort = pytest.importorskip("optimum.onnxruntime")
     model = tiny(family)
     remove(model, selection(model, NEURONS))
     model.save_pretrained(tmp_path / "pruned")
     tokenizer.save_pretrained(tmp_path / "pruned")
-    exported = ort.ORTModelForSequenceClassification.from_pretrained(tmp_path / "pruned", export=True)
+    exported = ORTModelForSequenceClassification.from_pretrained(tmp_path / "pruned", export=True)
     inputs = batch() | {"token_type_ids": torch.zeros_like(batch()["input_ids"])}
     names = exported.input_names
     found = exported(**{name: inputs[name] for name in names}).logits

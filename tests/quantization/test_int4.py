@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from optimum.onnxruntime import ORTConfig, ORTModelForSequenceClassification
 from torch import nn
 
 from edgemin_hf import QuantizationConfig, export_onnx
@@ -26,6 +25,7 @@ from edgemin_hf.quantization.native import (
 )
 from edgemin_hf.quantization.packed import PackedEmbedding, PackedLinear, pack, unpack
 from tests.helpers.models import batch, sentences, tiny
+from tests.helpers.optimum import ORTConfig, ORTModelForSequenceClassification
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 INT4 = {"weights": "int4", "embeddings": "int4"}

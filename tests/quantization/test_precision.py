@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from optimum.onnxruntime import ORTConfig
 from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -26,6 +25,7 @@ from edgemin_hf.quantization.native import (
 )
 from edgemin_hf.quantization.precision import precisions
 from tests.helpers.models import FAMILIES, batch, sentences, tiny
+from tests.helpers.optimum import ORTConfig
 
 LAYER = "bert.encoder.layer"
 MIXED = {f"{LAYER}.1.intermediate": "int4", "classifier": "fp32", "*.word_embeddings": "int4"}

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from optimum.onnxruntime import ORTModelForSequenceClassification
-from optimum.pipelines import pipeline
 from transformers import AutoTokenizer
 
 from edgemin_hf.cli import main
+from tests.helpers.optimum import ORTModelForSequenceClassification, pipeline
 
 ROOT = Path(__file__).parents[2]
 

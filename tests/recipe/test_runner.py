@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from optimum.onnxruntime import ORTModelForSequenceClassification
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
+from tests.helpers.optimum import ORTModelForSequenceClassification
 from tests.helpers.recipes import put, write_recipe
 
 FILES = {

@@ -12,9 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
+from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.manifest import Manifest, ManifestEntry
-from edgemin_hf.export.onnx_graph import write_graph
-from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
 from edgemin_hf.report.page import Table
 from edgemin_hf.report.records import StageRecord
@@ -186,7 +185,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(folder)
-    write_graph(plain_copy(model), folder / "onnx" / "model_quantized.onnx")
+    (folder / "onnx").mkdir()
+    export_graph(model, folder / "onnx" / "model_quantized.onnx")
     return folder
 
 

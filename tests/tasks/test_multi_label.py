@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from optimum.onnxruntime import ORTModelForSequenceClassification
-from optimum.pipelines import pipeline as optimum_pipeline
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from torch import nn
@@ -18,6 +16,8 @@ from edgemin_hf.cli import main
 from edgemin_hf.tasks.known import task_of, task_type
 from edgemin_hf.tasks.multi_label import MultiLabel
 from tests.helpers.models import batch, tiny
+from tests.helpers.optimum import ORTModelForSequenceClassification
+from tests.helpers.optimum import pipeline as optimum_pipeline
 from tests.helpers.recipes import write_recipe
 from tests.helpers.tasks import (
     NAMES,
