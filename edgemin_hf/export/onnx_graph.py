@@ -24,15 +24,22 @@ def write_graph(
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
         tokenizer: Its tokenizer, where the graph must not want what that does not give.
-        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do.
+        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do. In a
+            graph above 2 GB it stays as it is.
     """
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
         export_graph(model, Path(scratch) / "model.onnx", tokenizer)
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
-        graph = fuse_attention(graph) if fused else graph
-        large = graph.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+        large = _is_large(graph)
+        graph = fuse_attention(graph) if fused and not large else graph
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
+
+
+def _is_large(graph: onnx.ModelProto) -> bool:
+    """Tell a graph that one file can't hold: protobuf measures nothing above 2 GB, and converts nothing."""
+    stored = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+    return stored >= 0.99 * onnx.checker.MAXIMUM_PROTOBUF  # nodes and names take the rest
 
 
 def onnx_entry(

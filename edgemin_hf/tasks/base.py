@@ -30,7 +30,6 @@ class Task(Protocol):
         type: Its name in a recipe.
         problem_type: What `transformers` calls the kind of head.
         auto_class: The `AutoModelFor...` class with such a head.
-        onnx_task: Optimum's name of the task.
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
@@ -46,7 +45,6 @@ class Task(Protocol):
     type: str
     problem_type: ClassVar[ProblemType]
     auto_class: ClassVar[AutoClass]
-    onnx_task: ClassVar[str]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]

@@ -61,7 +61,6 @@ class TextTask(Task, ABC):
     max_length: int = 128
 
     auto_class: ClassVar[AutoClass] = AutoModelForSequenceClassification
-    onnx_task: ClassVar[str] = "text-classification"
     pipeline_tag: ClassVar[str] = "text-classification"
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
     divergence_name: ClassVar[Divergence] = "kl_divergence"

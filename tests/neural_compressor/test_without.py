@@ -27,11 +27,12 @@ for name in names:
         importlib.import_module(name)
 """
 TRAIN = """
-sys.modules |= {"neural_compressor": None, "optimum.intel": None}  # as where they are not installed
+sys.modules |= {"neural_compressor": None, "optimum": None}  # as where they are not installed
 from pathlib import Path
 from tests.helpers.training import RELATIONS, make
 from transformers import BertTokenizerFast
-from edgemin_hf import PruningConfig, QuantizationConfig, TaskDistillationConfig
+from edgemin_hf import PruningConfig, QuantizationConfig, TaskDistillationConfig, export_onnx
+from edgemin_hf.export.onnx import export_baseline
 folder = Path(sys.argv[1])
 tokenizer = BertTokenizerFast.from_pretrained(folder)
 config = [RELATIONS, TaskDistillationConfig()]
@@ -39,10 +40,12 @@ asked = {"pruning_config": PruningConfig(ffn_sparsity=0.5), "quantization_config
 trainer = make(folder, tokenizer, config=config, max_steps=1, **asked)
 trainer.train()
 trainer.save_model()
+assert export_onnx(trainer.model, tokenizer, folder / "edge").int8
+export_baseline(folder / "edge", folder / "baseline")
 """
 FOUND = """
 assert "edgemin_hf.modeling.encoder" in imported and "torch" in imported
-ours = ("neural_compressor", "optimum.intel", "torch.ao", "torch.quantization")
+ours = ("neural_compressor", "optimum", "torch.ao", "torch.quantization")
 sys.exit(", ".join(name for name in sorted(imported) if (name + ".").startswith(tuple(f"{o}." for o in ours))) or 0)
 """
 
@@ -54,10 +57,10 @@ def run(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_imports_neural_compressor_or_torch_ao():
-    run(IMPORT_ALL + "assert not {'neural_compressor', 'optimum.intel'} & sys.modules.keys()")
+def test_no_module_imports_optimum_neural_compressor_or_torch_ao():
+    run(IMPORT_ALL + "assert not {'neural_compressor', 'optimum'} & sys.modules.keys()")
 
 
-def test_training_without_neural_compressor_imports_none_of_it(tmp_path, tokenizer):
+def test_training_and_export_without_optimum_and_neural_compressor_import_none_of_them(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     run(TRAIN, str(tmp_path))
