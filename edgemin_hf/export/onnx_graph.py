@@ -39,7 +39,7 @@ def write_graph(
 def _is_large(graph: onnx.ModelProto) -> bool:
     """Tell a graph that one file can't hold: protobuf measures nothing above 2 GB, and converts nothing."""
     stored = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
-    return stored >= 0.99 * onnx.checker.MAXIMUM_PROTOBUF  # nodes and names take the rest
+    return bool(stored >= 0.99 * onnx.checker.MAXIMUM_PROTOBUF)  # nodes and names take the rest
 
 
 def onnx_entry(
