@@ -19,7 +19,7 @@ from edgemin_hf.quantization.config import Precision, QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
 from edgemin_hf.quantization.learned_range import quantize_input, scaled_range
 from edgemin_hf.quantization.precision import keep_layer_numbers, plain_linear, plain_table, precisions
-from edgemin_hf.utils.processes import joined
+from edgemin_hf.utils.processes import joined, several_processes
 
 _RANGE_NAMES = ("input_low", "input_high")
 _ADDED_NAMES = (*_RANGE_NAMES, "range_factors", "weight_scale")
@@ -261,8 +261,11 @@ def calibrate(
 @torch.no_grad()
 def widen_everywhere(model: nn.Module) -> None:
     """Let the input ranges of a model hold what those of all processes do."""
-    for module in fake_quantized_linears(model):
-        module.widen_range(joined(torch.stack([module.input_low, module.input_high])))
+    linears = fake_quantized_linears(model)
+    if linears and several_processes():
+        own = torch.stack([torch.stack([linear.input_low, linear.input_high]) for linear in linears])
+        for linear, ranges in zip(linears, joined(own[None]).unbind(1), strict=True):
+            linear.widen_range(ranges)
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:

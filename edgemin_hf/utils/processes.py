@@ -31,7 +31,7 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def joined(rows: Tensor) -> Tensor:
-    """Return the rows of all processes one below the other: (any number, width) each, on the tensor's device.
+    """Return the rows of all processes one below the other: (any number, ...) each, on the tensor's device.
 
     A process with fewer rows than another adds rows of zeros.
     """
