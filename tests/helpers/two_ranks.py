@@ -74,7 +74,9 @@ def decide(folder, tokenizer):
     """Return what each decision led to, by name."""
     found = {}
     for name, pruning in CUTS.items():
-        trainer = trainer_of(folder / name, tokenizer, pruning)
+        # A student of whose layers each process by itself would remove another.
+        student = tiny(seed=2) if name == "layers" else None
+        trainer = trainer_of(folder / name, tokenizer, pruning, student=student)
         trainer.prepare()
         found[name] = facts_of(trainer.model)
     for saliency in ("taylor", "snip_momentum"):
