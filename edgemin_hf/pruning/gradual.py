@@ -107,8 +107,9 @@ class GradualPruner(TrainerCallback):
         """
         if self.config.saliency == "random" or self._progress == 1:
             return
-        terms = self._terms.take(self._examples / self._scale) if self._scale else None
-        if terms is not None:
+        # Nothing where the batch counted for nothing, as one that a loader repeated.
+        terms = self._terms.take(self._examples / self._scale if self._scale else 0.0)
+        if terms is not None and self._scale:
             add_terms(self.scores, terms, self.config.saliency)
             self._scored += self._examples
         if complete and not self._reach_checked and float(summed(self._scored)):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from transformers.utils import ModelOutput
@@ -26,6 +25,7 @@ from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
+from edgemin_hf.utils.processes import of_first
 
 if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import WeightPruningConfig
@@ -232,9 +232,7 @@ class StudentPruning:
         if checkpoint is not None:
             return LatencyTable(**costs_state(checkpoint))
         # Each process would measure other numbers, and by them choose other units.
-        table = [costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None]
-        shared: Costs = broadcast_object_list(table)[0]
-        return shared
+        return of_first(costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None)
 
 
 def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> ModelOutput:

@@ -9,12 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather, gather_object, pad_across_processes, reduce
+from accelerate.utils import broadcast_object_list, gather, gather_object, pad_across_processes, reduce
 from torch import Tensor
 from torch import distributed as dist
+
+Value = TypeVar("Value")
 
 
 def several_processes() -> bool:
@@ -60,6 +63,14 @@ def own_share(batches: Iterable[Mapping[str, Tensor]], examples: int) -> Iterato
         start += count * size
         if start >= examples:
             return
+
+
+def of_first(value: Value) -> Value:
+    """Return what the first process holds, to all of them."""
+    if not several_processes():
+        return value
+    found: Value = broadcast_object_list([value])[0]
+    return found
 
 
 def check_same(name: str, value: object) -> None:

@@ -196,7 +196,7 @@ def test_a_step_that_overflowed_is_passed_over():
     model = tiny()
     pruner = GradualPruner(PruningConfig(0.5, schedule="cubic", end=1.0, rounds=1), model, None)
     with pruner._terms.collected():
-        for scale in (torch.inf, 65536.0, torch.nan):
+        for scale in (torch.inf, 65536.0, 0.0, torch.nan):
             loss = task_loss(model, ROWS)
             pruner.watch(loss, 6)
             (scale * loss).backward()
