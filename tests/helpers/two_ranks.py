@@ -12,7 +12,15 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import BertTokenizerFast, TrainingArguments
 
-from edgemin_hf import DistillationTrainer, PruningConfig, QuantizationConfig, TaskDistillationConfig, prune, quantize
+from edgemin_hf import (
+    DistillationTrainer,
+    PruningConfig,
+    QuantizationConfig,
+    TaskDistillationConfig,
+    TinyBERTConfig,
+    prune,
+    quantize,
+)
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.quantization.native import fake_quantized_linears
 from edgemin_hf.utils.processes import check_same, share_from_first
@@ -21,6 +29,7 @@ from tests.helpers.training import without_dropout
 
 ROWS = 22
 """Neither a multiple of a batch nor of the batches of two processes."""
+LABELS_ALONE = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
 GRADUAL = {"schedule": "cubic", "start": 0.1, "end": 0.8, "rounds": 2}
 CUTS = {
     "layers": {"layer_sparsity": 0.34},
@@ -40,15 +49,15 @@ def rows():
     return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids], "labels": labels})
 
 
-def trainer_of(folder, tokenizer, pruning=None, quantization=None, student=None, **arguments):
+def trainer_of(folder, tokenizer, pruning=None, quantization=None, student=None, method=LABELS_ALONE, **arguments):
     size = 4 // PartialState().num_processes
     defaults = {"per_device_train_batch_size": size, "max_steps": 5, "learning_rate": 1e-3, "seed": 3}
     defaults |= {"save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True}
     return DistillationTrainer(
         without_dropout(tiny() if student is None else student),
-        None,
+        None if method is LABELS_ALONE else tiny(),
         TrainingArguments(str(folder), **{**defaults, **arguments}),
-        distillation_config=TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0),
+        distillation_config=method,
         pruning_config=None if pruning is None else PruningConfig(**{"saliency_examples": 20, **pruning}),
         quantization_config=quantization,
         train_dataset=rows(),
@@ -113,9 +122,13 @@ def disagreements(folder, tokenizer):
     rank = PartialState().process_index
     different = trainer_of(folder / "seeds", tokenizer, {"ffn_sparsity": 0.5}, student=tiny(seed=rank))
     different.prepare()
+    torch.manual_seed(rank)
+    narrow = trainer_of(folder / "narrow", tokenizer, student=tiny(hidden_size=16), method=TinyBERTConfig())
+    projections = [float(weight.sum()) for weight in narrow.objectives[0].projections.parameters()]
     shapes = message_of(lambda: trainer_of(folder / "shapes", tokenizer, student=tiny(num_hidden_layers=2 + rank)))
     return {
         "shared": facts_of(different.model),
+        "projections": projections,
         "shapes": shapes,
         "value": message_of(lambda: check_same("the layer that goes", rank)),
         "module": message_of(lambda: share_from_first("projections", [torch.nn.Linear(2, 2 + rank)])),

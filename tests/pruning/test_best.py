@@ -87,8 +87,13 @@ def test_who_ends_a_training_before_its_units_are_gone_is_told(tmp_path, tokeniz
     assert [layer.num_heads for layer in Encoder(trainer.model).layers] == [2, 2]
 
 
-def test_one_shot_pruning_counts_from_the_start(tmp_path, tokenizer):
-    trainer = trainer_of(tmp_path, tokenizer, "random", learning_rate=0.1, pruning={"schedule": "one_shot"})
+@pytest.mark.parametrize("ranges", [None, "observed", "learned"])
+def test_what_keeps_its_shape_counts_from_the_start(tmp_path, tokenizer, ranges):
+    quantization = None if ranges is None else QuantizationConfig(ranges=ranges, range_momentum=0.3)
+    trainer = trainer_of(
+        tmp_path, tokenizer, "random", learning_rate=0.1, pruning={"schedule": "one_shot"},
+        quantization_config=quantization,
+    )  # fmt: skip
     trainer.train()
     assert trainer.state.best_metric == min(losses(trainer).values())
     assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric, rel=1e-5)

@@ -15,7 +15,7 @@ from edgemin_hf.modeling.length_groups import record_by_length
 from edgemin_hf.pruning.gradual import GradualPruner
 from edgemin_hf.pruning.saliency import MEASURES, fisher_saliency, taylor_saliency, weight_saliency
 from tests.helpers.models import batch, tiny
-from tests.helpers.training import dataset, make, without_dropout
+from tests.helpers.training import RELATIONS, dataset, make, without_dropout
 
 LABELS_ALONE = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
 ROWS = {**batch((7, 4, 9, 12, 3, 8)), "labels": torch.tensor([0, 2, 1, 1, 0, 2])}
@@ -183,8 +183,9 @@ def train(tmp_path, tokenizer, saliency, config=LABELS_ALONE, model=None, **argu
         {"per_device_train_batch_size": 8},
         {"per_device_train_batch_size": 8, "max_grad_norm": 1e-3},
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_grad_norm": 0.0},
+        {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
     ],
-    ids=["plain", "clipped", "accumulated"],
+    ids=["plain", "clipped", "accumulated", "checkpointed"],
 )
 def test_scores_of_a_gradual_schedule_are_exact(saliency, arguments, tmp_path, tokenizer):
     found = train(tmp_path, tokenizer, saliency, **arguments)
@@ -205,8 +206,6 @@ def test_a_step_that_overflowed_is_passed_over():
 
 
 def test_a_loss_that_reaches_no_layer_ends_a_gradual_schedule_at_its_first_step(tmp_path, tokenizer):
-    from tests.helpers.training import RELATIONS
-
     with pytest.raises(ValueError, match="saliency: taylor, but the loss does not reach layer 3"):
         train(tmp_path, tokenizer, "taylor", config=RELATIONS)
 

@@ -15,6 +15,7 @@ from tests.helpers.two_ranks import CUTS
 SCRIPT = Path(__file__).parents[1] / "helpers" / "two_ranks.py"
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 GRADUAL = ["taylor, gradual", "snip_momentum, gradual"]
+RANGES = ["calibrated", "ranges", "quantize"]
 
 
 def run(folder, launcher=()):
@@ -37,7 +38,9 @@ def facts(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("decision", [*CUTS, *GRADUAL, "calibrated", "ranges", "prune", "quantize", "shared"])
+@pytest.mark.parametrize(
+    "decision", [*CUTS, *GRADUAL, "calibrated", "ranges", "prune", "quantize", "shared", "projections"]
+)
 def test_two_processes_decide_alike(facts, decision):
     _, first, second = facts
     assert first[decision] == second[decision]
@@ -52,7 +55,7 @@ def test_two_processes_decide_as_one_does_by_all_rows(facts, decision):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("decision", ["calibrated", "ranges", "quantize"])
+@pytest.mark.parametrize("decision", RANGES)
 def test_ranges_of_two_processes_are_those_of_one(facts, decision):
     alone, first, _ = facts
     for ours, theirs in zip(first[decision], alone[decision], strict=True):
