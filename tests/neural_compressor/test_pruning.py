@@ -541,6 +541,7 @@ def test_a_gradient_that_overflowed_is_passed_over_and_a_scale_is_taken_out():
 
 
 def test_what_is_still_to_go_goes_where_somebody_ended_the_training(tmp_path, caplog):
+    caplog.set_level("WARNING", "edgemin_hf")
     model, pruner = tiny(), IncPruner(Config())
     train(model, pruner, tmp_path, StopAt(5), save_strategy="no")
     assert "training ended at step 5 of 12" in caplog.text

@@ -79,6 +79,7 @@ def test_who_ends_a_training_before_its_units_are_gone_is_told(tmp_path, tokeniz
         def on_evaluate(self, args, state, control, metrics, **kwargs):
             control.should_training_stop = state.global_step == 3
 
+    caplog.set_level("WARNING", "edgemin_hf")
     trainer = trainer_of(tmp_path, tokenizer, saliency)
     trainer.add_callback(Stop())
     trainer.train()
