@@ -40,6 +40,10 @@ class Selection:
     heads: Sequence[Sequence[int]]
     neurons: Sequence[Sequence[int]]
 
+    def plain(self) -> list[list[list[int]]]:
+        """Return the heads and the neurons of each layer as lists."""
+        return [[list(kept) for kept in kind] for kind in (self.heads, self.neurons)]
+
 
 def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: bool = False) -> None:
     """Check that heads or layers can be removed from a model; feed-forward neurons always can.

@@ -56,6 +56,9 @@ class Pruner(Protocol):
     global_step: int
     start_step: int
     end_step: int
+    pruning_frequency: int
+    completed_pruned_cnt: int
+    total_prune_cnt: int
     mask_weights: Callable[[], None]
     units_to_keep: int
 

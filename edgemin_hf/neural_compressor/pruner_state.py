@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection
 from edgemin_hf.neural_compressor.protocols import Pruner, prunes_heads
+from edgemin_hf.utils.processes import check_same
 
 _TENSORS = ("masks", "head_masks", "pre_masks", "progressive_masks")
 _NUMBERS = (
@@ -32,20 +33,33 @@ def pruned_linears(pruner: Pruner) -> Mapping[str, nn.Linear]:
     return pruner.linear_layers if prunes_heads(pruner) else pruner.modules
 
 
-def score_weights(pruner: Pruner) -> None:
-    """Let a pruner score its weights by their gradients.
+def score_weights(pruner: Pruner, scale: float = 1.0) -> None:
+    """Let a pruner score its weights by their gradients; not by such that are not finite, as where fp16 overflowed.
+
+    Args:
+        pruner: The pruner.
+        scale: What the gradients are multiplied with.
 
     Raises:
         ValueError: If the loss gives a layer none.
     """
+    weights = {name: linear.weight for name, linear in pruned_linears(pruner).items()}
+    gradients = {name: weight.grad for name, weight in weights.items()}
     if pruner.config["criterion_type"] != "magnitude" and hasattr(pruner, "criterion"):
-        for name, linear in pruned_linears(pruner).items():
-            if linear.weight.grad is None:
+        for name, gradient in gradients.items():
+            if gradient is None:
                 raise ValueError(
                     f"saliency: {pruner.config['criterion_type']}, but the loss does not reach {name}; allowed: a loss "
                     "of the model's output beside it, such as task distillation, or magnitude"
                 )
+    if not all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients.values()):
+        return
+    if scale != 1:
+        for name, gradient in gradients.items():
+            weights[name].grad = None if gradient is None else gradient / scale
     pruner.on_before_optimizer_step()
+    for name, gradient in gradients.items():
+        weights[name].grad = gradient  # the optimizer's
 
 
 def check_count(pruner: Pruner) -> None:
@@ -60,6 +74,27 @@ def check_count(pruner: Pruner) -> None:
                 f"INC keeps {int(mask.sum())} units of {name}, not {pruner.units_to_keep}, after "
                 f"{pruner.global_step} steps: its pruning is not over"
             )
+
+
+def mask_all(pruner: Pruner) -> None:
+    """Mask at once all that a pruner is to mask in the end.
+
+    Raises:
+        RuntimeError: If its scores tell nothing.
+    """
+    pruner.global_step, pruner.completed_pruned_cnt = pruner.end_step, pruner.total_prune_cnt
+    pruner.on_step_begin(pruner.end_step)
+    check_count(pruner)
+
+
+def check_same_masks(pruners: Iterable[Pruner]) -> None:
+    """Check that all processes mask the same units.
+
+    Raises:
+        RuntimeError: If they do not.
+    """
+    masks = {name: torch.nonzero(mask).flatten().tolist() for p in pruners for name, mask in _masks(p).items()}
+    check_same("pruning_config: the units that stay", masks)
 
 
 def kept_units(pruners: Iterable[Pruner], model: PreTrainedModel) -> Selection:

@@ -37,15 +37,16 @@ class PruningConfig(Settings):
         scope: "layer" removes as many units from each layer: plain `transformers` reloads the result. "model"
             compares units of all layers.
         saliency: "taylor" (|a . dL/da| of each example, Michel et al. 2019, arXiv 1905.10650), "taylor_weights"
-            (|w . dL/dw| of a unit's weights, ROSITA, Liu et al. 2021, arXiv 2103.11367), "fisher" (the square of the
-            first, then a search within each layer by their products, Kwon et al. 2022, arXiv 2204.09656), "random": a
-            control; or Intel Neural Compressor's "snip_momentum", "magnitude" and "gradient".
+            (|w . dL/dw| of a unit's weights, likewise, ROSITA, Liu et al. 2021, arXiv 2103.11367), "fisher" (the
+            square of the first, then a search within each layer by their products, Kwon et al. 2022, arXiv
+            2204.09656), "random": a control; or Intel Neural Compressor's "snip_momentum", "magnitude" and "gradient".
         saliency_examples: Number of training examples that the saliency is measured on.
         tune_masks: Whether what stays is scaled so that each layer's output comes closest to the unpruned model's (Kwon
             et al. 2022, section 4.3): for models that are not trained afterwards. One-shot only.
         schedule: "one_shot" removes everything before training; the others mask units while training goes on and
             remove them after it: "cubic" (Zhu and Gupta 2017, arXiv 1710.01878) many at first and few later,
-            "iterative" as many each time.
+            "iterative" as many each time. `load_best_model_at_end` and early stopping then look at evaluations after
+            the last units are gone.
         start: Share of the training steps after which the first units go, with the other schedules.
         end: Share of the training steps after which the last ones are gone.
         rounds: How many times units go from `start` to `end`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -14,18 +14,18 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection
+from edgemin_hf.pruning.best import check_best_can_be_final, forget_best
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.masks import masked
-from edgemin_hf.pruning.saliency import Saliency, add_weight_products, mask_gradients, no_scores, random_saliency
+from edgemin_hf.pruning.saliency import Saliency, add_terms, no_scores, over_processes, random_saliency, terms_of
 from edgemin_hf.pruning.selection import Costs, select
+from edgemin_hf.utils.processes import check_same, summed
 
 PRUNING_STATE = "pruning.safetensors"
 """File of a checkpoint that holds what a pruner must not forget."""
 
 _COSTS = "costs."
-
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over all processes."""
+_logger = logging.getLogger(__name__)
 
 
 def costs_state(checkpoint: Path) -> dict[str, Tensor]:
@@ -44,7 +44,6 @@ class GradualPruner(TrainerCallback):
         config: What is to go, and when.
         model: The model; hooks are put on it when training begins.
         costs: The costs that a budget counts, if there is one.
-        reduce: Sums scores over all processes.
 
     Attributes:
         resume_from: Checkpoint that training goes on from; None for a run of its own.
@@ -52,8 +51,8 @@ class GradualPruner(TrainerCallback):
 
     resume_from: Path | None = None
 
-    def __init__(self, config: PruningConfig, model: PreTrainedModel, costs: Costs | None, reduce: Reduce) -> None:
-        self.config, self.model, self.costs, self.reduce = config, model, costs, reduce
+    def __init__(self, config: PruningConfig, model: PreTrainedModel, costs: Costs | None) -> None:
+        self.config, self.model, self.costs = config, model, costs
         self.scores = no_scores(model)
         # For each layer the masks of its heads and of its neurons.
         self.masks = [
@@ -61,64 +60,125 @@ class GradualPruner(TrainerCallback):
             for layer in zip(self.scores.heads, self.scores.neurons, strict=True)
         ]
         self._progress = 0.0
-        self._hooks = ExitStack()
+        self._terms = terms_of(model, config.saliency)
+        self._examples, self._scale = 0, 1.0
+        self._scored = torch.zeros(())  # examples since the last round
+        self._reach_checked = False
+        self._hooks, self._collecting = ExitStack(), ExitStack()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Put the masks on the model, as the checkpoint kept them if there is one."""
+        """Put the masks on the model, as the checkpoint kept them if there is one.
+
+        Raises:
+            ValueError: If the best model is wanted, and none can have the final masks.
+        """
+        steps = range(int(self.config.end * state.max_steps), state.max_steps + 1)
+        last = next(step for step in steps if self.config.progress(step / state.max_steps) == 1)
+        check_best_can_be_final(args, state, last)
         if self.resume_from is not None:
             self._load(load_file(self.resume_from / PRUNING_STATE), keep_scores=state.is_world_process_zero)
-        if self.config.saliency in ("taylor", "fisher"):
-            self._hooks.enter_context(mask_gradients(self.model, self._add))
+        if self.config.saliency != "random" and self._progress < 1:
+            self._collecting.enter_context(self._terms.collected())
         blocks = Encoder(self.model).blocks
         pairs = [zip((b.attention_output, b.ffn_out), m, strict=True) for b, m in zip(blocks, self.masks, strict=True)]
         self._hooks.enter_context(masked(chain.from_iterable(pairs)))
 
-    def _add(self, layer: int, kind: int, gradients: Tensor) -> None:
-        amounts = gradients.abs() if self.config.saliency == "taylor" else gradients.square()
-        (self.scores.heads, self.scores.neurons)[kind][layer] += amounts.sum(0).cpu()
+    def watch(self, loss: Tensor, examples: int) -> None:
+        """Note of what the next backward pass is.
 
-    def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
-        """Score units by their weights' gradients, where that is the saliency."""
-        if self.config.saliency == "taylor_weights":
-            add_weight_products(self.model, self.scores)
+        Args:
+            loss: The loss, a mean over the batch's examples, before anything multiplies it: accumulation, a scaler.
+            examples: How many these are.
+        """
+        if loss.requires_grad:
+            self._examples = examples
+            loss.register_hook(self._note_scale)
+
+    def _note_scale(self, gradient: Tensor) -> None:
+        self._scale = float(gradient)
+
+    def after_backward(self, *, complete: bool) -> None:
+        """Score units by a backward pass, before anything is clipped.
+
+        Args:
+            complete: Whether an optimizer step follows.
+        """
+        if self.config.saliency == "random" or self._progress == 1:
+            return
+        # Nothing where the batch counted for nothing, as one that a loader repeated.
+        terms = self._terms.take(self._examples / self._scale if self._scale else 0.0)
+        if terms is not None and self._scale:
+            add_terms(self.scores, terms, self.config.saliency)
+            self._scored += self._examples
+        if complete and not self._reach_checked and float(summed(self._scored)):
+            self._summed()
+            self._reach_checked = True
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Mask more units where a round is due."""
+        if self._progress < 1:
+            forget_best(state)
         progress = self.config.progress(state.global_step / state.max_steps)
         if progress > self._progress:
             self._mask_more(progress)
 
     def _mask_more(self, progress: float) -> None:
-        scores = self._summed()
         if self.config.saliency == "random":
             scores = random_saliency(self.model, self.config.pruning_seed)
+        elif float(summed(self._scored)):
+            scores = self._summed()
+        else:
+            return  # fp16 overflowed in all steps since the last round: it is due again at the next one
         for masks, layer in zip(self.masks, zip(scores.heads, scores.neurons, strict=True), strict=True):
             for mask, of_units in zip(masks, layer, strict=True):
                 of_units[mask.cpu() == 0] = -1  # goes first, and so stays masked
         kept = select(self.model, scores, self.config, self.costs, progress)
+        check_same("pruning_config: the units that stay", kept.plain())
         for masks, units in zip(self.masks, zip(kept.heads, kept.neurons, strict=True), strict=True):
             for mask, left in zip(masks, units, strict=True):
                 mask.zero_()[list(left)] = 1
         self.scores, self._progress = no_scores(self.model), progress
+        self._scored.zero_()
+        self._silence()
+        if progress == 1:
+            self._collecting.close()
+
+    def on_optimizer_step(self, *args: object, **kwargs: object) -> None:
+        """Keep what reads masked units at zero, which an optimizer's momentum would move."""
+        if self._progress > 0:
+            self._silence()
+
+    @torch.no_grad()
+    def _silence(self) -> None:
+        """Zero the columns that read masked units: the grid of a quantised row must not change when they are removed.
+
+        Nothing else sees them.
+        """
+        for block, masks in zip(Encoder(self.model).blocks, self.masks, strict=True):
+            for linear, mask in zip((block.attention_output, block.ffn_out), masks, strict=True):
+                linear.weight.mul_(mask.to(linear.weight).repeat_interleave(linear.in_features // len(mask)))
 
     def _summed(self) -> Saliency:
         """Return the scores of all processes together."""
-        return Saliency(
-            *([self.reduce(score.clone()) for score in k] for k in (self.scores.heads, self.scores.neurons))
-        )
+        return over_processes(self.scores, self.config.saliency)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write masks, scores and measured costs into the checkpoint."""
-        tensors = self._state(self._summed())
+        tensors = self._state(
+            Saliency(*([summed(score) for score in kind] for kind in (self.scores.heads, self.scores.neurons))),
+            summed(self._scored),
+        )
         if state.is_world_process_zero:
             save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / PRUNING_STATE)
+        if self._progress < 1:
+            forget_best(state)
 
-    def _state(self, scores: Saliency) -> dict[str, Tensor]:
-        state = {"progress": torch.tensor(self._progress, dtype=torch.float64)}
+    def _state(self, scores: Saliency, scored: Tensor) -> dict[str, Tensor]:
+        state = {"progress": torch.tensor(self._progress, dtype=torch.float64), "examples.scores": scored}
         if self.costs is not None:
             state |= {f"{_COSTS}{name}": value for name, value in self.costs.state().items()}
         for layer, (heads, neurons) in enumerate(self.masks):
@@ -128,18 +188,31 @@ class GradualPruner(TrainerCallback):
 
     def _load(self, state: dict[str, Tensor], keep_scores: bool) -> None:
         self._progress = float(state["progress"])
-        for name, current in self._state(self.scores).items():
+        for name, current in self._state(self.scores, self._scored).items():
             # The scores are of all processes: the first takes them up.
-            if name.endswith("mask") or (name.endswith("scores") and keep_scores):
+            if name in state and (name.endswith("mask") or (name.endswith("scores") and keep_scores)):
                 current.copy_(state[name])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Take the masks off the model again."""
-        if self._progress < 1:  # the last round was due when training was over
+        """Take the masks off the model again.
+
+        Raises:
+            ValueError: If units are still to go, and no step tells which.
+        """
+        if self._progress < 1:  # the last round was due when training was over, or somebody ended it before
+            if state.global_step < self.config.end * state.max_steps:
+                _logger.warning(
+                    "training ended at step %d of %d, before the last units had gone (end: %g): they go now, and "
+                    "nothing is trained after it",
+                    state.global_step, state.max_steps, self.config.end,
+                )  # fmt: skip
             self._mask_more(1.0)
+        self._collecting.close()
         self._hooks.close()
+        if self._progress < 1:
+            raise ValueError(f"saliency: {self.config.saliency}, but no step since the last round had finite gradients")
 
     def selection(self, model: PreTrainedModel) -> Selection:
         """Return what the masks leave of each layer of the model."""

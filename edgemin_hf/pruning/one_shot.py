@@ -11,11 +11,10 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.depth import remove_least_layers
-from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
+from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, random_saliency
 from edgemin_hf.pruning.selection import Costs, select
 from edgemin_hf.pruning.tuning import tune_masks
-
-OverProcesses = Callable[[Tensor], Tensor]
+from edgemin_hf.utils.processes import check_same
 
 
 def prune_layers(model: PreTrainedModel, config: PruningConfig, batches: Batches, loss_of: Loss) -> None:
@@ -38,7 +37,7 @@ def prune_units(
     select_units: Callable[[Callable[[], Batches]], Selection],
     forward: Callable[[PreTrainedModel, Mapping[str, Tensor]], object],
 ) -> None:
-    """Remove heads and feed-forward neurons in one shot, in place.
+    """Remove heads and feed-forward neurons in one shot, in place, the same ones in all processes.
 
     Args:
         model: The model.
@@ -46,8 +45,12 @@ def prune_units(
         batches: Returns, each time, the batches that units are chosen by, and what stays is tuned on.
         select_units: Chooses what stays by such batches: `select_by_saliency`, or another provider's.
         forward: Runs a model on a batch.
+
+    Raises:
+        RuntimeError: If processes chose differently.
     """
     selection = select_units(batches)
+    check_same("pruning_config: the units that stay", selection.plain())
     unpruned = copy.deepcopy(model) if config.tune_masks else None
     remove(model, selection)
     if unpruned is not None:
@@ -60,26 +63,19 @@ def select_by_saliency(
     batches: Callable[[], Batches],
     loss_of: Loss,
     costs: Costs | None = None,
-    reduce: OverProcesses = lambda tensor: tensor,
-    gather: OverProcesses = lambda tensor: tensor,
 ) -> Selection:
-    """Choose what stays by the saliency of a configuration; the model is left as it is.
+    """Choose what stays by the saliency of a configuration over all processes; the model is left as it is.
 
     Args:
         model: The model.
         config: What to remove, and by which saliency; its schedule plays no part.
-        batches: Returns the batches that saliency is measured on.
+        batches: Returns the batches that saliency is measured on, this process's share.
         loss_of: Computes the loss of a batch, a mean over its examples.
         costs: The costs that a budget counts; None where `config` has none.
-        reduce: Sums a tensor over all processes.
-        gather: Joins tensors of all processes along their first dimension.
 
     Returns:
         What stays of each layer.
     """
     if config.saliency == "random":
         return select(model, random_saliency(model, config.pruning_seed), config, costs)
-    found = MEASURES[config.saliency](model, batches(), loss_of)
-    gradients = found.gradients and [(gather(heads), gather(neurons)) for heads, neurons in found.gradients]
-    saliency = Saliency([reduce(s) for s in found.heads], [reduce(s) for s in found.neurons], gradients)
-    return select(model, saliency, config, costs)
+    return select(model, MEASURES[config.saliency](model, batches(), loss_of), config, costs)

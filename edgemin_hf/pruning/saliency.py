@@ -1,21 +1,21 @@
 """What removing a unit costs: the saliency of heads and feed-forward neurons.
 
-Give every head and neuron a mask m = 1 that its activation is multiplied with. For one example, dL/dm is the
-activation times its gradient, summed over positions (and over the dimensions of a head).
+Saliencies are sums over examples of what a unit adds to the example's own loss: the size of a batch, its division into
+parts or over processes, accumulation, clipping and the scale of a loss change nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import Inputs, PreHook, hooked
+from edgemin_hf.pruning.gradients import HEADS, NEURONS, ExampleTerms, MaskGradients, Terms, WeightProducts
+from edgemin_hf.utils.processes import joined, summed
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 Batches = Iterable[Mapping[str, Tensor]]
@@ -44,69 +44,27 @@ class Saliency:
     gradients: list[tuple[Tensor, Tensor]] | None = field(default=None, repr=False)
 
 
-Receive = Callable[[int, int, Tensor], None]
-"""Takes a layer's number, 0 for its heads or 1 for its neurons, and the gradients of their masks (batch, units)."""
-
-
-@contextmanager
-def mask_gradients(model: PreTrainedModel, receive: Receive) -> Iterator[None]:
-    """Hand out, at every backward pass, the gradients of all masks: float64, of each example's own loss.
-
-    The loss must be a mean over the examples of a forward pass. Where a layer runs several times (ALBERT's), each run
-    counts as further examples.
-    """
-
-    def watch(layer: int, kind: int, units: int) -> PreHook:
-        def before_forward(_module: nn.Module, args: Inputs) -> None:
-            # Detached: a hook that held the tensor it hangs on would keep the whole graph alive, for ever.
-            values = args[0].detach()
-
-            def on_gradient(gradient: Tensor) -> None:
-                # The loss is a mean over examples: times their number, it is each example's own gradient.
-                products = (values * gradient).double().sum(dim=1) * len(gradient)
-                receive(layer, kind, products.unflatten(-1, (units, -1)).sum(-1))
-
-            if args[0].requires_grad:
-                args[0].register_hook(on_gradient)
-
-        return before_forward
-
-    hooks = [
-        (module, watch(number, kind, units))
-        for number, block in enumerate(Encoder(model).blocks)
-        for kind, (module, units) in enumerate(
-            ((block.attention_output, block.num_heads), (block.ffn_out, block.num_neurons))
-        )
-    ]
-    with hooked(before=hooks):
-        yield
-
-
 def taylor_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
     """Measure sum |dL/dm| over examples (Michel et al. 2019, arXiv 1905.10650, section 4.1).
 
     Args:
         model: The model; set to evaluation mode, so that dropout adds no noise. Its gradients are cleared.
-        batches: Batches of its inputs, texts along the first dimension and tokens along the second.
+        batches: Batches of its inputs, texts along the first dimension and tokens along the second: this process's
+            share. How the texts are divided into batches, and over processes, changes nothing.
         loss_of: Computes the loss of a batch, a mean over its examples.
 
     Returns:
-        The scores.
+        The scores over the examples of all processes.
 
     Raises:
-        ValueError: If the loss does not depend on some layer's units, which would then be chosen arbitrarily.
+        ValueError: If the loss does not depend on some layer's units, which would then be chosen arbitrarily, or has
+            gradients that are not finite.
     """
-    totals = no_scores(model)
-
-    def add(layer: int, kind: int, gradients: Tensor) -> None:
-        (totals.heads, totals.neurons)[kind][layer] += gradients.abs().sum(0).cpu()
-
-    _backward(model, batches, loss_of, add)
-    return _reached(totals, "taylor")
+    return _measure(model, batches, loss_of, "taylor")
 
 
 def weight_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
-    """Measure sum |w . dL/dw| over a unit's weights and over batches (ROSITA, Liu et al. 2021, arXiv 2103.11367).
+    """Measure |w . dL/dw|, summed over a unit's weights and over examples (ROSITA, Liu et al. 2021, arXiv 2103.11367).
 
     Args:
         model: As `taylor_saliency`.
@@ -119,27 +77,7 @@ def weight_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
     Raises:
         ValueError: As `taylor_saliency`.
     """
-    totals = no_scores(model)
-    _backward(model, batches, loss_of, None, lambda: add_weight_products(model, totals))
-    return _reached(totals, "taylor_weights")
-
-
-@torch.no_grad()
-def add_weight_products(model: PreTrainedModel, totals: Saliency) -> None:
-    """Add |w . dL/dw| of the gradients that a model holds to the scores of its units.
-
-    The weights of a head are its columns of the attention's output matrix; those of a neuron its row of the first
-    feed-forward matrix (and that of its gate) and its column of the second.
-    """
-    for index, block in enumerate(Encoder(model).blocks):
-        if block.attention_output.weight.grad is None or block.ffn_out.weight.grad is None:
-            continue
-        output, first, second = (
-            (linear.weight * linear.weight.grad).double().abs()
-            for linear in (block.attention_output, block.ffn_in, block.ffn_out)
-        )
-        totals.heads[index] += output.sum(0).unflatten(0, (block.num_heads, -1)).sum(1).cpu()
-        totals.neurons[index] += (first.sum(1).unflatten(0, (-1, block.num_neurons)).sum(0) + second.sum(0)).cpu()
+    return _measure(model, batches, loss_of, "taylor_weights")
 
 
 def fisher_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> Saliency:
@@ -158,15 +96,18 @@ def fisher_saliency(model: PreTrainedModel, batches: Batches, loss_of: Loss) -> 
     Raises:
         ValueError: As `taylor_saliency`.
     """
-    found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in Encoder(model).blocks]
-    _backward(
-        model, batches, loss_of, lambda layer, kind, gradients: found[layer][kind].append(gradients.float().cpu())
-    )
-    if not all(heads and neurons for heads, neurons in found):
-        return _reached(no_scores(model), "fisher")
-    gradients = [(torch.cat(heads), torch.cat(neurons)) for heads, neurons in found]
-    squares = [[g.double().square().sum(0) for g in kinds] for kinds in gradients]
-    return _reached(Saliency([s[0] for s in squares], [s[1] for s in squares], gradients), "fisher")
+    found: list[Terms] = []
+    totals = _measure(model, batches, loss_of, "fisher", found.append)
+
+    def gradients(layer: int, kind: int, scores: Tensor) -> Tensor:
+        rows = [terms[layer, kind].float() for terms in found if (layer, kind) in terms]
+        return joined(torch.cat([torch.zeros(0, len(scores)), *rows]))
+
+    totals.gradients = [
+        (gradients(layer, HEADS, heads), gradients(layer, NEURONS, neurons))
+        for layer, (heads, neurons) in enumerate(zip(totals.heads, totals.neurons, strict=True))
+    ]
+    return totals
 
 
 MEASURES: dict[str, Callable[[PreTrainedModel, Batches, Loss], Saliency]] = {
@@ -175,6 +116,18 @@ MEASURES: dict[str, Callable[[PreTrainedModel, Batches, Loss], Saliency]] = {
     "fisher": fisher_saliency,
 }
 """The saliencies that need batches, by their names in `PruningConfig`."""
+
+
+def terms_of(model: PreTrainedModel, saliency: str) -> ExampleTerms:
+    """Return what collects the terms that one of `MEASURES` adds up."""
+    return WeightProducts(model) if saliency == "taylor_weights" else MaskGradients(model)
+
+
+def add_terms(totals: Saliency, terms: Terms, saliency: str) -> None:
+    """Add the terms of some examples, as one of `MEASURES` does, to scores in place."""
+    for (layer, kind), values in terms.items():
+        amounts = values.square() if saliency == "fisher" else values.abs()
+        (totals.heads, totals.neurons)[kind][layer] += amounts.sum(0)
 
 
 def random_saliency(model: PreTrainedModel, seed: int) -> Saliency:
@@ -196,31 +149,45 @@ def no_scores(model: PreTrainedModel) -> Saliency:
     )
 
 
-def _backward(
-    model: PreTrainedModel,
-    batches: Batches,
-    loss_of: Loss,
-    receive: Receive | None,
-    after: Callable[[], None] = lambda: None,
-) -> None:
-    """Run each batch forward and backward, hand out mask gradients and, after each batch, call `after`."""
-    was_training = model.training
-    model.eval()
-    try:
-        with nullcontext() if receive is None else mask_gradients(model, receive):
-            for batch in batches:
-                loss_of(batch).backward()
-                after()
-                model.zero_grad()
-    finally:
-        model.train(was_training)
+def over_processes(scores: Saliency, name: str) -> Saliency:
+    """Return scores summed over all processes.
 
-
-def _reached(scores: Saliency, name: str) -> Saliency:
-    for number, totals in enumerate(zip(scores.heads, scores.neurons, strict=True), start=1):
-        if not all(bool(total.any()) for total in totals):
+    Raises:
+        ValueError: If the loss does not reach a layer, or a score is not finite; all processes raise it.
+    """
+    total = Saliency(*([summed(score) for score in kind] for kind in (scores.heads, scores.neurons)))
+    for number, layer in enumerate(zip(total.heads, total.neurons, strict=True), start=1):
+        if not all(bool(score.isfinite().all()) for score in layer):
+            raise ValueError(f"saliency: {name}, but gradients are not finite; expected a finite loss in every batch")
+        if not all(bool(score.any()) for score in layer):
             raise ValueError(
                 f"saliency: {name}, but the loss does not reach layer {number}; allowed: a loss of the model's output "
                 "beside it, such as task distillation, or random"
             )
-    return scores
+    return total
+
+
+def _measure(
+    model: PreTrainedModel,
+    batches: Batches,
+    loss_of: Loss,
+    saliency: str,
+    keep: Callable[[Terms], None] = lambda terms: None,
+) -> Saliency:
+    """Run each batch forward and backward, in evaluation mode, add the terms of its examples, and `keep` them."""
+    was_training, collector, totals = model.training, terms_of(model, saliency), no_scores(model)
+    model.eval()
+    try:
+        with collector.collected():
+            for batch in batches:
+                loss_of(batch).backward()
+                terms = collector.take(len(next(iter(batch.values()))))
+                model.zero_grad()
+                if terms is None:
+                    totals.heads[0].fill_(torch.nan)  # so that all processes learn of it
+                    break
+                add_terms(totals, terms, saliency)
+                keep(terms)
+    finally:
+        model.train(was_training)
+    return over_processes(totals, saliency)

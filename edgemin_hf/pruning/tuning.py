@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import hooked
+from edgemin_hf.utils.processes import summed
 
 Forward = Callable[[PreTrainedModel, Mapping[str, Tensor]], object]
 
@@ -36,7 +37,7 @@ def tune_masks(
     Args:
         model: The pruned model.
         unpruned: The model before the removal, of the same depth.
-        batches: Batches of inputs that hold `attention_mask`.
+        batches: Batches of inputs that hold `attention_mask`, this process's share: all processes' count.
         forward: Runs a model on a batch.
 
     Raises:
@@ -112,6 +113,7 @@ def _tune(ours: _Sublayer, theirs: _Sublayer, size: int, batches: Sequence[Mappi
             parts = torch.einsum("tus,wus->tuw", units.unflatten(1, (-1, size)), columns)
             normal += torch.einsum("tuw,tvw->uv", parts, parts)
             right += torch.einsum("tuw,tw->u", parts, target)
+    normal, right = summed(normal), summed(right)
     ridge = _RIDGE * normal.diagonal().mean().clamp(min=torch.finfo(normal.dtype).tiny)
     masks = torch.linalg.solve(normal + ridge * torch.eye(len(right)).to(normal), right + ridge)
     if masks.abs().max() <= _LARGEST:

@@ -19,6 +19,7 @@ from edgemin_hf.quantization.config import Precision, QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear, fake_quantize_groups
 from edgemin_hf.quantization.learned_range import quantize_input, scaled_range
 from edgemin_hf.quantization.precision import keep_layer_numbers, plain_linear, plain_table, precisions
+from edgemin_hf.utils.processes import joined, several_processes
 
 _RANGE_NAMES = ("input_low", "input_high")
 _ADDED_NAMES = (*_RANGE_NAMES, "range_factors", "weight_scale")
@@ -79,14 +80,16 @@ class FakeQuantLinear(nn.Linear):
         """Compute the layer on the grids of its input and of its weight."""
         if self.training and self.observing and self.range_factors is None:
             self._update_range(input.detach())
+        weight = fake_quantize_rows(self.weight, self.weight_scale, self.weight_integers)
+        return F.linear(self.quantized_input(input).to(self.weight.dtype), weight, self.bias)
+
+    def quantized_input(self, input: Tensor) -> Tensor:
+        """Return the input on its grid, float32: what the weight is multiplied with."""
         low, high = self.input_range()
         # In float32: bf16 has too few digits to round to a grid of 256 values.
         if low.requires_grad:
-            input = quantize_input(input.float(), low, high)
-        else:
-            input = torch.fake_quantize_per_tensor_affine(input.float(), *input_grid(low, high), 0, 255)
-        weight = fake_quantize_rows(self.weight, self.weight_scale, self.weight_integers)
-        return F.linear(input.to(self.weight.dtype), weight, self.bias)
+            return quantize_input(input.float(), low, high)
+        return torch.fake_quantize_per_tensor_affine(input.float(), *input_grid(low, high), 0, 255)
 
     def _update_range(self, input: Tensor) -> None:
         low, high = (bound.float() for bound in torch.aminmax(input))
@@ -253,6 +256,16 @@ def calibrate(
                 run(batch)
     finally:
         model.train(was_training)
+
+
+@torch.no_grad()
+def widen_everywhere(model: nn.Module) -> None:
+    """Let the input ranges of a model hold what those of all processes do."""
+    linears = fake_quantized_linears(model)
+    if linears and several_processes():
+        own = torch.stack([torch.stack([linear.input_low, linear.input_high]) for linear in linears])
+        for linear, ranges in zip(linears, joined(own[None]).unbind(1), strict=True):
+            linear.widen_range(ranges)
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.quantization.native import fake_quantized_linears
+from edgemin_hf.quantization.native import fake_quantized_linears, widen_everywhere
 
 
 @contextmanager
@@ -57,7 +57,10 @@ def learn_ranges_apart(optimizer: torch.optim.Optimizer, model: nn.Module, learn
 
 
 class RangeFreezer(TrainerCallback):
-    """Keep the input ranges, observed or learned, as they are in the last share of the steps, also after a resume."""
+    """Keep the input ranges, observed or learned, as they are in the last share of the steps, also after a resume.
+
+    Until then all processes have the same.
+    """
 
     def __init__(self, config: QuantizationConfig) -> None:
         self.frozen_share = config.frozen_share
@@ -69,6 +72,15 @@ class RangeFreezer(TrainerCallback):
         observing = state.global_step < (1 - self.frozen_share) * state.max_steps
         for module in fake_quantized_linears(model):
             module.observing = observing
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object
+    ) -> None:
+        """Let all processes have seen what each of them has, as if one had seen all their rows."""
+        if any(module.observing and module.range_factors is None for module in fake_quantized_linears(model)):
+            widen_everywhere(model)
+
+    on_step_end = on_substep_end
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: object

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -11,20 +12,22 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat, widen_everywhere
 from edgemin_hf.training.pruning import check_pruning, costs_of, prune_one_shot
 from edgemin_hf.training.record import remember_training, training_record
+from edgemin_hf.utils.processes import own_share, summed
 
 
 def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Mapping[str, Tensor]]) -> PreTrainedModel:
     """Remove heads, feed-forward neurons and layers in one shot, as `DistillationTrainer` does before its first step.
 
-    Saliency is measured by the model's own loss. Make an optimizer afterwards: the parameters are new ones.
+    Saliency is measured by the model's own loss. Make an optimizer afterwards: the parameters are new ones. In a
+    process group all processes must call it, each with its share of the batches: all remove the same.
 
     Args:
         model: The model; it is changed in place.
         config: What is to go, by which saliency.
-        dataloader: Batches of its inputs with labels; as many are read as hold `config.saliency_examples`.
+        dataloader: Batches of its inputs with labels; `config.saliency_examples` are read, over all processes.
 
     Returns:
         The same model, smaller.
@@ -57,8 +60,7 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         raise ValueError("model: frozen, so it has no gradients; expected after model.requires_grad_(True)")
     check_pruning(model, config, (), None)
     batches = list(_first(dataloader, config.saliency_examples, model))
-    if not batches:
-        raise ValueError("dataloader: no batches; expected some, by which saliency is measured")
+    _check_some(batches, "by which saliency is measured")
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         if "labels" not in batch:
@@ -80,14 +82,15 @@ def quantize(
 ) -> PreTrainedModel:
     """Fake-quantise a model and calibrate it, as `DistillationTrainer` does before its first step.
 
-    The result can be exported as it is, by `export_onnx`, or trained on in a loop of one's own.
+    The result can be exported as it is, by `export_onnx`, or trained on in a loop of one's own. In a process group all
+    processes must call it, each with its share of the batches: all get the same ranges, but for provider "inc".
 
     Args:
         model: The model; its linear layers and tables are swapped in place for ones with the same parameters.
         config: What to quantise; None takes the defaults, INT8. With the provider "inc" Neural Compressor's
             post-training quantisation finds the grids.
-        dataloader: Batches of its inputs; as many are read as hold `config.calibration_examples`. Where all is INT4 or
-            fp32 none are needed, since inputs then have no ranges.
+        dataloader: Batches of its inputs; `config.calibration_examples` are read, over all processes. Where all is INT4
+            or fp32 none are needed, since inputs then have no ranges.
 
     Returns:
         The same model, fake-quantised.
@@ -114,12 +117,13 @@ def quantize(
         had_ranges = bool(fake_quantized_linears(model))
         prepare_qat(model, config)
         needs_batches = bool(fake_quantized_linears(model)) and not had_ranges
-    if needs_batches and not batches:
-        raise ValueError("dataloader: no batches; expected some, from which INT8 layers get their inputs' ranges")
+    if needs_batches:
+        _check_some(batches, "from which INT8 layers get their inputs' ranges")
     if config.provider == "inc":
         quantize_by_inc(model, config, batches)
     elif needs_batches:
         calibrate(model, batches, lambda batch: model(**batch))
+        widen_everywhere(model)
     remember_training(model, training_record([], None, config))
     return model
 
@@ -127,10 +131,12 @@ def quantize(
 def _first(
     dataloader: Iterable[Mapping[str, Tensor]], examples: int, model: PreTrainedModel
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield batches, on the model's device, that hold at least so many examples."""
-    seen = 0
-    for batch in dataloader:
+    """Yield batches, on the model's device, that hold so many examples over all processes."""
+    for batch in own_share(dataloader, examples):
         yield {name: value.to(model.device) for name, value in batch.items()}
-        seen += len(batch["input_ids"])
-        if seen >= examples:
-            return
+
+
+def _check_some(batches: Sequence[Mapping[str, Tensor]], what_for: str) -> None:
+    """Refuse a loader that gives no process a batch."""
+    if not float(summed(torch.tensor(float(len(batches))))):
+        raise ValueError(f"dataloader: no batches; expected some, {what_for}")

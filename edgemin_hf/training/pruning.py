@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from transformers.utils import ModelOutput
@@ -19,12 +18,13 @@ from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
 from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config, select_once
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import GradualPruner, costs_state
-from edgemin_hf.pruning.one_shot import OverProcesses, prune_layers, prune_units, select_by_saliency
+from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_saliency
 from edgemin_hf.pruning.saliency import Batches, Loss
 from edgemin_hf.pruning.selection import Costs, Parameters
 from edgemin_hf.pruning.tuning import check_tunable
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
+from edgemin_hf.utils.processes import of_first
 
 if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import WeightPruningConfig
@@ -103,19 +103,19 @@ def prune_one_shot(
     batches: Callable[[], Batches],
     loss_of: Loss,
     costs: Callable[[], Costs | None],
-    reduce: OverProcesses = lambda tensor: tensor,
-    gather: OverProcesses = lambda tensor: tensor,
+    accumulation: int = 1,
 ) -> None:
     """Remove layers, and with the schedule "one_shot" heads and neurons, by whoever provides their saliency; in place.
+
+    All processes remove the same, by what all of them measure.
 
     Args:
         model: The model.
         config: What is to go.
-        batches: Returns, each time, the batches that losses and saliency are measured on.
+        batches: Returns, each time, the batches that losses and saliency are measured on, this process's share.
         loss_of: Computes the loss of a batch, a mean over its examples.
         costs: Returns the costs that a budget counts, of the model without the layers that went.
-        reduce: Sums a tensor over all processes.
-        gather: Joins tensors of all processes along their first dimension.
+        accumulation: Batches of a training step, which Neural Compressor's criteria go by.
     """
     prune_layers(model, config, batches(), loss_of)
     if config.schedule != "one_shot":
@@ -124,8 +124,8 @@ def prune_one_shot(
 
     def select_units(batches: Callable[[], Batches]) -> Selection:
         if config.uses_inc:
-            return select_once(model, batches(), loss_of, config, reduce)
-        return select_by_saliency(model, config, batches, loss_of, budget, reduce, gather)
+            return select_once(model, batches(), loss_of, config, accumulation)
+        return select_by_saliency(model, config, batches, loss_of, budget)
 
     prune_units(model, config, batches, select_units, _forward)
 
@@ -145,6 +145,7 @@ class StudentPruning:
         self.config = config
         self._trainer = trainer
         self._one_shot_done = self._gradually_done = False
+        self._pruner: GradualPruner | IncPruner | None = None
 
     def resume(self) -> None:
         """Take note that a checkpoint brings a student from which layers, and in one shot units, are gone."""
@@ -167,9 +168,18 @@ class StudentPruning:
             lambda: batches(config.saliency_examples),
             loss_of,
             lambda: self._costs(None),
-            self._sum,
-            self._trainer.accelerator.gather,
+            self._trainer.args.gradient_accumulation_steps,
         )
+
+    def watch(self, loss: Tensor, examples: int) -> None:
+        """Note of what the next backward pass is: of a loss that is a mean over so many examples."""
+        if self._pruner is not None:
+            self._pruner.watch(loss, examples)
+
+    def after_backward(self) -> None:
+        """Score units by a backward pass, where they go while the student trains."""
+        if self._pruner is not None:
+            self._pruner.after_backward(complete=self._trainer.accelerator.sync_gradients)
 
     @contextmanager
     def gradually(self, checkpoint: Path | None) -> Iterator[None]:
@@ -185,14 +195,15 @@ class StudentPruning:
         self._gradually_done = True
         pruner: GradualPruner | IncPruner
         if isinstance(config, PruningConfig) and not config.uses_inc:
-            pruner = GradualPruner(config, self._model, self._costs(checkpoint), self._sum)
+            pruner = GradualPruner(config, self._model, self._costs(checkpoint))
         else:
-            pruner = IncPruner(config)
-        pruner.resume_from = checkpoint
+            pruner = IncPruner(config, self._gradient_scale)
+        pruner.resume_from, self._pruner = checkpoint, pruner
         # Before all others: whoever marks a checkpoint as complete does so when the masks are in it.
         self._trainer.callback_handler.callbacks.insert(0, pruner)
         yield
         self._trainer.remove_callback(pruner)
+        self._pruner = None
         remove(self._model, pruner.selection(self._model))
 
     def save(self, folder: str | Path) -> None:
@@ -206,9 +217,10 @@ class StudentPruning:
         model: PreTrainedModel = self._trainer.model
         return model
 
-    def _sum(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all processes."""
-        return self._trainer.accelerator.reduce(tensor.to(self._trainer.args.device), "sum").cpu()
+    def _gradient_scale(self) -> float:
+        """Return what gradients are multiplied with until they are clipped or used: with fp16 the loss was."""
+        scaler = self._trainer.accelerator.scaler
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def _costs(self, checkpoint: Path | None) -> Costs | None:
         """Return the costs that a budget counts, as the checkpoint keeps them if there is one."""
@@ -217,9 +229,7 @@ class StudentPruning:
         if checkpoint is not None:
             return LatencyTable(**costs_state(checkpoint))
         # Each process would measure other numbers, and by them choose other units.
-        table = [costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None]
-        shared: Costs = broadcast_object_list(table)[0]
-        return shared
+        return of_first(costs_of(self._model, self.config) if self._trainer.is_world_process_zero() else None)
 
 
 def _forward(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> ModelOutput:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.neural_compressor.qat import check_precision, finish_inc, own_settings, prepare_inc, save_inc_config
 from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat
+from edgemin_hf.quantization.native import calibrate, fake_quantized_linears, prepare_qat, widen_everywhere
 from edgemin_hf.quantization.range_training import learn_ranges_apart, learned_ranges
 
 if TYPE_CHECKING:
@@ -59,18 +59,16 @@ class StudentQuantization:
         """Whether the optimizer is to train the ranges."""
         return self.config.ranges == "learned"
 
-    def calibrate(self, trainer: Trainer, batches: Callable[[int], Iterator[Mapping[str, Tensor]]]) -> None:
+    def calibrate(self, batches: Callable[[int], Iterator[Mapping[str, Tensor]]]) -> None:
         """Set the first ranges, unless that was done before: the widest over all processes.
 
         Args:
-            trainer: The trainer.
             batches: Gives batches, on the device, that hold so many examples over all processes.
         """
         if not self.calibrated:
             examples = batches(self.config.calibration_examples)
             calibrate(self.model, examples, lambda batch: self.model(**filter_forward_inputs(self.model, batch)))
-            for module in fake_quantized_linears(self.model):
-                module.widen_range(trainer.accelerator.gather(torch.stack([module.input_low, module.input_high])))
+            widen_everywhere(self.model)
         self.calibrated = True
 
     @contextmanager

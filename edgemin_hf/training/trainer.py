@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import islice
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, has_length
 
 from edgemin_hf.data.tables import LengthGroupedBatches
 from edgemin_hf.distillation.base import DistillationConfig, Objective
@@ -34,6 +32,7 @@ from edgemin_hf.training.record import remember_training, training_record, train
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
+from edgemin_hf.utils.processes import own_share, share_from_first
 
 if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
@@ -139,6 +138,7 @@ class DistillationTrainer(Trainer):
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
+        self._share_student()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: object) -> TrainOutput:
         """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
@@ -194,10 +194,17 @@ class DistillationTrainer(Trainer):
         self._calibrate_once()
         if self.pruning is not None:
             self.pruning.one_shot(self._batches, lambda batch: self._losses(self.model, batch)[0])
+        self._share_student()
+
+    def _share_student(self) -> None:
+        """Let all processes have the first one's student, and projections, where each holds them complete."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            own = [self.model] if self._projections is None else [self.model, self._projections]
+            share_from_first("model: the student's tensors", own)
 
     def _calibrate_once(self) -> None:
         if self.quantization is not None:
-            self.quantization.calibrate(self, self._batches)
+            self.quantization.calibrate(self._batches)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as `Trainer` does, and beside it how the model was made, and what a provider adds."""
@@ -211,10 +218,17 @@ class DistillationTrainer(Trainer):
             self.quantization.save(folder)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
-        """Yield training batches, on the device, that hold at least `examples` over all processes."""
-        loader = self.get_train_dataloader()
-        count = ceil(examples / (self.args.train_batch_size * self.args.world_size))
-        return (self._prepare_inputs(batch) for batch in islice(iter(loader), count))
+        """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""
+        if has_length(self.train_dataset):  # else some would be repeated, to give all processes as many
+            examples = min(examples, len(self.train_dataset))
+        return map(self._prepare_inputs, own_share(self.get_train_dataloader(), examples))
+
+    def training_step(self, *args: object, **kwargs: object) -> Tensor:
+        """Run a batch forward and backward as `Trainer` does; units that are to go are scored by it."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        if self.pruning is not None:
+            self.pruning.after_backward()
+        return loss
 
     def compute_loss(
         self,
@@ -226,6 +240,8 @@ class DistillationTrainer(Trainer):
         """Sum the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
         loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
         examples = len(next(iter(inputs.values())))
+        if self.pruning is not None:
+            self.pruning.watch(loss, examples)
         for name, term in terms.items():
             total = self._terms[self.model.training].setdefault(name, [torch.zeros_like(term), torch.zeros_like(term)])
             total[0] += examples * term.detach()

@@ -62,12 +62,24 @@ class StopAt(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
+class ScoringTrainer(Trainer):
+    """Calls what it prunes by, as `DistillationTrainer` does, before gradients are clipped."""
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        for pruner in self.callback_handler.callbacks:
+            if isinstance(pruner, IncPruner):
+                pruner.after_backward(complete=self.accelerator.sync_gradients)
+        return loss
+
+
 def train(model, pruner, folder, *callbacks, resume=None, save_steps=5, **settings):
+    settings = {"learning_rate": 1e-3, **settings}
     args = TrainingArguments(
-        folder, max_steps=STEPS, per_device_train_batch_size=8, learning_rate=1e-3, report_to=[], use_cpu=True,
+        folder, max_steps=STEPS, per_device_train_batch_size=8, report_to=[], use_cpu=True,
         save_steps=save_steps, logging_steps=100, disable_tqdm=True, seed=3, **settings,
     )  # fmt: skip
-    trainer = Trainer(model, args, train_dataset=Rows(), callbacks=[pruner, *callbacks])
+    trainer = ScoringTrainer(model, args, train_dataset=Rows(), callbacks=[pruner, *callbacks])
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -347,7 +359,7 @@ def test_selection_refuses_what_is_not_the_end_of_the_pruning(tmp_path):
     model, pruner = tiny(), IncPruner(Config())
     with pytest.raises(ValueError, match="before training"):
         pruner.selection(model)
-    train(model, pruner, tmp_path / "early", StopAt(5))
+    pruner = begin(model, Config())
     with pytest.raises(RuntimeError, match="its pruning is not over"):
         pruner.selection(model)
     train(tiny(), pruner, tmp_path / "whole", save_strategy="no")
@@ -477,11 +489,60 @@ def test_inc_config_is_written_by_optimum_intels_class(tmp_path):
     assert INCConfig.from_pretrained(tmp_path / "both").pruning == expected
 
 
-def test_scores_are_summed_over_processes():
-    model, batches = tiny(), [batch(seed=seed) for seed in range(2)]
-    # Another process, whose scores drown ours, keeps the last units.
-    others = select_once(
-        model, batches, some_loss(model), Config(saliency="snip_momentum"),
-        lambda score: score + 1e9 * torch.arange(score.numel(), dtype=score.dtype).view(score.shape),
-    )  # fmt: skip
-    assert others.neurons == [list(range(32, 64))] * 3
+@pytest.mark.parametrize("saliency", ["snip_momentum", "gradient"])
+def test_a_step_in_parts_is_scored_as_one(saliency):
+    model, config = tiny(), Config(saliency=saliency)
+
+    def loss_of(inputs):
+        return torch.nn.functional.cross_entropy(model(**inputs).logits, inputs["input_ids"][:, 1] % 3)
+
+    def cut(inputs, *sizes):
+        parts = zip(*(tensor.split(sizes) for tensor in inputs.values()), strict=True)
+        return [dict(zip(inputs, part, strict=True)) for part in parts]
+
+    steps = [batch((9, 5, 7, 6, 3, 8), seed=seed) for seed in range(2)]
+    parts = [part for step in steps for part in cut(step, 4, 2)]
+    assert select_once(model, parts, loss_of, config, accumulation=2) == select_once(model, steps, loss_of, config)
+
+
+@pytest.mark.parametrize("saliency", ["snip_momentum", "gradient"])
+def test_scores_are_of_gradients_before_they_are_clipped_or_scaled(saliency, tmp_path):
+    class Seen(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                self.scores = [copy.deepcopy(pruner.criterion.scores) for pruner in self.pruner._pruners]
+
+    found = []
+    for settings in ({"max_grad_norm": 0.0}, {"max_grad_norm": 1e-3}):
+        seen = Seen()
+        seen.pruner = IncPruner(Config(saliency=saliency, start=0.5, rounds=1))
+        train(tiny(), seen.pruner, tmp_path, seen, save_strategy="no", optim="sgd", **settings, learning_rate=1e-9)
+        found += seen.scores
+    half = len(found) // 2
+    for plain, clipped in zip(found[:half], found[half:], strict=True):
+        for name, score in plain.items():
+            torch.testing.assert_close(clipped[name], score, rtol=1e-3, atol=1e-3 * float(score.max()))
+
+
+def test_a_gradient_that_overflowed_is_passed_over_and_a_scale_is_taken_out():
+    pruners = []
+    for scales in ((1.0,), (torch.inf, 65536.0)):
+        model = tiny()
+        pruner = begin(model, Config())
+        for scale in scales:
+            model.zero_grad()
+            (scale * some_loss(model)(batch())).backward()
+            pruner._scale = lambda scale=scale: scale
+            pruner.after_backward(complete=True)
+        pruners.append(pruner)
+    for ours, theirs in zip(*(pruner._pruners for pruner in pruners), strict=True):
+        for name, score in ours.criterion.scores.items():
+            torch.testing.assert_close(theirs.criterion.scores[name], score, rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_still_to_go_goes_where_somebody_ended_the_training(tmp_path, caplog):
+    caplog.set_level("WARNING", "edgemin_hf")
+    model, pruner = tiny(), IncPruner(Config())
+    train(model, pruner, tmp_path, StopAt(5), save_strategy="no")
+    assert "training ended at step 5 of 12" in caplog.text
+    assert [len(heads) for heads in pruner.selection(model).heads] == [2] * 3

@@ -73,24 +73,6 @@ def test_no_graph_outlives_the_measurement(measure):
     assert all(reference() is None for reference in seen)
 
 
-@pytest.mark.parametrize("family", ["bert", "deberta", "albert", "modernbert"])
-def test_weight_saliency_is_of_weights_times_their_gradients(family):
-    model = tiny(family)
-    measured = weight_saliency(model, [batch(), batch(seed=1)], loss_of(model))
-    block = Encoder(model).blocks[0]
-    heads, neurons = np.zeros(4), np.zeros(64)
-    for inputs in (batch(), batch(seed=1)):
-        loss_of(model)(inputs).backward()
-        found = [(p.detach() * p.grad).double().numpy() for p in (block.attention_output.weight, block.ffn_in.weight,
-                                                                   block.ffn_out.weight)]  # fmt: skip
-        model.zero_grad()
-        heads += [np.abs(found[0][:, 8 * head : 8 * head + 8]).sum() for head in range(4)]
-        for neuron in range(64):
-            neurons[neuron] += np.abs(found[1][neuron::64]).sum() + np.abs(found[2][:, neuron]).sum()
-    np.testing.assert_allclose(measured.heads[0], heads, rtol=1e-5)
-    np.testing.assert_allclose(measured.neurons[0], neurons, rtol=1e-5)
-
-
 @pytest.mark.parametrize("measure", [taylor_saliency, weight_saliency, fisher_saliency])
 def test_saliency_ignores_padding(measure):
     model = tiny()

@@ -15,6 +15,7 @@ WRONG = {
     "the recipe's precision": ({"bf16": True}, "bf16: True; expected: "),
     "a cast of the weights": ({"bf16_full_eval": True}, "bf16_full_eval: True; expected: the stage's or"),
     "the stage's own": ({"learning_rate": 1e-3}, "learning_rate: 0.001; expected: "),
+    "the best model": ({"load_best_model_at_end": True}, "load_best_model_at_end: True; expected: the stage's or"),
     "the folder": ({"output_dir": "elsewhere"}, "output_dir: elsewhere; expected: "),
     "a secret": ({"hub_token": "hf_x"}, "hub_token: hf_x; expected: "),
     "pickles": ({"save_safetensors": False}, "save_safetensors: False; expected: "),

@@ -25,6 +25,7 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.processes import of_first
 from edgemin_hf.utils.records import Record
 
 
@@ -88,7 +89,7 @@ def choose_precisions(
         if not file.is_file():
             chosen = _choose(context, config, student(), batch_size)
             write_atomic(file, json.dumps(chosen.to_dict(), indent=2))
-    return ChosenPrecisions.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    return of_first(ChosenPrecisions.from_dict(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def _choose(

@@ -13,6 +13,7 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.report.curves import Curve, draw_curves
 from edgemin_hf.report.records import LayerSearch
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.processes import of_first
 
 SEARCH_CURVE = "stages/teacher_layers.svg"
 """The curve of the search, in the folder of the run."""
@@ -55,11 +56,11 @@ def search_teacher_layer(
     found: dict[int, float] = {}
     if file.is_file():
         found = {int(layer): value for layer, value in json.loads(file.read_text(encoding="utf-8")).items()}
-    PartialState().wait_for_everyone()
+    found = of_first(found)  # another machine may not see the file
     for layer in layers:
         if layer in found:
             continue
-        found[layer] = try_layer(layer, work / f"layer-{layer}")
+        found[layer] = of_first(try_layer(layer, work / f"layer-{layer}"))
         PartialState().wait_for_everyone()
         shutil.rmtree(work / f"layer-{layer}", ignore_errors=True)
         if main:
