@@ -71,6 +71,8 @@ class _WeightedObjective:
         self.projections = objective.projections
         self._objective, self._weight = objective, weight
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor | None]:
         terms = self._objective(student, teacher, inputs)
-        return {name: self._weight * term for name, term in terms.items()}
+        return {name: None if term is None else self._weight * term for name, term in terms.items()}
