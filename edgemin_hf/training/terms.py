@@ -20,7 +20,7 @@ def summed(terms: Terms) -> Tensor | None:
 def lacking(terms: Terms) -> ValueError:
     """Return the error for rows that a loss can't be computed of."""
     names = ", ".join(name for name, term in terms.items() if term is None) or "any term"
-    return ValueError(f"dataset: without what {names} needs; expected: labels, or the teacher's logits or a teacher")
+    return ValueError(f"dataset: without what {names} takes; expected: labels, or the teacher's logits or a teacher")
 
 
 class TermMeans:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
@@ -355,6 +355,15 @@ class DistillationTrainer(Trainer):
         teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
+
+    def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
+        drops = self.args.dataloader_drop_last
+        # What training leaves out at the end of an epoch comes in another one; an evaluation is to take every row.
+        self.args.dataloader_drop_last = drops and bool(kwargs.get("is_training"))
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drops
 
     def _get_train_sampler(
         self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None

@@ -59,6 +59,23 @@ def test_float32_has_the_gradients_of_float64(scale):
     assert (found[0] - found[1]).norm() < 1e-6 * found[1].norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("columns", ["q", "k"])
+def test_a_gradient_is_scaled_before_it_is_rounded_to_half_precision(dtype, columns):
+    scale, small = 2.0**16, 2.0**-20  # a loss that weighs little, scaled as for fp16
+    sides = [projections(width, (40, 37), seed, torch.float32) for seed, width in ((0, 16), (1, 48))]
+    student, teacher = ({name: one.to(dtype) for name, one in side.items()} for side in sides)
+    found = []
+    for precision in (dtype, torch.float64):
+        leaves = {name: student[name].detach().to(precision).requires_grad_() for name in ("q", columns)}
+        others = (teacher[name].to(precision) for name in ("q", columns))
+        loss = relation_kl(leaves["q"], leaves[columns], *others, mask_of((40, 37)).bool(), 4)
+        (loss * (small * scale)).backward()
+        assert all(leaf.grad.dtype == precision for leaf in leaves.values())
+        found.append(torch.cat([leaf.grad.double() for leaf in leaves.values()]) / scale)
+    assert (found[0] - found[1]).norm() < 2 * torch.finfo(dtype).eps * found[1].norm()
+
+
 def test_gradient_where_rows_are_columns():
     student, teacher, mask = projections(8, (4, 3))["q"], projections(16, (4, 3), seed=1)["q"], mask_of((4, 3)).bool()
     student.requires_grad_()
