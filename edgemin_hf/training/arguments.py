@@ -62,16 +62,16 @@ def check_arguments(
         raise ValueError("optimizers: given beside ranges: learned; allowed: none, since it must know the ranges")
     if others.get("compute_loss_func") is not None:
         raise ValueError("compute_loss_func: given; allowed: none, since distillation_config is the loss")
-    for name, reason in _NOT_SET.items():
+    for name, instead in NOT_SET.items():
         if getattr(args, name, False):
-            raise ValueError(f"{name}: {getattr(args, name)}; allowed: {reason}")
+            raise ValueError(f"{name}: {getattr(args, name)}; allowed: {instead}")
     if args.label_names is not None and set(args.label_names) != {"labels"}:
         raise ValueError(f"label_names: {args.label_names}; allowed: ['labels'], as losses and metrics know them")
     if args.n_gpu > 1:
         raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
 
 
-_NOT_SET = {
+NOT_SET = {
     "label_smoothing_factor": "0, since distillation_config is the loss",
     "auto_find_batch_size": "false, since a step of fewer rows makes other steps; lower "
     "per_device_train_batch_size and raise gradient_accumulation_steps by as much",
@@ -80,7 +80,7 @@ _NOT_SET = {
     "jit_mode_eval": "false, since the loss is computed inside the student's forward pass",
     "use_legacy_prediction_loop": "false, since that loop knows no loss terms",
 }
-"""Fields of `TrainingArguments` that stay unset, and what to do instead; not every version has all of them."""
+"""Fields of `TrainingArguments` that stay unset, by name, with what is allowed; not every version has all of them."""
 
 
 def check_objectives(

@@ -99,16 +99,16 @@ class RowsOfCheckpoints(TrainerCallback):
     """Write into each checkpoint which rows its steps took.
 
     Attributes:
-        rows: What is written; None before a training begins.
+        of_steps: What is written; None before a training begins.
     """
 
-    rows: Rows | None = None
+    of_steps: Rows | None = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Write them."""
-        if self.rows is not None and state.is_world_process_zero:
+        if self.of_steps is not None and state.is_world_process_zero:
             file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / ROWS
-            write_atomic(file, json.dumps(self.rows.to_dict()))
+            write_atomic(file, json.dumps(self.of_steps.to_dict()))
 
 
 def count_rows(batch: Mapping[str, object]) -> int:

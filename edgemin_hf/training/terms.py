@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -51,19 +51,21 @@ class TermMeans:
         return {name: (total / count).item() for name, (total, count) in totals.items()}
 
 
-def check_gradients(terms: Terms, parameters: Iterable[nn.Parameter]) -> None:
+def check_gradients(terms: Terms, model: nn.Module, beside: nn.Module | None) -> None:
     """Check that each loss term gives a gradient to a parameter of the model.
 
     The graph of the terms is walked, nothing is computed.
 
     Args:
         terms: The terms, with their autograd history.
-        parameters: Those of the model, without what a method learns beside it.
+        model: The model.
+        beside: What a method learns that is a part of the model only while it trains.
 
     Raises:
         ValueError: If a term does not.
     """
-    trained = {id(parameter) for parameter in parameters if parameter.requires_grad}
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    trained -= set() if beside is None else set(map(id, beside.parameters()))
     for name, term in terms.items():
         if term is not None and not _reaches(term, trained):
             raise ValueError(

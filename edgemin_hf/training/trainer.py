@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import AutoConfig, PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 
 from edgemin_hf.data.tables import LengthGroupedBatches
@@ -31,15 +31,8 @@ from edgemin_hf.training.arguments import check_arguments, check_objectives
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
-from edgemin_hf.training.rows import (
-    ROW_WEIGHT,
-    Rows,
-    RowsOfCheckpoints,
-    count_rows,
-    first_rows,
-    own_rows,
-    weighted_batches,
-)
+from edgemin_hf.training.row_trainer import RowTrainer
+from edgemin_hf.training.rows import ROW_WEIGHT, Rows, count_rows, first_rows, own_rows
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
@@ -49,7 +42,7 @@ if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(RowTrainer):
     """Train a student by the summed objectives of one or several distillation methods.
 
     In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
@@ -148,8 +141,7 @@ class DistillationTrainer(Trainer):
             self._projections.to(self.args.device)
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         self._gradients_checked = False
-        self._rows = RowsOfCheckpoints()
-        self.callback_handler.callbacks.insert(0, self._rows)  # whoever marks a checkpoint as complete comes after it
+        self._learns_labels = any(getattr(config, "learns_labels", False) for config in configs)
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
 
@@ -168,7 +160,7 @@ class DistillationTrainer(Trainer):
                 raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
         checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         rows = Rows.planned(self.args, self.train_dataset)
-        self._rows.rows = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
+        self.rows.of_steps = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
         self._gradients_checked = False
         if checkpoint is not None:
             cut_like(self.model, AutoConfig.from_pretrained(checkpoint))
@@ -186,10 +178,6 @@ class DistillationTrainer(Trainer):
             remember_training(self.model, self.record)
             self._remembered = True
         return output
-
-    def _inner_training_loop(self, batch_size: int | None = None, *args: object, **kwargs: object) -> TrainOutput:
-        # transformers 4 would go on with the checkpoint's batch size, and with the arguments' accumulation.
-        return super()._inner_training_loop(self.args.train_batch_size, *args, **kwargs)
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Create the optimizer as `Trainer` does; learned input ranges get a group of their own."""
@@ -243,15 +231,6 @@ class DistillationTrainer(Trainer):
         count = ceil(examples / (self.args.train_batch_size * self.args.world_size))
         return (self._prepare_inputs(batch) for batch in islice(iter(loader), count))
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Mapping[str, Tensor]], num_batches: int, device: torch.device
-    ) -> tuple[list[Mapping[str, Tensor | float]], None]:
-        """Return the batches of a step, of which each row counts as much as any other."""
-        if self.state.global_step >= self.state.max_steps:  # a checkpoint of the last step was resumed
-            self.control.should_training_stop = True
-            return [], None
-        return weighted_batches(epoch_iterator, num_batches, self.accelerator), None
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -273,7 +252,7 @@ class DistillationTrainer(Trainer):
         if loss is None and not return_outputs and (training or not any(term is not None for term in terms.values())):
             raise lacking(terms)
         if training and torch.is_grad_enabled() and not self._gradients_checked and not self.is_fsdp_enabled:
-            check_gradients(terms, self._trained_parameters())
+            check_gradients(terms, self.model, beside=self._projections)
             self._gradients_checked = True
         self._means[training].add(terms, count_rows(inputs) if weight else 0)
         if loss is not None and weight != 1:
@@ -295,11 +274,6 @@ class DistillationTrainer(Trainer):
         if loss is None:
             raise lacking(terms)
         return loss
-
-    def _trained_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the student's parameters, without the projections that are a part of it while it trains."""
-        beside = set() if self._projections is None else set(self._projections.parameters())
-        return (parameter for parameter in self.model.parameters() if parameter not in beside)
 
     def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
         if self.teacher_model is None:
@@ -354,16 +328,8 @@ class DistillationTrainer(Trainer):
         # The teacher may read what the student does not, such as token types.
         teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
-        self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
-
-    def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
-        drops = self.args.dataloader_drop_last
-        # What training leaves out at the end of an epoch comes in another one; an evaluation is to take every row.
-        self.args.dataloader_drop_last = drops and bool(kwargs.get("is_training"))
-        try:
-            return super()._get_dataloader(*args, **kwargs)
-        finally:
-            self.args.dataloader_drop_last = drops
+        labels = ["labels"] * self._learns_labels  # which a student without a head does not name
+        self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))
 
     def _get_train_sampler(
         self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
@@ -376,7 +342,7 @@ class DistillationTrainer(Trainer):
         else:
             lengths = [len(row["input_ids"]) for row in dataset]
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows = self._rows.rows
+        rows = self.rows.of_steps
         return LengthGroupedBatches(lengths, self.args.train_batch_size if rows is None else rows.batch_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
