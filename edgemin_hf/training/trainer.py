@@ -313,14 +313,14 @@ class DistillationTrainer(RowTrainer):
         self._means[False].clear()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        means = self._means[False].take(self._nested_gather)
+        means = self._means[False].take(self.accelerator.gather)
         output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
 
     def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
-            logs = {**logs, **self._means[True].take(self._nested_gather)}
+            logs = {**logs, **self._means[True].take(self.accelerator.gather)}
         super().log(logs, *args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:

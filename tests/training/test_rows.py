@@ -110,6 +110,21 @@ def test_a_run_that_was_complete_takes_no_step_more(tmp_path, tokenizer, extra):
     assert_same(weights(resumed), weights(whole))
 
 
+def test_a_stream_of_rows_is_trained_on_and_gone_on_with(tmp_path, tokenizer):
+    arguments = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "optim": "sgd", "max_grad_norm": 0.0}
+    results = []
+    for folder, size, accumulation, checkpoint in (("whole", 2, 2, None), ("resumed", 4, 1, "whole/checkpoint-2")):
+        student = without_dropout(create_student(tiny(), 2))
+        one = make(
+            tmp_path / folder, tokenizer, student, config=BOTH, data=dataset(11).to_iterable_dataset(),
+            per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **arguments,
+        )  # fmt: skip
+        one.train(resume_from_checkpoint=checkpoint and str(tmp_path / checkpoint))
+        assert one.state.global_step == 4
+        results.append(weights(one))
+    assert_same(*results, rtol=1e-4, atol=1e-6)
+
+
 def test_checkpoints_without_an_optimizer_are_refused(tmp_path, tokenizer):
     arguments = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "save_only_model": True}
     trainer(tmp_path, tokenizer, 4, 1, **arguments).train()
