@@ -41,8 +41,13 @@ class Objective(Protocol):
     @property
     def projections(self) -> nn.Module | None: ...  # noqa: D102
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted loss terms, each a scalar: a mean over the examples of the batch."""
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor | None]:
+        """Return the weighted loss terms, each a scalar: a mean over the examples of the batch.
+
+        In training ValueError where the inputs lack what a term needs, such as labels; without gradients None for it.
+        """
         ...
 
 

@@ -8,7 +8,9 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
-from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.modeling.attention import attention_scores
+from edgemin_hf.modeling.encoder import Activation, Encoder
+from edgemin_hf.modeling.hooks import Recording
 
 
 def check_weights(config: object, *names: str) -> None:
@@ -85,6 +87,19 @@ def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
         (batch, width).
     """
     return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(dim=1)]
+
+
+def recorded_scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
+    """Compute a layer's attention scores from its recorded queries and keys.
+
+    In the precision of the weights, also where the model itself computes in a lower one.
+
+    Returns:
+        As `attention_scores`, (batch, heads, length, length).
+    """
+    q, k = (recording.activations[Activation(layer, name)] for name in ("q", "k"))
+    with torch.autocast(q.device.type, enabled=False):
+        return attention_scores(encoder, layer, q.to(encoder.model.dtype), k.to(encoder.model.dtype))
 
 
 def new_projection(student_width: int, teacher_width: int) -> nn.Linear:

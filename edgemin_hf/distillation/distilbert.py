@@ -105,28 +105,37 @@ class DistilBERTObjective:
         self.student_activations = [Activation(len(student.layers) - 1, "output")] * compared
         self.teacher_activations = [Activation(len(teacher.layers) - 1, "output")] * compared
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor | None]:
         """Return the terms `distilbert_soft`, `distilbert_mlm` and `distilbert_cosine`; not those of weight 0.
+
+        Outside training None for those that need labels, where there are none.
 
         Raises:
             ValueError: If training asks for masked tokens and the data has none.
         """
-        config, terms, mask, labels = self.config, dict[str, Tensor](), mask_of(inputs), inputs.get("labels")
+        config, mask, labels = self.config, mask_of(inputs), inputs.get("labels")
+        terms: dict[str, Tensor | None] = {}
         needs_labels = bool(config.mlm_weight or (config.soft_weight and config.masked_only))
         if needs_labels and labels is None and torch.is_grad_enabled():
             raise ValueError(
                 f"mlm_weight: {config.mlm_weight} without labels in the data; allowed: 0 then, or masked tokens as "
                 "DataCollatorForLanguageModeling makes them"
             )
-        if config.soft_weight and not (config.masked_only and labels is None):
+        if config.soft_weight and config.masked_only and labels is None:
+            terms["distilbert_soft"] = None
+        elif config.soft_weight:
             assert student.logits is not None  # noqa: S101 - needs_student_logits
             assert teacher.logits is not None  # noqa: S101 - needs_teacher_logits
             at = mask & (labels != -100) if config.masked_only and labels is not None else mask
             loss = token_kl(student.logits, teacher.logits, at, config.temperature)
             terms["distilbert_soft"] = config.soft_weight * loss
-        if config.mlm_weight and labels is not None:
+        if config.mlm_weight:
             assert student.logits is not None  # noqa: S101 - needs_student_logits
-            terms["distilbert_mlm"] = config.mlm_weight * masked_lm_loss(student.logits, labels)
+            terms["distilbert_mlm"] = (
+                None if labels is None else config.mlm_weight * masked_lm_loss(student.logits, labels)
+            )
         if config.cosine_weight:
             ours, theirs = (
                 student.activations[self.student_activations[0]],

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from edgemin_hf.distillation.base import Method
-from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
+from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher, recorded_scores
 from edgemin_hf.distillation.relations import relation_kl
-from edgemin_hf.modeling.attention import attention_scores, check_scores, reach, scores_are_products
+from edgemin_hf.modeling.attention import check_scores, reach, scores_are_products
 from edgemin_hf.modeling.encoder import Activation, Encoder, Layer, Projection
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
@@ -119,9 +119,9 @@ class MiniLMObjective:
             loss = relation_kl(ours["q"], ours["k"], theirs["q"], theirs["k"], mask, heads)
             terms["minilm_attention"] = config.attention_weight * loss
         elif config.attention_weight:
-            scores = attention_scores(self.student, len(self.student.layers) - 1, ours["q"], ours["k"])
+            scores = recorded_scores(self.student, student, len(self.student.layers) - 1)
             with torch.no_grad():
-                target = attention_scores(self.teacher, len(self.teacher.layers) - 1, theirs["q"], theirs["k"])
+                target = recorded_scores(self.teacher, teacher, len(self.teacher.layers) - 1)
             terms["minilm_attention"] = config.attention_weight * attention_kl(scores, target, mask)
         if config.value_weight:
             loss = relation_kl(ours["v"], ours["v"], theirs["v"], theirs["v"], mask, heads)

@@ -207,20 +207,27 @@ class MLKDTaskObjective:
         if config.contrast_weight:
             self.projections = new_projection(student.config.hidden_size, teacher.config.hidden_size)
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the terms `mlkd_similarity` and `mlkd_contrast`; not those of weight 0, nor contrast without labels.
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor | None]:
+        """Return the terms `mlkd_similarity` and `mlkd_contrast`; not those of weight 0.
+
+        Outside training None for the contrast, where there are no labels.
 
         Raises:
             ValueError: If labels are missing in training, or are not one class for each example.
         """
-        config, mask, labels, terms = self.config, mask_of(inputs), inputs.get("labels"), dict[str, Tensor]()
+        config, mask, labels = self.config, mask_of(inputs), inputs.get("labels")
+        terms: dict[str, Tensor | None] = {}
         ours = first_tokens(student.activations[self.student_activations[0]], mask)
         theirs = first_tokens(teacher.activations[self.teacher_activations[0]], mask)
         if config.similarity_weight:
             terms["mlkd_similarity"] = config.similarity_weight * sample_similarity_kl(ours, theirs)
         if config.contrast_weight and labels is None and torch.is_grad_enabled():
             raise ValueError(f"contrast_weight: {config.contrast_weight} without labels in the data; allowed: 0 then")
-        if self.projections is not None and labels is not None:
+        if self.projections is not None and labels is None:
+            terms["mlkd_contrast"] = None
+        elif self.projections is not None and labels is not None:
             if labels.ndim != 1 or labels.is_floating_point():
                 raise ValueError(f"labels of shape {tuple(labels.shape)}, {labels.dtype}; allowed: a class each")
             loss = sample_contrast(projected(ours, self.projections), theirs, labels, config.contrast_temperature)

@@ -118,7 +118,8 @@ class _RelationKL(torch.autograd.Function):
     """KL of one relation, with its gradient in closed form, computed chunk by chunk in the forward pass.
 
     d KL / d scores = softmax(student) - softmax(teacher), so no map outlives its chunk: what costs time and memory
-    in this loss are (length x length) maps, not multiplications. Columns that are None are the rows.
+    in this loss are (length x length) maps, not multiplications. Columns that are None are the rows. The gradient is
+    kept in the precision of the maps, whatever that of the tensors compared.
     """
 
     @staticmethod
@@ -136,12 +137,13 @@ class _RelationKL(torch.autograd.Function):
             loss = _chunked_kl((student, student_columns), (teacher, teacher_columns), layout, grads)
         if grads is not None:
             wanted = grads[:1] if s_col is None else grads
-            ctx.save_for_backward(*(layout.merge(g).to(s_row.dtype) for g in wanted))
+            ctx.save_for_backward(*(layout.merge(g) for g in wanted))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        # Autograd rounds to the inputs' precision only now: unscaled, much of a gradient would be zero in fp16.
         row, *column = (grad_output * grad for grad in ctx.saved_tensors)
         return row, column[0] if column else None, None, None, None
 

@@ -94,26 +94,33 @@ class TaskDistillationObjective:
         self.task = task
         self.needs_teacher_logits = config.soft_weight > 0
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the terms `soft_labels` and `hard_labels`; not those of weight 0, nor hard ones without labels.
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor | None]:
+        """Return the terms `soft_labels` and `hard_labels`; not those of weight 0.
+
+        Outside training None for the one without the teacher's logits, or the other without labels.
 
         Raises:
             ValueError: If the teacher's logits are missing or of another shape, or the labels missing in training.
         """
-        config, terms = self.config, {}
+        config, labels, training = self.config, inputs.get("labels"), torch.is_grad_enabled()
+        terms: dict[str, Tensor | None] = {}
         assert student.logits is not None  # noqa: S101 - needs_student_logits
         logits = student.logits.float()
         if config.soft_weight:
             target = inputs.get(TEACHER_LOGITS, teacher.logits)
-            if target is None:
+            if target is None and training:
                 raise ValueError(f"soft_weight: {config.soft_weight} without a teacher; allowed: 0 then")
-            if target.shape != logits.shape:
+            if target is not None and target.shape != logits.shape:
                 raise ValueError(
                     f"{TEACHER_LOGITS}: {tuple(target.shape)}; allowed: {tuple(logits.shape)}, the student's"
                 )
-            terms["soft_labels"] = config.soft_weight * self.task.soft_loss(logits, target, config.temperature)
-        if config.hard_weight and inputs.get("labels") is None and torch.is_grad_enabled():
+            terms["soft_labels"] = (
+                None if target is None else config.soft_weight * self.task.soft_loss(logits, target, config.temperature)
+            )
+        if config.hard_weight and labels is None and training:
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
-        if config.hard_weight and inputs.get("labels") is not None:
-            terms["hard_labels"] = config.hard_weight * self.task.hard_loss(logits, inputs["labels"])
+        if config.hard_weight:
+            terms["hard_labels"] = None if labels is None else config.hard_weight * self.task.hard_loss(logits, labels)
         return terms

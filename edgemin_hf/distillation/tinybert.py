@@ -22,9 +22,10 @@ from edgemin_hf.distillation.common import (
     mean_over_tokens,
     need_teacher,
     new_projection,
+    recorded_scores,
     uniform_layers,
 )
-from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores, check_scores
+from edgemin_hf.modeling.attention import FAR_AWAY, check_scores
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
@@ -158,9 +159,9 @@ class TinyBERTObjective:
         return terms
 
     def _attention(self, student: Recording, teacher: Recording, layer: int, mask: Tensor) -> Tensor:
-        ours = _scores(self.student, student, layer)
+        ours = recorded_scores(self.student, student, layer)
         with torch.no_grad():
-            theirs = _scores(self.teacher, teacher, self.layers[layer])
+            theirs = recorded_scores(self.teacher, teacher, self.layers[layer])
         return attention_loss(ours, theirs, mask)
 
 
@@ -170,13 +171,6 @@ def _activations_read(config: TinyBERTConfig, layers: Sequence[int]) -> list[Act
         activations += [Activation(layer, "output")] if config.hidden_weight else []
         activations += [Activation(layer, "q"), Activation(layer, "k")] if config.attention_weight else []
     return activations
-
-
-def _scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
-    q, k = (recording.activations[Activation(layer, name)] for name in ("q", "k"))
-    # In the precision of the weights, also where the model itself computes in a lower one.
-    with torch.autocast(q.device.type, enabled=False):
-        return attention_scores(encoder, layer, q.to(encoder.model.dtype), k.to(encoder.model.dtype))
 
 
 def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

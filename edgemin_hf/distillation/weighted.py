@@ -39,6 +39,11 @@ class Weighted(Settings):
         if not 0 < self.weight < inf:
             raise ValueError(f"weight: {self.weight}; allowed: above 0")
 
+    @property
+    def learns_labels(self) -> bool:
+        """Whether the method needs labelled examples."""
+        return bool(getattr(self.config, "learns_labels", False))
+
     def to_dict(self) -> dict[str, object]:
         """Return the weight, the method's settings, and its name among them."""
         return {"method": "weighted", "config": describe_method(self.config), "weight": self.weight}
@@ -71,6 +76,8 @@ class _WeightedObjective:
         self.projections = objective.projections
         self._objective, self._weight = objective, weight
 
-    def __call__(self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, student: Recording, teacher: Recording, inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor | None]:
         terms = self._objective(student, teacher, inputs)
-        return {name: self._weight * term for name, term in terms.items()}
+        return {name: None if term is None else self._weight * term for name, term in terms.items()}

@@ -66,16 +66,20 @@ def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tens
         return _disentangled(encoder, view.module.attention.self, q, k)
     if _rotates(encoder):
         return _rotated(view.module.attn, q, k)
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    scores = _scaled_products(q, k)
     if kind == "mpnet":
         scores = scores + encoder.base.encoder.compute_position_bias(q.transpose(1, 2))
     return scores
 
 
+def _scaled_products(q: Tensor, k: Tensor) -> Tensor:
+    return (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # scaled first: products alone may overflow in fp16
+
+
 def _rotated(attention: nn.Module, q: Tensor, k: Tensor) -> Tensor:
     positions = torch.arange(q.shape[2], device=q.device)
     q, k = apply_rotary_pos_emb(q, k, *attention.rotary_emb(q, position_ids=positions[None]))
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    scores = _scaled_products(q, k)
     window = attention.local_attention[0]
     if window < 0:  # none
         return scores

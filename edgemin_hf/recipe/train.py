@@ -36,6 +36,7 @@ from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError
+from edgemin_hf.training.arguments import NOT_SET
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import atomic_folder
 
@@ -104,6 +105,8 @@ def _check_arguments(arguments: Mapping[str, object]) -> None:
     for name, value in arguments.items():
         if name in own:
             raise ValueError(f"training_arguments.{name}: {value}; expected: the stage's or the recipe's own setting")
+        if name in NOT_SET and value:
+            raise ValueError(f"training_arguments.{name}: {value}; allowed: {NOT_SET[name]}")
         if name not in free:
             raise ValueError(f"training_arguments.{name}: {value}; allowed: {', '.join(sorted(free))}")
         try:
@@ -223,8 +226,10 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
 
 def _training_arguments(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> TrainingArguments:
     bf16 = context.bf16 and not parts.fp32
-    # TrainingArguments writes bf16 there and never takes it back: a stage in fp32 after one in bf16 would find it.
+    # TrainingArguments write bf16 there and never take it back: a stage in fp32 after one in bf16 would find it. So
+    # would a stage after one with torch_compile.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
+    os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
     defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),

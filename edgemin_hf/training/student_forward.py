@@ -63,7 +63,10 @@ class StudentForward:
             self._step = None  # what was recorded need not live until the next step
 
     def __call__(self, **student_inputs: Tensor) -> dict[str, Tensor | None]:
-        """Return the loss terms by name, and as "logits" the student's, detached, where they were computed."""
+        """Return the loss terms by name, None where the batch lacks what one needs.
+
+        Beside them as "logits" the student's, detached, where they were computed.
+        """
         assert self._step is not None  # noqa: S101 - `replacing` put it on the model
         student, own_forward, teacher, inputs, needs_logits = self._step
         if needs_logits or self._to_the_end:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import AutoConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers import AutoConfig, PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, has_length
 
 from edgemin_hf.data.tables import LengthGroupedBatches
@@ -25,12 +25,15 @@ from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
-from edgemin_hf.training.arguments import check_arguments
+from edgemin_hf.training.arguments import check_arguments, check_objectives
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
+from edgemin_hf.training.row_trainer import RowTrainer
+from edgemin_hf.training.rows import ROW_WEIGHT, Rows, count_rows, first_rows, own_rows
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
+from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(RowTrainer):
     """Train a student by the summed objectives of one or several distillation methods.
 
     In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
@@ -111,6 +114,7 @@ class DistillationTrainer(Trainer):
         student = Encoder(model)
         teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
+        check_objectives(model, self.teacher_model, args, self.objectives)
         if named:
             check_head(self.teacher_model, self.objectives)
         if pruning_config is not None:
@@ -125,8 +129,7 @@ class DistillationTrainer(Trainer):
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
         learned = [objective.projections for objective in self.objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
-        # Sum over examples and their number, of every loss term since it was last told; by whether the model trains.
-        self._terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
+        self._means = {True: TermMeans(), False: TermMeans()}  # since they were last told; by whether the model trains
         super().__init__(model=model, args=args, **kwargs)
         # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
         # where a model's forward takes **kwargs and so seems to scale its loss by itself.
@@ -136,25 +139,37 @@ class DistillationTrainer(Trainer):
         if self._projections is not None:
             self._projections.to(self.args.device)
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
+        self._gradients_checked = False
+        self._learns_labels = any(getattr(config, "learns_labels", False) for config in configs)
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
         self._share_student()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: object) -> TrainOutput:
-        """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's."""
+        """Prepare the student, then train as `transformers.Trainer` does; a resumed run takes up the checkpoint's.
+
+        Its steps take the rows that they would have taken without the interruption, also where as many are divided
+        otherwise into batches, accumulation and processes.
+
+        Raises:
+            ValueError: If a checkpoint's steps took other rows, or can't be gone on from; before anything is done.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
-        if isinstance(resume_from_checkpoint, str | os.PathLike):
-            cut_like(self.model, AutoConfig.from_pretrained(resume_from_checkpoint))
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
+        rows = Rows.planned(self.args, self.train_dataset)
+        self.rows.of_steps = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
+        self._gradients_checked = False
+        if checkpoint is not None:
+            cut_like(self.model, AutoConfig.from_pretrained(checkpoint))
             if self.quantization is not None:
                 self.quantization.calibrated = True
             if self.pruning is not None:
                 self.pruning.resume()
         else:
             self.prepare()
-        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
         with self._projections_in_model(), quantized, gradually:
@@ -193,7 +208,7 @@ class DistillationTrainer(Trainer):
         # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
         self._calibrate_once()
         if self.pruning is not None:
-            self.pruning.one_shot(self._batches, lambda batch: self._losses(self.model, batch)[0])
+            self.pruning.one_shot(self._batches, self._loss_of)
         self._share_student()
 
     def _share_student(self) -> None:
@@ -236,27 +251,45 @@ class DistillationTrainer(Trainer):
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor | None]]:
-        """Sum the objectives' loss terms; the outputs, where asked for, are {"logits": (batch, labels) or None}."""
-        loss, terms, logits = self._losses(model, inputs, logits=return_outputs and self.compute_metrics is not None)
-        examples = len(next(iter(inputs.values())))
-        if self.pruning is not None:
-            self.pruning.watch(loss, examples)
-        for name, term in terms.items():
-            total = self._terms[self.model.training].setdefault(name, [torch.zeros_like(term), torch.zeros_like(term)])
-            total[0] += examples * term.detach()
-            total[1] += examples
+    ) -> Tensor | tuple[Tensor | None, dict[str, Tensor | None]] | None:
+        """Sum the objectives' loss terms.
+
+        Returns:
+            The loss, None where the inputs lack what a term needs, such as labels in evaluation; with the outputs,
+            where they are asked for, {"logits": (batch, labels), or None without a head}.
+
+        Raises:
+            ValueError: If no term can be computed and no output is asked for, or a term can't train the model.
+        """
+        terms, logits = self._terms_of(model, inputs, logits=return_outputs)
+        loss, training, weight = summed(terms), self.model.training, inputs.get(ROW_WEIGHT, 1)
+        if loss is None and not return_outputs and (training or not any(term is not None for term in terms.values())):
+            raise lacking(terms)
+        if training and torch.is_grad_enabled() and not self._gradients_checked and not self.is_fsdp_enabled:
+            check_gradients(terms, self.model, beside=self._projections)
+            self._gradients_checked = True
+        if self.pruning is not None and loss is not None:
+            self.pruning.watch(loss, count_rows(inputs))
+        self._means[training].add(terms, count_rows(inputs) if weight else 0)
+        if loss is not None and weight != 1:
+            loss = loss * weight
         return (loss, {"logits": logits}) if return_outputs else loss
 
-    def _losses(
+    def _terms_of(
         self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """Return the loss, its terms by name, and the student's logits where they are asked for or needed."""
+    ) -> tuple[Terms, Tensor | None]:
+        """Return the loss terms by name, and the student's logits where they are asked for or needed."""
         with self._student_forward.replacing(self.model, self._record_teacher(inputs), inputs, logits=logits):
             terms = model(**filter_forward_inputs(self.model, inputs))
         student_logits = terms.pop("logits")
-        loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.args.device)
-        return loss, terms, student_logits
+        return terms, student_logits
+
+    def _loss_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        terms, _ = self._terms_of(self.model, batch)
+        loss = summed(terms)
+        if loss is None:
+            raise lacking(terms)
+        return loss
 
     def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
         if self.teacher_model is None:
@@ -276,42 +309,43 @@ class DistillationTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Evaluate one batch; unlike `Trainer`'s, also one without labels, where no objective needs them."""
+        """Evaluate one batch, also one without labels or without a teacher; rows that a loader repeats don't count."""
         inputs = self._prepare_inputs(inputs)
+        rows, (own, _) = count_rows(inputs), own_rows(inputs, self.accelerator)
+        counted = first_rows(inputs, own) if own else {**inputs, ROW_WEIGHT: 0}
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if prediction_loss_only or outputs["logits"] is None:
-            return loss.detach(), None, None
-        return loss.detach(), outputs["logits"].detach(), inputs.get("labels")
+            found = self.compute_loss(model, counted, return_outputs=not prediction_loss_only)
+        loss, outputs = found if isinstance(found, tuple) else (found, {})
+        logits = outputs.get("logits")
+        if logits is None:
+            return loss, None, None
+        if len(logits) < rows:  # as many as the other processes have; what is too much goes when they are gathered
+            logits = torch.cat([logits, logits.new_zeros(rows - len(logits), *logits.shape[1:])])
+        return loss, logits, inputs.get("labels")
 
     def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
         """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
         self._calibrate_once()
-        self._terms[False].clear()
+        self._means[False].clear()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        output.metrics.update({f"{prefix}_{name}": value for name, value in self._mean_terms(training=False).items()})
+        means = self._means[False].take(self.accelerator.gather)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
 
     def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
-            logs = {**logs, **self._mean_terms(training=True)}
+            logs = {**logs, **self._means[True].take(self.accelerator.gather)}
         super().log(logs, *args, **kwargs)
-
-    def _mean_terms(self, training: bool) -> dict[str, float]:
-        terms = self._terms[training]
-        totals = {name: self._nested_gather(torch.stack(total)).view(-1, 2).sum(0) for name, total in terms.items()}
-        means = {name: (total / count).item() for name, (total, count) in totals.items()}
-        terms.clear()
-        return means
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         # The teacher may read what the student does not, such as token types.
         teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
-        self._signature_columns = list(dict.fromkeys([*columns, TEACHER_LOGITS, *teacher]))
+        labels = ["labels"] * self._learns_labels  # which a student without a head does not name
+        self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))
 
     def _get_train_sampler(
         self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
@@ -324,7 +358,8 @@ class DistillationTrainer(Trainer):
         else:
             lengths = [len(row["input_ids"]) for row in dataset]
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedBatches(lengths, self.args.train_batch_size, seed)
+        rows = self.rows.of_steps
+        return LengthGroupedBatches(lengths, self.args.train_batch_size if rows is None else rows.batch_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.

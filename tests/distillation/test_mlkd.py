@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from transformers import BertModel
 
-from edgemin_hf import MLKDConfig, MLKDTaskConfig, TaskDistillationConfig, create_student
+from edgemin_hf import MLKDConfig, MLKDTaskConfig, TaskDistillationConfig, Weighted, create_student
 from edgemin_hf.distillation.mlkd import sample_contrast, sample_similarity_kl
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
@@ -270,6 +271,14 @@ def test_contrast_needs_classes_in_training(tmp_path, tokenizer):
         trainer.train()
     with pytest.raises(ValueError, match="labels of shape"):
         terms_of(MLKDTaskConfig(), tiny(), tiny(), {**batch(), "labels": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("config", [MLKDTaskConfig(), Weighted(MLKDTaskConfig(), 0.5)], ids=["alone", "weighted"])
+def test_a_student_without_a_head_gets_the_classes_too(tmp_path, tokenizer, config):
+    headless = BertModel(create_student(tiny(), 2).config)
+    trainer = make(tmp_path, tokenizer, headless, config=config, max_steps=1)
+    trainer.train()
+    assert "mlkd_contrast" in trainer.state.log_history[0]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,25 @@ def test_float32_has_the_gradients_of_float64(scale):
     assert (found[0] - found[1]).norm() < 1e-6 * found[1].norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("columns", ["q", "k"])
+def test_a_gradient_is_scaled_before_it_is_rounded_to_half_precision(dtype, columns):
+    scale = 2.0**16
+    sides = [projections(width, (40, 37), seed, torch.float32) for seed, width in ((0, 16), (1, 48))]
+    # Relations that are nearly equal everywhere, and so gradients that are small.
+    student, teacher = ({name: (one / 32).to(dtype) for name, one in side.items()} for side in sides)
+    found = []
+    for precision in (dtype, torch.float64):
+        leaves = {name: student[name].detach().to(precision).requires_grad_() for name in ("q", columns)}
+        others = (teacher[name].to(precision) for name in ("q", columns))
+        loss = relation_kl(leaves["q"], leaves[columns], *others, mask_of((40, 37)).bool(), 4)
+        (loss * scale).backward()
+        assert all(leaf.grad.dtype == precision for leaf in leaves.values())
+        found.append(torch.cat([leaf.grad.double() for leaf in leaves.values()]) / scale)
+    assert found[1].abs().mean() < 1e-7
+    assert (found[0] - found[1]).norm() < 2 * torch.finfo(dtype).eps * found[1].norm()
+
+
 def test_gradient_where_rows_are_columns():
     student, teacher, mask = projections(8, (4, 3))["q"], projections(16, (4, 3), seed=1)["q"], mask_of((4, 3)).bool()
     student.requires_grad_()

@@ -1,6 +1,6 @@
 """Twenty steps of plain SGD without dropout; run by tests/training/test_scale_out.py as one process and as two.
 
-PYTHONPATH=. python tests/helpers/two_processes.py FOLDER EXAMPLES_A_BATCH
+PYTHONPATH=. python tests/helpers/two_processes.py FOLDER EXAMPLES_A_BATCH [METHOD CHECKPOINT]
 """
 
 import json
@@ -32,9 +32,13 @@ METHODS = {
     "pkd": edgemin_hf.PKDConfig(),
     "mlkd": edgemin_hf.MLKDConfig(),
     "task": TaskDistillationConfig(),
+    "checkpointed layers": edgemin_hf.MiniLMv2Config(teacher_layer=2, relation_heads=8),
     "latency": TaskDistillationConfig(),
     "learned ranges": TaskDistillationConfig(),
 }
+
+
+TIMES = ("_runtime", "_second", "_time")
 
 
 def measured_once(model):
@@ -51,7 +55,7 @@ def rows(count, masked):
     return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids], "labels": labels})
 
 
-def train(method, folder, size, tokenizer):
+def train(method, folder, size, tokenizer, checkpoint=None):
     head = AutoModelForMaskedLM if method == "distilbert" else None
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     narrow = {"hidden_size": 16} if method in ("tinybert", "mlkd") else {}  # so that they need projections
@@ -65,18 +69,22 @@ def train(method, folder, size, tokenizer):
         teacher,
         TrainingArguments(
             str(folder), per_device_train_batch_size=size, max_steps=20, learning_rate=0.1, optim="sgd", seed=3,
-            lr_scheduler_type="constant", save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
+            lr_scheduler_type="constant", save_strategy="steps", save_steps=10, report_to=[], use_cpu=True,
+            disable_tqdm=True, gradient_checkpointing=method == "checkpointed layers", per_device_eval_batch_size=size,
         ),
         distillation_config=METHODS[method],
         pruning_config=latency if method == "latency" else None,
         quantization_config=learned if method == "learned ranges" else None,
-        train_dataset=rows(64, masked=head is not None),
+        # Not as many as fill the last batches of an epoch, but where units or ranges are chosen by 64 of them.
+        train_dataset=rows(64 if method in ("latency", "learned ranges") else 61, masked=head is not None),
         data_collator=collator(tokenizer),
         processing_class=tokenizer,
     )  # fmt: skip
-    trainer.prepare()
+    if checkpoint is None:
+        trainer.prepare()
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    evaluation = trainer.predict(rows(13, masked=head is not None))
     everywhere = trainer.accelerator.gather(torch.cat([w.flatten() for w in student.state_dict().values()])[None])
     told = [name for name in before if name.endswith(("input_low", "input_high"))] or list(before)
     if trainer.is_world_process_zero():
@@ -86,21 +94,27 @@ def train(method, folder, size, tokenizer):
         "student_wrapped": isinstance(trainer.model_wrapped, DistributedDataParallel),
         "teacher_wrapped": isinstance(trainer.teacher_model, DistributedDataParallel),
         "equal_everywhere": bool((everywhere == everywhere[0]).all()),
+        "metrics": {name: value for name, value in evaluation.metrics.items() if not name.endswith(TIMES)},
+        "predictions": list(evaluation.predictions.shape),
         "moved": max((student.state_dict()[name] - before[name]).abs().max().item() for name in told),
     }
 
 
-def main(folder, size):
+def main(folder, size, only=None, checkpoint=None):
     state = PartialState(cpu=True)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     with state.main_process_first():
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
         tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
-    facts = {method: train(method, folder / method, size, tokenizer) for method in METHODS}
+    facts = {
+        method: train(method, folder / method, size, tokenizer, checkpoint)
+        for method in METHODS
+        if only in (None, method)
+    }
     if state.is_main_process:
         (folder / "facts.json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

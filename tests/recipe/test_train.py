@@ -25,6 +25,7 @@ WRONG = {
     "a fraction": ({"dataloader_num_workers": 1.5}, "dataloader_num_workers: 1.5; expected: a valid integer"),
     "a list": ({"lr_scheduler_kwargs": [1]}, r"lr_scheduler_kwargs: \[1\]; expected: an object"),
     "no such schedule": ({"lr_scheduler_type": "flat"}, "lr_scheduler_type: flat; allowed: 'linear', 'cosine'"),
+    "steps of other rows": ({"auto_find_batch_size": True}, "auto_find_batch_size: True; allowed: false"),
     "no such optimizer": ({"optim": "adam"}, "optim: adam; allowed: 'adamw_torch'"),
 }
 

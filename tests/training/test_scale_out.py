@@ -14,8 +14,8 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "two_processes.py"
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def train(folder, size, launcher=()):
-    command = [sys.executable, *launcher, str(SCRIPT), str(folder), str(size)]
+def train(folder, size, launcher=(), resumed=()):
+    command = [sys.executable, *launcher, str(SCRIPT), str(folder), str(size), *map(str, resumed)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(SCRIPT.parents[2]),
@@ -40,5 +40,13 @@ def test_two_processes_train_every_method_as_one_with_twice_the_batch(tmp_path):
         assert not [name for name in ours if "projections" in name]
         # Calibration sees padding too, of which smaller batches have less.
         tolerance = 0.03 if method == "learned ranges" else 1e-5
+        assert facts["metrics"] == pytest.approx(alone[method]["metrics"], rel=max(1e-3, tolerance))
+        assert facts["predictions"] == alone[method]["predictions"]
+        assert facts["predictions"][0] == 13
         for name, weight in theirs.items():
             torch.testing.assert_close(ours[name], weight, rtol=0, atol=tolerance, msg=f"{method}: {name}")
+    # What two processes began one goes on with: as many rows a step.
+    train(tmp_path / "resumed", 8, resumed=("minilmv2", tmp_path / "two" / "minilmv2" / "checkpoint-10"))
+    ours, theirs = (load_file(tmp_path / n / "minilmv2" / "model.safetensors") for n in ("resumed", "one"))
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-5, msg=name)

@@ -402,6 +402,61 @@ def test_predictions_stand_in_the_datasets_order_and_need_no_labels(tmp_path, to
         torch.testing.assert_close(torch.tensor(predicted[row]), one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("config", [RELATIONS, TaskDistillationConfig()], ids=["layers", "logits"])
+def test_predictions_need_no_metric(tmp_path, tokenizer, config):
+    trainer = make(tmp_path, tokenizer, config=config, eval_data=dataset(9))
+    output = trainer.predict(dataset(9))
+    one = trainer.model(torch.tensor([dataset(9)[8]["input_ids"]])).logits[0]
+    torch.testing.assert_close(torch.tensor(output.predictions[8]), one, rtol=1e-3, atol=1e-4)
+    assert output.label_ids.tolist() == [row["labels"] for row in dataset(9)]
+    assert output.metrics["test_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
+
+
+def test_rows_without_the_teachers_logits_are_measured_after_a_training_on_them(tmp_path, tokenizer):
+    rows = dataset().add_column("teacher_logits", list(torch.randn(16, 3).numpy()))
+    model = without_dropout(create_student(tiny(), 2))
+    trainer = make(
+        tmp_path, tokenizer, model, tiny(), TaskDistillationConfig(), rows, dataset(9),
+        compute_metrics=lambda p: {"rows": len(p.predictions)},
+    )  # fmt: skip
+    trainer.teacher_model = None
+    trainer.train()
+    result = trainer.evaluate()
+    assert result["eval_rows"] == 9
+    assert result["eval_hard_labels"] > 0
+    assert "eval_loss" not in result  # without the soft labels it would be another loss
+    assert trainer.predict(dataset(9, labels=False)).predictions.shape == (9, 3)
+    assert "eval_loss" in trainer.evaluate(rows)
+    trainer.compute_metrics = None
+    with pytest.raises(ValueError, match=r"without what soft_labels, hard_labels takes; expected: .* teacher"):
+        trainer.evaluate(dataset(9, labels=False))
+
+
+def test_an_evaluation_takes_all_rows_though_training_drops_the_last(tmp_path, tokenizer):
+    trainer = make(tmp_path, tokenizer, config=TaskDistillationConfig(), dataloader_drop_last=True)
+    assert len(trainer.predict(dataset(9)).predictions) == 9
+    assert len(trainer.get_train_dataloader()) == 4
+    trainer.train_dataset = dataset(18)
+    assert len(trainer.get_train_dataloader()) == 4
+
+
+@pytest.mark.parametrize("batch_eval_metrics", [False, True])
+def test_metrics_see_what_they_ask_for(tmp_path, tokenizer, batch_eval_metrics):
+    seen = []
+
+    def metric(prediction, compute_result=True):
+        seen.append((len(prediction.predictions), len(prediction.label_ids), len(prediction.inputs)))
+        return {"mean_loss": float(np.mean(np.asarray(prediction.losses)))} if compute_result else {}
+
+    trainer = make(
+        tmp_path, tokenizer, config=TaskDistillationConfig(), eval_data=dataset(16), compute_metrics=metric,
+        include_for_metrics=["inputs", "loss"], batch_eval_metrics=batch_eval_metrics,
+    )  # fmt: skip
+    result = trainer.evaluate()
+    assert result["eval_mean_loss"] > 0
+    assert seen == ([(8, 8, 3), (8, 8, 3)] if batch_eval_metrics else [(16, 16, 16)])
+
+
 def test_evaluation_of_relations_gives_the_task_metric_too(tmp_path, tokenizer):
     trainer = make(tmp_path, tokenizer, eval_data=dataset(), compute_metrics=lambda p: {"rows": len(p.predictions)})
     result = trainer.evaluate()
