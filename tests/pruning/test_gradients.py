@@ -184,8 +184,9 @@ def train(tmp_path, tokenizer, saliency, config=LABELS_ALONE, model=None, **argu
         {"per_device_train_batch_size": 8, "max_grad_norm": 1e-3},
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_grad_norm": 0.0},
         {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 3},
     ],
-    ids=["plain", "clipped", "accumulated", "checkpointed"],
+    ids=["plain", "clipped", "accumulated", "checkpointed", "uneven"],
 )
 def test_scores_of_a_gradual_schedule_are_exact(saliency, arguments, tmp_path, tokenizer):
     found = train(tmp_path, tokenizer, saliency, **arguments)
