@@ -53,6 +53,22 @@ WRONG = {
     "too wide a student": (put("student.hidden_size", 64), "student.hidden_size: 64; allowed: 1 to 32"),
     "an odd student": (put("student.num_attention_heads", 3), "student.num_attention_heads: 3; allowed: a divisor"),
     "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
+    "a licence that the Hub refuses": (
+        put("report.license", "Apache 2.0"),
+        "report.license: Apache 2.0; allowed: .*mit",
+    ),
+    "a language's name": (
+        put("report.language", "english"),
+        "report.language: english; allowed: a code of two or three",
+    ),
+    "a language's region": (put("report.language", "en-GB"), "report.language: en-GB; allowed: a code of two or three"),
+    "no such language": (put("report.language", "xx"), "report.language: xx; allowed: a code of two or three"),
+    "no id of a dataset": (put("report.datasets", ["our own data"]), "report.datasets: our own data; allowed: ids"),
+    "a file for a dataset": (
+        put("report.datasets", ["/data/train.tsv"]),
+        "report.datasets: /data/train.tsv; allowed: ids",
+    ),
+    "no title": (put("report.title", " "), "report.title: .*; allowed: "),
     "no stage": (only(), "stages: none"),
     "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, "),
     "distil last": (only("quantize", "distill"), "stages: distill in place 2; allowed: before quantize"),
