@@ -229,7 +229,7 @@ def test_a_push_that_is_tried_again_shows_no_signature_and_says_what_it_left(
     assert hub.signature not in process.stderr
     assert TOKEN not in process.stderr
     # Progress bars go on after it.
-    [line] = [line for line in process.stderr.splitlines() if "PushError" in line]
+    [line] = [line for line in process.stderr.splitlines() if line.startswith("edgemin_hf.hub.push.PushError")]
     assert "'edge/mini' was not pushed: HTTP 503" in line
     assert "the repository was created and may be empty" in line
     # Of one that was there before nothing is said, and it stays.
