@@ -63,7 +63,7 @@ def test_it_is_said_where_a_measured_budget_is_met_already(caplog):
 
 
 def test_a_schedule_without_steps_is_refused_and_one_with_few_is_told(caplog):
-    with pytest.raises(ValueError, match="schedule: cubic, and 0 of 1 steps lie between .*; allowed: more steps"):
+    with pytest.raises(ValueError, match=r"schedule: cubic, and 0 of 1 steps lie between .*; allowed: more steps"):
         check_rounds(PruningConfig(0.5, schedule="cubic"), 1)
     check_rounds(PruningConfig(0.5, schedule="cubic"), 4)
     assert "rounds: 10, but 2 of 4 steps lie between start 0 and end 0.5" in caplog.text
