@@ -97,6 +97,10 @@ WRONG = {
         put("prune.head_sparsity", 0, "prune.ffn_sparsity", 0, "prune.target_parameters", 100),
         "prune.target_parameters: 100; allowed: 1.* to below 2",
     ),
+    "a vocabulary of no token": (
+        lambda recipe: recipe["stages"].insert(5, {"stage": "prune_vocabulary", "min_count": 10**6}),
+        "prune_vocabulary.min_count: 1000000, which no token of the texts reaches; allowed: fewer",
+    ),
     "no step for a schedule": (
         put("prune.schedule", "cubic", "prune.max_steps", 1),
         "prune.schedule: cubic, and 0 of 1 steps lie between .*; allowed: more steps, or one_shot",
