@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
@@ -81,7 +82,7 @@ def _repository(api: HfApi, repo_id: str, private: bool) -> tuple[str, bool]:
         return api.create_repo(repo_id, private=private, exist_ok=False).repo_id, True
     except HfHubHTTPError as error:
         # Who may write into a repository need not be allowed to create one beside it: the Hub's client knows.
-        known = (requests.codes.conflict, requests.codes.forbidden)
+        known = (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
         if error.response is None or error.response.status_code not in known:
             raise
     return api.create_repo(repo_id, private=private, exist_ok=True).repo_id, False
