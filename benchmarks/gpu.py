@@ -125,7 +125,9 @@ def relation_loss(bench: Bench) -> Iterator[Row]:
             loss.backward()
             values[name] = loss.item()  # waits for the device
 
-        seconds = dict(zip(LOSSES, in_turns([lambda n=name: run(n) for name in LOSSES], 3), strict=True))
+        seconds = dict(
+            zip(LOSSES, in_turns([lambda n=name: run(n) for name in LOSSES], bench.size.repeats), strict=True)
+        )
         peaks = {name: bench.peak_mb(lambda n=name: run(n)) for name in LOSSES}
         complete, ours = "whole maps", "edgemin_hf"
         numbers = {"ms": 1e3 * seconds[ours], "ms complete": 1e3 * seconds[complete]}

@@ -32,7 +32,7 @@ SPECIAL |= {"mask_token": "[MASK]"}
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes of the models, of a batch, and of the relation loss."""
+    """Shapes of the models, of a batch, and of the relation loss, and how often that is timed."""
 
     layers: int
     width: int
@@ -41,12 +41,13 @@ class Size:
     batch: int
     length: int
     relations: tuple[tuple[int, int], ...]
+    repeats: int
 
 
 SIZES = {
-    "cuda": Size(12, 768, 12, 384, 32, 128, ((8, 512), (4, 1024))),
-    "cpu": Size(4, 128, 4, 64, 8, 48, ((1, 512), (1, 1024))),
-    "tiny": Size(2, 64, 4, 32, 4, 12, ((1, 64), (1, 128))),
+    "cuda": Size(12, 768, 12, 384, 32, 128, ((8, 512), (4, 1024)), 5),
+    "cpu": Size(4, 128, 4, 64, 8, 48, ((1, 512), (1, 1024)), 1),
+    "tiny": Size(2, 64, 4, 32, 4, 12, ((1, 64), (1, 128)), 1),
 }
 
 
