@@ -105,9 +105,10 @@ def _reason(error: BaseException) -> str:
     # An upload that broke off says why only in its cause.
     while isinstance(root, (RuntimeError, XetError)) and root.__cause__ is not None:
         root = root.__cause__
-    if isinstance(root, HfHubHTTPError) and root.response is not None:
-        status = root.response.status_code
-        text = f"HTTP {status}, {root.server_message or root.response.reason}"
+    response = getattr(root, "response", None)
+    if response is not None:  # also of an upload's storage, which is not the Hub
+        status = response.status_code
+        text = f"HTTP {status}, {getattr(root, 'server_message', None) or HTTPStatus(status).phrase}"
         if status in (requests.codes.unauthorized, requests.codes.forbidden):
             text += "; log in with a token that may write there: `hf auth login`"
     elif isinstance(root, (requests.RequestException, ConnectionError, TimeoutError)):
