@@ -71,7 +71,7 @@ def projections(batch: int, length: int) -> tuple[Side, Side]:
 
 def chunked(student: Side, teacher: Side) -> Tensor:
     """Compute the loss as edgemin_hf does."""
-    mask = torch.ones(student["q"].shape[:2], dtype=torch.long)
+    mask = torch.ones(student["q"].shape[:2], dtype=torch.long, device=student["q"].device)
     return minilmv2_loss(student, teacher, mask, HEADS)
 
 

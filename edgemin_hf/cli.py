@@ -32,13 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     from edgemin_hf.export.fidelity import FidelityError
     from edgemin_hf.hub.checkpoints import CheckpointError
+    from edgemin_hf.hub.privacy import unsigned_log
     from edgemin_hf.hub.push import PushError
     from edgemin_hf.recipe.schema import RecipeError
 
     # A run's bad input has errors of its own: any other ValueError of so much code would be a fault, not the input's.
     bad_input = (RecipeError, CheckpointError) if options.command is _run else (ValueError,)
     try:
-        options.command(options)
+        with unsigned_log():
+            options.command(options)
     except bad_input as error:
         return _fail(str(error), 2)
     except (FidelityError, PushError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import prod
 from pathlib import Path
 
@@ -10,16 +11,24 @@ from safetensors import safe_open
 from edgemin_hf.export.base import TrainedModel
 from edgemin_hf.export.manifest import ManifestEntry, Output, sha256_of, size_of
 from edgemin_hf.export.outputs import torch_outputs
+from edgemin_hf.modeling.sentence_modules import write_sentence_modules
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "model.safetensors"
 
 
 class CheckpointTarget:
-    """Write `config.json` and `model.safetensors`."""
+    """Write `config.json` and `model.safetensors`, and what sentence-transformers reads beside them."""
 
     def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
         """Write the checkpoint; see `Target`."""
         trained.plain.save_pretrained(folder)
+        if not write_sentence_modules(trained.model, folder):
+            logger.warning(
+                "the model has no head, and its teacher no modules of sentence-transformers: that reads the folder by "
+                "the mean of the tokens, not normalised; write its modules.json where the embedding is another"
+            )
         return (checkpoint_entry(folder, torch_outputs(trained.plain, trained.tokenizer)),)
 
 

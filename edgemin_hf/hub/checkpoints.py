@@ -15,6 +15,8 @@ import requests
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
+from edgemin_hf.hub.privacy import unsigned_log
+
 logger = logging.getLogger(__name__)
 
 # Each of the Hub's addresses gets this long to answer; HF_HUB_ETAG_TIMEOUT overrides it, for slow links.
@@ -24,6 +26,11 @@ TOKENIZER_FILE = re.compile(
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt"
     r"|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
 )
+
+SENTENCE_FILE = re.compile(
+    r"modules\.json|sentence_[a-z-]+_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json"
+)
+"""How sentence-transformers reads an embedding off the model: a student of it is read so too."""
 
 
 class PackagedCheckpoint(NamedTuple):
@@ -63,7 +70,7 @@ class Checkpoint:
 
 
 def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
-    """Find `model`, downloading from the Hub only its config, tokenizer and, if wanted, safetensors weights.
+    """Find `model`, downloading from the Hub only its configs, tokenizer and, if wanted, safetensors weights.
 
     An existing folder is used as it is. Anything else is a Hub id; where the Hub can't be reached, a complete copy
     in its local cache is used, else an installed package of `PACKAGED_CHECKPOINTS`. `HF_ENDPOINT`, `HF_TOKEN`,
@@ -137,6 +144,7 @@ def _download(repo_id: str, weights: bool) -> str:
     info = HfApi().model_info(repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT if slow_link else HUB_TIMEOUT_S)
     names = {sibling.rfilename for sibling in info.siblings or []}
     wanted = {name for name in names if name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(name)}
+    wanted |= set(filter(SENTENCE_FILE.fullmatch, names))
     if constants.CONFIG_NAME not in wanted:
         raise CheckpointError(f"{repo_id!r} holds no {constants.CONFIG_NAME}: it is no transformers model")
     if weights and constants.SAFETENSORS_SINGLE_FILE in names:
@@ -147,7 +155,8 @@ def _download(repo_id: str, weights: bool) -> str:
     elif weights:
         hint = "only safetensors weights are loaded, never pickle files: convert it first"
         raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
-    return snapshot_download(repo_id, allow_patterns=[glob.escape(name) for name in sorted(wanted)])
+    with unsigned_log():
+        return snapshot_download(repo_id, allow_patterns=[glob.escape(name) for name in sorted(wanted)])
 
 
 def _from_cache(repo_id: str, weights: bool) -> Checkpoint | None:

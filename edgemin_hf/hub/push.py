@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, XetError
 from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.export.manifest import MANIFEST, read_manifest
+from edgemin_hf.hub.privacy import check_publishable, unsigned_log, without_secrets
 
 REQUIRED_FILES = ("README.md", "config.json", MANIFEST)
 """What an artefact holds beside the files that its manifest lists."""
@@ -33,9 +35,10 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
         URL of the commit; the latest one if the repository already holds exactly these files.
 
     Raises:
-        PushError: If the Hub can't be reached or refuses, or if `private` is wanted of a public repository.
-        ValueError: If the folder lacks a file, one is not as the manifest tells, or `repo_id` is malformed; nothing has
-            been sent then.
+        PushError: If the Hub can't be reached or refuses, or if `private` is wanted of a public repository. It says
+            where a repository was created and is left without the files; none is ever deleted.
+        ValueError: If the folder lacks a file, one is not as the manifest tells or holds something private (a token,
+            the user's folder, what a training leaves), or `repo_id` is malformed; nothing has been sent then.
 
     Example:
         >>> from pathlib import Path
@@ -53,29 +56,48 @@ def push_artefact(folder: str | Path, repo_id: str, *, private: bool = False) ->
     if missing:
         raise ValueError(f"{str(folder)!r} is no artefact: it lacks {', '.join(missing)}")
     manifest.verify_files(Path(folder))
+    check_publishable(Path(folder))
     validate_repo_id(repo_id)
     api = HfApi()
-    with _one_line_errors(repo_id):
-        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        # The Hub doesn't change an existing repository's visibility: what was meant to be private would be published.
-        exposed = private and not api.model_info(full_id).private
-    if exposed:
-        raise PushError(f"{full_id!r} exists and is public: make it private in its settings, or choose another name")
-    with _one_line_errors(full_id):
-        commit = api.upload_folder(
-            repo_id=full_id, folder_path=folder, commit_message="Add the artefact of an edgemin run"
-        )
+    with unsigned_log():
+        with _one_line_errors(repo_id):
+            full_id, created = _repository(api, repo_id, private)
+        with _one_line_errors(full_id, created):
+            # The Hub doesn't change an existing repository's visibility: what was meant private would be published.
+            exposed = private and not api.model_info(full_id).private
+        if exposed:
+            raise PushError(
+                f"{full_id!r} exists and is public: make it private in its settings, or choose another name"
+            )
+        with _one_line_errors(full_id, created):
+            commit = api.upload_folder(
+                repo_id=full_id, folder_path=folder, commit_message="Add the artefact of an edgemin run"
+            )
     return commit.commit_url
 
 
+def _repository(api: HfApi, repo_id: str, private: bool) -> tuple[str, bool]:
+    """Return the repository's complete id, and whether it was created now."""
+    try:
+        return api.create_repo(repo_id, private=private, exist_ok=False).repo_id, True
+    except HfHubHTTPError as error:
+        # Who may write into a repository need not be allowed to create one beside it: the Hub's client knows.
+        known = (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
+        if error.response is None or error.response.status_code not in known:
+            raise
+    return api.create_repo(repo_id, private=private, exist_ok=True).repo_id, False
+
+
 @contextmanager
-def _one_line_errors(repo_id: str) -> Iterator[None]:
+def _one_line_errors(repo_id: str, created: bool = False) -> Iterator[None]:
     try:
         yield
     # Beside its own errors huggingface_hub raises RuntimeError for an upload that broke off, ValueError for metadata
     # in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage.
     except (requests.RequestException, XetError, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        raise PushError(f"{repo_id!r} was not pushed: {_reason(error)}") from error
+        # From None, since the traceback would show signed addresses.
+        left = "; the repository was created and may be empty: push again, or delete it in its settings"
+        raise PushError(f"{repo_id!r} was not pushed: {_reason(error)}{left if created else ''}") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -83,9 +105,10 @@ def _reason(error: BaseException) -> str:
     # An upload that broke off says why only in its cause.
     while isinstance(root, (RuntimeError, XetError)) and root.__cause__ is not None:
         root = root.__cause__
-    if isinstance(root, HfHubHTTPError) and root.response is not None:
-        status = root.response.status_code
-        text = f"HTTP {status}, {root.server_message or root.response.reason}"
+    response = getattr(root, "response", None)
+    if response is not None:  # also of an upload's storage, which is not the Hub
+        status = response.status_code
+        text = f"HTTP {status}, {getattr(root, 'server_message', None) or HTTPStatus(status).phrase}"
         if status in (requests.codes.unauthorized, requests.codes.forbidden):
             text += "; log in with a token that may write there: `hf auth login`"
     elif isinstance(root, (requests.RequestException, ConnectionError, TimeoutError)):
@@ -93,5 +116,4 @@ def _reason(error: BaseException) -> str:
         return f"the Hub can't be reached ({type(root).__name__})"
     else:
         text = str(root)
-    token = get_token()
-    return " ".join((text.replace(token, "***") if token else text).split())
+    return " ".join(without_secrets(text).split())

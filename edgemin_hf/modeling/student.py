@@ -22,6 +22,7 @@ from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_posit
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.modeling.pruned_shape import unpruned
+from edgemin_hf.modeling.sentence_modules import keep_sentence_modules
 
 _AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForSequenceClassification,
@@ -87,6 +88,7 @@ def create_student(
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
+    keep_sentence_modules(student, teacher)
     return student.train()
 
 
@@ -134,6 +136,7 @@ def student_from_checkpoint(
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
     model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
+    keep_sentence_modules(model, teacher)
     return model.to(teacher.device).train()
 
 

@@ -16,6 +16,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection
 from edgemin_hf.pruning.best import check_best_can_be_final, forget_best
 from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.feasible import check_rounds
 from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency, add_terms, no_scores, over_processes, random_saliency, terms_of
 from edgemin_hf.pruning.selection import Costs, select
@@ -72,8 +73,10 @@ class GradualPruner(TrainerCallback):
         """Put the masks on the model, as the checkpoint kept them if there is one.
 
         Raises:
-            ValueError: If the best model is wanted, and none can have the final masks.
+            ValueError: If the training has no step between the schedule's start and end, or the best model is wanted
+                and none can have the final masks.
         """
+        check_rounds(self.config, state.max_steps)
         steps = range(int(self.config.end * state.max_steps), state.max_steps + 1)
         last = next(step for step in steps if self.config.progress(step / state.max_steps) == 1)
         check_best_can_be_final(args, state, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -134,6 +135,12 @@ def select(
     )
 
 
+def least_cost(costs: Costs, counts: Sequence[tuple[int, int]]) -> float:
+    """Return the cost of the least that pruning leaves of layers with so many heads and neurons."""
+    neurons = [group_size(count) for _, count in counts]
+    return costs.fixed + sum(costs.heads(i, 1) + costs.neurons(i, count) for i, count in enumerate(neurons))
+
+
 def most_salient(saliency: Saliency, layer: int, kind: int, count: int) -> list[int]:
     """Return, in their order, the units of a layer that stay where `count` do.
 
@@ -172,12 +179,14 @@ class _Choice:
 
     def shrink_to(self, costs: Costs, target: float, progress: float) -> None:
         """Remove what saves most for its saliency, until the cost is the target's or, on the way to it, its share."""
-        full, least = self._cost(costs), self._least_cost(costs)
+        full, least = self._cost(costs), least_cost(costs, self.counts)
         if least > target:
             least = math.ceil(1000 * least) / 1000  # what the message names is allowed
             raise ValueError(
                 f"{costs.name}: {target:.12g}; allowed: {least:.12g} or more, one head and few neurons a layer"
             )
+        if full <= target and progress == 1:
+            logger.warning("%s: %.6g, and it is %.6g before anything goes; nothing does", costs.name, target, full)
         goal = target + (1 - progress) * (full - target)  # in the end the target itself, not one rounding below it
 
         def price(step: _Step) -> float:
@@ -217,10 +226,6 @@ class _Choice:
             costs.heads(layer, heads) + costs.neurons(layer, neurons)
             for layer, (heads, neurons) in enumerate(self.counts)
         )
-
-    def _least_cost(self, costs: Costs) -> float:
-        neurons = [group_size(count) for _, count in self.counts]
-        return costs.fixed + sum(costs.heads(i, 1) + costs.neurons(i, count) for i, count in enumerate(neurons))
 
     def _saved(self, costs: Costs, step: _Step) -> float:
         cost_of = (costs.heads, costs.neurons)[step.kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -149,8 +150,7 @@ class Estimator:
             work: What it runs.
         """
         rows, tokens = work.text
-        batch = steps.per_device_train_batch_size * steps.gradient_accumulation_steps * self.processes
-        count = steps.max_steps if steps.max_steps >= 0 else steps.num_train_epochs * rows / batch
+        batch, count = self._batch(steps), self._count(steps, rows)
         rounding = _ROUNDING if work.quantized else 1.0
         forward, teacher = flops_per_token(shape_of(work.trained)), 0.0
         if work.compared is not None:
@@ -166,6 +166,16 @@ class Estimator:
         parameters = parameters_of(work.trained)
         seconds = compute + count * parameters * _OPTIMIZER_SECONDS
         return Estimate(seconds / 60, round(count * batch), shape_of(work.trained), parameters, flops)
+
+    def steps(self, steps: Steps, rows: int) -> int:
+        """Return how many steps a training on so many rows takes."""
+        return ceil(self._count(steps, rows))
+
+    def _count(self, steps: Steps, rows: int) -> float:
+        return steps.max_steps if steps.max_steps >= 0 else steps.num_train_epochs * rows / self._batch(steps)
+
+    def _batch(self, steps: Steps) -> int:
+        return steps.per_device_train_batch_size * steps.gradient_accumulation_steps * self.processes
 
 
 def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:

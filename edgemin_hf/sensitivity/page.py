@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
 
+from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.report.page import DASH, Table, environment_text, page_template
 from edgemin_hf.sensitivity.figures import TITLES, points
 from edgemin_hf.sensitivity.quantization_figure import LOSSES, loss_title, losses_by_module
@@ -97,6 +99,8 @@ def render_page(
         The page.
     """
     found = [word for word, picture in (("cut", heat_map), ("quantised", bars)) if picture is not None]
+    shown = publishable({**result.settings, "": model}, Path.cwd())
+    model = str(shown.pop(""))
     return page_template("sensitivity.html").render(
         title=f"Where {model} can be {' and '.join(found)}",
         headline=f"{base_line(result)}.",
@@ -112,7 +116,7 @@ def render_page(
         layers_left_out=any(ranking.kind == "layers" for ranking in rankings(result)),
         facts={
             name.replace("_", " "): environment_text(" ".join(map(str, value)) if isinstance(value, list) else value)
-            for name, value in {**result.settings, **result.environment.to_dict()}.items()
+            for name, value in {**shown, **result.environment.to_dict()}.items()
             if value is not None
         },
     )

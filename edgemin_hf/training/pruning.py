@@ -17,6 +17,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.surgery import Selection, check_prunable, remove
 from edgemin_hf.neural_compressor.pruning import IncPruner, save_inc_config, select_once
 from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.feasible import check_removal
 from edgemin_hf.pruning.gradual import GradualPruner, costs_state
 from edgemin_hf.pruning.one_shot import prune_layers, prune_units, select_by_saliency
 from edgemin_hf.pruning.saliency import Batches, Loss
@@ -58,6 +59,7 @@ def check_pruning(
         check_schedule(model, config, quantization)
     layers = config.layer_sparsity > 0
     check_prunable(model.config, heads=config.removes_heads, layers=layers)
+    check_removal(model, config)
     if layers and student_activations:
         raise ValueError(
             "layer_sparsity: above 0 beside a method that reads inner layers; allowed: 0, or task distillation"

@@ -20,6 +20,7 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, forward_names, record
 from edgemin_hf.modeling.length_groups import record_by_length
+from edgemin_hf.modeling.sentence_modules import write_sentence_modules
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
@@ -227,6 +228,7 @@ class DistillationTrainer(RowTrainer):
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
             EdgeminConfig(trainings=[*self._trainings_before, self.record]).save_pretrained(folder)
+            write_sentence_modules(self.model, Path(folder))
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:

@@ -1,4 +1,5 @@
 import json
+import logging
 from collections import Counter
 from functools import cache
 
@@ -265,3 +266,9 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
         export_onnx(tiny(), tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/precious").read_text() == "kept"
+
+
+def test_an_export_leaves_the_log_as_it_was(tmp_path, tokenizer):
+    before = [logging.getLogger(name).level for name in ("root", "optimum")]
+    export_onnx(tiny(), tokenizer, tmp_path / "edge")
+    assert [logging.getLogger(name).level for name in ("root", "optimum")] == before

@@ -51,7 +51,8 @@ class HubServer:
     """Serve from memory on a free port of 127.0.0.1 while used as a context manager.
 
     `token` is the only one it accepts: writes and private repositories need it, and another one is refused everywhere.
-    `requests` lists "METHOD path" of all requests, `status` makes it answer all of them with that error.
+    `requests` lists "METHOD path" of all requests, `status` makes it answer all of them with that error, or those whose
+    paths begin with `failing`.
     """
 
     def __init__(self, token: str) -> None:
@@ -60,6 +61,7 @@ class HubServer:
         self.commits: list[Commit] = []
         self.requests: list[str] = []
         self.status: int | None = None
+        self.failing = "/"
         self.lfs: dict[str, bytes] = {}
         # Uploads go to signed URLs without the token, as they do on the Hub.
         self.signature = secrets.token_hex(8)
@@ -97,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(url.path)
         self.hub.requests.append(f"{self.command} {path}")
         try:
-            if self.hub.status is not None:
+            if self.hub.status is not None and path.startswith(self.hub.failing):
                 raise _HubError(self.hub.status, "Forced by the test")
             method = "GET" if self.command == "HEAD" else self.command
             for route_method, pattern, handle in _ROUTES:

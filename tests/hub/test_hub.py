@@ -15,6 +15,7 @@ from transformers import AutoModel, BertConfig, BertModel
 from edgemin_hf.export.manifest import Manifest, ManifestEntry, sha256_of, size_of
 from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.privacy import unsigned_log
 from tests.helpers.hub_server import USER, HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,10 @@ import sys
 from edgemin_hf.hub.push import push_artefact
 print(push_artefact(sys.argv[1], sys.argv[2], private=sys.argv[3:] == ["private"]))
 """
+
+
+IMPATIENT = "import time; time.sleep = lambda seconds: None\n"
+"""Before a script that is to try again without waiting."""
 
 
 def resolve(client: Client, *models: str, weights: bool = True, **env: str) -> list[list[str]]:
@@ -214,6 +219,59 @@ def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: 
 
 
 @pytest.mark.long
+def test_a_push_that_is_tried_again_shows_no_signature_and_says_what_it_left(
+    client: Client, hub: HubServer, artefact: Path
+) -> None:
+    hub.status, hub.failing = 503, "/lfs/"
+    process = client(IMPATIENT + PUSH, artefact, "edge/mini")
+    assert "Retrying" in process.stderr
+    assert "/lfs/" in process.stderr
+    assert hub.signature not in process.stderr
+    assert TOKEN not in process.stderr
+    # Progress bars go on after it.
+    [line] = [line for line in process.stderr.splitlines() if line.startswith("edgemin_hf.hub.push.PushError")]
+    assert "'edge/mini' was not pushed: HTTP 503" in line
+    assert "the repository was created and may be empty" in line
+    # Of one that was there before nothing is said, and it stays.
+    again = client(IMPATIENT + PUSH, artefact, "edge/mini")
+    assert "was not pushed: HTTP 503" in again.stderr
+    assert "was created" not in again.stderr
+    assert "edge/mini" in hub.repos
+
+
+PRIVATE = {
+    "README.md": ("output_dir: {home}/run", "README.md: holds the user's folder"),
+    "environment.json": (TOKEN, "environment.json: holds a token"),
+    "config.json": ('{{"key": "hf_' + "aB" * 17 + '"}}', "config.json: holds a token"),
+    "training_args.bin": ("", "training_args.bin: holds settings of this machine"),
+    "notes/trainer_state.json": ("", "notes/trainer_state.json: holds settings of this machine"),
+}
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_push_sends_nothing_private(artefact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(push, "HfApi")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    text, found = PRIVATE[name]
+    (artefact / name).parent.mkdir(exist_ok=True)
+    (artefact / name).write_text(text.format(home="/home/somebody"))
+    with pytest.raises(ValueError, match=found):
+        push.push_artefact(artefact, "edge/mini")
+
+
+def test_a_download_that_is_tried_again_shows_no_signature(caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("huggingface_hub.file_download")
+    for _ in range(2):
+        with unsigned_log():
+            library.warning("Error while downloading from %s: %s", "https://cdn/x?Signature=secret&Key=1", "reset")
+            library.warning("Max retries exceeded with url: /lfs/x?signature=secret (Caused by NewConnectionError)")
+    assert caplog.text.count("https://cdn/x?... reset") == 2
+    assert caplog.text.count("/lfs/x?... (Caused") == 2
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.long
 def test_checkpoint_from_the_hub_then_its_cache(client: Client, hub: HubServer, bert: Path) -> None:
     hub.seed("edge/bert", bert, private=True)
 
@@ -251,6 +309,17 @@ def test_checkpoint_without_weights(client: Client, hub: HubServer, bert: Path) 
     # Such a copy serves the next dry run, and never a run that needs the weights.
     assert resolve(client, "edge/bert", weights=False, HF_ENDPOINT=NOWHERE)[0][0] == "the local cache of the Hub"
     assert resolve(client, "edge/bert", HF_ENDPOINT=NOWHERE)[0][0] == "CheckpointError"
+
+
+@pytest.mark.long
+def test_checkpoint_brings_how_sentence_transformers_reads_it(client: Client, hub: HubServer, bert: Path) -> None:
+    names = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"}
+    (bert / "1_Pooling").mkdir()
+    for name in names:
+        (bert / name).write_text("{}")
+    hub.seed("edge/bert", bert)
+    [[_, path]] = resolve(client, "edge/bert", weights=False)
+    assert {file.relative_to(path).as_posix() for file in Path(path).rglob("*") if file.is_file()} > names
 
 
 @pytest.mark.long

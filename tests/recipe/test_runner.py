@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
@@ -47,6 +48,16 @@ def finished(workplace, tmp_path_factory):
 
 def files_below(folder):
     return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.long
+def test_the_artefact_names_no_place_of_this_machine(finished):
+    recipe = yaml.safe_load((finished / "run/artefact/recipe.yaml").read_text())
+    assert recipe["output_dir"] == "run"
+    places = [str(finished).encode(), str(Path.home()).encode() + b"/", str(Path(sys.prefix)).encode()]
+    for file in (finished / "run/artefact").rglob("*"):
+        if file.is_file():
+            assert not [place for place in places if place in file.read_bytes()], file
 
 
 @pytest.mark.long

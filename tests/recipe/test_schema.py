@@ -53,6 +53,62 @@ WRONG = {
     "too wide a student": (put("student.hidden_size", 64), "student.hidden_size: 64; allowed: 1 to 32"),
     "an odd student": (put("student.num_attention_heads", 3), "student.num_attention_heads: 3; allowed: a divisor"),
     "another family": (put("student.model_type", "gpt2"), "student.model_type: gpt2; allowed: bert"),
+    "a licence that the Hub refuses": (
+        put("report.license", "Apache 2.0"),
+        "report.license: Apache 2.0; allowed: .*mit",
+    ),
+    "a language's name": (
+        put("report.language", "english"),
+        "report.language: english; allowed: a code of two or three",
+    ),
+    "a language's region": (put("report.language", "en-GB"), "report.language: en-GB; allowed: a code of two or three"),
+    "no such language": (put("report.language", "xx"), "report.language: xx; allowed: a code of two or three"),
+    "no id of a dataset": (put("report.datasets", ["our own data"]), "report.datasets: our own data; allowed: ids"),
+    "a file for a dataset": (
+        put("report.datasets", ["/data/train.tsv"]),
+        "report.datasets: /data/train.tsv; allowed: ids",
+    ),
+    "no title": (put("report.title", " "), "report.title: .*; allowed: "),
+    "nothing to prune": (
+        put("prune.head_sparsity", 0, "prune.ffn_sparsity", 0),
+        "prune.head_sparsity: 0, .*without a target; expected: one above 0",
+    ),
+    "heads that round to none": (
+        put("prune.head_sparsity", 0.1),
+        "prune.head_sparsity: 0.1, .*; allowed: 0, or above 0.125",
+    ),
+    "neurons that round to none": (
+        put("prune.ffn_sparsity", 0.2),
+        "prune.ffn_sparsity: 0.2, .*; allowed: 0, or above 0.25",
+    ),
+    "layers that round to none": (
+        put("prune.layer_sparsity", 0.2),
+        "prune.layer_sparsity: 0.2, .*; allowed: 0, or above 0.25",
+    ),
+    "neurons that round to none in another stage": (
+        put("quantize.pruning", {"ffn_sparsity": 0.2}),
+        "quantize.ffn_sparsity: 0.2, .* none of 32 neurons",
+    ),
+    "a budget that is met": (
+        put("prune.head_sparsity", 0, "prune.ffn_sparsity", 0, "prune.target_parameters", 10**9),
+        "prune.target_parameters: 1000000000; allowed: 1.* to below 2",
+    ),
+    "a budget that nothing meets": (
+        put("prune.head_sparsity", 0, "prune.ffn_sparsity", 0, "prune.target_parameters", 100),
+        "prune.target_parameters: 100; allowed: 1.* to below 2",
+    ),
+    "a vocabulary of no token": (
+        lambda recipe: recipe["stages"].insert(5, {"stage": "prune_vocabulary", "min_count": 10**6}),
+        "prune_vocabulary.min_count: 1000000, which no token of the texts reaches; allowed: fewer",
+    ),
+    "no step for a schedule": (
+        put("prune.schedule", "cubic", "prune.max_steps", 1),
+        "prune.schedule: cubic, and 0 of 1 steps lie between .*; allowed: more steps, or one_shot",
+    ),
+    "no step of epochs for a schedule": (
+        put("prune.schedule", "cubic", "prune.max_steps", -1, "prune.num_train_epochs", 0.1),
+        "prune.schedule: cubic, and 0 of 1 steps lie between .*; allowed: more steps, or one_shot",
+    ),
     "no stage": (only(), "stages: none"),
     "unknown stage": (put("export.stage", "ship"), "stages.5.stage: ship; allowed: finetune, "),
     "distil last": (only("quantize", "distill"), "stages: distill in place 2; allowed: before quantize"),
@@ -223,7 +279,7 @@ def test_names_of_overrides_are_checked_before_weights_are_loaded(place, capsys)
     assert len(message.splitlines()) == 1
     status, message = error("quantize.overrides", {"classifier": "int3"})
     assert (status, "quantize.overrides.classifier" in message) == (2, True)
-    gradually = {"ffn_sparsity": 0.5, "schedule": "cubic"}
+    gradually = {"head_sparsity": 0.5, "schedule": "cubic"}
     tables = error("quantize.overrides", {"*.word_embeddings": "int4"}, "quantize.pruning", gradually)
     assert tables[0] == 0, tables
     assert "beside weights: int4" in error("quantize.overrides", {"*.query": "int4"}, "quantize.pruning", gradually)[1]

@@ -410,6 +410,14 @@ def test_the_bars_are_readable(names, decades):
     assert len({short_name(name) for name in names}) == len(names)
 
 
+def test_the_page_names_no_place_of_this_machine():
+    content = result(2, [0.5]) | {"settings": {"train": "/home/anna/secret/train.tsv", "examples": 24}}
+    page = render_page("/home/anna/secret/model/", SensitivityRecord.from_dict(content), None, None, None)
+    assert "anna" not in page
+    assert "Where model can be" in page
+    assert "train.tsv" in page
+
+
 def test_a_page_and_a_summary_of_modules_alone():
     content = result(2, [0.5], metric="spearmanr") | {"measurements": []} | quantized(modules_of(2), "spearmanr")
     drawn = SensitivityRecord.from_dict(content)

@@ -51,7 +51,7 @@ class Prune(TaskStage, PruningConfig):
     def check(self, context: Context) -> None:
         """Check that the student can lose such units, when they are to go."""
         super().check(context)
-        check_pruning(self, context.shapes.student, self.max_steps)
+        check_pruning(self, self, context)
         check_schedules(self, self, context)
 
     def reshaped(self, student: PretrainedConfig) -> PretrainedConfig:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
+from transformers import AutoTokenizer
 
 from edgemin_hf.data.raw_text import TextFiles
+from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.pruning.vocabulary import prune_vocabulary
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
+from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError, model_name
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
+
+_BATCH = 1024
 
 
 @dataclass(config=STRICT)
@@ -49,8 +54,11 @@ class PruneVocabulary(WritingStage):
     minutes: ClassVar[float] = 0.2
 
     def check(self, context: Context) -> None:
-        """Check that the further texts can be read."""
+        """Check that the further texts can be read, and that some token stays."""
         self._texts(context).check()
+        # By 1 every text leaves its tokens; else all is counted, up to the first that occurs often enough.
+        if self.min_count > 1 and not self._leaves_some(context):
+            raise ValueError(f"min_count: {self.min_count}, which no token of the texts reaches; allowed: fewer")
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the further texts, by their content."""
@@ -73,7 +81,20 @@ class PruneVocabulary(WritingStage):
         student.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder)
-        return Outcome(notes=(f"{before:,} tokens became {student.config.vocab_size:,}",))
+        after = student.config.vocab_size
+        note = f"{before:,} tokens became {after:,}" if after < before else f"all {before:,} tokens are used: none went"
+        return Outcome(notes=(note,))
+
+    def _leaves_some(self, context: Context) -> bool:
+        model = model_name(context.recipe.teacher.model, context.root)
+        tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model, weights=False).path)
+        texts, counts = self._all_texts(context), Counter[int]()
+        while batch := list(islice(texts, _BATCH)):
+            for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]:
+                counts.update(ids)
+            if max(counts.values(), default=0) >= self.min_count:
+                return True
+        return False
 
     def _texts(self, context: Context) -> TextFiles:
         return TextFiles([context.root / file for file in self.files], self.text_column)

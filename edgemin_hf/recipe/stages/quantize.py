@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from pydantic.dataclasses import dataclass
 from torch.utils.data import DataLoader
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -21,6 +21,7 @@ from edgemin_hf.neural_compressor.guest import write_inc_config
 from edgemin_hf.neural_compressor.pruners import pruning_steps
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
+from edgemin_hf.pruning.feasible import check_removal, check_rounds
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
@@ -120,8 +121,8 @@ class Quantize(TaskStage, QuantizationConfig):
                 )
             check_extra("inc", "provider: inc")
         if self.pruning is not None:
-            check_pruning(self.pruning, context.shapes.student, self.max_steps)
             check_schedules(self.pruning, self, context)
+            check_pruning(self.pruning, self, context)
         student = _prepared(self, context)
         precisions(student, self)
         # How small pruning makes the student first is not known yet.
@@ -217,16 +218,21 @@ class Quantize(TaskStage, QuantizationConfig):
         return replace(found, quantized=True, more_flops=more)
 
 
-def check_pruning(pruning: PruningConfig, student: PretrainedConfig, steps: int) -> None:
-    """Check that a student's units can go, by a provider that is there, in a number of steps; ValueError where not.
+def check_pruning(pruning: PruningConfig, stage: TaskStage, context: Context) -> None:
+    """Check that the student loses something, and can, by a provider that is there, in a stage's steps.
 
-    That number is below 1 where the epochs tell it.
+    Raises:
+        ValueError: If not.
     """
     if pruning.uses_inc:
         check_extra("inc", f"saliency: {pruning.saliency}")
-        if steps > 0:
-            pruning_steps(pruning, steps)
-    check_prunable(student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
+    check_prunable(context.shapes.student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
+    check_removal(_prepared(stage, context), pruning)
+    steps = context.estimator.steps(stage, context.estimator.task_text.examples)
+    if pruning.uses_inc and steps:
+        pruning_steps(pruning, steps)
+    else:
+        check_rounds(pruning, steps)
 
 
 def check_schedules(pruning: PruningConfig, stage: Stage, context: Context) -> None:

@@ -6,9 +6,10 @@ import json
 import shutil
 from dataclasses import field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import load_file
 from transformers import AutoConfig
@@ -16,6 +17,8 @@ from transformers import AutoConfig
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
+from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.pruned_shape import reloads_plainly
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
@@ -30,6 +33,8 @@ from edgemin_hf.report.page import render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.metrics import METRICS
 
+Words = Annotated[str, Field(pattern=r"\S")]
+
 
 @dataclass(config=STRICT)
 class Report(WritingStage):
@@ -37,7 +42,7 @@ class Report(WritingStage):
 
     Attributes:
         title: Name of the model in card and report.
-        language: Language code for the card.
+        language: Language's code for the card, as the Hub takes it, or "multilingual".
         license: Licence of the student's weights, a Hub identifier such as apache-2.0.
         datasets: Hub ids of the datasets that it was made from.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
@@ -51,24 +56,32 @@ class Report(WritingStage):
     """
 
     stage: Literal["report"] = "report"
-    title: str = "Edge model"
+    title: Words = "Edge model"
     language: str = "en"
     license: str = "apache-2.0"
     datasets: list[str] = field(default_factory=list)
     attribution: str = ""
-    test_set: str = "the test set"
+    test_set: Words = "the test set"
     repo_id: str = ""
     own_folder: ClassVar[str] = "artefact"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.BENCHMARK)
     leaves: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_licence(self.license)
+        check_language(self.language)
+        for dataset in self.datasets:
+            check_dataset(dataset)
+
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the artefact."""
         shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
         shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
         benchmark = read_benchmark(context)
-        recipe_yaml = yaml.safe_dump(dict(context.settings), sort_keys=False, allow_unicode=True, width=100)
+        settings = publishable(context.settings, context.root)
+        recipe_yaml = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         described = json.dumps(benchmark.environment.to_dict(), indent=2)
         (folder / "environment.json").write_text(described + "\n", encoding="utf-8")
@@ -97,7 +110,7 @@ class Report(WritingStage):
             manifest=read_manifest(folder),
             languages=[self.language],
             licence=self.license,
-            base_model=None if (context.root / teacher).is_dir() else teacher,
+            base_model=teacher if is_hub_id(teacher) and not (context.root / teacher).is_dir() else None,
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,

@@ -1,0 +1,95 @@
+"""What must not leave this machine, nor stand on its terminal: signed addresses, tokens, and where things lie here."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import get_token
+
+_QUERY = re.compile(r"\?[^\s'\"]+")
+_LOGGERS = ("huggingface_hub", "urllib3", "httpx")
+"""Whose warnings of a retry hold the address that is tried again: of an upload, or of a file behind a redirection, it
+is signed, and whoever has it may write or read."""
+_TOKEN = re.compile(rb"\bhf_[A-Za-z]{34}\b")
+_LEFTOVERS = re.compile(
+    r"training_args\.bin|trainer_state\.json|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|\.env|.*\.(pkl|pickle)"
+)
+_LEAST_HOME = 5
+
+
+@contextmanager
+def unsigned_log() -> Iterator[None]:
+    """Take what stands after "?" in addresses, and the token, out of what libraries log about requests meanwhile."""
+    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith(_LOGGERS)]
+    for logger in found:
+        logger.addFilter(_unsign)
+    try:
+        yield
+    finally:
+        for logger in found:
+            logger.removeFilter(_unsign)
+
+
+def _unsign(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the token, and without the queries of addresses, which may be signatures."""
+    token = get_token()
+    return _QUERY.sub("?...", text.replace(token, "***") if token else text)
+
+
+def check_publishable(folder: Path) -> None:
+    """Check that files tell nothing of this machine: the user's folder, a token, what a training leaves.
+
+    Raises:
+        ValueError: If one does; it is named, and what it holds.
+    """
+    home, token = str(Path.home()), get_token()
+    private = {f"{home}/": "the user's folder"} if len(home) >= _LEAST_HOME else {}
+    if token:
+        private[token] = "a token of the Hub"
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if _LEFTOVERS.fullmatch(file.name):
+            raise ValueError(f"{name}: holds settings of this machine; expected: a folder of the artefact alone")
+        if file.stat().st_size == 0:
+            continue
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = [what for text, what in private.items() if content.find(text.encode()) >= 0]
+            found += ["a token of the Hub"] if _TOKEN.search(content) else []
+        if found:
+            raise ValueError(f"{name}: holds {found[0]}; expected: nothing private, since it is to be published")
+
+
+def publishable(settings: Mapping[str, object], root: Path) -> dict[str, object]:
+    """Return a recipe's settings without where things lie on this machine.
+
+    A path inside the recipe's folder becomes relative to it; of any other that is absolute, begins at the user's folder
+    or leads out of the recipe's, the name is left.
+
+    Args:
+        settings: Plain settings.
+        root: The recipe's folder.
+    """
+    return {name: _publishable(value, root) for name, value in settings.items()}
+
+
+def _publishable(value: object, root: Path) -> object:
+    if isinstance(value, Mapping):
+        return publishable(value, root)
+    if isinstance(value, list | tuple):
+        return [_publishable(one, root) for one in value]
+    if not isinstance(value, str) or "\n" in value or not re.match(r"/|~|\.\.(/|$)|[A-Za-z]:[\\/]", value):
+        return value
+    path = Path(value)
+    if path.is_absolute() and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
