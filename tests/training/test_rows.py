@@ -21,7 +21,10 @@ def trainer(folder, tokenizer, size, accumulation, rows=16, config=BOTH, **argum
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "accumulation", "rows"), [(2, 4, 9), (2, 4, 11), (3, 3, 13), (4, 2, 14)])
+@pytest.mark.parametrize(
+    ("size", "accumulation", "rows"),
+    [(2, 4, 11), *(pytest.param(*case, marks=pytest.mark.long) for case in ((2, 4, 9), (3, 3, 13), (4, 2, 14)))],
+)
 def test_a_short_last_batch_weighs_as_its_rows_do(tmp_path, tokenizer, size, accumulation, rows):
     together = trainer(tmp_path, tokenizer, size * accumulation, 1, rows)
     parts = trainer(tmp_path, tokenizer, size, accumulation, rows)
@@ -85,6 +88,7 @@ def test_what_would_take_other_rows_is_refused_before_it_starts(tmp_path, tokeni
     assert_same(weights(other), before)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_tells_no_rows_wants_its_own_batch_size(tmp_path, tokenizer):
     arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     trainer(tmp_path, tokenizer, 2, 2, **arguments).train()
