@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
-from edgemin_hf.data.tables import read_sentences, read_table, tokenize
+from edgemin_hf.data.tables import read_sentences, read_table
+from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint

@@ -22,6 +22,8 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
         if recipe.task is not None:
             task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
             inputs |= {"task": task, "train_file": content(context.root / recipe.task.train_file)}
+            if (labels := recipe.task.labels(context.root)) != sorted(labels):
+                inputs["labels"] = labels  # earlier versions ordered all of them as text
             if recipe.task.validation_file is not None:
                 inputs["validation_file"] = content(context.root / recipe.task.validation_file)
     if Product.STUDENT in stage.leaves and context.maker(Product.STUDENT, before=stage) is None:
