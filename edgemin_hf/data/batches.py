@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Sized
 
 import numpy as np
@@ -28,6 +29,23 @@ def token_lengths(rows: Dataset | Sequence[Mapping[str, Sized]]) -> NDArray[np.i
     lengths = [pc.list_value_length(part.column(0)).to_numpy() for part in parts]
     found: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)
     return found
+
+
+def token_hash(rows: Dataset) -> str:
+    """Return a hash of the tokens of all rows, whatever parts they are stored in.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from edgemin_hf.data.batches import token_hash
+        >>> token_hash(Dataset.from_dict({"input_ids": [[2, 7], [3]]}))[:4]
+        '6179'
+    """
+    found = hashlib.sha256()
+    for part in rows.select_columns("input_ids").with_format("arrow").iter(_ROWS):
+        ids = part.column(0).combine_chunks()
+        for numbers in (pc.list_value_length(ids), ids.flatten()):
+            found.update(numbers.to_numpy(zero_copy_only=False).astype(np.int64).tobytes())
+    return found.hexdigest()
 
 
 class LengthGroupedBatches(Sampler[int]):

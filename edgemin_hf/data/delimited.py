@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ENCODING = "utf-8-sig"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -60,10 +61,11 @@ def layout_of(path: Path) -> Layout:
 
 @lru_cache(maxsize=64)
 def _layout(path: Path, size: int, changed: int) -> Layout:
-    with _utf8(path) as file:
+    check_utf8(path)
+    with path.open(encoding=_ENCODING, newline="") as file:
         first = file.readline()
     delimiter = "\t" if path.suffix == ".tsv" else next((each for each in _DELIMITERS if each in first), ",")
-    with _utf8(path) as file, _fields_of_any_length():
+    with path.open(encoding=_ENCODING, newline="") as file, _fields_of_any_length():
         quoting = _quoting(delimiter)
         reader = csv.reader(_without_nul(file, path), delimiter=delimiter, quoting=quoting, strict=True)
         rows = _rows(reader, path)
@@ -137,32 +139,21 @@ def _without_nul(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-@contextmanager
-def _utf8(path: Path) -> Iterator[TextIO]:
-    check_no_utf16(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield file
-    except UnicodeDecodeError:
-        raise ValueError(not_utf8(path)) from None
+def check_utf8(path: Path) -> None:
+    """Check that all lines of a file are UTF-8.
 
-
-def check_no_utf16(path: Path) -> None:
-    """Check that a file of text does not begin as UTF-16 does; ValueError where it does."""
-    with path.open("rb") as file:
-        if file.read(2) in _UTF16:
-            raise ValueError(f"{path}, which is UTF-16; expected: UTF-8")
-
-
-def not_utf8(path: Path) -> str | None:
-    """Return a message on the first line of a file that is not UTF-8; None where all are."""
+    Raises:
+        ValueError: If not; the message names the first line that is not.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(_UTF16):
+                raise ValueError(f"{path}, which is UTF-16; expected: UTF-8")
             try:
                 line.decode()
             except UnicodeDecodeError as error:
-                return f"line {number} of {path}, which is not UTF-8 (byte 0x{line[error.start]:02x}); expected: UTF-8"
-    return None
+                place = f"line {number} of {path}, which is not UTF-8 (byte 0x{line[error.start]:02x})"
+                raise ValueError(f"{place}; expected: UTF-8") from None
 
 
 @contextmanager

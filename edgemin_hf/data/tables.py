@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import SupportsFloat
@@ -14,7 +15,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
-from edgemin_hf.data.delimited import check_no_utf16, layout_of, not_utf8
+from edgemin_hf.data.delimited import check_utf8, layout_of
 
 READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings that can be read, and the `datasets` builder of each."""
@@ -113,8 +114,15 @@ def read_table(path: Path) -> Dataset:
         raise ValueError(f"{path}; allowed: a file that ends with {', '.join(READERS)}")
     if not path.is_file():
         raise ValueError(f"{path}, which is no file; allowed: an existing file")
-    if not path.stat().st_size:
+    status = path.stat()
+    if not status.st_size:
         raise ValueError(f"{path}, which is empty; allowed: a file with rows")
+    return _read(path.resolve(), path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path, path: Path, size: int, changed: int, inode: int) -> Dataset:
+    """Read a file, once for a process while it stays as it is; its rows lie on disk, not in memory."""
     options = _options(path)
     with _reading(path):
         return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **options)
@@ -129,7 +137,7 @@ def _options(path: Path) -> dict[str, object]:
     """Return what `datasets` must be told to read a file."""
     if path.suffix not in (".csv", ".tsv"):
         if path.suffix != ".parquet":
-            check_no_utf16(path)
+            check_utf8(path)
         return {}
     layout = layout_of(path)
     if not layout.rows:
@@ -160,8 +168,6 @@ def _reading(path: Path) -> Iterator[None]:
         message = f"{path}, which can't be read ({reason}); allowed: a complete table"
         if "no data" in reason:  # such as "[]"
             message = f"{path}, which is empty; allowed: a file with rows"
-        elif path.suffix != ".parquet":
-            message = not_utf8(path) or message
         raise ValueError(message) from None
     finally:
         datasets.enable_progress_bars()

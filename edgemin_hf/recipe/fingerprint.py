@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product, StageSettings, Student, model_name
+from edgemin_hf.utils.content import sha256_of
 
 
 def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
@@ -56,8 +57,7 @@ def student_inputs(context: Context, student: Student) -> dict[str, object]:
 
 def content(path: Path) -> str:
     """Return the hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def hashed(parts: Sequence[object]) -> str:
