@@ -410,7 +410,7 @@ def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_p
         assert main([*arguments, "--overwrite"]) == 2
         captured = capsys.readouterr()
         assert re.search(f"^edgemin: {message}", captured.err, re.MULTILINE), captured.err
-        assert re.search("^prune_vocabulary +done", captured.out, re.MULTILINE)
+        assert "prune_vocabulary" not in captured.out
 
 
 @pytest.mark.long
