@@ -49,7 +49,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from edgemin_hf import DistillationTrainer, MiniLMv2Config
-from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.data.batches import LengthGroupedBatches
 from edgemin_hf.utils.hardware import cpu_flags, environment
 
 TOLERANCE = 1e-5

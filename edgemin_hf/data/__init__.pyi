@@ -9,4 +9,4 @@ from .raw_text import HubText as HubText
 from .raw_text import TextFiles as TextFiles
 from .tables import Text as Text
 from .tables import read_table as read_table
-from .tables import tokenize as tokenize
+from .tokenization import tokenize as tokenize

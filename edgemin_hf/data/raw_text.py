@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -14,6 +13,7 @@ from datasets import IterableDataset, load_dataset
 from huggingface_hub import HfApi
 
 from edgemin_hf.data.text_readers import READERS, ending_of, readable, text_of
+from edgemin_hf.utils.content import sha256_of
 
 _PIECE = 2**14
 _HUB_TIMEOUT_S = 10.0
@@ -100,9 +100,7 @@ class TextFiles:
         """
         parts: list[object] = [self.text_column]
         for path in self.paths:
-            ending = ending_of(path)
-            with path.open("rb") as file:
-                parts.append([ending, hashlib.file_digest(file, "sha256").hexdigest()])
+            parts.append([ending_of(path), sha256_of(path)])
         return parts
 
     def pieces(self, state: ReadState | None = None) -> Iterator[Piece]:

@@ -1,22 +1,21 @@
-"""Text as token ids: tables read from files, tokenised and cached, and batches of like length."""
+"""Tables of texts and labels, read from files and checked."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Literal, SupportsFloat
+from typing import SupportsFloat
 
 import datasets
 import numpy as np
-from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from numpy.typing import NDArray
-from pyarrow import ArrowInvalid
-from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
+
+from edgemin_hf.data.delimited import check_utf8, layout_of
 
 READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings that can be read, and the `datasets` builder of each."""
@@ -24,10 +23,11 @@ READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".pa
 Text = str | tuple[str, str]
 """A text, or a pair of texts: a tokenizer takes a list of either."""
 
+_ROWS = 10_000
+"""Rows of which a column is in memory at a time."""
 
-def check_table(
-    path: Path, *text_columns: str, label_column: str | None = None, scores: bool = False, every_row: bool = True
-) -> None:
+
+def check_table(path: Path, *text_columns: str, label_column: str | None = None, scores: bool = False) -> None:
     """Check that a table can be read, has rows, and has text and labels in each.
 
     Args:
@@ -35,49 +35,71 @@ def check_table(
         *text_columns: Names of the columns that must hold text.
         label_column: Name of the column that must hold labels, text or numbers; None where none are needed.
         scores: Whether labels must be numbers.
-        every_row: Whether to look at every row; else only at the first.
 
     Raises:
         ValueError: If not; the message names value and what is allowed.
     """
-    if path.suffix not in READERS:
-        raise ValueError(f"{path}; allowed: a file that ends with {', '.join(READERS)}")
-    if not path.is_file():
-        raise ValueError(f"{path}, which is no file; allowed: an existing file")
-    with _reading(path):
-        first = next(iter(_load(path, streaming=True)), None) if path.stat().st_size else None
-    if first is None:
-        raise ValueError(f"{path}, which is empty; allowed: a file with rows")
+    table = read_table(path)
     columns = [*text_columns, *([] if label_column is None else [label_column])]
     for column in columns:
-        if column not in first:
-            raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(first)}")
-    table = read_table(path) if every_row else Dataset.from_list([first])
+        if column not in table.column_names:
+            raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(table.column_names)}")
+    if not len(table):
+        raise ValueError(f"{path}, which is empty; allowed: a file with rows")
     for column in columns:
-        for row, value in enumerate(table[column], start=1):
-            if value is None or (column in text_columns and not isinstance(value, str)):
-                wanted = "text" if column in text_columns else "a label"
-            elif scores and column == label_column and not _is_number(value):
-                wanted = "a number"
+        feature = table.features[column]
+        if type(feature).__name__ == "Json":  # what `datasets` makes of text among numbers
+            raise ValueError(_of_several_types(table, column, path))
+        for row, value in enumerate(values_of(table, column), start=1):
+            if column in text_columns:
+                wanted = None if isinstance(value, str) else "text"
+            elif scores:
+                wanted = None if _is_number(value) else "a number"
             else:
-                continue
-            raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
+                wanted = None if _is_label(value, isinstance(feature, ClassLabel)) else "a label"
+            if wanted:
+                raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
 
 
-def _is_number(value: str | SupportsFloat) -> bool:
+def _of_several_types(table: Dataset, column: str, path: Path) -> str:
+    """Return the message on a column that holds text among numbers, or the like, with the first row that differs."""
+    first = table[0][column]
+    row, value = next(
+        (row, value) for row, value in enumerate(table[column], start=1) if type(value) is not type(first)
+    )
+    return f"{value!r} in column {column!r}, row {row} of {path}, and {first!r} in row 1; expected: values of one type"
+
+
+def _is_number(value: object) -> bool:
     try:
-        return isfinite(float(value))
-    except (TypeError, ValueError):
+        return isinstance(value, str | SupportsFloat) and isfinite(float(value))
+    except ValueError:
         return False
+
+
+def _is_label(value: object, numbers_a_class: bool) -> bool:
+    """Return whether a value is no missing label: an empty cell, NaN, or the -1 of rows whose class is not told."""
+    if numbers_a_class:
+        return isinstance(value, int) and value >= 0
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | list) or (isinstance(value, float) and isfinite(value))
+
+
+def values_of(table: Dataset, column: str) -> Iterator[object]:
+    """Yield a column's values, some of which are in memory at a time; a `ClassLabel` is its number."""
+    for rows in table.select_columns(column).with_format("arrow").iter(_ROWS):
+        yield from rows.column(0).to_pylist()
 
 
 def read_table(path: Path) -> Dataset:
     """Read a TSV, CSV, JSON lines or Parquet file with a header.
 
-    All of TSV and CSV is text, as it stands there; quotes in TSV are characters like any other.
+    All of TSV and CSV is text, as it stands there; quotes in TSV are characters like any other. Columns without a name
+    are left out. A Parquet file that `datasets` wrote keeps the names of its classes (`ClassLabel`).
 
     Raises:
-        ValueError: If the file is broken.
+        ValueError: If there is no such file, or it is broken; the message is one line.
 
     Example:
         >>> from pathlib import Path
@@ -88,8 +110,49 @@ def read_table(path: Path) -> Dataset:
         ...     read_table(Path(folder, "rows.csv"))[0]
         {'text': 'my card', 'label': '7'}
     """
+    if path.suffix not in READERS:
+        raise ValueError(f"{path}; allowed: a file that ends with {', '.join(READERS)}")
+    if not path.is_file():
+        raise ValueError(f"{path}, which is no file; allowed: an existing file")
+    status = path.stat()
+    if not status.st_size:
+        raise ValueError(f"{path}, which is empty; allowed: a file with rows")
+    return _read(path.resolve(), path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path, path: Path, size: int, changed: int, inode: int) -> Dataset:
+    """Read a file, once for a process while it stays as it is; its rows lie on disk, not in memory."""
+    options = _options(path)
     with _reading(path):
-        return _load(path, streaming=False)
+        return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **options)
+
+
+def notes_on(path: Path) -> list[str]:
+    """Return what is to be told of how a table was read."""
+    return list(layout_of(path).notes) if path.suffix in (".csv", ".tsv") else []
+
+
+def _options(path: Path) -> dict[str, object]:
+    """Return what `datasets` must be told to read a file."""
+    if path.suffix not in (".csv", ".tsv"):
+        if path.suffix != ".parquet":
+            check_utf8(path)
+        return {}
+    layout = layout_of(path)
+    if not layout.rows:
+        raise ValueError(f"{path}, which is empty; allowed: a file with rows")
+    return {
+        "sep": layout.delimiter,
+        "quoting": layout.quoting,
+        "keep_default_na": False,
+        "encoding": "utf-8-sig",
+        "header": 0,
+        "names": list(layout.names),
+        "usecols": list(layout.columns),
+        "index_col": False,
+        "features": Features({name: Value("string") for name in layout.columns}),
+    }
 
 
 @contextmanager
@@ -100,110 +163,21 @@ def _reading(path: Path) -> Iterator[None]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
-    except (DatasetGenerationError, ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}, which can't be read ({error.__cause__ or error}); allowed: a complete table"
-        ) from None
+    except (DatasetsError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        message = f"{path}, which can't be read ({reason}); allowed: a complete table"
+        if "no data" in reason:  # such as "[]"
+            message = f"{path}, which is empty; allowed: a file with rows"
+        raise ValueError(message) from None
     finally:
         datasets.enable_progress_bars()
         datasets.logging.set_verbosity(verbosity)
 
 
-def _load(path: Path, streaming: bool) -> Dataset | IterableDataset:
-    options: dict[str, object] = {}
-    if path.suffix in (".csv", ".tsv"):
-        tabs = path.suffix == ".tsv"
-        delimiter = "\t" if tabs else ","
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        options = {"sep": delimiter, "quoting": quoting, "keep_default_na": False}
-        with path.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file, delimiter=delimiter, quoting=quoting), [])
-        options["features"] = Features({name: Value("string") for name in header})
-    return load_dataset(READERS[path.suffix], data_files=str(path), split="train", streaming=streaming, **options)
-
-
-def tokenize(
-    table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, max_length: int, pair_column: str | None = None
-) -> Dataset:
-    """Tokenise a column of texts, or two as pairs; rows keep their own lengths, without padding.
-
-    Args:
-        table: The table.
-        column: Name of the column of texts.
-        tokenizer: The tokenizer.
-        max_length: Tokens after which a row is cut; of a pair the longer text first.
-        pair_column: Name of the column of second texts, where rows are pairs.
-
-    Returns:
-        A dataset with the tokenizer's columns, and "labels" where the table has it; all others are dropped.
-
-    Example:
-        >>> from datasets import Dataset
-        >>> from tokenizers import Tokenizer, models, pre_tokenizers
-        >>> from transformers import PreTrainedTokenizerFast
-        >>> from edgemin_hf.data import tokenize
-        >>> rules = Tokenizer(models.WordLevel({"[UNK]": 0, "my": 1, "card": 2}, "[UNK]"))
-        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
-        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]")
-        >>> table = Dataset.from_dict({"text": ["my card", "my my card"], "labels": [0, 1]})
-        >>> tokenize(table, "text", tokenizer, max_length=2)["input_ids"][:]
-        [[1, 2], [1, 1]]
-    """
-    dropped = [name for name in table.column_names if name != "labels"]
-    return table.map(
-        lambda rows: tokenizer(
-            rows[column], rows[pair_column] if pair_column else None, truncation=True, max_length=max_length
-        ),
-        batched=True,
-        remove_columns=dropped,
-        desc="Tokenising",
-    )
-
-
 def read_sentences(paths: Sequence[Path], column: str) -> Dataset:
     """Read raw text: one column of several tables, each different sentence once, everything else dropped."""
-    texts = concatenate_datasets([read_table(path).select_columns(column) for path in paths])[column]
-    return Dataset.from_dict({column: list(dict.fromkeys(texts))})
-
-
-class LengthGroupedBatches(Sampler[int]):
-    """Order examples so that those of a batch have like lengths and little padding is computed.
-
-    The order depends on seed and epoch alone, so a resumed run sees the batches that it would have seen: examples are
-    shuffled, sorted by length within blocks of 64 batches, and the batches shuffled again.
-
-    Args:
-        lengths: Length of each example.
-        batch_size: Size of the batches that the order will be cut into.
-        seed: Seed of the order.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Move to the order of another epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        order = generator.permutation(len(self.lengths))
-        block = 64 * self.batch_size
-        batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(order), block):
-            part = order[start : start + block]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
-        # A short batch can only be the last: an earlier one would shift all that follow across batch borders.
-        short = [batch for batch in batches if len(batch) < self.batch_size]
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        for index in generator.permutation(len(full)):
-            yield from full[index].tolist()
-        for batch in short:
-            yield from batch.tolist()
+    tables = [read_table(path).select_columns(column).cast_column(column, Value("string")) for path in paths]
+    texts = concatenate_datasets(tables)
+    # Hashes instead of texts, which of a large corpus would fill the memory; the first row of each stays.
+    hashes = np.fromiter(map(hash, values_of(texts, column)), np.int64, len(texts))
+    return texts.select(np.sort(np.unique(hashes, return_index=True)[1]))

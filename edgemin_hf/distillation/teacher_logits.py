@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 
 _BATCH = 64
@@ -77,7 +78,7 @@ def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrain
     collate = DataCollatorWithPadding(tokenizer)
     names = [name for name in dataset.column_names if name in tokenizer.model_input_names]
     rows = dataset.select_columns(names)
-    order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable")
+    order = np.argsort(token_lengths(rows), kind="stable")
     logits = torch.empty(len(rows), model.config.num_labels)
     for start in tqdm(range(0, len(order), _BATCH), desc="Teacher's logits", unit="batch"):
         part = order[start : start + _BATCH]

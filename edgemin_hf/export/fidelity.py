@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 
@@ -137,5 +138,5 @@ def _batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> Itera
     for start in range(0, len(texts), _BATCH):
         part = list(texts[start : start + _BATCH])
         longest = min(128, tokenizer.model_max_length)
-        encoded = tokenizer(part, padding=True, truncation=True, max_length=longest, return_tensors="np")
+        encoded = encode(tokenizer, part, longest, padding=True, return_tensors="np")
         yield {name: array.astype(np.int64) for name, array in encoded.items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -49,7 +50,7 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 def inputs_of_each(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[dict[str, NDArray[np.int64]]]:
     """Tokenise texts or pairs one by one, without padding, cut after 128 tokens: int64 (1, length) each."""
     longest = min(128, tokenizer.model_max_length)
-    encoded = (tokenizer([text], truncation=True, max_length=longest, return_tensors="np") for text in texts)
+    encoded = (encode(tokenizer, [text], longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.families import first_position
+from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.tasks.text import TextTask
 
 
-def check_recipe(context: Context, stages: Sequence[Stage]) -> None:
+def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     """Check a recipe against its files and its models' configurations; load no weights.
 
     Args:
         context: The recipe at work.
         stages: Its stages.
 
+    Returns:
+        Lines on what is worth knowing of the data.
+
     Raises:
         RecipeError: If a file, a column, or a shape is not possible.
     """
     recipe = context.recipe
+    notes: list[str] = []
     if recipe.task is not None:
         with _prefix("task."):
-            recipe.task.check(context.root)
+            notes += recipe.task.check(context.root, _labels_of_teacher(context, recipe.task))
     _check_raw_text(context)
     with _prefix(""):
         _check_lengths(context)
@@ -33,6 +39,17 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> None:
     for stage in stages:
         with _prefix(f"{stage.name}."):
             stage.check(context)
+    return notes
+
+
+def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | None:
+    """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
+    if context.maker(Product.TEACHER) is not None:
+        return None
+    with _prefix(""):
+        config = context.shapes.teacher
+    fits = configured_for(config, task.auto_class) and task.compatible(config)
+    return config.label2id if fits else None
 
 
 def _check_raw_text(context: Context) -> None:

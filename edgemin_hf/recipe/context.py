@@ -22,8 +22,10 @@ from transformers import (
     set_seed,
 )
 
+from edgemin_hf.data.batches import token_hash
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
-from edgemin_hf.data.tables import read_sentences, read_table, tokenize
+from edgemin_hf.data.tables import read_sentences, read_table
+from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
@@ -44,6 +46,7 @@ from edgemin_hf.recipe.schema import (
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -190,11 +193,9 @@ class Context:
 
     def _logits_key(self, dataset: Dataset) -> str:
         """Hash what the logits are computed from: the teacher's weights and the token ids."""
-        key = hashlib.sha256(json.dumps(dataset["input_ids"][:]).encode())
-        for weights in sorted(Path(self.teacher_folder).glob("*.safetensors")):
-            with weights.open("rb") as stream:
-                key.update(hashlib.file_digest(stream, "sha256").digest())
-        return key.hexdigest()
+        weights = sorted(Path(self.teacher_folder).glob("*.safetensors"))
+        parts = [token_hash(dataset), *map(sha256_of, weights)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:

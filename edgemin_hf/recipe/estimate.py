@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from transformers import AutoModel, PretrainedConfig
 
-from edgemin_hf.data.tables import read_table
+from edgemin_hf.data.tables import read_table, values_of
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.recipe.schema import Recipe
 
@@ -182,7 +182,7 @@ def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
     """Return the number of rows and their mean length in tokens, guessed from their characters."""
     tables = [read_table(file) for file in files]
     rows = sum(map(len, tables))
-    characters = sum(len(text) for table in tables for column in columns for text in table[column])
+    characters = sum(len(str(text)) for table in tables for column in columns for text in values_of(table, column))
     return rows, 1 + len(columns) + _TOKENS_PER_CHARACTER * characters / max(1, rows)
 
 

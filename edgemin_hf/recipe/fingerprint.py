@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product, StageSettings, Student, model_name
+from edgemin_hf.utils.content import sha256_of
 
 
 def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
@@ -22,6 +23,8 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
         if recipe.task is not None:
             task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
             inputs |= {"task": task, "train_file": content(context.root / recipe.task.train_file)}
+            if (labels := recipe.task.labels(context.root)) != sorted(labels):
+                inputs["labels"] = labels  # earlier versions ordered all of them as text
             if recipe.task.validation_file is not None:
                 inputs["validation_file"] = content(context.root / recipe.task.validation_file)
     if Product.STUDENT in stage.leaves and context.maker(Product.STUDENT, before=stage) is None:
@@ -54,8 +57,7 @@ def student_inputs(context: Context, student: Student) -> dict[str, object]:
 
 def content(path: Path) -> str:
     """Return the hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def hashed(parts: Sequence[object]) -> str:

@@ -28,6 +28,7 @@ class Step:
         fingerprint: Hash of everything that the result depends on.
         state: "done", "to do", or "to resume" from a checkpoint.
         estimate: Examples to see and minutes to take.
+        notes: What is worth knowing of the data, of the first stage.
     """
 
     stage: Stage
@@ -36,6 +37,7 @@ class Step:
     fingerprint: str
     state: str
     estimate: Estimate
+    notes: tuple[str, ...] = ()
 
     def work_folder(self, context: Context) -> Path:
         """Return where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
@@ -93,13 +95,14 @@ def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list
     if output.exists() and not output.is_dir():
         raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
     context = Context(recipe, {}, root, output)
-    check_recipe(context, recipe.stages)
+    notes = check_recipe(context, recipe.stages)
     steps: list[Step] = []
     for stage in recipe.stages:
         inputs = {**recipe_inputs(context, stage), **stage.inputs(context)}
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])
-        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", stage.estimate(context))
+        told = () if steps else tuple(notes)
+        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", stage.estimate(context), told)
         steps.append(replace(step, state=_state(context, step, overwrite)))
     return steps
 
@@ -124,7 +127,7 @@ def _state(context: Context, step: Step, overwrite: bool) -> str:
 
 
 def describe_plan(steps: list[Step]) -> str:
-    """Return the plan as a table: stages, state, and estimate of size, work and time.
+    """Return the plan as a table: stages, state, and estimate of size, work and time; then what is known of the data.
 
     "model" is the shape that a stage trains (layers x width / heads / neurons) and its parameters, task heads aside;
     "PFLOP" are 10^15 floating-point operations, the teacher's among them.
@@ -156,6 +159,7 @@ def describe_plan(steps: list[Step]) -> str:
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
+    lines += [note for step in steps for note in step.notes]
     return "\n".join([*lines, f"About {_duration(total)} to go on this machine."])
 
 

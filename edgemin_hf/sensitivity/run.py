@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfi
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.rows import Score
+from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
@@ -218,7 +219,7 @@ def _rows(
     if 0 < count < len(table):
         table = table.select(np.random.default_rng(settings.seed).permutation(len(table))[:count])
     rows = settings.task.tokenized(table, tokenizer, labels)
-    return rows.select(np.argsort([-len(ids) for ids in rows["input_ids"]], kind="stable"))
+    return rows.select(np.argsort(-token_lengths(rows), kind="stable"))
 
 
 def _batches(rows: Dataset, settings: SensitivitySettings, tokenizer: Tokenizer) -> list[dict[str, Tensor]]:

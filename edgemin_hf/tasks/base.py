@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
@@ -86,16 +86,24 @@ class Task(Protocol):
         """Compute how far predictions moved from a reference's, both (rows, labels) -> (), 0 where not at all."""
         ...
 
-    def check(self, root: Path) -> None:
-        """Check the tables; ValueError, whose message begins with the field's name, where they will not do."""
+    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+        """Check the tables, and return what is worth knowing of them.
+
+        Args:
+            root: The folder that their paths are relative to.
+            teacher: The labels of a teacher that is not fine-tuned, which knows them already.
+
+        Raises:
+            ValueError: Where they will not do; the message begins with the field's name.
+        """
         ...
 
     def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
         """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
         ...
 
-    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
-        """Check that a model of a configuration knows labels by their names; ValueError where not."""
+    def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
+        """Check that a model of a configuration knows a table's labels; ValueError where not."""
         ...
 
     def labels(self, root: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from edgemin_hf.data.tables import check_table, read_table
+from edgemin_hf.data.tables import check_table, read_table, values_of
 from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.labels import classes_of, number_of, ordered, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
@@ -59,43 +60,55 @@ class MultiLabel(TextTask):
         if self.label_columns is not None and len(set(self.label_columns)) != max(len(self.label_columns), 1):
             raise ValueError(f"label_columns: {self.label_columns}; expected: different columns, at least one")
 
-    def check_rows(self, path: Path, *, every_row: bool) -> None:
+    def check_rows(self, path: Path) -> None:
         """Check that each row has texts, and a list of names or an answer in each label's column.
 
         Raises:
             ValueError: If not; the message names value and what is allowed.
         """
         for column in self.label_columns or [self.label_column]:
-            check_table(path, *self.text_columns, label_column=column, every_row=every_row)
-        table = read_table(path) if every_row else read_table(path).select([0])
+            check_table(path, *self.text_columns, label_column=column)
+        table = read_table(path)
         if self.label_columns is not None:
             for column in self.label_columns:
                 self._answers(table, column, path)
             return
-        for row, names in enumerate(table[self.label_column], start=1):
-            if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        named = classes_of(table, self.label_column) is None
+        for row, names in enumerate(values_of(table, self.label_column), start=1):
+            if not isinstance(names, list) or not all(_is_name(name) if named else name is not None for name in names):
                 raise ValueError(
                     f"{names!r} in column {self.label_column!r}, row {row} of {path}; expected: a list of labels by "
                     "name, or label_columns of 0 and 1"
                 )
-        if every_row and not self.names_in(table):
+        if not self.names_in(table):
             raise ValueError(f"column {self.label_column!r} of {path}, which holds no label; expected: at least one")
 
     def names_in(self, table: Dataset) -> list[str]:
-        """Return the names of a table's labels: its columns in their order, or the names in its lists, sorted."""
+        """Return the names of a table's labels: its columns in their order, or the names in its lists.
+
+        Those of a list of `ClassLabel` are its own, in its order; others are ordered by `edgemin_hf.tasks.labels`.
+        """
         if self.label_columns is not None:
             return list(self.label_columns)
-        return sorted({name for names in table[self.label_column] for name in names})
+        classes = classes_of(table, self.label_column)
+        return list(classes.names) if classes else ordered({name for names in self._lists(table) for name in names})
 
-    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
+    def _lists(self, table: Dataset) -> Iterator[list[str]]:
+        """Yield each row's names, without white space around them."""
+        classes = classes_of(table, self.label_column)
+        for names in values_of(table, self.label_column):
+            assert isinstance(names, list)  # noqa: S101 - `check_rows` looked at them
+            yield [name.strip() if classes is None else classes.int2str(name) for name in names]
+
+    def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model knows the labels, and that each of its own has a column where labels stand in columns.
 
         Raises:
             ValueError: If not.
         """
-        super().check_labels(names, config)
+        super().check_labels(table, config)
         for label in config.label2id if self.label_columns is not None else ():
-            if label not in names:
+            if label not in self.names_in(table):
                 raise ValueError(f"no column for label {label!r} of the model; expected: one for each of its labels")
 
     def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
@@ -104,23 +117,26 @@ class MultiLabel(TextTask):
         Raises:
             ValueError: If a label is not among `labels`.
         """
-        unknown = set(self.names_in(table)) - set(labels)
-        if unknown:
-            field = "label_column" if self.label_columns is None else "label_columns"
-            raise ValueError(f"{field}: {min(unknown)!r} in the data; allowed: {', '.join(labels)}")
+        numbers: dict[str, int] = {}
+        for name in self.names_in(table):
+            number = number_of(name, labels, classes_of(table, self.label_column))
+            if number is None:
+                field = "label_column" if self.label_columns is None else "label_columns"
+                raise ValueError(f"{field}: {name!r} in the data; allowed: {shown(labels)}")
+            numbers[name] = number
         rows = np.zeros((len(table), len(labels)), dtype=np.float32)
         if self.label_columns is not None:
             for column in self.label_columns:
-                rows[:, labels[column]] = self._answers(table, column)
+                rows[:, numbers[column]] = self._answers(table, column)
         else:
-            for row, names in enumerate(table[self.label_column]):
-                rows[row, [labels[name] for name in names]] = 1.0
+            for row, names in enumerate(self._lists(table)):
+                rows[row, [numbers[name] for name in names]] = 1.0
         found: list[list[float]] = rows.tolist()
         return found
 
     def _answers(self, table: Dataset, column: str, path: Path | None = None) -> list[float]:
         answers = []
-        for row, value in enumerate(table[column], start=1):
+        for row, value in enumerate(values_of(table, column), start=1):
             answer = _ANSWERS.get(str(value).strip().lower().removesuffix(".0"))
             if answer is None:
                 place = "" if path is None else f" of {path}"
@@ -161,6 +177,10 @@ class MultiLabel(TextTask):
     def divergence(logits: Tensor, reference: Tensor) -> Tensor:
         """Compute the KL divergence of predictions from a reference's, in nats: a sum over labels, a mean over rows."""
         return _binary_kl(logits, reference).sum(dim=-1).mean().clamp(min=0.0)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _binary_kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -50,9 +50,15 @@ class Regression(TextTask):
         """Return whether a model of this configuration gives one score."""
         return super().compatible(config) and config.num_labels == 1
 
-    def check_rows(self, path: Path, *, every_row: bool) -> None:
+    def check_rows(self, path: Path) -> None:
         """Check texts and scores; ValueError where they will not do."""
-        check_table(path, *self.text_columns, label_column=self.label_column, scores=True, every_row=every_row)
+        check_table(path, *self.text_columns, label_column=self.label_column, scores=True)
+
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that scores differ; ValueError where not."""
+        scores = set(self.encoded(table, {}))
+        if len(scores) < 2:
+            raise ValueError(f"label_column: {scores.pop():g} in every row of train_file; expected: scores that differ")
 
     def names_in(self, table: Dataset) -> list[str]:
         """Return the name of the score, that of its column."""

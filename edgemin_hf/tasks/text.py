@@ -18,9 +18,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from edgemin_hf.data.tables import Text, check_table, read_table, tokenize
+from edgemin_hf.data.tables import Text, check_table, read_table
+from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.tasks.base import Divergence, ProblemType, Task
+from edgemin_hf.tasks.checks import check_tables
+from edgemin_hf.tasks.labels import classes_of, number_of, shown
 from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
@@ -75,6 +78,10 @@ class TextTask(Task, ABC):
             raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+        columns = [*self.text_columns, self.label_column]
+        if len(set(columns)) != len(columns):
+            texts = " and ".join(self.text_columns)
+            raise ValueError(f"label_column: {self.label_column}, texts in {texts}; expected: different columns")
         # A token of each text, and up to four special ones around a pair.
         shortest = 3 * len(self.text_columns)
         if self.max_length < shortest:
@@ -99,27 +106,32 @@ class TextTask(Task, ABC):
         implied = "regression" if config.num_labels == 1 else "single_label_classification"
         return (config.problem_type or implied) == cls.problem_type
 
-    def check(self, root: Path) -> None:
-        """Check the tables; of the test table only the first row is read.
+    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+        """Check all rows of all tables and what the tables are to each other, and return what is worth knowing of them.
+
+        The test table is read for its columns and labels alone: nothing is predicted or chosen by it.
+
+        Args:
+            root: The folder that the tables' paths are relative to.
+            teacher: The labels of a teacher that is not fine-tuned, which knows them already.
 
         Raises:
-            ValueError: If one is missing, empty or broken, lacks a column, or has labels that the metric is not for;
-                the message begins with the field's name.
+            ValueError: If one is missing, empty or broken, lacks a column or a label, has labels that the metric is not
+                for, or is another one; the message begins with the field's name.
         """
-        for name in ("train_file", "validation_file", "test_file"):
-            if (file := getattr(self, name)) is None:
-                continue
-            try:
-                self.check_rows(root / file, every_row=name != "test_file")
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        if self.validation_file is not None:
-            ids = {label: index for index, label in enumerate(self.labels(root))}
-            self.encoded(read_table(root / self.validation_file), ids)
+        return check_tables(self, root, teacher)
 
-    def check_rows(self, path: Path, *, every_row: bool) -> None:
-        """Check the texts and labels of a table's rows, or of its first alone; ValueError where they will not do."""
-        check_table(path, *self.text_columns, label_column=self.label_column, every_row=every_row)
+    def check_rows(self, path: Path) -> None:
+        """Check the texts and labels of a table's rows; ValueError where they will not do."""
+        check_table(path, *self.text_columns, label_column=self.label_column)
+
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that the training rows have something to learn; ValueError where not.
+
+        Args:
+            table: All of the training table.
+            teacher: As of `check`.
+        """
 
     def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
         """Check one table, and that a model of a configuration knows its labels.
@@ -127,16 +139,15 @@ class TextTask(Task, ABC):
         Raises:
             ValueError: If not.
         """
-        self.check_rows(path, every_row=True)
+        self.check_rows(path)
         if config is not None:
-            self.check_labels(self.names_in(read_table(path)), config)
+            self.check_labels(read_table(path), config)
 
-    def check_labels(self, names: Sequence[str], config: PretrainedConfig) -> None:
-        """Check that a model of a configuration knows labels by their names; ValueError where not."""
-        for label in names if self.compares_label_names else ():
-            if label not in config.label2id:
-                allowed = ", ".join(list(config.label2id)[:5]) + ("..." if len(config.label2id) > 5 else "")
-                raise ValueError(f"label {label!r}, which the model does not know; allowed: {allowed}")
+    def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
+        """Check that a model of a configuration knows a table's labels; ValueError where not."""
+        for label in self.names_in(table) if self.compares_label_names else ():
+            if number_of(label, config.label2id, classes_of(table, self.label_column)) is None:
+                raise ValueError(f"label {label!r}, which the model does not know; allowed: {shown(config.label2id)}")
 
     @abstractmethod
     def names_in(self, table: Dataset) -> list[str]:

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from datasets import Dataset, Value
+from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.labels import names_in_column, numbers_in_column
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
+
+_FEW = 10
+"""Rows from which a table whose rows have a label each is taken for one whose columns were mistaken."""
 
 
 @dataclass
@@ -46,31 +51,38 @@ class TextClassification(TextTask):
         """Return whether a model of this configuration tells one of two or more labels."""
         return super().compatible(config) and config.num_labels > 1
 
-    def check_rows(self, path: Path, *, every_row: bool) -> None:
+    def check_rows(self, path: Path) -> None:
         """Check that each row has texts and one label.
 
         Raises:
             ValueError: If not; the message names value and what is expected.
         """
-        super().check_rows(path, every_row=every_row)
+        super().check_rows(path)
         table = read_table(path)
-        if not isinstance(table.features[self.label_column], Value):
+        if not isinstance(table.features[self.label_column], Value | ClassLabel):
             value = f"{table[0][self.label_column]!r} in column {self.label_column!r}, row 1 of {path}"
             raise ValueError(f"{value}; expected: one label, or type: multi_label where a row has a list of them")
 
-    def check(self, root: Path) -> None:
-        """Check the tables, and that F1 is asked for of two labels.
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that there are labels to tell apart, F1's two where it is asked for, and that they are labels.
 
         Raises:
-            ValueError: If they will not do; the message begins with the field's name.
+            ValueError: If not; the message begins with the field's name.
         """
-        super().check(root)
-        if self.metric == "f1" and len(self.labels(root)) != 2:
-            raise ValueError(f"metric: f1 with {len(self.labels(root))} label(s); allowed: another, or two labels")
+        names = self.names_in(table)
+        if self.metric == "f1" and len(names) != 2:
+            raise ValueError(f"metric: f1 with {len(names)} label(s); allowed: another, or two labels")
+        if len(names) < 2 and not teacher:
+            raise ValueError(f"label_column: {names[0]!r} in every row of train_file; expected: two or more labels")
+        if len(table) >= _FEW and len(names) > len(table) / 2:
+            raise ValueError(
+                f"label_column: {len(names)} labels in {len(table)} rows of train_file; expected: labels that several "
+                f"rows have (is {self.label_column!r} a column of texts or numbers of rows?)"
+            )
 
     def names_in(self, table: Dataset) -> list[str]:
-        """Return the names of a table's labels, sorted."""
-        return sorted({str(label) for label in table[self.label_column]})
+        """Return the names of a table's labels, in the order of `edgemin_hf.tasks.labels.names_in_column`."""
+        return names_in_column(table, self.label_column)
 
     def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
         """Return the number of each row's label.
@@ -78,11 +90,7 @@ class TextClassification(TextTask):
         Raises:
             ValueError: If a label is not among `labels`.
         """
-        names = [str(label) for label in table[self.label_column]]
-        unknown = set(names) - set(labels)
-        if unknown:
-            raise ValueError(f"label_column: {min(unknown)!r} in the data; allowed: {', '.join(labels)}")
-        return [labels[name] for name in names]
+        return numbers_in_column(table, self.label_column, labels)
 
     def predictions(self, logits: NDArray[np.float32]) -> Answers:
         """Return the number of the likeliest label, from logits (examples, labels)."""
@@ -91,7 +99,17 @@ class TextClassification(TextTask):
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the cross-entropy with labels (batch,), a mean over examples."""
+        """Compute the cross-entropy with labels (batch,), a mean over examples.
+
+        Labels that are stored as floating-point numbers (1.0) are taken too.
+
+        Raises:
+            ValueError: If one of them is no integer.
+        """
+        if labels.is_floating_point() and labels.dim() == 1:
+            if not torch.equal(labels, labels.round()):
+                raise ValueError(f"labels: {labels.tolist()}; expected: the numbers of classes, or a regression")
+            labels = labels.long()
         return F.cross_entropy(logits, labels)
 
     @staticmethod

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, has_length
 
-from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.data.batches import LengthGroupedBatches, token_lengths
 from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
@@ -358,7 +358,7 @@ class DistillationTrainer(RowTrainer):
         if self.args.length_column_name in getattr(dataset, "column_names", ()):
             lengths = dataset[self.args.length_column_name]
         else:
-            lengths = [len(row["input_ids"]) for row in dataset]
+            lengths = token_lengths(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         rows = self.rows.of_steps
         return LengthGroupedBatches(lengths, self.args.train_batch_size if rows is None else rows.batch_size, seed)

@@ -140,7 +140,7 @@ def test_labels_are_a_list_or_a_column_each(tmp_path, tokenizer, name):
     if name not in ("rows.jsonl", "rows.parquet"):
         columns = list(NAMES)
     task = MultiLabel(name, name, name, label_column="labels", label_columns=columns, max_length=16)
-    task.check(tmp_path)
+    task.check_table(path)
     assert task.labels(tmp_path) == list(NAMES)
     for rows in (*task.train_and_validation(tmp_path, tokenizer, IDS, seed=0), task.test(tmp_path, tokenizer, IDS)):
         assert rows["labels"][:] == TRUTH
@@ -154,7 +154,7 @@ def test_labels_are_a_list_or_a_column_each(tmp_path, tokenizer, name):
 A, B = {"text": "a", "labels": ["x"]}, {"text": "b"}
 SEVERAL = {"label_columns": ["x", "y"]}
 WRONG = {
-    "sometimes a list": (lines(A, {**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 2 of .*a list"),
+    "sometimes a list": (lines(A, {**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 2 of .*one type"),
     "no list": (lines({**B, "labels": "x"}), {}, "train_file: 'x' in column 'labels', row 1 of"),
     "numbers": (lines({**B, "labels": [1]}), {}, r"train_file: \[1\] in column 'labels', row 1 .*labels by name"),
     "no value": (lines(A, {**B, "labels": None}), {}, "train_file: None in column 'labels', row 2 of .*: a label"),
@@ -174,7 +174,7 @@ WRONG = {
     "another metric": (lines(A), {"metric": "accuracy"}, "metric: accuracy; allowed: f1_micro, f1_macro"),
     "no such task": (lines(A), {"type": "unknown"}, "type: unknown; allowed: text_classification, .*multi_label"),
     "others' labels": (
-        lines(A), {"validation_file": "validation.jsonl"}, "label_column: 'new' in the data; allowed: x",
+        lines(A), {"validation_file": "validation.jsonl"}, "validation_file: label_column: 'new' in .*; allowed: x",
     ),
     "of another task": (
         lines(A), {"type": "text_classification", "threshold": 0.5}, "threshold: 0.5; allowed: train_file, test_file",
@@ -205,9 +205,10 @@ def test_bad_input_is_one_line_before_any_weights(place, case, capsys, monkeypat
 
 def test_a_method_that_compares_classes_is_refused(place, capsys):
     write_label_sets(place / "sets.jsonl", label_sets(20))
+    write_label_sets(place / "others.jsonl", label_sets(20, seed=1))
 
     def change(recipe):
-        recipe["task"] |= {"train_file": "sets.jsonl", "test_file": "sets.jsonl"}
+        recipe["task"] |= {"train_file": "sets.jsonl", "test_file": "others.jsonl"}
         recipe["task"] |= {"type": "multi_label", "label_column": "labels"}
         recipe["stages"] = [{"stage": "finetune"}, {"stage": "task_distill", "also": [{"method": "mlkd_task"}]}]
 
@@ -409,7 +410,7 @@ def test_a_label_that_only_the_test_set_has_is_told_in_one_line(run, root, tmp_p
         assert main([*arguments, "--overwrite"]) == 2
         captured = capsys.readouterr()
         assert re.search(f"^edgemin: {message}", captured.err, re.MULTILINE), captured.err
-        assert re.search("^prune_vocabulary +done", captured.out, re.MULTILINE)
+        assert "prune_vocabulary" not in captured.out
 
 
 @pytest.mark.long

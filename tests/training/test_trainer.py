@@ -17,7 +17,7 @@ from edgemin_hf import (
     export_onnx,
     load_pruned,
 )
-from edgemin_hf.data.tables import LengthGroupedBatches
+from edgemin_hf.data.batches import LengthGroupedBatches
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.native import fake_quantized_linears

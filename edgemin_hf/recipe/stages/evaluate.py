@@ -51,7 +51,7 @@ class Evaluate(WritingStage):
         try:
             task.check_table(context.root / task.test_file)
             tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
-        except ValueError as error:  # until now its first row alone was looked at
+        except ValueError as error:  # it may have changed since the plan was made
             raise RecipeError(f"task.test_file: {error}") from None
         labels = np.array(tests["teacher"]["labels"])
         inputs = {model: test.remove_columns("labels") for model, test in tests.items()}

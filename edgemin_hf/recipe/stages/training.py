@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
@@ -148,6 +149,6 @@ def _check_teacher(context: Context) -> None:
             f"{config.problem_type}; allowed for {task.metric} without the stage finetune: {task.problem_type}"
         )
     try:
-        task.check_labels(task.labels(context.root), config)
+        task.check_labels(read_table(context.root / task.train_file), config)
     except ValueError as error:
         raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None

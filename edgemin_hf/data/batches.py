@@ -1,0 +1,91 @@
+"""Batches of like length, and the lengths of tokenised rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence, Sized
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+_ROWS = 10_000
+
+
+def token_lengths(rows: Dataset | Sequence[Mapping[str, Sized]]) -> NDArray[np.int64]:
+    """Return the number of tokens of each row, int64 (rows,); of a `Dataset` without reading the tokens themselves.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from edgemin_hf.data.batches import token_lengths
+        >>> token_lengths(Dataset.from_dict({"input_ids": [[2, 7, 3], [2, 3]]})).tolist()
+        [3, 2]
+    """
+    if not isinstance(rows, Dataset):
+        return np.array([len(row["input_ids"]) for row in rows], dtype=np.int64)
+    parts = rows.select_columns("input_ids").with_format("arrow").iter(_ROWS)
+    lengths = [pc.list_value_length(part.column(0)).to_numpy() for part in parts]
+    found: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *lengths]).astype(np.int64)
+    return found
+
+
+def token_hash(rows: Dataset) -> str:
+    """Return a hash of the tokens of all rows, whatever parts they are stored in.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from edgemin_hf.data.batches import token_hash
+        >>> token_hash(Dataset.from_dict({"input_ids": [[2, 7], [3]]}))[:4]
+        '6179'
+    """
+    found = hashlib.sha256()
+    for part in rows.select_columns("input_ids").with_format("arrow").iter(_ROWS):
+        ids = part.column(0).combine_chunks()
+        for numbers in (pc.list_value_length(ids), ids.flatten()):
+            found.update(numbers.to_numpy(zero_copy_only=False).astype(np.int64).tobytes())
+    return found.hexdigest()
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """Order examples so that those of a batch have like lengths and little padding is computed.
+
+    The order depends on seed and epoch alone, so a resumed run sees the batches that it would have seen: examples are
+    shuffled, sorted by length within blocks of 64 batches, and the batches shuffled again.
+
+    Args:
+        lengths: Length of each example.
+        batch_size: Size of the batches that the order will be cut into.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to the order of another epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        order = generator.permutation(len(self.lengths))
+        block = 64 * self.batch_size
+        batches: list[NDArray[np.int64]] = []
+        for start in range(0, len(order), block):
+            part = order[start : start + block]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+        # A short batch can only be the last: an earlier one would shift all that follow across batch borders.
+        short = [batch for batch in batches if len(batch) < self.batch_size]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        for index in generator.permutation(len(full)):
+            yield from full[index].tolist()
+        for batch in short:
+            yield from batch.tolist()

@@ -1,0 +1,159 @@
+"""What a task's tables must be, to themselves and to each other, and what is worth knowing of them before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import ceil, floor
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from edgemin_hf.data.tables import notes_on, read_table, values_of
+from edgemin_hf.tasks.base import Task
+from edgemin_hf.tasks.labels import classes_of, describe_order, number_of, similar
+from edgemin_hf.tasks.metrics import Answer
+
+_FILES = ("train_file", "validation_file", "test_file")
+
+
+class TabularTask(Task, Protocol):
+    """What is asked of a task here, beside what each has."""
+
+    answer: ClassVar[Answer]
+    label_column: str
+
+    def check_rows(self, path: Path) -> None:
+        """Check the texts and labels of a table's rows."""
+        ...
+
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that the training rows have something to learn."""
+        ...
+
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return the names of a table's labels."""
+        ...
+
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> object:
+        """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
+        ...
+
+
+def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+    """Check the tables of a task; see `TextTask.check`.
+
+    Returns:
+        Lines on what was found: the labels' order, how files were read, rows that stand in two tables.
+    """
+    paths = {name: root / file for name in _FILES if (file := getattr(task, name)) is not None}
+    tables: dict[str, Dataset] = {}
+    for name, path in paths.items():
+        try:
+            task.check_rows(path)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        tables[name] = read_table(path)
+    task.check_training(tables["train_file"], teacher)
+    names = task.names_in(tables["train_file"])
+    labels = {label: number for number, label in enumerate(names)}
+    for name in [name for name in tables if name != "train_file"]:
+        _check_known(task, name, tables[name], labels, teacher)
+    _check_counts(task, {name: len(table) for name, table in tables.items()})
+    notes = [f"{name}: {note}" for name, path in paths.items() for note in notes_on(path)]
+    for name, table in tables.items():
+        notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
+    return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes, *_shared_rows(task, tables)]
+
+
+def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:
+    """Check that no part is empty, and none of which no correlation or interval can be told."""
+    held_out = "validation_file" not in rows
+    validation = ceil(task.validation_share * rows["train_file"]) if held_out else rows["validation_file"]
+    train = floor((1 - task.validation_share) * rows["train_file"]) if held_out else rows["train_file"]
+    least = 2 if task.answer == "score" else 1
+    if held_out and (train < 1 or validation < least):
+        count = f"{rows['train_file']} row(s), of which {validation} are held out for validation"
+        raise ValueError(f"train_file: {count}; expected: more, or a validation_file")
+    for name, wanted in (("validation_file", least), ("test_file", 2)):
+        if rows.get(name, wanted) < wanted:
+            raise ValueError(f"{name}: {rows[name]} row(s); expected: {wanted} or more")
+
+
+def _check_known(
+    task: TabularTask, name: str, table: Dataset, labels: Mapping[str, int], teacher: Mapping[str, int] | None
+) -> None:
+    """Check that labels are those of the training table, or at least of a teacher that knows its own."""
+    try:
+        task.encoded(table, labels)
+    except ValueError as error:
+        try:
+            task.encoded(table, teacher or labels)
+        except ValueError:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def _notes_on_labels(
+    task: TabularTask, table: Dataset, names: list[str], teacher: Mapping[str, int] | None
+) -> list[str]:
+    if task.answer == "score":
+        return []
+    notes = [describe_order(names if teacher is None else sorted(teacher, key=lambda name: teacher[name]))]
+    if teacher is not None:
+        numbers = {name: number_of(name, teacher, classes_of(table, task.label_column)) for name in names}
+        by_number = {number: name for name, number in teacher.items()}
+        renamed = [
+            f"{name} is {by_number[number]}"
+            for name, number in numbers.items()
+            if number is not None and name not in teacher
+        ]
+        if renamed:
+            notes.append(f"labels of the data by the teacher's names: {', '.join(renamed)}")
+    notes += [f"labels that look alike: {', '.join(map(repr, group))}" for group in similar(names)]
+    return notes
+
+
+def _notes_on_rows(task: TabularTask, table: Dataset) -> list[str]:
+    notes = []
+    for column in task.text_columns:
+        empty = [row for row, text in enumerate(values_of(table, column), start=1) if not str(text).strip()]
+        if empty:
+            notes.append(f"{len(empty)} row(s) without text in column {column!r}, the first is row {empty[0]}")
+    if task.label_column in table.column_names:
+        spaced = sum(isinstance(v, str) and v != v.strip() for v in values_of(table, task.label_column))
+        if spaced:
+            notes.append(f"white space around {spaced} label(s) left out")
+    return notes
+
+
+def _shared_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str]:
+    """Return how many rows of each table stand in another too.
+
+    Raises:
+        ValueError: If the rows of another table are those of the training table.
+    """
+    hashes = {name: _hashes(table, task.text_columns) for name, table in tables.items()}
+    notes = []
+    for first, second in combinations(tables, 2):
+        shared = int(np.isin(hashes[second], hashes[first]).sum())
+        if not shared:
+            continue
+        same = len(tables[first]) == len(tables[second]) and (np.sort(hashes[first]) == np.sort(hashes[second])).all()
+        if same and first == "train_file":
+            raise ValueError(
+                f"{second}: {getattr(task, second)}, whose texts are those of {first}; expected: other rows"
+            )
+        notes.append(f"{second}: {shared:,} of {len(tables[second]):,} rows have the text of a row of {first}")
+    train, count = hashes["train_file"], len(tables["train_file"])
+    if "validation_file" not in tables and (repeated := count - len(np.unique(train))):
+        notes.append(f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it")
+    return notes
+
+
+def _hashes(table: Dataset, columns: list[str]) -> NDArray[np.int64]:
+    """Return a number for each row's texts, the same for the same texts in this process, int64 (rows,)."""
+    texts = zip(*(values_of(table, column) for column in columns), strict=True)
+    return np.fromiter((hash(tuple(str(text).strip() for text in row)) for row in texts), np.int64, len(table))
