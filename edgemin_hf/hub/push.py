@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
-import requests
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, XetError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.export.manifest import MANIFEST, read_manifest
+from edgemin_hf.hub.network import NETWORK_ERROR, XET_ERROR
 
 REQUIRED_FILES = ("README.md", "config.json", MANIFEST)
 """What an artefact holds beside the files that its manifest lists."""
@@ -74,21 +75,21 @@ def _one_line_errors(repo_id: str) -> Iterator[None]:
         yield
     # Beside its own errors huggingface_hub raises RuntimeError for an upload that broke off, ValueError for metadata
     # in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage.
-    except (requests.RequestException, XetError, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except (NETWORK_ERROR, XET_ERROR, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         raise PushError(f"{repo_id!r} was not pushed: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
     root = error
     # An upload that broke off says why only in its cause.
-    while isinstance(root, (RuntimeError, XetError)) and root.__cause__ is not None:
+    while isinstance(root, (RuntimeError, XET_ERROR)) and root.__cause__ is not None:
         root = root.__cause__
     if isinstance(root, HfHubHTTPError) and root.response is not None:
         status = root.response.status_code
-        text = f"HTTP {status}, {root.server_message or root.response.reason}"
-        if status in (requests.codes.unauthorized, requests.codes.forbidden):
+        text = f"HTTP {status}, {root.server_message or HTTPStatus(status).phrase}"
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             text += "; log in with a token that may write there: `hf auth login`"
-    elif isinstance(root, (requests.RequestException, ConnectionError, TimeoutError)):
+    elif isinstance(root, (NETWORK_ERROR, ConnectionError, TimeoutError)):
         # Its text holds the whole URL, and an upload's URL is signed.
         return f"the Hub can't be reached ({type(root).__name__})"
     else:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.families import family_of, shape_of
+from edgemin_hf.utils.compat import RELOADS_PRUNED_HEADS
 
 _FIELD = "edgemin_shape"
 """The configuration's field for it. `pruned_heads` and the feed-forward width say what plain `transformers` reads."""
@@ -32,7 +33,8 @@ def pruned_shape(config: PretrainedConfig) -> PrunedShape:
     """Return what a configuration says is left of its model; all of it, where nothing was removed."""
     if hasattr(config, _FIELD):
         return PrunedShape(**getattr(config, _FIELD))
-    shape, gone = shape_of(config), {int(layer): set(heads) for layer, heads in config.pruned_heads.items()}
+    shape, removed = shape_of(config), getattr(config, "pruned_heads", None) or {}
+    gone = {int(layer): set(heads) for layer, heads in removed.items()}
     blocks = getattr(config, "num_hidden_groups", shape.num_hidden_layers)
     heads = [[h for h in range(shape.num_attention_heads) if h not in gone.get(i, ())] for i in range(blocks)]
     return PrunedShape(heads, [shape.intermediate_size] * blocks)
@@ -67,7 +69,8 @@ def unpruned(config: PretrainedConfig) -> PretrainedConfig:
     if hasattr(config, _FIELD):
         delattr(config, _FIELD)
     write_layer_numbers(config, None)
-    config.pruned_heads = {}
+    if hasattr(config, "pruned_heads"):
+        config.pruned_heads = {}
     return config
 
 
@@ -75,4 +78,5 @@ def reloads_plainly(config: PretrainedConfig) -> bool:
     """Return whether plain `from_pretrained` can load a model of this configuration."""
     heads, neurons = pruned_shape(config)
     complete = all(len(kept) == config.num_attention_heads for kept in heads)
-    return len(set(neurons)) == 1 and (complete or family_of(config).pruned_heads is not None)
+    headless = RELOADS_PRUNED_HEADS and family_of(config).pruned_heads is not None
+    return len(set(neurons)) == 1 and (complete or headless)

@@ -28,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from edgemin_hf.modeling.families import family_of
+from edgemin_hf.utils.compat import special_tokens
 
 _TYPES = ("WordPiece", "BPE", "Unigram")
 _Json = dict[str, Any]
@@ -250,7 +251,7 @@ def _rebuild(tokenizer: PreTrainedTokenizerFast, state: _Json, new_ids: Mapping[
     settings = {name: getattr(tokenizer, name, value) for name, value in tokenizer.init_kwargs.items()}
     for name in ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"):
         settings[name] = getattr(tokenizer, name)
-    settings |= tokenizer.special_tokens_map_extended
+    settings |= special_tokens(tokenizer)
     settings = {name: value for name, value in settings.items() if name not in _FILES}
     rebuilt = type(tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **settings)
     expected = {token: new_ids[id] for token, id in tokenizer.get_vocab().items() if id in new_ids}
