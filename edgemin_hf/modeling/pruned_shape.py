@@ -9,7 +9,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.families import family_of, shape_of
-from edgemin_hf.utils.compat import RELOADS_PRUNED_HEADS
+from edgemin_hf.utils.compat import RELEASE
 
 _FIELD = "edgemin_shape"
 """The configuration's field for it. `pruned_heads` and the feed-forward width say what plain `transformers` reads."""
@@ -74,9 +74,20 @@ def unpruned(config: PretrainedConfig) -> PretrainedConfig:
     return config
 
 
-def reloads_plainly(config: PretrainedConfig) -> bool:
-    """Return whether plain `from_pretrained` can load a model of this configuration."""
+def plain_releases(config: PretrainedConfig) -> tuple[int, ...]:
+    """Return the major releases of `transformers` whose plain `from_pretrained` loads a model of this configuration.
+
+    All load layers of one feed-forward width. Layers without some of their heads are loaded by 4 alone, of some
+    families: in 5 nothing removes heads, and the width of no family's projections is a field of its own.
+    """
     heads, neurons = pruned_shape(config)
-    complete = all(len(kept) == config.num_attention_heads for kept in heads)
-    headless = RELOADS_PRUNED_HEADS and family_of(config).pruned_heads is not None
-    return len(set(neurons)) == 1 and (complete or headless)
+    if len(set(neurons)) > 1:
+        return ()
+    if all(len(kept) == config.num_attention_heads for kept in heads):
+        return (4, 5)
+    return (4,) if family_of(config).pruned_heads is not None else ()
+
+
+def reloads_plainly(config: PretrainedConfig) -> bool:
+    """Return whether the installed `transformers` loads a model of this configuration by plain `from_pretrained`."""
+    return RELEASE in plain_releases(config)

@@ -68,9 +68,9 @@ def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: boo
 def remove(model: PreTrainedModel, selection: Selection) -> None:
     """Remove, in place, what a selection leaves out, and write the new shape into the model's configuration.
 
-    Where `reloads_plainly` says so, plain `from_pretrained` loads the result: `config.pruned_heads` lists the removed
-    heads by their first numbers, and all layers have one feed-forward width. `load_pruned` loads any. Optimizers made
-    before hold dead parameters.
+    Where `reloads_plainly` says so, plain `from_pretrained` loads the result: all layers have one feed-forward width,
+    and up to transformers 4 `config.pruned_heads` lists the removed heads by their first numbers. `load_pruned` loads
+    any. Optimizers made before hold dead parameters.
 
     Args:
         model: The model to cut.

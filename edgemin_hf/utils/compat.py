@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-RELOADS_PRUNED_HEADS = hasattr(PreTrainedModel, "prune_heads")
-"""Whether plain `from_pretrained` cuts a model to its configuration's `pruned_heads`: 4.57 does, 5 can't any more."""
+RELEASE = 4 if hasattr(PreTrainedModel, "prune_heads") else 5
+"""The major release: 5 can't cut a model to its configuration's `pruned_heads` any more."""
 
 _ARGUMENTS = {field.name for field in fields(TrainingArguments)}
 _GROUPED = (
@@ -49,6 +49,21 @@ def training_arguments(settings: Mapping[str, object]) -> dict[str, object]:
         # 1 would be a single step.
         arguments["warmup_steps"] = arguments.get("warmup_steps") or min(float(str(ratio)), 1 - 1e-9)
     return arguments
+
+
+class PortableTokenizer(PreTrainedTokenizerFast):
+    """A tokenizer that is what its `tokenizer.json` says, saved by the name that 4.57 and 5 both know its class by.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from edgemin_hf.utils.compat import PortableTokenizer
+        >>> PortableTokenizer(tokenizer_object=Tokenizer(models.WordLevel({"card": 0}))).tokenize("card")
+        ['card']
+    """
+
+
+# What is saved as its class; 4.57 does not know the name that 5 has for it.
+PortableTokenizer.__name__ = "PreTrainedTokenizerFast"
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:

@@ -97,8 +97,6 @@ def tiny(family="bert", seed=0, head=None, **changes):
     model_class, config = FAMILIES[family]
     set_seed(seed)
     settings = config.to_dict() | changes
-    if "num_labels" in changes:  # else the names of the old ones win in transformers 5
-        settings = {name: value for name, value in settings.items() if name not in ("id2label", "label2id")} | changes
     if settings.get("layer_types"):  # of ModernBERT in transformers 5, one for each layer
         settings["layer_types"] = settings["layer_types"][: settings["num_hidden_layers"]]
     config = type(config)(**settings)

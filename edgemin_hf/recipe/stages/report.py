@@ -16,7 +16,7 @@ from transformers import AutoConfig
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
-from edgemin_hf.modeling.pruned_shape import reloads_plainly
+from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -106,7 +106,7 @@ class Report(WritingStage):
             benchmark=benchmark,
             stages=stages,
             recipe_yaml=recipe_yaml,
-            plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
+            plain=plain_releases(AutoConfig.from_pretrained(folder)),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
         )
