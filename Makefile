@@ -1,32 +1,41 @@
 PYTHON ?= python3.11
-VENV ?= .venv
+# The set of packages: the owner's, or `make test STACK=transformers5`, which has no Optimum and no Neural Compressor.
+STACK ?=
+VENV ?= .venv$(STACK:%=-%)
 # Another package index for torch alone, e.g. one that serves CPU-only or CUDA builds: make quickstart TORCH_INDEX=https://...
 TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
 # A process a core; a file's tests stay together, since they share what they train.
 PYTEST := python -m pytest --numprocesses auto --dist loadfile
-PIP := $(BIN)/python -m pip install --constraint constraints.txt
+CONSTRAINTS := constraints$(STACK:%=-%).txt
+PIP := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 # What only the owner's packages go with: Optimum's classes and Neural Compressor.
-OWNERS := $(VENV)/.installed-optimum $(VENV)/.installed-inc
+OWNERS := $(if $(STACK),,$(VENV)/.installed-optimum $(VENV)/.installed-inc)
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
 CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
 	tests/recipe/stages/test_quantize.py tests/export/test_onnx.py tests/report/test_card.py \
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
+# Every module, the Trainer with its resumption, graphs of all families, checkpoints, a recipe from end to end, and what
+# goes wrong on transformers 5 without a word: masks, precision, pruned attention, cut tokenizers, fused attention.
+STACK_TESTS := tests/neural_compressor/test_without.py tests/training/test_trainer.py tests/training/test_teacher.py \
+	tests/data/test_masking.py tests/modeling tests/export/test_fused_attention.py tests/export/test_onnx.py \
+	tests/pruning/test_vocabulary.py tests/recipe/test_runner.py::test_the_artefact_is_complete
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-core test-openvino test-slow lint type format bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format bench clean
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch)
 
 # One stamp for each set of extras: installed again when the metadata or the pinned set changes.
-$(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-%: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	$(PIP) setuptools
 	$(PIP) --editable '.[$*]'
 	$(BIN)/python -m pip check
@@ -35,13 +44,19 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pyt
 install: $(VENV)/.installed-quickstart $(OWNERS)  ## Make .venv and install the package with its pinned dependencies
 
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
-	$(BIN)/edgemin run recipes/quickstart.yaml
+	$(BIN)/edgemin run recipes/quickstart.yaml $(if $(STACK),--set prune.saliency=taylor)
 
-test: $(VENV)/.installed-test $(OWNERS) lint type  ## Lint, types and tests (no network, no GPU)
+test: $(VENV)/.installed-test $(OWNERS) $(if $(STACK),,lint type)  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/$(PYTEST)
 
 test-fast: $(VENV)/.installed-test $(OWNERS)  ## The tests of the daily loop: two families, no long ones (a few minutes)
 	$(BIN)/$(PYTEST) --fast
+
+test-transformers5:  ## The tests that what differs in transformers 5 would break, on it, in a .venv of its own
+	$(MAKE) STACK=transformers5 VENV=$(VENV)-transformers5 test-stack
+
+test-stack: $(VENV)/.installed-test
+	$(BIN)/$(PYTEST) $(STACK_TESTS)
 
 # Hard links to the same packages, of which those of extras are taken out: nothing is downloaded, and .venv keeps them.
 test-core: $(VENV)/.installed-test $(OWNERS)  ## The tests of what needs no Optimum and no Neural Compressor, without them
@@ -88,4 +103,4 @@ bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything:
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) $(VENV)-core $(VENV)-openvino .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-core $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info

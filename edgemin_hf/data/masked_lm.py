@@ -54,7 +54,9 @@ def load_masked_lm(folder: str | Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(f"model: {folder}, a {config.model_type}; allowed: a masked language model")
-    model, info = AutoModelForMaskedLM.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    model, info = AutoModelForMaskedLM.from_pretrained(
+        folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+    )
     if info["missing_keys"]:
         raise ValueError(
             f"model: {folder}, which lacks {sorted(info['missing_keys'])[0]}; allowed: a checkpoint with a masked-LM "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ class MaskedTokens(DataCollatorForLanguageModeling):
         content = hashlib.sha256(np.concatenate([example["input_ids"] for example in examples]).tobytes())
         content.update(f"{self.seed} {self.epoch}".encode())
         self.generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "little") >> 1)
+        # Else the parent of transformers 5 takes it for another process's, and draws from one of its own.
+        self._generator_pid = os.getpid()
         keys = ("input_ids", "attention_mask", "token_type_ids")
         batch: dict[str, Tensor] = super().torch_call(
             [{key: row[key] for key in keys if key in row} for row in examples]

@@ -8,13 +8,14 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
+from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
 
 logger = logging.getLogger(__name__)
@@ -118,12 +119,12 @@ def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:
     except errors.RepositoryNotFoundError as error:
         hint = "check the spelling, or if it is private log in with `hf auth login`"
         raise CheckpointError(f"{repo_id!r} is neither a folder here nor a model the Hub shows you: {hint}") from error
-    except (requests.RequestException, errors.OfflineModeIsEnabled) as error:
+    except (NETWORK_ERROR, errors.OfflineModeIsEnabled) as error:
         reason = type(error.__cause__ or error).__name__
         if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
             reason = f"HTTP {error.response.status_code}"
             # "Come back later" is as good as no answer; any other status is the Hub's answer.
-            if error.response.status_code < 500 and error.response.status_code != requests.codes.too_many_requests:
+            if error.response.status_code < 500 and error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 hint = "log in with a valid token: `hf auth login`"
                 raise CheckpointError(f"{repo_id!r}: the Hub refuses it ({reason}); {hint}") from error
         checkpoint = _from_cache(repo_id, weights) or _from_package(repo_id, weights)
@@ -161,7 +162,7 @@ def _download(repo_id: str, weights: bool) -> str:
 
 def _from_cache(repo_id: str, weights: bool) -> Checkpoint | None:
     try:
-        path = snapshot_download(repo_id, local_files_only=True)
+        path = snapshot_download(repo_id, allow_patterns=constants.CONFIG_NAME, local_files_only=True)
     except errors.LocalEntryNotFoundError:
         return None
     # An interrupted download, or one without weights, leaves a snapshot too.

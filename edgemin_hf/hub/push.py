@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-import requests
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, XetError
 from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.export.manifest import MANIFEST, read_manifest
+from edgemin_hf.hub.network import NETWORK_ERROR, XET_ERROR
 from edgemin_hf.hub.privacy import check_publishable, unsigned_log, without_secrets
 
 REQUIRED_FILES = ("README.md", "config.json", MANIFEST)
@@ -94,7 +93,7 @@ def _one_line_errors(repo_id: str, created: bool = False) -> Iterator[None]:
         yield
     # Beside its own errors huggingface_hub raises RuntimeError for an upload that broke off, ValueError for metadata
     # in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage.
-    except (requests.RequestException, XetError, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except (NETWORK_ERROR, XET_ERROR, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         # From None, since the traceback would show signed addresses.
         left = "; the repository was created and may be empty: push again, or delete it in its settings"
         raise PushError(f"{repo_id!r} was not pushed: {_reason(error)}{left if created else ''}") from None
@@ -103,15 +102,15 @@ def _one_line_errors(repo_id: str, created: bool = False) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     root = error
     # An upload that broke off says why only in its cause.
-    while isinstance(root, (RuntimeError, XetError)) and root.__cause__ is not None:
+    while isinstance(root, (RuntimeError, XET_ERROR)) and root.__cause__ is not None:
         root = root.__cause__
     response = getattr(root, "response", None)
     if response is not None:  # also of an upload's storage, which is not the Hub
         status = response.status_code
         text = f"HTTP {status}, {getattr(root, 'server_message', None) or HTTPStatus(status).phrase}"
-        if status in (requests.codes.unauthorized, requests.codes.forbidden):
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             text += "; log in with a token that may write there: `hf auth login`"
-    elif isinstance(root, (requests.RequestException, ConnectionError, TimeoutError)):
+    elif isinstance(root, (NETWORK_ERROR, ConnectionError, TimeoutError)):
         # Its text holds the whole URL, and an upload's URL is signed.
         return f"the Hub can't be reached ({type(root).__name__})"
     else:

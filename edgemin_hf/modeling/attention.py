@@ -9,9 +9,10 @@ from math import inf
 
 import torch
 from torch import Tensor, nn
-from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
+from edgemin_hf.utils.compat import rotated, sliding_window
 
 FAR_AWAY = -1e4
 """The score of a token outside the sliding window: far below any other, and still finite in a difference."""
@@ -35,8 +36,7 @@ def scores_are_products(encoder: Encoder) -> bool:
 
 def reach(encoder: Encoder, layer: int) -> float:
     """Return how many tokens to either side a layer's attention sees: a sliding window's half, or infinity."""
-    window = getattr(encoder.layers[layer].module.attn, "local_attention", (-1,))[0] if _rotates(encoder) else -1
-    return inf if window < 0 else window
+    return sliding_window(encoder.layers[layer].module.attn) if _rotates(encoder) else inf
 
 
 def _rotates(encoder: Encoder) -> bool:
@@ -65,7 +65,7 @@ def attention_scores(encoder: Encoder, layer: int, q: Tensor, k: Tensor) -> Tens
     if kind in ("deberta", "deberta-v2"):
         return _disentangled(encoder, view.module.attention.self, q, k)
     if _rotates(encoder):
-        return _rotated(view.module.attn, q, k)
+        return _rotated(encoder.base, view.module, q, k)
     scores = _scaled_products(q, k)
     if kind == "mpnet":
         scores = scores + encoder.base.encoder.compute_position_bias(q.transpose(1, 2))
@@ -76,13 +76,13 @@ def _scaled_products(q: Tensor, k: Tensor) -> Tensor:
     return (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # scaled first: products alone may overflow in fp16
 
 
-def _rotated(attention: nn.Module, q: Tensor, k: Tensor) -> Tensor:
-    positions = torch.arange(q.shape[2], device=q.device)
-    q, k = apply_rotary_pos_emb(q, k, *attention.rotary_emb(q, position_ids=positions[None]))
+def _rotated(base: PreTrainedModel, layer: nn.Module, q: Tensor, k: Tensor) -> Tensor:
+    q, k = rotated(base, layer, q, k)
     scores = _scaled_products(q, k)
-    window = attention.local_attention[0]
-    if window < 0:  # none
+    window = sliding_window(layer.attn)
+    if window == inf:
         return scores
+    positions = torch.arange(q.shape[2], device=q.device)
     return scores.masked_fill((positions[:, None] - positions).abs() > window, FAR_AWAY)
 
 

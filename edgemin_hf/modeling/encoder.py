@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.families import Family, family_of
+from edgemin_hf.utils.compat import head_count
 
 Projection = Literal["q", "k", "v"]
 PROJECTIONS: tuple[Projection, ...] = ("q", "k", "v")
@@ -70,8 +71,7 @@ class Layer:
     @property
     def num_heads(self) -> int:
         """The heads that are left in this layer."""
-        heads: int = attrgetter(self._family.head_count)(self.module)
-        return heads
+        return head_count(self.module, self._family.head_count, self.attention_width)
 
     @property
     def num_neurons(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Protocol
 
+import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
@@ -38,8 +39,8 @@ def load_pruned(
 ) -> PreTrainedModel:
     """Load a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
 
-    Where layers differ in feed-forward width, or heads of MPNet, ALBERT, DeBERTa or ModernBERT are gone, plain
-    `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
+    Where layers differ in feed-forward width, or heads are gone that this release of `transformers` has no words for,
+    plain `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
     configuration keeps before the weights go in.
 
     Args:
@@ -65,7 +66,7 @@ def load_pruned(
         [48, 16]
     """
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
-    kwargs |= {"config": config, "use_safetensors": True}
+    kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
     if reloads_plainly(config):
         return auto_class.from_pretrained(model, **kwargs)
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from torch import Tensor
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
+
+# Up to transformers 4.57 there is a mask of heads among them.
+_ARGUMENTS = tuple(inspect.signature(MPNetSelfAttention.forward).parameters)[1:]
 
 
 class PrunedMPNetAttention(MPNetSelfAttention):
@@ -17,21 +21,12 @@ class PrunedMPNetAttention(MPNetSelfAttention):
 
     bias_heads: list[int]
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
-        output_attentions: bool = False,
-        **kwargs: object,
-    ) -> tuple[Tensor, ...]:
+    def forward(self, *args: Tensor | bool | None, **kwargs: object) -> tuple[Tensor, ...]:
         """Compute the attention of the heads that are left."""
-        if position_bias is not None:
-            position_bias = position_bias[:, self.bias_heads]
-        outputs: tuple[Tensor, ...] = super().forward(
-            hidden_states, attention_mask, head_mask, position_bias, output_attentions, **kwargs
-        )
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        if isinstance(bias := given.get("position_bias"), Tensor):
+            given["position_bias"] = bias[:, self.bias_heads]
+        outputs: tuple[Tensor, ...] = super().forward(**given)
         return outputs
 
 

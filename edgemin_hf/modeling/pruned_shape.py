@@ -9,6 +9,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.families import family_of, shape_of
+from edgemin_hf.utils.compat import RELEASE
 
 _FIELD = "edgemin_shape"
 """The configuration's field for it. `pruned_heads` and the feed-forward width say what plain `transformers` reads."""
@@ -32,7 +33,8 @@ def pruned_shape(config: PretrainedConfig) -> PrunedShape:
     """Return what a configuration says is left of its model; all of it, where nothing was removed."""
     if hasattr(config, _FIELD):
         return PrunedShape(**getattr(config, _FIELD))
-    shape, gone = shape_of(config), {int(layer): set(heads) for layer, heads in config.pruned_heads.items()}
+    shape, removed = shape_of(config), getattr(config, "pruned_heads", None) or {}
+    gone = {int(layer): set(heads) for layer, heads in removed.items()}
     blocks = getattr(config, "num_hidden_groups", shape.num_hidden_layers)
     heads = [[h for h in range(shape.num_attention_heads) if h not in gone.get(i, ())] for i in range(blocks)]
     return PrunedShape(heads, [shape.intermediate_size] * blocks)
@@ -67,12 +69,25 @@ def unpruned(config: PretrainedConfig) -> PretrainedConfig:
     if hasattr(config, _FIELD):
         delattr(config, _FIELD)
     write_layer_numbers(config, None)
-    config.pruned_heads = {}
+    if hasattr(config, "pruned_heads"):
+        config.pruned_heads = {}
     return config
 
 
-def reloads_plainly(config: PretrainedConfig) -> bool:
-    """Return whether plain `from_pretrained` can load a model of this configuration."""
+def plain_releases(config: PretrainedConfig) -> tuple[int, ...]:
+    """Return the major releases of `transformers` whose plain `from_pretrained` loads a model of this configuration.
+
+    All load layers of one feed-forward width. Layers without some of their heads are loaded by 4 alone, of some
+    families: in 5 nothing removes heads, and the width of no family's projections is a field of its own.
+    """
     heads, neurons = pruned_shape(config)
-    complete = all(len(kept) == config.num_attention_heads for kept in heads)
-    return len(set(neurons)) == 1 and (complete or family_of(config).pruned_heads is not None)
+    if len(set(neurons)) > 1:
+        return ()
+    if all(len(kept) == config.num_attention_heads for kept in heads):
+        return (4, 5)
+    return (4,) if family_of(config).pruned_heads is not None else ()
+
+
+def reloads_plainly(config: PretrainedConfig) -> bool:
+    """Return whether the installed `transformers` loads a model of this configuration by plain `from_pretrained`."""
+    return RELEASE in plain_releases(config)

@@ -199,6 +199,8 @@ def _follow(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
             f"num_attention_heads: {config.num_attention_heads} of {head_size}; allowed for {config.model_type}: "
             "heads of even size"
         )
+    if getattr(config, "layer_types", None):  # ModernBERT's, which since transformers 5 tell each layer's reach
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
     if hasattr(config, "pooler_hidden_size"):
         config.pooler_hidden_size = config.hidden_size
     if hasattr(config, "attention_head_size"):

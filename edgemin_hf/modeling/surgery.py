@@ -68,9 +68,9 @@ def check_prunable(config: PretrainedConfig, *, heads: bool = False, layers: boo
 def remove(model: PreTrainedModel, selection: Selection) -> None:
     """Remove, in place, what a selection leaves out, and write the new shape into the model's configuration.
 
-    Where `reloads_plainly` says so, plain `from_pretrained` loads the result: `config.pruned_heads` lists the removed
-    heads by their first numbers, and all layers have one feed-forward width. `load_pruned` loads any. Optimizers made
-    before hold dead parameters.
+    Where `reloads_plainly` says so, plain `from_pretrained` loads the result: all layers have one feed-forward width,
+    and up to transformers 4 `config.pruned_heads` lists the removed heads by their first numbers. `load_pruned` loads
+    any. Optimizers made before hold dead parameters.
 
     Args:
         model: The model to cut.
@@ -96,9 +96,9 @@ def remove(model: PreTrainedModel, selection: Selection) -> None:
             raise ValueError(f"config: a layer with {len(first)} heads; allowed: {block.num_heads}, as the model has")
         if len(heads) < block.num_heads:
             check_prunable(model.config, heads=True)
-            _keep_heads(block, encoder, torch.as_tensor(heads))
+            _keep_heads(block, encoder, torch.as_tensor(heads, device="cpu"))
         if len(neurons) < block.num_neurons:
-            _keep_neurons(block, encoder, torch.as_tensor(neurons))
+            _keep_neurons(block, encoder, torch.as_tensor(neurons, device="cpu"))
         numbers.append([first[head] for head in heads])
         widths.append(len(neurons))
     _write_shape(encoder, PrunedShape(numbers, widths))
@@ -164,10 +164,10 @@ def _write_shape(encoder: Encoder, shape: PrunedShape) -> None:
 
 def _keep_heads(block: Layer, encoder: Encoder, heads: Tensor) -> None:
     size, family, old = encoder.head_size, encoder.family, block.num_heads
-    rows = (heads[:, None] * size + torch.arange(size)).flatten()
+    rows = (heads[:, None] * size + torch.arange(size, device="cpu")).flatten()
     fused = {None: rows, "thirds": stacked(rows, old * size, 3)}
     if family.fused == "by head":  # each head's three projections in turn
-        fused["by head"] = (heads[:, None] * 3 * size + torch.arange(3 * size)).flatten()
+        fused["by head"] = (heads[:, None] * 3 * size + torch.arange(3 * size, device="cpu")).flatten()
     for path in dict.fromkeys([family.q, family.k, family.v]):
         _keep_rows(block.module, path, fused[family.fused])
     for path in family.head_rows:

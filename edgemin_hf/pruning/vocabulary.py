@@ -28,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from edgemin_hf.modeling.families import family_of
+from edgemin_hf.utils.compat import PortableTokenizer, special_tokens
 
 _TYPES = ("WordPiece", "BPE", "Unigram")
 _Json = dict[str, Any]
@@ -36,8 +37,11 @@ _Slot = tuple[Any, Any]
 """A place that holds a token's id: a list or an object of the file, and index or key in it."""
 _BATCH = 1024
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
-# Settings that name the old tokenizer's files: the new one would save copies of them, with the old ids.
-_FILES = ("vocab_file", "merges_file")
+# What is no part of a tokenizer's file.
+_SETTINGS = (
+    "model_max_length", "model_input_names", "padding_side", "truncation_side", "clean_up_tokenization_spaces",
+    "split_special_tokens", "add_prefix_space",
+)  # fmt: skip
 
 
 def prune_vocabulary(
@@ -58,7 +62,7 @@ def prune_vocabulary(
         min_count: How often a token must occur in the texts to stay.
 
     Returns:
-        A new tokenizer of the same class and settings.
+        A new tokenizer with the same settings, a `PreTrainedTokenizerFast`.
 
     Raises:
         ValueError: If the tokenizer is slow, of a type that is not known, or not the model's; if no token is used; or
@@ -233,7 +237,11 @@ def _check_fit(model: PreTrainedModel, new_ids: Mapping[int, int]) -> None:
 
 
 def _rebuild(tokenizer: PreTrainedTokenizerFast, state: _Json, new_ids: Mapping[int, int]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the same class and settings with the tokens of `new_ids`; `state` is used up."""
+    """Return a tokenizer with the tokens of `new_ids` and the settings of the old; `state` is used up.
+
+    It is what its file says and nothing else: transformers 5 makes tokenizers of a family's own class from the
+    vocabulary and what the family usually has beside it, whatever the file says.
+    """
     for slot, key in _id_slots(state):
         slot[key] = new_ids.get(slot[key], slot[key])
     model = state["model"]
@@ -247,12 +255,9 @@ def _rebuild(tokenizer: PreTrainedTokenizerFast, state: _Json, new_ids: Mapping[
             for left, right in model["merges"]
             if {left, right, _merged(model, left, right)} <= model["vocab"].keys()
         ]
-    settings = {name: getattr(tokenizer, name, value) for name, value in tokenizer.init_kwargs.items()}
-    for name in ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"):
-        settings[name] = getattr(tokenizer, name)
-    settings |= tokenizer.special_tokens_map_extended
-    settings = {name: value for name, value in settings.items() if name not in _FILES}
-    rebuilt = type(tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **settings)
+    settings = {name: getattr(tokenizer, name) for name in _SETTINGS if hasattr(tokenizer, name)}
+    settings |= special_tokens(tokenizer)
+    rebuilt = PortableTokenizer(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **settings)
     expected = {token: new_ids[id] for token, id in tokenizer.get_vocab().items() if id in new_ids}
     if rebuilt.get_vocab() != expected:
         raise ValueError("tokenizer: ids with gaps; allowed: tokens numbered from 0, the added ones last")
@@ -265,7 +270,10 @@ def _cut(model: PreTrainedModel, kept: Sequence[int]) -> None:
     table, decoder = model.get_input_embeddings(), model.get_output_embeddings()
     tables = [table.weight]
     if decoder is not None:
-        tables += [parameter for parameter in (decoder.weight, decoder.bias) if parameter is not None]
+        # The head has a bias of its own beside the decoder's, which in transformers 5 may be another than that.
+        heads = [module for module in model.modules() if decoder in module.children()]
+        biases = [getattr(module, "bias", None) for module in (decoder, *heads)]
+        tables += [decoder.weight, *(bias for bias in biases if bias is not None and len(bias) == len(table.weight))]
     index = torch.tensor(kept, device=table.weight.device)
     cut = {id(old): nn.Parameter(old.detach()[index], requires_grad=old.requires_grad) for old in tables}
     for module in model.modules():

@@ -39,9 +39,11 @@ from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError
 from edgemin_hf.training.arguments import NOT_SET
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.compat import group_by_length, training_arguments
 
 _OWN_ARGUMENTS = (
     "output_dir", "seed", "bf16", "fp16", "use_cpu", "no_cuda", "group_by_length", "save_strategy", "save_total_limit",
+    "train_sampling_strategy",
     "eval_strategy", "load_best_model_at_end", "push_to_hub", "resume_from_checkpoint", "overwrite_output_dir",
     "do_train", "do_eval", "do_predict", "label_smoothing_factor", "label_names", "remove_unused_columns",
     "bf16_full_eval", "fp16_full_eval", "use_mps_device", "per_gpu_train_batch_size", "per_gpu_eval_batch_size",
@@ -233,8 +235,8 @@ def _training_arguments(context: Context, stage: TrainingSettings, work: Path, p
     defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     return TrainingArguments(
         output_dir=str(work),
-        **{**defaults, **stage.arguments()},
-        group_by_length=not parts.packed,
+        **training_arguments({**defaults, **stage.arguments()}),
+        **({} if parts.packed else group_by_length()),
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=context.recipe.seed,

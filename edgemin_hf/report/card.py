@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -49,7 +49,7 @@ def render_card(
     benchmark: Benchmark,
     stages: Sequence[StageRecord],
     recipe_yaml: str,
-    plain: bool = True,
+    plain: Collection[int] = (4, 5),
     pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
     threshold: float | None = None,
 ) -> str:
@@ -70,7 +70,7 @@ def render_card(
         benchmark: As for `edgemin_hf.report.page.render_report`.
         stages: As for `edgemin_hf.report.page.render_report`.
         recipe_yaml: The recipe that made the model.
-        plain: Whether plain `transformers` loads the checkpoint.
+        plain: The major releases of `transformers` that load the checkpoint by themselves.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         threshold: Probability from which a label is given, where a text may get any number of them.
 

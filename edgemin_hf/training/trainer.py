@@ -35,6 +35,7 @@ from edgemin_hf.training.rows import ROW_WEIGHT, Rows, count_rows, first_rows, o
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
+from edgemin_hf.utils.compat import groups_by_length
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -180,12 +181,12 @@ class DistillationTrainer(RowTrainer):
             self._remembered = True
         return output
 
-    def create_optimizer(self) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: nn.Module | None) -> torch.optim.Optimizer:
         """Create the optimizer as `Trainer` does; learned input ranges get a group of their own."""
         if self.quantization is None or not self.quantization.learns_ranges:
-            return super().create_optimizer()
+            return super().create_optimizer(*args)
         self.optimizer = None  # that of an earlier training would not know the parameters of this one
-        optimizer: torch.optim.Optimizer = super().create_optimizer()
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
         self.quantization.place_ranges(optimizer)
         return optimizer
 
@@ -353,7 +354,7 @@ class DistillationTrainer(RowTrainer):
         self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
     ) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.group_by_length or dataset is None or not hasattr(dataset, "__len__"):
+        if not groups_by_length(self.args) or dataset is None or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
         if self.args.length_column_name in getattr(dataset, "column_names", ()):
             lengths = dataset[self.args.length_column_name]

@@ -73,7 +73,7 @@ def test_terms_equal_the_formulas(family, masked_only):
             hidden.append(model.base_model(**arguments)[0])
     expected = formula(*logits, hidden, inputs, config)
     assert list(terms) == ["distilbert_soft", "distilbert_mlm", "distilbert_cosine"]
-    assert [term.item() for term in terms.values()] == pytest.approx(expected, rel=1e-4)
+    assert [term.item() for term in terms.values()] == pytest.approx(expected, rel=3e-4)
 
 
 def test_padding_anywhere_changes_nothing_and_identical_logits_have_no_loss():

@@ -12,7 +12,9 @@ from edgemin_hf.modeling.attention import FAR_AWAY, attention_scores
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import record
+from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.utils.compat import group_by_length
 from tests.helpers.formulas import mask_of
 from tests.helpers.models import FAMILIES, batch, spread, tiny
 from tests.helpers.training import assert_same, dataset, make, weights
@@ -297,7 +299,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer):
         model = tiny(hidden_size=16)
         return make(
             folder, tokenizer, model, config=TinyBERTConfig(), max_steps=8, save_strategy="steps", save_steps=3,
-            group_by_length=True, data=dataset(labels=False),
+            **group_by_length(), data=dataset(labels=False),
         )  # fmt: skip
 
     whole, resumed = trainer(tmp_path / "whole"), trainer(tmp_path / "resumed")
@@ -354,9 +356,9 @@ def test_settings_are_checked_against_the_models(tmp_path, tokenizer):
 
 def test_heads_that_are_left_are_compared():
     student, teacher = create_student(tiny(), 2), tiny()
-    student.prune_heads({0: [0], 1: [0]})
+    remove(student, Selection([[1, 2, 3]] * 2, [range(64)] * 2))
     with pytest.raises(ValueError, match="num_attention_heads: 3; allowed: 4"):
         TinyBERTConfig().objective(Encoder(student), Encoder(teacher))
-    teacher.prune_heads({1: [2], 2: [3]})
+    remove(teacher, Selection([range(4), [0, 1, 3], [0, 1, 2]], [range(64)] * 3))
     terms, _ = terms_of(TinyBERTConfig(), student, teacher, batch())
     assert terms["tinybert_attention"] > 0

@@ -7,19 +7,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import transformers
 from onnx import helper, numpy_helper
 
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.onnx_graph import write_graph
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.integer import plain_copy
+from edgemin_hf.utils.compat import RELEASE
 from tests.helpers.models import FAMILIES, batch, tiny
 
 FUSED = {"bert", "roberta", "xlm-roberta", "electra", "mpnet", "camembert", "ernie", "albert"}
 """DeBERTa adds scores of positions, ModernBERT rotates queries and keys by head, and transformers 4's DistilBERT fills
 masked scores in."""
-if transformers.__version__ >= "5":
+if RELEASE > 4:
     FUSED |= {"distilbert"}
 
 

@@ -153,9 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._authenticated():
             raise _HubError(401, "Invalid username or password.")
         asked = json.loads(self.body)
-        repo_id = f"{asked['organization'] or USER}/{asked['name']}"
+        repo_id = f"{asked.get('organization') or USER}/{asked['name']}"
         exists = repo_id in self.hub.repos
-        self.hub.repos.setdefault(repo_id, Repo(private=asked["private"]))
+        self.hub.repos.setdefault(repo_id, Repo(private=asked.get("private", asked.get("visibility") == "private")))
         self._reply({"url": f"{self.hub.endpoint}/{repo_id}", "name": repo_id}, 409 if exists else 200)
 
     def validate_yaml(self) -> None:

@@ -96,7 +96,10 @@ def tiny(family="bert", seed=0, head=None, **changes):
     """A random model of a real class, with weights large enough that layers matter; in evaluation mode."""
     model_class, config = FAMILIES[family]
     set_seed(seed)
-    config = type(config)(**{**config.to_dict(), **changes})
+    settings = config.to_dict() | changes
+    if settings.get("layer_types"):  # of ModernBERT in transformers 5, one for each layer
+        settings["layer_types"] = settings["layer_types"][: settings["num_hidden_layers"]]
+    config = type(config)(**settings)
     model = (model_class(config) if head is None else head.from_config(config)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

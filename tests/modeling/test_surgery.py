@@ -4,8 +4,9 @@ from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf import load_pruned
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.pruned_shape import pruned_shape, reloads_plainly
+from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape, reloads_plainly
 from edgemin_hf.modeling.surgery import Selection, cut_like, remove, remove_layers
+from edgemin_hf.utils.compat import RELEASE
 from tests.helpers.models import FAMILIES, PRUNABLE, batch, tiny
 from tests.helpers.optimum import ORTModelForSequenceClassification
 
@@ -45,14 +46,26 @@ def test_removal_computes_what_masking_computes_and_reloads(family, neurons, tmp
         torch.testing.assert_close(again(**batch()).logits, logits, rtol=1e-6, atol=1e-6)
         assert pruned_shape(again.config) == pruned_shape(model.config)
         even = neurons is NEURONS or family == "albert"
-        if even and family in PRUNABLE:
+        assert plain_releases(model.config) == ((4,) if even and family in PRUNABLE else ())
+        if RELEASE in plain_releases(model.config):
             assert reloads_plainly(model.config)
             plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
             torch.testing.assert_close(plain(**batch()).logits, logits, rtol=1e-6, atol=1e-6)
         else:
             assert not reloads_plainly(model.config)
-            with pytest.raises(RuntimeError, match="size mismatch"):
+            with pytest.raises(RuntimeError, match=r"size mismatch|ignore_mismatched_sizes"):
                 AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_releases_reload_even_neurons(family, tmp_path):
+    model = tiny(family)
+    blocks = len(Encoder(model).blocks)
+    remove(model, Selection([range(4)] * blocks, NEURONS[:blocks]))
+    assert plain_releases(model.config) == (4, 5)
+    model.save_pretrained(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(plain(**batch()).logits, model(**batch()).logits, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +77,7 @@ def test_removal_twice_keeps_first_numbers(family):
     remove(twice, Selection([[1]] * blocks, [range(64)] * blocks))
     assert pruned_shape(once.config) == pruned_shape(twice.config)
     assert pruned_shape(once.config).heads == [[3]] * blocks
-    assert once.config.pruned_heads == twice.config.pruned_heads
+    assert getattr(once.config, "pruned_heads", {}) == getattr(twice.config, "pruned_heads", {})
     torch.testing.assert_close(once(**batch()).logits, twice(**batch()).logits)
 
 

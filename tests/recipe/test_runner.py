@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
-from edgemin_hf.modeling.pruned_shape import pruned_shape
+from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
+from edgemin_hf.utils.compat import RELEASE
 from tests.helpers.optimum import ORTModelForSequenceClassification
 from tests.helpers.recipes import put, write_recipe
 
@@ -68,7 +69,8 @@ def test_the_artefact_is_complete(finished):
     assert not list(run.rglob("*.partial"))
     assert not list(run.rglob("*.bin"))
     assert "base_model" not in (run / "artefact/README.md").read_text()  # the teacher is a folder
-    student = AutoModelForSequenceClassification.from_pretrained(run / "artefact")
+    plain = RELEASE in plain_releases(AutoConfig.from_pretrained(run / "artefact"))  # 5 has no words for lost heads
+    student = (AutoModelForSequenceClassification.from_pretrained if plain else load_pruned)(run / "artefact")
     assert student.config.num_hidden_layers == 2
     assert student.config.intermediate_size == 32
     assert student.config.id2label == {0: "card_problem", 1: "transfer"}

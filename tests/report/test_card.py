@@ -70,9 +70,12 @@ def front_matter(card: str) -> dict:
 
 
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
-    plain, other = (render_card(**FACTS | {"plain": plain}) for plain in (True, False))
+    plain, other = (render_card(**FACTS | {"plain": plain}) for plain in ((4, 5), ()))
     assert "load_pruned" not in plain
     assert "from edgemin_hf import load_pruned" in other
+    of_old = render_card(**FACTS | {"plain": (4,)})
+    assert 'pip install "transformers<5" torch' in of_old
+    assert "edgemin_hf.load_pruned(" in of_old
     assert [line for line in other.splitlines() if line.startswith("print(classify(")] == [
         line for line in plain.splitlines() if line.startswith("print(classify(")
     ]

@@ -61,7 +61,7 @@ def test_a_bad_name_is_one_clear_line(name, message, tmp_path, tokenizer):
 
 
 def test_a_teacher_without_a_head_teaches_no_predictions(tmp_path, tokenizer):
-    tiny(head=AutoModel).save_pretrained(tmp_path / "bare")
+    tiny(head=AutoModel, num_labels=2).save_pretrained(tmp_path / "bare")
     with pytest.raises(ValueError, match="bare holds a BertModel; expected a BertForSequenceClassification"):
         make(tmp_path, tokenizer, tiny(num_labels=2), tmp_path / "bare", TaskDistillationConfig())
     make(tmp_path, tokenizer, tiny(num_labels=2), tmp_path / "bare", RELATIONS)  # reads no predictions

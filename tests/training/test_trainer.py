@@ -22,6 +22,7 @@ from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.native import fake_quantized_linears
 from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.utils.compat import group_by_length
 from tests.helpers.models import FAMILIES, batch, tiny
 from tests.helpers.training import RELATIONS, assert_same, dataset, make, weights, without_dropout
 
@@ -174,7 +175,7 @@ def test_resumed_equals_uninterrupted(tmp_path, tokenizer, stage, checkpoint):
         model = create_student(tiny(), 2)
         return make(
             folder, tokenizer, model, config=config, max_steps=8, save_strategy="steps", save_steps=3,
-            group_by_length=True, **extra, **arguments,
+            **group_by_length(), **extra, **arguments,
         )  # fmt: skip
 
     whole = trainer(tmp_path / "whole")
@@ -393,7 +394,7 @@ def test_terms_of_an_evaluation_are_means_over_examples(tmp_path, tokenizer):
 
 def test_predictions_stand_in_the_datasets_order_and_need_no_labels(tmp_path, tokenizer):
     trainer = make(
-        tmp_path, tokenizer, config=TaskDistillationConfig(), group_by_length=True, compute_metrics=lambda _: {}
+        tmp_path, tokenizer, config=TaskDistillationConfig(), **group_by_length(), compute_metrics=lambda _: {}
     )
     rows = dataset(labels=False)
     predicted = trainer.predict(rows).predictions
@@ -544,7 +545,7 @@ def test_trainer_moves_to_the_order_of_each_epoch(tmp_path, tokenizer):
         seen.append(tuple(len(row["input_ids"]) for row in rows))
         return tokenizer.pad(rows, return_tensors="pt")
 
-    trainer = make(tmp_path, tokenizer, max_steps=8, group_by_length=True)
+    trainer = make(tmp_path, tokenizer, max_steps=8, **group_by_length())
     trainer.data_collator = collate
     trainer.train()
     assert len(seen) >= 8

@@ -19,7 +19,7 @@ from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
 from edgemin_hf.hub.privacy import publishable
-from edgemin_hf.modeling.pruned_shape import reloads_plainly
+from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -119,7 +119,7 @@ class Report(WritingStage):
             benchmark=benchmark,
             stages=stages,
             recipe_yaml=recipe_yaml,
-            plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
+            plain=plain_releases(AutoConfig.from_pretrained(folder)),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
         )
