@@ -6,6 +6,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.export.manifest import MANIFEST, read_manifest
