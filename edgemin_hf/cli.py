@@ -7,10 +7,16 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from edgemin_hf import __version__
+from edgemin_hf.recipe.errors import RecipeError, StageError
+from edgemin_hf.recipe.keys import read_settings
+from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
+from edgemin_hf.utils.processors import usable_cpus, wait_passively, warn_if_busy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,40 +26,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments; None takes the process's own.
 
     Returns:
-        The exit code: 0, 1 where the Hub refused or an export was not faithful, 2 for bad input, 130 for Ctrl-C.
+        The exit code: 0, 1 where something failed, 2 for bad input, 130 for Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_terminal()
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    # Its warnings (a new head, unused weights) are of what a recipe does on purpose.
-    transformers_logging.set_verbosity_error()
-    from edgemin_hf.export.fidelity import FidelityError
-    from edgemin_hf.hub.checkpoints import CheckpointError
-    from edgemin_hf.hub.privacy import unsigned_log
-    from edgemin_hf.hub.push import PushError
-    from edgemin_hf.recipe.schema import RecipeError
-
-    # A run's bad input has errors of its own: any other ValueError of so much code would be a fault, not the input's.
-    bad_input = (RecipeError, CheckpointError) if options.command is _run else (ValueError,)
     try:
+        if options.command is _run:
+            read_settings(options.recipe, options.overrides)  # a typo is told before PyTorch is imported
+        from edgemin_hf.hub.privacy import unsigned_log
+
         with unsigned_log():
             options.command(options)
-    except bad_input as error:
-        return _fail(str(error), 2)
-    except (FidelityError, PushError, OSError) as error:
-        return _fail(str(error), 1)
     except KeyboardInterrupt:
         hint = "; the same command goes on from the last checkpoint" if options.command is _run else ""
         return _fail(f"interrupted{hint}", 130)
+    except Exception as error:
+        if options.traceback:
+            traceback.print_exc()
+        return _fail(*_told(error, options))
     return 0
+
+
+def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
+    """Return the line and the exit code of an error."""
+    if isinstance(error, RecipeError):
+        return str(error), 2
+    if isinstance(error, (StageError, OSError)):
+        return str(error), 1
+    from edgemin_hf.export.fidelity import FidelityError
+    from edgemin_hf.hub.checkpoints import CheckpointError
+    from edgemin_hf.hub.push import PushError
+
+    # A run's bad input has errors of its own: any other ValueError of so much code would be a fault, not the input's.
+    if isinstance(error, CheckpointError if options.command is _run else ValueError):
+        return str(error), 2
+    if isinstance(error, (FidelityError, PushError)):
+        return str(error), 1
+    return f"{type(error).__name__}: {error} (a fault of edgemin; --traceback shows where)", 1
 
 
 def _fail(message: str, code: int) -> int:
     print(f"edgemin: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+class _Stdout(logging.StreamHandler[TextIO]):
+    """Write what is told on the way to what is the standard output at that time, without a word on its level."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.addFilter(lambda record: record.levelno < logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+def _log_to_terminal() -> None:
+    warnings = logging.StreamHandler()
+    warnings.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[warnings], format="%(levelname)s %(name)s: %(message)s")
+    for name in ("edgemin_hf.recipe", "edgemin_hf.sensitivity"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        if not any(isinstance(handler, _Stdout) for handler in logger.handlers):
+            logger.addHandler(_Stdout())
+
+
+def _quieten_transformers() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    # Its warnings (a new head, unused weights) are of what a recipe does on purpose.
+    transformers_logging.set_verbosity_error()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edgemin {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run a recipe, from a teacher to a measured artefact")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show the traceback of an error, for a bug report")
+
+    run = commands.add_parser("run", parents=[common], help="run a recipe, from a teacher to a measured artefact")
     run.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe in YAML, such as recipes/quickstart.yaml")
     run.add_argument(
         "--set",
@@ -76,21 +125,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--dry-run", action="store_true", help="check the recipe and print the plan, nothing more")
     run.add_argument("--overwrite", action="store_true", help="make stages anew that were made with other settings")
+    anyway = "go on with what was made with other threads, processes or precision, which round otherwise"
+    run.add_argument("--resume-anyway", action="store_true", help=anyway)
     run.set_defaults(command=_run)
 
-    benchmark = commands.add_parser("benchmark", help="measure an artefact's latency and size on this machine")
+    benchmark = commands.add_parser(
+        "benchmark", parents=[common], help="measure an artefact's latency and size on this machine"
+    )
     benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
     benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
-    benchmark.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a pass (%(default)s)")
+    benchmark.add_argument("--threads", type=int, default=usable_cpus(), help="threads of a pass (%(default)s)")
     benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
     benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `openvino`)")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
     benchmark.set_defaults(command=_benchmark)
 
-    _add_sensitivity(commands)
+    _add_sensitivity(commands, common)
 
-    push = commands.add_parser("push", help="push an artefact to the Hub in one commit")
+    push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
     push.add_argument("--private", action="store_true", help="make the repository private")
@@ -98,9 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_sensitivity(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
     parser = commands.add_parser(
         "sensitivity",
+        parents=[common],
         help="measure and draw where a fine-tuned model can be cut or quantised",
         description="Mask ever more of each layer's heads and neurons, leave it out, or quantise one module at "
         "a time, and measure what it costs: pictures and a page show where the model can be cut or stored in fewer "
@@ -111,22 +167,22 @@ def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParse
     add(
         "--train",
         type=Path,
-        required=True,
         metavar="FILE",
-        help="table whose rows tell which units matter least, and the ranges of inputs",
+        help="table whose rows tell which units matter least, and the ranges of inputs (the rows of MODEL's run)",
     )
-    add("--data", type=Path, required=True, metavar="FILE", help="table whose rows are measured, not those of --train")
+    measured = "table whose rows are measured, not those of --train (the validation rows of MODEL's run)"
+    add("--data", type=Path, metavar="FILE", help=measured)
     add("--output", type=Path, required=True, metavar="FOLDER", help="folder for numbers, pictures and the page")
     what = "pruning (heads, neurons, layers), quantization (linear layers, embeddings); one or two of them (pruning)"
     add("--measure", nargs="+", default=["pruning"], metavar="WHAT", help=what)
-    add("--text-column", default="text", metavar="NAME", help="column of the texts (%(default)s)")
+    add("--text-column", metavar="NAME", help="column of the texts (that of MODEL's run, or text)")
     add("--text-pair-column", metavar="NAME", help="column of the second texts, where rows are pairs")
-    add("--label-column", default="label", metavar="NAME", help="column of the labels or scores (%(default)s)")
+    add("--label-column", metavar="NAME", help="column of the labels or scores (that of MODEL's run, or label)")
     several = "columns of 0 and 1, one a label, instead of one column that lists them"
     add("--label-columns", nargs="+", metavar="NAME", help=several)
     metrics = "accuracy, f1, matthews_correlation; for scores pearsonr, spearmanr; for label sets f1_micro, f1_macro"
-    add("--metric", default="accuracy", metavar="NAME", help=f"{metrics} (%(default)s)")
-    add("--max-length", type=int, default=128, metavar="N", help="tokens after which a text is cut (%(default)s)")
+    add("--metric", metavar="NAME", help=f"{metrics} (that of MODEL's run, or accuracy)")
+    add("--max-length", type=int, metavar="N", help="tokens after which a text is cut (as in MODEL's run, or 128)")
     add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")
     add(
         "--saliency",
@@ -138,12 +194,14 @@ def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParse
     shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
     add("--sparsities", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="SHARE", help=shares)
     add("--batch-size", type=int, default=32, metavar="N", help="rows of a pass (%(default)s)")
-    add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of a pass (%(default)s)")
+    add("--threads", type=int, default=usable_cpus(), metavar="N", help="threads of a pass (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the rows drawn and of random saliency (%(default)s)")
     parser.set_defaults(command=_sensitivity)
 
 
 def _run(options: argparse.Namespace) -> None:
+    wait_passively()
+    _quieten_transformers()
     from edgemin_hf.recipe.plan import describe_plan, make_plan
     from edgemin_hf.recipe.runner import run_recipe
     from edgemin_hf.recipe.yaml_file import load_recipe
@@ -151,12 +209,16 @@ def _run(options: argparse.Namespace) -> None:
     recipe, settings = load_recipe(options.recipe, options.overrides)
     root = options.recipe.resolve().parent
     if options.dry_run:
-        print(describe_plan(make_plan(recipe, root, options.overwrite)))
+        print(describe_plan(make_plan(recipe, root, options.overwrite, options.resume_anyway)))
+        warn_if_busy("the minutes are what it takes beside them")
     else:
-        run_recipe(recipe, settings, root, options.overwrite)
+        run_recipe(recipe, settings, root, options.overwrite, options.resume_anyway)
 
 
 def _benchmark(options: argparse.Namespace) -> None:
+    if options.output:
+        check_writable_folder(options.output.absolute().parent)
+    _quieten_transformers()
     from edgemin_hf.benchmark.artefact import benchmark_artefact
     from edgemin_hf.report.page import summary_table
 
@@ -170,21 +232,23 @@ def _benchmark(options: argparse.Namespace) -> None:
     )
     print(summary_table(benchmark))
     if options.output:
-        from edgemin_hf.utils.atomic_files import write_atomic
-
         write_atomic(options.output, json.dumps(benchmark.to_dict(), indent=2) + "\n")
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
+    wait_passively()
+    _quieten_transformers()
     from edgemin_hf.sensitivity.page import summary
-    from edgemin_hf.sensitivity.run import PAGE, SensitivitySettings, run_sensitivity
+    from edgemin_hf.sensitivity.run import run_sensitivity
+    from edgemin_hf.sensitivity.settings import PAGE, SensitivitySettings
 
-    settings = {name: value for name, value in vars(options).items() if name != "command"}
-    print(summary(run_sensitivity(SensitivitySettings(**settings))))
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "traceback")}
+    print(summary(run_sensitivity(SensitivitySettings.of_run(given))))
     print(f"written: {options.output / PAGE} and its numbers and pictures beside it")
 
 
 def _push(options: argparse.Namespace) -> None:
+    _quieten_transformers()
     from edgemin_hf.hub.push import push_artefact
 
     print(push_artefact(options.artefact, options.repo_id, private=options.private))

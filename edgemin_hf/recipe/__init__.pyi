@@ -1,9 +1,11 @@
 from .context import Context as Context
+from .errors import RecipeError as RecipeError
+from .errors import StageError as StageError
+from .keys import read_settings as read_settings
 from .outcome import Outcome as Outcome
 from .plan import describe_plan as describe_plan
 from .plan import make_plan as make_plan
 from .runner import run_recipe as run_recipe
 from .schema import Product as Product
 from .schema import Recipe as Recipe
-from .schema import RecipeError as RecipeError
 from .yaml_file import load_recipe as load_recipe

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.loading import configured_for
-from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.context import CACHE, Context
 from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.utils.atomic_files import check_writable_folder
 
 
 def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
@@ -30,14 +31,14 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     recipe = context.recipe
     notes: list[str] = []
     if recipe.task is not None:
-        with _prefix("task."):
+        with prefix("task."):
             notes += recipe.task.check(context.root, _labels_of_teacher(context, recipe.task))
     _check_raw_text(context)
-    with _prefix(""):
+    with prefix(""):
         _check_lengths(context)
         _ = context.shapes.assistant, context.shapes.student
     for stage in stages:
-        with _prefix(f"{stage.name}."):
+        with prefix(f"{stage.name}."):
             stage.check(context)
     return notes
 
@@ -46,7 +47,7 @@ def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | 
     """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
     if context.maker(Product.TEACHER) is not None:
         return None
-    with _prefix(""):
+    with prefix(""):
         config = context.shapes.teacher
     fits = configured_for(config, task.auto_class) and task.compatible(config)
     return config.label2id if fits else None
@@ -56,9 +57,11 @@ def _check_raw_text(context: Context) -> None:
     raw = context.recipe.raw_text
     if raw is None:
         return
-    with _prefix("raw_text.files: " if raw.files else "raw_text.dataset: "):
+    with prefix("raw_text.files: " if raw.files else "raw_text.dataset: "):
         if raw.pack:
             raw.source(context.root).check()
+            with prefix("HF_HOME: "):
+                check_writable_folder(CACHE)
         else:
             for name in raw.files:
                 check_table(context.root / name, raw.text_column)
@@ -73,11 +76,11 @@ def _check_lengths(context: Context) -> None:
 
 
 @contextmanager
-def _prefix(prefix: str) -> Iterator[None]:
+def prefix(path: str) -> Iterator[None]:
     """Turn a ValueError into a RecipeError with the field's path before it."""
     try:
         yield
     except RecipeError:
         raise
     except ValueError as error:
-        raise RecipeError(f"{prefix}{error}") from None
+        raise RecipeError(f"{path}{error}") from None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +30,6 @@ from edgemin_hf.data.tables import read_sentences, read_table
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.loading import AutoClass, configured_for, load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -40,7 +41,6 @@ from edgemin_hf.recipe.schema import (
     RecipeError,
     StageSettings,
     Student,
-    model_name,
     student_shape,
 )
 from edgemin_hf.recipe.shapes import Shapes
@@ -49,10 +49,15 @@ from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
+from edgemin_hf.utils.processors import processes_of_node, usable_cpus
 from edgemin_hf.utils.records import Json
+
+logger = logging.getLogger(__name__)
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
+GROUP_TIMEOUT = timedelta(days=7)
+"""How long processes wait for each other: the first may export or augment for hours, and who dies ends all of them."""
 AUGMENTED_ROWS = "train.parquet"
 """File of the training rows in the folder of a stage that leaves other ones."""
 _UNPACKED_VALIDATION_SHARE = 0.05
@@ -89,7 +94,7 @@ class Context:
         self.root = root
         self.output = output
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
-        self.threads = recipe.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
+        self.threads = recipe.threads or max(1, usable_cpus() // processes_of_node())
         torch.set_num_threads(self.threads)
         self.shapes = Shapes(recipe, root)
 
@@ -147,6 +152,12 @@ class Context:
             supported: bool = torch.cuda.is_bf16_supported()
             return supported
         return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+    @property
+    def machine(self) -> dict[str, object]:
+        """What of this machine only changes how results are rounded, and with how many processes they are made."""
+        precision = "bf16" if self.bf16 else "fp32"
+        return {"threads": self.threads, "processes": self.processes, "precision": precision}
 
     # Data.
 
@@ -231,9 +242,9 @@ class Context:
     @cached_property
     def base_folder(self) -> str:
         """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
-        found = resolve_checkpoint(model_name(self.recipe.teacher.model, self.root))
+        found = self.shapes.checkpoint(self.recipe.teacher.model, self.recipe.teacher.revision)
         if PartialState().is_main_process:
-            print(f"teacher {self.recipe.teacher.model}: weights from {found.source}", flush=True)
+            logger.info("teacher %s: weights from %s", self.recipe.teacher.model, found.source)
         return found.path
 
     @cached_property
@@ -296,7 +307,7 @@ class Context:
         """Make a student of a shape from its teacher, or from its checkpoint."""
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
-            found = resolve_checkpoint(model_name(shape.checkpoint, self.root))
+            found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
             student = student_from_checkpoint(teacher, self.tokenizer, found.path)
         else:
             student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)

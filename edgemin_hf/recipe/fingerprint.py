@@ -1,4 +1,8 @@
-"""What results depend on, by content: what makes a finished stage the same stage, or another one."""
+"""What results depend on, by content: what makes a finished stage the same stage, or another one.
+
+Where files lie, and when they were written, is no part of it; nor is the machine, whose threads and precision round
+otherwise: that stands in the record beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.schema import Product, StageSettings, Student, model_name
-from edgemin_hf.utils.content import sha256_of
+from edgemin_hf.recipe.schema import Product, StageSettings, Student
+from edgemin_hf.utils.content import sha256_of, sha256_of_files
 
 
 def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
     """Return what a stage's result depends on of the recipe itself, at the first stage that it matters to."""
     recipe, inputs = context.recipe, dict[str, object]()
     if not context.before(stage):
-        inputs |= {"teacher": model_inputs(context, recipe.teacher.model)}
-        inputs |= {"seed": recipe.seed, "precision": "bf16" if context.bf16 else "fp32"}
-        inputs |= {"threads": context.threads, "processes": context.processes}
+        inputs |= {"teacher": model_inputs(context, recipe.teacher.model, recipe.teacher.revision)}
+        inputs |= {"seed": recipe.seed, "precision": recipe.precision}
         if recipe.task is not None:
-            task = {name: value for name, value in asdict(recipe.task).items() if name != "test_file"}
+            task = {name: value for name, value in asdict(recipe.task).items() if not name.endswith("_file")}
             inputs |= {"task": task, "train_file": content(context.root / recipe.task.train_file)}
             if (labels := recipe.task.labels(context.root)) != sorted(labels):
                 inputs["labels"] = labels  # earlier versions ordered all of them as text
@@ -39,25 +43,29 @@ def raw_text_inputs(context: Context) -> dict[str, object]:
     contents: object = [content(context.root / file) for file in raw.files]
     if raw.pack:
         contents = raw.source(context.root).fingerprint()
-    return {"raw_text": {**asdict(raw), "contents": contents}}
+    settings = {name: value for name, value in asdict(raw).items() if name not in ("files", "revision")}
+    return {"raw_text": {**settings, "contents": contents}}
 
 
-def model_inputs(context: Context, model: str) -> list[object]:
-    """Return what tells a model from another of its name: of a folder, its files."""
-    folder = Path(model_name(model, context.root))
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
-    return [model, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)]
+def model_inputs(context: Context, model: str, revision: str | None = None) -> dict[str, object]:
+    """Return what tells a model from another: the commit of one on the Hub, the content of a folder's files."""
+    found = context.shapes.checkpoint(model, revision, weights=False)
+    if found.commit is not None:
+        return {"model": model, "commit": found.commit}
+    return {"content": sha256_of_files(checkpoint_files(Path(found.path)))}
 
 
 def student_inputs(context: Context, student: Student) -> dict[str, object]:
     """Return what tells a student's beginning from another: its shape, and its checkpoint's files."""
-    checkpoint = {} if student.checkpoint is None else {"checkpoint": model_inputs(context, student.checkpoint)}
-    return {**asdict(student), **checkpoint}
+    shape = {name: value for name, value in asdict(student).items() if name not in ("checkpoint", "revision")}
+    if student.checkpoint is None:
+        return shape
+    return {**shape, "checkpoint": model_inputs(context, student.checkpoint, student.revision)}
 
 
 def content(path: Path) -> str:
-    """Return the hash of a file."""
-    return sha256_of(path)
+    """Return the hash of a file; its ending, which says how it is read, is part of it."""
+    return f"{path.suffix}:{sha256_of(path)}"
 
 
 def hashed(parts: Sequence[object]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgemin_hf.recipe.check import check_recipe
+from edgemin_hf.recipe.check import check_recipe, prefix
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
@@ -15,6 +15,7 @@ from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.utils.atomic_files import check_writable_folder
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Step:
         fingerprint: Hash of everything that the result depends on.
         state: "done", "to do", or "to resume" from a checkpoint.
         estimate: Examples to see and minutes to take.
-        notes: What is worth knowing of the data, of the first stage.
+        machine: What of this machine only changes how results are rounded.
+        notes: What is worth knowing of it and, of the first stage, of the data.
     """
 
     stage: Stage
@@ -37,11 +39,12 @@ class Step:
     fingerprint: str
     state: str
     estimate: Estimate
+    machine: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def work_folder(self, context: Context) -> Path:
-        """Return where checkpoints are kept: by fingerprint, so that those of other settings are never taken up."""
-        return context.output / "work" / self.stage.name / self.fingerprint[:16]
+        """Return where checkpoints are kept, so that those of other settings, or other batches, are never taken up."""
+        return context.output / "work" / self.stage.name / f"{self.fingerprint[:16]}-{context.processes}"
 
     def begun(self) -> StageRecord:
         """Return its record before it is run: what it is made of."""
@@ -53,16 +56,18 @@ class Step:
             fingerprint=self.fingerprint,
             settings=stage.settings(),
             inputs=dict(self.inputs),
+            machine=dict(self.machine),
         )
 
 
-def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list[Step]:
+def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False, resume_anyway: bool = False) -> list[Step]:
     """Check a recipe as a whole and say what running it would do; load no weights and write nothing.
 
     Args:
         recipe: The recipe.
         root: The folder that its paths are relative to.
         overwrite: Whether what stands in the folders of its stages may be made anew.
+        resume_anyway: Whether what was made with other threads, processes or precision, which round otherwise, counts.
 
     Returns:
         A step a stage.
@@ -91,25 +96,30 @@ def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False) -> list
         ...     [(step.stage.name, step.state) for step in make_plan(recipe, Path(folder))]
         [('distill', 'to do')]
     """
-    output = Path(recipe.output_dir)
-    if output.exists() and not output.is_dir():
-        raise RecipeError(f"output_dir: {output}, which is a file; allowed: a folder, or a name for one")
-    context = Context(recipe, {}, root, output)
-    notes = check_recipe(context, recipe.stages)
+    return plan_of(Context(recipe, {}, root, Path(recipe.output_dir)), recipe.stages, overwrite, resume_anyway)
+
+
+def plan_of(context: Context, stages: Sequence[Stage], overwrite: bool, resume_anyway: bool) -> list[Step]:
+    """Make the plan of a recipe at work, as `make_plan` does."""
+    with prefix("output_dir: "):
+        for folder in ("", "stages", "work", "cache"):
+            check_writable_folder(context.output / folder)
+    notes = check_recipe(context, stages)
     steps: list[Step] = []
-    for stage in recipe.stages:
+    for stage in stages:
         inputs = {**recipe_inputs(context, stage), **stage.inputs(context)}
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])
-        told = () if steps else tuple(notes)
-        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", stage.estimate(context), told)
-        steps.append(replace(step, state=_state(context, step, overwrite)))
+        guess, told = stage.estimate(context), () if steps else tuple(notes)
+        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", guess, context.machine, told)
+        steps.append(_with_state(context, step, overwrite, resume_anyway))
     return steps
 
 
-def _state(context: Context, step: Step, overwrite: bool) -> str:
+def _with_state(context: Context, step: Step, overwrite: bool, resume_anyway: bool) -> Step:
     record = context.record(step.stage)
-    if step.folder.is_dir() and any(step.folder.iterdir()) and not overwrite:
+    stands = step.folder.is_dir() and any(step.folder.iterdir())
+    if stands and not overwrite:
         if record is None:
             raise RecipeError(
                 f"output_dir: {context.output}, whose {step.stage.folder} no run of a recipe made; "
@@ -120,10 +130,31 @@ def _state(context: Context, step: Step, overwrite: bool) -> str:
                 f"output_dir: {context.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
                 "allowed: a folder of its own, or --overwrite to make it anew"
             )
-    same = record is not None and record.fingerprint == step.fingerprint
-    if record is not None and same and record.finished and step.folder.is_dir():
-        return "done"
-    return "to resume" if any(step.work_folder(context).glob("checkpoint-*")) else "to do"
+    if record is None or record.fingerprint != step.fingerprint:
+        return step
+    done = record.finished and step.folder.is_dir()
+    if not done and not any(step.work_folder(context).glob("checkpoint-*")):
+        return step
+    here = replace(step, state="done" if done else "to resume")
+    if not (rounding := _rounding(record, step)):
+        return here
+    if resume_anyway:
+        return replace(here, notes=(*step.notes, f"{step.stage.name}: made with {rounding}, which is taken as it is"))
+    if overwrite:
+        return step
+    raise RecipeError(
+        f"output_dir: {context.output}, whose {step.stage.folder} was made with {rounding}, which only rounds "
+        "otherwise; allowed: --resume-anyway to go on with it, or --overwrite to make it anew"
+    )
+
+
+def _rounding(record: StageRecord, step: Step) -> str:
+    """Name what of the machine that a record tells of is not so here."""
+    before = record.machine or {}
+    changed = [
+        f"{n}: {before.get(n)} instead of {value}" for n, value in step.machine.items() if before.get(n) != value
+    ]
+    return ", ".join(changed)
 
 
 def describe_plan(steps: list[Step]) -> str:
@@ -159,8 +190,8 @@ def describe_plan(steps: list[Step]) -> str:
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
-    lines += [note for step in steps for note in step.notes]
-    return "\n".join([*lines, f"About {_duration(total)} to go on this machine."])
+    notes = [note for step in steps for note in step.notes]
+    return "\n".join([*lines, *notes, f"About {_duration(total)} to go on this machine."])
 
 
 def _three_digits(value: float) -> str:
@@ -177,11 +208,11 @@ def _duration(minutes: float) -> str:
 def _difference(record: StageRecord, step: Step) -> str:
     """Name the first setting or input in which a record differs from a step."""
     now = json.loads(json.dumps({"settings": step.stage.settings(), "inputs": dict(step.inputs)}))
-    for part, before, prefix in (
+    for part, before, place in (
         ("settings", record.settings or {}, f"{step.stage.name}."),
         ("inputs", record.inputs or {}, ""),
     ):
         for name, value in now[part].items():
             if before.get(name) != value:
-                return f"{prefix}{name}: {before.get(name)} instead of {value}"
+                return f"{place}{name}: {before.get(name)} instead of {value}"
     return "another version of what comes before it"

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
+import logging
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 
 from edgemin_hf import __version__
-from edgemin_hf.recipe.context import Context
+from edgemin_hf.export.fidelity import FidelityError
+from edgemin_hf.hub.checkpoints import CheckpointError
+from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
+from edgemin_hf.recipe.errors import StageError
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
+from edgemin_hf.recipe.plan import Step, describe_plan, plan_of
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.tasks.run_rows import write_rows
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.processors import warn_if_busy
 from edgemin_hf.utils.records import Json
 
+logger = logging.getLogger(__name__)
 
-def run_recipe(recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool = False) -> list[Step]:
-    """Run the stages of a recipe that are not done yet, and print what each made.
+ERROR_LOG = "error.log"
+"""File in the folder of a run with the traceback of what ended it."""
+
+
+def run_recipe(
+    recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool = False, resume_anyway: bool = False
+) -> list[Step]:
+    """Run the stages of a recipe that are not done yet, and log what each made.
 
     Args:
         recipe: The recipe.
         settings: The plain settings that it was made from; they go into the artefact.
         root: The folder that its paths are relative to.
         overwrite: Whether what stands in the folders of its stages may be made anew.
+        resume_anyway: As of `make_plan`.
 
     Returns:
         The plan that was followed.
 
     Raises:
         RecipeError: As `make_plan`, or if another process is running in the same folder.
+        StageError: If a stage fails; the folder goes on when the cause is mended.
 
     Example:
         >>> import json
@@ -61,31 +77,52 @@ def run_recipe(recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool
         ...     _ = Path(folder, "demo.yaml").write_text(json.dumps({**settings, "output_dir": f"{folder}/run"}))
         ...     _ = run_recipe(*load_recipe(Path(folder, "demo.yaml")), Path(folder))
         ...     BertModel.from_pretrained(f"{folder}/run/distill").config.num_hidden_layers
-        stage ...
-        distill: done in ...
+        {'train_runtime': ...}
         1
     """
     # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.
-    state = PartialState(cpu=not torch.cuda.is_available())
-    make_plan(recipe, root, overwrite)  # before the folder is made
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=GROUP_TIMEOUT)
     context = Context(recipe, settings, root, Path(recipe.output_dir))
+    plan_of(context, recipe.stages, overwrite, resume_anyway)  # before the folder is made
     with _locked(context.output, state):
-        steps = make_plan(recipe, root, overwrite)
+        steps = plan_of(context, recipe.stages, overwrite, resume_anyway)
         state.wait_for_everyone()
         if state.is_main_process:
-            print(describe_plan(steps), flush=True)
+            logger.info(describe_plan(steps))
+            warn_if_busy("the minutes are what it takes beside them")
+            if recipe.task is not None:
+                write_rows(recipe.task, root, recipe.seed, context.output)
         for step in steps:
             if step.state != "done":
-                _run_step(context, step, state)
+                with _told(context, step, state):
+                    _run_step(context, step, state)
         if state.is_main_process:
-            _print_summary(context, steps)
+            _tell_summary(context, steps)
     return steps
+
+
+@contextmanager
+def _told(context: Context, step: Step, state: PartialState) -> Iterator[None]:
+    """Turn an error that nobody foresaw into one line, and keep its traceback in the folder of the run."""
+    try:
+        yield
+    except (RecipeError, CheckpointError, FidelityError):
+        raise
+    except Exception as error:
+        name = ERROR_LOG if state.is_main_process else f"error-{state.process_index}.log"
+        log = context.output / name
+        with suppress(OSError):  # a full disk ends stages too
+            log.write_text(f"edgemin {__version__}, stage {step.stage.name}\n\n{traceback.format_exc()}", "utf-8")
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StageError(
+            f"{step.stage.name}: {what} (traceback: {log}); expected: the cause mended, then the same command goes on"
+        ) from error
 
 
 def _run_step(context: Context, step: Step, state: PartialState) -> None:
     file, stage, begun = context.record_file(step.stage), step.stage, step.begun()
     if state.is_main_process:
-        print(f"\n== {stage.name} -> {step.folder}", flush=True)
+        logger.info("\n== %s -> %s", stage.name, step.folder)
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
         write_atomic(file, json.dumps(begun.to_dict(), indent=2))
     state.wait_for_everyone()
@@ -102,7 +139,7 @@ def _run_step(context: Context, step: Step, state: PartialState) -> None:
         )
         write_atomic(file, json.dumps(record.to_dict(), indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
-        print(describe_result(record), flush=True)
+        logger.info(describe_result(record))
     # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
     # the memory of many stages in one process.
     gc.collect()
@@ -118,11 +155,11 @@ def describe_result(record: StageRecord) -> str:
     return ", ".join([*parts, *record.notes])
 
 
-def _print_summary(context: Context, steps: list[Step]) -> None:
+def _tell_summary(context: Context, steps: list[Step]) -> None:
     last = steps[-1].stage
     if summary := last.summary(context):
-        print(f"\n{summary}")
-    print(f"\nAll stages done; the result of {last.name} lies in {steps[-1].folder}", flush=True)
+        logger.info("\n%s", summary)
+    logger.info("\nAll stages done; the result of %s lies in %s", last.name, steps[-1].folder)
 
 
 @contextmanager
@@ -132,9 +169,14 @@ def _locked(output: Path, state: PartialState) -> Iterator[None]:
         yield
         return
     output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RecipeError(f"output_dir: {output}, where another run is at work; allowed: another folder") from None
+    lock = FileLock(output / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RecipeError(f"output_dir: {output}, where another run is at work; allowed: another folder") from None
+    try:
+        for log in output.glob("error*.log"):  # of a run before this one
+            log.unlink()
         yield
+    finally:
+        lock.release()

@@ -16,16 +16,13 @@ from transformers import PretrainedConfig
 
 from edgemin_hf.data.raw_text import HubText, TextFiles
 from edgemin_hf.modeling.initialization import Initialization
+from edgemin_hf.recipe.errors import RecipeError as RecipeError
 from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.text import TextTask
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class RecipeError(ValueError):
-    """A recipe that can't be run: one line that names field, value and what is allowed."""
 
 
 class Product(StrEnum):
@@ -96,9 +93,11 @@ class Teacher:
 
     Attributes:
         model: Hub id, or folder (relative to the recipe if it is one there).
+        revision: Branch, tag or commit of a Hub id; None takes the newest. The commit that it was stands in the record.
     """
 
     model: str
+    revision: str | None = None
 
 
 @dataclass(config=STRICT)
@@ -109,10 +108,12 @@ class Student:
 
     Attributes:
         checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, instead of a shape.
+        revision: Branch, tag or commit of a checkpoint on the Hub; None takes the newest.
         initialization: What becomes of the teacher's weights where widths differ.
     """
 
     checkpoint: str | None = None
+    revision: str | None = None
     num_hidden_layers: int | None = None
     hidden_size: int | None = None
     num_attention_heads: int | None = None
@@ -125,6 +126,8 @@ class Student:
         given = [name for name, value in student_shape(self).items() if value is not None]
         if self.checkpoint is not None and given:
             raise ValueError(f"{given[0]}: {getattr(self, given[0])} beside checkpoint; allowed: one of the two")
+        if self.revision is not None and self.checkpoint is None:
+            raise ValueError(f"revision: {self.revision}; allowed: beside checkpoint alone")
 
 
 @dataclass(config=STRICT)
@@ -234,5 +237,5 @@ def model_name(name: str, root: Path) -> str:
 
 def student_shape(student: Student) -> dict[str, Any]:
     """Return a student's settings as the arguments of `create_student`."""
-    own = ("checkpoint", "initialization")
+    own = ("checkpoint", "revision", "initialization")
     return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own}

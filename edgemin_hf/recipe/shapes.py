@@ -1,4 +1,4 @@
-"""The shapes of a recipe's models: their configurations, before any weights are loaded."""
+"""The checkpoints of a recipe, and the shapes of its models: their configurations, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.student import student_config
@@ -15,7 +15,9 @@ from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape
 
 
 class Shapes:
-    """The configurations of teacher, assistant and student; what can't be raises ValueError, with its field.
+    """Where the checkpoints are, and the configurations of teacher, assistant and student.
+
+    What can't be raises ValueError, with its field.
 
     Args:
         recipe: The recipe.
@@ -24,6 +26,15 @@ class Shapes:
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
         self._recipe, self._root = recipe, root
+        self._commits: dict[tuple[str, str | None], str] = {}
+
+    def checkpoint(self, model: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
+        """Find a model as `resolve_checkpoint` does: of the Hub the same commit each time, also if a branch moves."""
+        commit = self._commits.get((model, revision), revision)
+        found = resolve_checkpoint(model_name(model, self._root), revision=commit, weights=weights)
+        if found.commit is not None:
+            self._commits[model, revision] = found.commit
+        return found
 
     @cached_property
     def teacher(self) -> PretrainedConfig:
@@ -32,7 +43,7 @@ class Shapes:
         try:
             if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(self._recipe.output_dir).absolute()):
                 raise ValueError(f"{given}, which lies in output_dir; allowed: a folder outside, or a Hub id")
-            return load_config(name)
+            return load_config(given, self.checkpoint(given, self._recipe.teacher.revision, weights=False))
         except ValueError as error:
             raise ValueError(f"teacher.model: {error}") from None
 
@@ -51,7 +62,7 @@ class Shapes:
         try:
             if shape.checkpoint is None:
                 return student_config(teacher, **student_shape(shape))
-            found = resolve_checkpoint(model_name(shape.checkpoint, self._root), weights=False)
+            found = self.checkpoint(shape.checkpoint, shape.revision, weights=False)
             config = AutoConfig.from_pretrained(found.path)
             family_of(config)
             if config.vocab_size != teacher.vocab_size:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, fields, replace
@@ -24,8 +23,6 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -33,7 +30,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.checkpoints import CheckpointMark, Resumed, TimedCheckpoints, last_checkpoint
+from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Positive, RecipeError
 from edgemin_hf.training.arguments import NOT_SET
@@ -171,30 +169,6 @@ class TrainingSettings(Protocol):
         ...
 
 
-class _CheckpointMark(TrainerCallback):
-    """Mark a checkpoint as complete once all of it is written: a killed run goes on from the last one so marked."""
-
-    name = "complete"
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
-        PartialState().wait_for_everyone()  # each process writes the state of its random numbers
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.name).touch()
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """Return the newest complete checkpoint, after deleting all others: a kill may have left half of them."""
-    steps = {checkpoint: int(checkpoint.name.split("-")[1]) for checkpoint in work.glob("checkpoint-*")}
-    complete = [checkpoint for checkpoint in steps if (checkpoint / _CheckpointMark.name).exists()]
-    newest = max(complete, key=lambda checkpoint: steps[checkpoint], default=None)
-    PartialState().wait_for_everyone()
-    if PartialState().is_main_process:
-        for checkpoint in steps.keys() - {newest}:
-            shutil.rmtree(checkpoint)
-    PartialState().wait_for_everyone()
-    return None if newest is None else str(newest)
-
-
 def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:
     """Build the trainer of a stage, nothing trained or removed yet.
 
@@ -220,7 +194,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             processing_class=context.tokenizer,
             data_collator=parts.collator or DataCollatorWithPadding(context.tokenizer),
             compute_metrics=parts.compute_metrics,
-            callbacks=[_CheckpointMark(), *parts.callbacks],
+            callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *parts.callbacks],
         )
     except ValueError as error:  # such as how positions are scored
         raise RecipeError(f"{stage.name}: {error}") from error
@@ -233,7 +207,8 @@ def _training_arguments(context: Context, stage: TrainingSettings, work: Path, p
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
     defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
-    return TrainingArguments(
+    defaults["ddp_timeout"] = int(GROUP_TIMEOUT.total_seconds())
+    arguments = TrainingArguments(
         output_dir=str(work),
         **training_arguments({**defaults, **stage.arguments()}),
         **({} if parts.packed else group_by_length()),
@@ -244,6 +219,8 @@ def _training_arguments(context: Context, stage: TrainingSettings, work: Path, p
         # Two, so that the older is still complete while the newer is being written.
         save_total_limit=2,
     )
+    torch.set_num_threads(context.threads)  # which accelerate sets by itself where several processes are launched
+    return arguments
 
 
 def train(

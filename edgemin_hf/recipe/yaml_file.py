@@ -1,31 +1,22 @@
-"""Reading a recipe from YAML: overrides from the command line, and errors in one line."""
+"""A recipe from YAML, with all its types: errors in one line. As a program it writes `schema.json`."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.distillation.known import METHODS
-from edgemin_hf.recipe.schema import RawText, Recipe, RecipeError, Student, Teacher
+from edgemin_hf.recipe.errors import RecipeError
+from edgemin_hf.recipe.keys import SCHEMA, read_settings, stage_name
+from edgemin_hf.recipe.schema import RawText, Recipe, Student, Teacher
 from edgemin_hf.recipe.stages.known import SETTINGS, ParsedRecipe
 from edgemin_hf.recipe.stages.quantize import Pruning, Reconstruction
 from edgemin_hf.tasks.known import TASKS
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a number: 2e-4 is one."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe, dict[str, Any]]:
@@ -55,16 +46,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe
         >>> recipe.seed, recipe.stages[0].max_steps, plain["seed"]
         (1, 100, 1)
     """
-    if not path.is_file():
-        raise RecipeError(f"{path}: no such file; allowed: a recipe in YAML")
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(Recipe)}")
-    for override in overrides:
-        _override(settings, override)
+    settings = read_settings(path, overrides)
     try:
         # As JSON, where strict types still let a list be a tuple.
         return TypeAdapter(ParsedRecipe).validate_json(json.dumps(settings)), settings
@@ -74,26 +56,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe
         raise RecipeError(f"{path}: {error}; allowed: text, numbers, lists and mappings") from None
 
 
-def _override(settings: dict[str, Any], override: str) -> None:
-    key, found, value = override.partition("=")
-    if not found or not key:
-        raise RecipeError(f"--set {override}; allowed: key=value")
-    *parents, name = key.split(".")
-    target: Any = settings
-    for depth, parent in enumerate(parents):
-        stages = settings.get("stages") if depth == 0 else None
-        listed = stages if isinstance(stages, list) else []
-        stage = [s for s in listed if isinstance(s, dict) and (s.get("name") or s.get("stage")) == parent]
-        if depth == 0 and not stage and parent not in _names(Recipe).split(", "):
-            names = [str(s.get("name") or s.get("stage")) for s in listed if isinstance(s, dict)]
-            raise RecipeError(f"--set {override}: {parent}: no stage; allowed: {', '.join([_names(Recipe), *names])}")
-        target = stage[0] if stage else target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {override}: {parent} has no settings of its own")
-    try:
-        target[name] = yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not YAML") from None
+def json_schema() -> str:
+    """Return the JSON Schema of a recipe, as `schema.json` has it: keys, types and choices, without words on them."""
+    schema = TypeAdapter(ParsedRecipe).json_schema()
+    return json.dumps(_without_words(schema), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_schema() -> None:
+    """Write `schema.json`: to be done once where a stage, method, task or setting is new."""
+    Path(__file__).with_name(SCHEMA).write_text(json_schema(), encoding="utf-8")
+
+
+def _without_words(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_words(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # Text is a description or a title; a mapping is a setting of such a name.
+    told = {n: v for n, v in schema.items() if not (n in ("description", "title") and isinstance(v, str))}
+    return {name: _without_words(value) for name, value in told.items()}
 
 
 def _names(settings: type) -> str:
@@ -114,7 +95,7 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed, stage = SETTINGS[path[2]], settings["stages"][int(path[1])]
-        path = [str(stage.get("name") or path[2].partition(":")[0]), *path[3:]]
+        path = [stage_name(stage), *path[3:]]
         allowed = next((kind for part, kind in _PARTS_OF_STAGES.items() if part in path[1:-1]), allowed)
     name, value = ".".join(path), json.dumps(first["input"])[:80]
     if first["type"] == "value_error":
@@ -139,3 +120,7 @@ def _explain_tag(name: str, tag: str) -> str:
         return f"{name}.stage: {stage}; allowed: {', '.join(stages)}"
     methods = [known.partition(":")[2] for known in SETTINGS if known.startswith(f"{stage}:")]
     return f"{stage}.method: {method}; allowed: {', '.join(methods)}"
+
+
+if __name__ == "__main__":
+    write_schema()

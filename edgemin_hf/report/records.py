@@ -62,6 +62,7 @@ class StageRecord(Record):
         fingerprint: Hash of everything that its result depends on.
         settings: Its settings.
         inputs: What else its result depends on and no stage before it did, by name.
+        machine: What of the machine only changes how results are rounded: threads, processes, precision.
         version: Version of this package that ran it.
     """
 
@@ -82,4 +83,5 @@ class StageRecord(Record):
     fingerprint: str | None = None
     settings: Json | None = None
     inputs: Json | None = None
+    machine: Json | None = None
     version: str | None = None

@@ -25,6 +25,7 @@ from edgemin_hf.pruning.depth import without_layer
 from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency
 from edgemin_hf.pruning.selection import most_salient
+from edgemin_hf.sensitivity.kept import Kept
 from edgemin_hf.tasks.metrics import Answers
 
 Kind = Literal["heads", "neurons", "layers"]
@@ -93,6 +94,7 @@ def predict_with_cuts(
     cuts: Sequence[Cut],
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
+    kept: Kept | None = None,
 ) -> tuple[Answers, dict[Cut, Answers]]:
     """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
@@ -102,29 +104,37 @@ def predict_with_cuts(
         cuts: The cuts, as of `cuts_of`.
         batches: Batches of its inputs.
         predict: Runs the model on a batch.
+        kept: Keeps what was predicted, and knows what was before; None keeps nothing.
 
     Returns:
         The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
     """
-    unpruned: list[Answers] = []
-    found: dict[Cut, list[Answers]] = {cut: [] for cut in cuts}
+    parts: list[Mapping[str, Answers]] = []
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
     layers = PartialForward(model)
     was_training = model.training
     model.eval()
     try:
         with tqdm(total=len(batches) * (1 + len(cuts)), desc="Sensitivity", unit="pass") as bar:
-            for batch in batches:
-                predicted, hidden = layers.observe(partial(predict, batch))
-                unpruned.append(predicted)
+
+            def predicted(batch: Mapping[str, Tensor]) -> dict[str, Answers]:
+                unpruned, hidden = layers.observe(partial(predict, batch))
                 bar.update()
-                for cut in cuts:
+                found = {"unpruned": unpruned}
+                for number, cut in enumerate(cuts):
                     with _applied(layers, cut, masks[cut], hidden):
-                        found[cut].append(predict(batch) if cut.removed else predicted)
+                        found[str(number)] = predict(batch) if cut.removed else unpruned
                     bar.update()
+                return found
+
+            for number, batch in enumerate(batches):
+                one = partial(predicted, batch)
+                parts.append(one() if kept is None else kept.take(f"cuts-{number}", one))
+                bar.update(max(0, (number + 1) * (1 + len(cuts)) - bar.n))
     finally:
         model.train(was_training)
-    return np.concatenate(unpruned), {cut: np.concatenate(parts) for cut, parts in found.items()}
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return together["unpruned"], {cut: together[str(number)] for number, cut in enumerate(cuts)}
 
 
 def _chosen(blocks: Sequence[Layer], layer: int | None) -> Sequence[Layer]:

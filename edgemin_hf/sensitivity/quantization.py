@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -27,6 +29,7 @@ from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
 from edgemin_hf.quantization.precision import precisions
+from edgemin_hf.sensitivity.kept import Kept
 from edgemin_hf.tasks.known import task_of
 
 Precision = Literal["int8", "int4"]
@@ -101,6 +104,7 @@ def quantization_sensitivity(
     calibration: Sequence[Batch],
     batches: Sequence[Batch],
     config: QuantizationConfig | None = None,
+    kept: Kept | None = None,
 ) -> QuantizationSensitivity:
     """Measure what quantising each linear layer and each table of words or positions alone costs.
 
@@ -111,6 +115,7 @@ def quantization_sensitivity(
         calibration: Batches of its inputs, without labels, that the INT8 layers' input ranges are taken from.
         batches: Batches that are measured, likewise. Their sizes and padding change nothing.
         config: The settings of the grids; None takes the defaults. Which precision it asks for does not matter.
+        kept: Keeps the logits, and knows what was measured before; None keeps nothing.
 
     Returns:
         The losses.
@@ -136,21 +141,32 @@ def quantization_sensitivity(
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
         layers = PartialForward(model)
-        reference: list[Tensor] = []
-        found: list[list[Tensor]] = [[] for _ in candidates]
+        parts: list[Mapping[str, NDArray[np.generic]]] = []
         with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
-            for batch in batches:
+
+            def logits_of(batch: Batch) -> dict[str, NDArray[np.generic]]:
                 output, hidden = layers.observe(partial(model, **batch))
-                reference.append(output.logits.float().cpu())
-                for candidate, logits in zip(candidates, found, strict=True):
+                found = {"unquantized": output.logits.float().cpu().numpy()}
+                for number, candidate in enumerate(candidates):
                     start = candidate.start
                     with _swapped(candidate):
-                        logits.append(layers.run(batch, hidden[start], start, layers.depth + 1).float().cpu())
+                        logits = layers.run(batch, hidden[start], start, layers.depth + 1)
+                    found[str(number)] = logits.float().cpu().numpy()
                     bar.update()
+                return found
+
+            for number, batch in enumerate(batches):
+                one = partial(logits_of, batch)
+                parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
+                bar.update(max(0, (number + 1) * len(candidates) - bar.n))
     finally:
         model.train(was_training)
-    unquantized = torch.cat(reference)
-    rows = [_row(model, one, torch.cat(logits), unquantized) for one, logits in zip(candidates, found, strict=True)]
+
+    def together(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([part[name] for part in parts]))
+
+    unquantized = together("unquantized")
+    rows = [_row(model, one, together(str(number)), unquantized) for number, one in enumerate(candidates)]
     return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
+from edgemin_hf.hub.checkpoints import checkpoint_files, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position
@@ -26,112 +27,28 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import configured_for, load_pruned
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
+from edgemin_hf.sensitivity.kept import Kept
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
-from edgemin_hf.tasks.known import TASKS, task_of, task_type
+from edgemin_hf.sensitivity.settings import CURVES, HEAT_MAP, MODULES, NUMBERS, PAGE, SensitivitySettings
+from edgemin_hf.tasks.known import task_of
 from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.content import sha256_of, sha256_of_files
 from edgemin_hf.utils.hardware import environment
+from edgemin_hf.utils.processors import warn_if_busy
 
-SALIENCIES = (*MEASURES, "random")
-MEASURED = ("pruning", "quantization")
-NUMBERS, HEAT_MAP, CURVES, MODULES, PAGE = FILES = (
-    "sensitivity.json", "sensitivity.svg", "curves.svg", "quantization.svg", "sensitivity.html",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class SensitivitySettings:
-    """What is measured, and on which rows.
-
-    Attributes:
-        model: Folder or Hub id of a fine-tuned sequence classifier.
-        train: Table whose rows tell the saliency, and the ranges of the inputs that are quantised.
-        data: Table whose rows are measured; another than `train`.
-        output: Folder for the result.
-        measure: What is measured: "pruning" (cuts), "quantization" (modules on their grids), or both.
-        text_column: As in `TextTask`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
-        label_columns: As in `MultiLabel`; None where labels stand in one column.
-        examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
-        saliency_examples: Number of rows of `train` that are drawn for the saliency and the ranges.
-        saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
-        sparsities: Shares of units, above 0 to 1.
-        batch_size: Rows of a pass.
-        threads: Threads of PyTorch.
-        seed: Seed of the two draws and of random saliency.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from edgemin_hf.sensitivity import SensitivitySettings
-        >>> files = {"model": "me/model", "train": Path("train.csv"), "data": Path("dev.csv"), "output": Path("costs")}
-        >>> columns = {"text_column": "text", "text_pair_column": None, "label_column": "label", "label_columns": None}
-        >>> size = {"max_length": 128, "examples": 0, "saliency_examples": 256, "batch_size": 32, "threads": 1}
-        >>> how = {"measure": ["pruning"], "saliency": "taylor", "sparsities": [0.25, 0.5], "seed": 0}
-        >>> SensitivitySettings(**files, **columns, **size, **how, metric="accuracy").task.type
-        'text_classification'
-    """
-
-    model: str
-    train: Path
-    data: Path
-    output: Path
-    measure: list[str]
-    text_column: str
-    text_pair_column: str | None
-    label_column: str
-    label_columns: list[str] | None
-    metric: str
-    max_length: int
-    examples: int
-    saliency_examples: int
-    saliency: str
-    sparsities: list[float]
-    batch_size: int
-    threads: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        least = {"examples": 0, "saliency_examples": 1, "batch_size": 1, "threads": 1, "seed": 0}
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name}: {getattr(self, name)}; allowed: {lowest} or more")
-        if not self.measure or not set(self.measure) <= set(MEASURED):
-            allowed = f"{', '.join(MEASURED)}, one of them or the two"
-            raise ValueError(f"measure: {' '.join(self.measure)}; allowed: {allowed}")
-        if self.saliency not in SALIENCIES:
-            raise ValueError(f"saliency: {self.saliency}; allowed: {', '.join(SALIENCIES)}")
-        for share in self.sparsities:
-            if not 0 < share <= 1:
-                raise ValueError(f"sparsities: {share:g}; allowed: shares above 0 to 1")
-        if len(set(self.sparsities)) < len(self.sparsities):
-            raise ValueError(f"sparsities: {' '.join(f'{s:g}' for s in self.sparsities)}; allowed: each share once")
-        if self.train.resolve() == self.data.resolve():
-            raise ValueError(f"data: {self.data}, which is train too; allowed: rows that chose nothing")
-        if self.output.exists() and not (
-            self.output.is_dir() and {path.name for path in self.output.iterdir()} <= set(FILES)
-        ):
-            raise ValueError(f"output: {self.output}, which holds something else; allowed: a new folder")
-        above = next(folder for folder in self.output.absolute().parents if folder.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ValueError(f"output: {self.output}, which can't be made in {above}; allowed: a new folder")
-
-    @property
-    def task(self) -> TextTask:
-        """The task, told by the metric and the columns."""
-        names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
-        if self.label_columns is not None:
-            names.append("label_columns")
-        columns = {name: getattr(self, name) for name in names}
-        kind = "multi_label" if self.label_columns is not None else task_type(columns)
-        return TASKS[kind](str(self.train), str(self.data), **columns)
+logger = logging.getLogger(__name__)
 
 
 def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     """Measure a model's sensitivity and write numbers, pictures and a page, all of them or nothing.
+
+    How long it takes is logged before. What was measured before a kill is kept beside the output, and taken up.
 
     Args:
         settings: What is measured.
@@ -171,20 +88,30 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, config.label2id)
     data = _rows(settings.data, settings.examples, settings, tokenizer, config.label2id)
     torch.set_num_threads(settings.threads)
-    model = load_pruned(resolve_checkpoint(settings.model).path, task.auto_class).eval()
+    folder = resolve_checkpoint(settings.model).path
+    model = load_pruned(folder, task.auto_class).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    result = _measure(model, task, settings, _batches(train, settings, tokenizer), _batches(data, settings, tokenizer))
+    batches = _batches(train, settings, tokenizer), _batches(data, settings, tokenizer)
+    kept = Kept(settings.output, [_asked(settings), sha256_of_files(checkpoint_files(Path(folder)))])
+    result = _measure(model, task, settings, *batches, kept)
     pictures: dict[str, str] = {}
     if result.measurements:
         pictures |= {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
     if result.quantization:
         pictures[MODULES] = draw_modules(result)
-    with atomic_folder(settings.output.absolute()) as folder:
+    with atomic_folder(settings.output.absolute()) as partial:
         page = render_page(settings.model, result, *(pictures.get(name) for name in (HEAT_MAP, CURVES, MODULES)))
         numbers = json.dumps(result.to_dict(), indent=2) + "\n"
         for name, text in {NUMBERS: numbers, **pictures, PAGE: page}.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (partial / name).write_text(text, encoding="utf-8")
+    kept.clear()
     return result
+
+
+def _asked(settings: SensitivitySettings) -> dict[str, object]:
+    """Return what the measurements depend on: the settings, and the rows by their content."""
+    asked = {name: value for name, value in asdict(settings).items() if name not in ("model", "output")}
+    return {**asked, "train": sha256_of(settings.train), "data": sha256_of(settings.data)}
 
 
 def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
@@ -235,6 +162,7 @@ def _measure(
     settings: SensitivitySettings,
     train: list[dict[str, Tensor]],
     data: list[dict[str, Tensor]],
+    kept: Kept,
 ) -> SensitivityRecord:
     def logits_of(batch: Mapping[str, Tensor]) -> Tensor:
         return model(
@@ -245,6 +173,8 @@ def _measure(
         labels, logits = batch["labels"].to(model.device), logits_of(batch)
         return task.hard_loss(logits, labels)
 
+    cuts = cuts_of(model, sorted(settings.sparsities)) if "pruning" in settings.measure else []
+    _tell_minutes(model, settings, logits_of, (train, data), len(cuts))
     labels = np.concatenate([batch["labels"].numpy() for batch in data])
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
@@ -253,19 +183,19 @@ def _measure(
         value = float(METRICS[task.metric].compute(labels, predictions))
         return {"value": value, "change": value - base}
 
-    if "pruning" in settings.measure:
-        cuts = cuts_of(model, sorted(settings.sparsities))
+    if cuts:
         unpruned, predictions = predict_with_cuts(
             model,
-            _saliency(model, settings, train, loss_of),
+            kept.saliency(lambda: _saliency(model, settings, train, loss_of)),
             cuts,
             data,
             lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
+            kept,
         )
         base = Score.from_dict(task.measure(labels, unpruned))
         measurements = [_cut_row(cut, **change(predictions[cut], base.value)) for cut in cuts]
     if "quantization" in settings.measure:
-        found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data))
+        found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data), kept=kept)
         base = Score.from_dict(task.measure(labels, task.predictions(found.logits.numpy())))
         modules = [
             _module_row(row, **change(task.predictions(row.logits.numpy()), base.value)) for row in found.modules
@@ -279,6 +209,31 @@ def _measure(
         settings={n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items() if n != "output"},
         environment=environment(settings.threads, device=str(model.device)),
     )
+
+
+def _tell_minutes(
+    model: PreTrainedModel,
+    settings: SensitivitySettings,
+    run: Callable[[Mapping[str, Tensor]], Tensor],
+    batches: tuple[Sequence[Mapping[str, Tensor]], Sequence[Mapping[str, Tensor]]],
+    cuts: int,
+) -> None:
+    """Log how long it will take: a pass is timed, and of what is changed half of one runs on average."""
+    train, data = batches
+    encoder, modules = Encoder(model), 0
+    if "quantization" in settings.measure:
+        modules = 2 * sum(1 for _ in (*encoder.linears(), *encoder.embeddings()))
+    middle = data[len(data) // 2]
+    with torch.inference_mode():
+        run(middle)
+        start = time.perf_counter()
+        run(middle)
+    # A backward pass costs about two forward ones; ranges are taken from one.
+    passes = len(data) * (1 + (cuts + modules) / 2) + len(train) * (3 * bool(cuts) + bool(modules))
+    minutes = passes * (time.perf_counter() - start) / 60
+    rows = sum(len(batch["labels"]) for batch in data)
+    logger.info("About %.1f min: %d cuts and %d modules, on %d rows", minutes, cuts, modules, rows)
+    warn_if_busy("the minutes are what it takes beside them")
 
 
 def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Batches, loss_of: Loss) -> Saliency:

@@ -190,6 +190,10 @@ class TextTask(Task, ABC):
         """Read the training rows as they are, without those that are held out."""
         return self._tables(root, seed)[0]
 
+    def validation_table(self, root: Path, seed: int) -> Dataset:
+        """Read the validation rows as they are."""
+        return self._tables(root, seed)[1]
+
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table, like `train_and_validation`."""
         return self.tokenized(read_table(root / self.test_file), tokenizer, labels)

@@ -9,6 +9,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_writable_folder(path: Path) -> None:
+    """Check that a folder can be made or written to; make and write nothing.
+
+    Raises:
+        ValueError: If not; the message names value and what is allowed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from edgemin_hf.utils import check_writable_folder
+        >>> check_writable_folder(Path("runs/demo"))  # it may be made here
+        >>> check_writable_folder(Path("/dev/null/runs"))
+        Traceback (most recent call last):
+        ...
+        ValueError: /dev/null/runs, which can't be made in /dev/null, a file; allowed: a folder, or a name for one
+    """
+    place = path.absolute()
+    above = next(folder for folder in (place, *place.parents) if _exists(folder))
+    if not above.is_dir():
+        found = "which is a file" if above == place else f"which can't be made in {above}, a file"
+        raise ValueError(f"{path}, {found}; allowed: a folder, or a name for one")
+    if not os.access(above, os.W_OK | os.X_OK):
+        found = (
+            "which can't be written to" if above == place else f"which can't be made in {above}, without rights there"
+        )
+        raise ValueError(f"{path}, {found}; allowed: a folder that you may write to")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # such as a null byte
+        return False
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes its place at `path` when the block ends well.

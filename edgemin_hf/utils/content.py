@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,3 +28,11 @@ def sha256_of(path: Path) -> str:
 def _sha256(path: Path, size: int, changed: int, inode: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Return one SHA-256 of several files: of their names, without folders, and their contents."""
+    found = hashlib.sha256()
+    for path in sorted(paths, key=lambda path: path.name):
+        found.update(f"{path.name}\0{sha256_of(path)}\n".encode())
+    return found.hexdigest()

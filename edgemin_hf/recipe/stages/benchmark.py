@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from datasets import load_from_disk
-from pydantic.dataclasses import dataclass
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as settings
 from safetensors.numpy import save_file
 
 from edgemin_hf.benchmark import rows
-from edgemin_hf.benchmark.measure import benchmark_rows, measure_latency
+from edgemin_hf.benchmark.measure import ModelFile, Row, benchmark_rows, measure_latency
 from edgemin_hf.benchmark.rows import Score
-from edgemin_hf.benchmark.runners import load_runner
+from edgemin_hf.benchmark.runners import Inputs, load_runner
+from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
@@ -23,9 +29,10 @@ from edgemin_hf.recipe.stages.evaluate import arrays_of, measured_files
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
+from edgemin_hf.utils.processors import waiting_as_before, waits_passively
 
 
-@dataclass(config=STRICT)
+@settings(config=STRICT)
 class Benchmark(WritingStage):
     """Measure latency on test sentences, batch 1, without padding.
 
@@ -61,9 +68,8 @@ class Benchmark(WritingStage):
         count = len(tests["teacher"])
         chosen = np.linspace(0, count - 1, min(self.sentences, count)).round().astype(int)
         inputs = {model: arrays_of(test.select(chosen)) for model, test in tests.items()}
-        head = context.task.auto_class
-        runners = {row: load_runner(row[1], file.path, context.threads, head) for row, file in files.items()}
-        times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, self.rounds)
+        asked = _Asked(files, inputs, self.rounds, context.threads, context.task.auto_class)
+        times = _measured_apart(asked) if waits_passively() else _measured(asked)
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
         scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
         described = environment(context.threads, *["openvino"] * self.openvino)
@@ -76,6 +82,28 @@ class Benchmark(WritingStage):
     def summary(self, context: Context) -> str:
         """Return the table of the rows."""
         return summary_table(read_benchmark(context))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is measured: files, inputs of each model, and how."""
+
+    files: Mapping[Row, ModelFile]
+    inputs: Mapping[str, Sequence[Inputs]]
+    rounds: int
+    threads: int
+    head: AutoClass
+
+
+def _measured(asked: _Asked) -> dict[Row, NDArray[np.float64]]:
+    runners = {row: load_runner(row[1], file.path, asked.threads, asked.head) for row, file in asked.files.items()}
+    return measure_latency(runners, {row: asked.inputs[row[0]] for row in runners}, asked.rounds)
+
+
+def _measured_apart(asked: _Asked) -> dict[Row, NDArray[np.float64]]:
+    """Measure in a process of its own, whose threads spin: how they wait can't be changed where PyTorch is at work."""
+    with waiting_as_before(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measured, asked).result()
 
 
 def read_benchmark(context: Context) -> rows.Benchmark:

@@ -41,9 +41,8 @@ class Evaluate(WritingStage):
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
-        test = context.task.test_file
         openvino = {"openvino": True} if wants_openvino(context) else {}
-        return {"test_file": [test, content(context.root / test)], **openvino}
+        return {"test_file": content(context.root / context.task.test_file), **openvino}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
@@ -58,7 +57,7 @@ class Evaluate(WritingStage):
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
         predictions: dict[str, Answers] = {}
         for row, file in measured_files(context).items():
-            runner = load_runner(row[1], file.path, context.threads, task.auto_class)
+            runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
             predictions["_".join(row)] = task.predictions(logits)
         results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Tag
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.distillation.base import Method
-from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.recipe.keys import DEFAULT_METHOD
 from edgemin_hf.recipe.order import check_order
 from edgemin_hf.recipe.schema import STRICT, Product, Recipe
 from edgemin_hf.recipe.stages.assistant import Assistant
@@ -35,8 +35,6 @@ STAGES: tuple[type[Stage], ...] = (
     Evaluate, Benchmark, Report,
 )  # fmt: skip
 """The stages, in the order in which a recipe may have them."""
-
-_DEFAULT_METHOD = MiniLMv2Config.method
 
 
 def _can_use(stage: type[Stage], method: type[Method]) -> bool:
@@ -69,7 +67,7 @@ def tag_of(stage: object) -> str | None:
     """Return what tells a stage's settings from others': its name, and its method where it has a choice."""
     name, method = (_read(stage, field) for field in ("stage", "method"))
     chooses = any(known.startswith(f"{name}:") for known in SETTINGS)
-    return f"{name}:{method or _DEFAULT_METHOD}" if chooses else name
+    return f"{name}:{method or DEFAULT_METHOD}" if chooses else name
 
 
 def _read(stage: object, name: str) -> str | None:

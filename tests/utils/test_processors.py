@@ -1,0 +1,96 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgemin_hf.utils import processors
+from edgemin_hf.utils.processors import others_load, processes_of_node, usable_cpus, warn_if_busy
+
+PACKAGE = Path(processors.__file__).parents[1]
+
+ELSEWHERE = """
+import os, sys
+for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+    sys.modules[name] = None
+for name in ("sched_getaffinity", "getloadavg", "fork"):
+    if hasattr(os, name):
+        delattr(os, name)
+import importlib, pkgutil
+import edgemin_hf
+for module in pkgutil.walk_packages(edgemin_hf.__path__, "edgemin_hf."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from edgemin_hf.utils.processors import others_load, usable_cpus
+assert usable_cpus() == os.cpu_count()
+assert others_load() == 0.0
+"""
+
+
+def python(code, **environment):
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**inherited, **environment}
+    )
+
+
+@pytest.mark.long
+def test_every_module_is_imported_where_unix_modules_are_missing():
+    done = python(ELSEWHERE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_processors_of_systems_that_do_not_tell(monkeypatch):
+    assert usable_cpus() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cpus() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus() == 1
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 1.0, 1.0))
+    assert others_load() == 1.5
+    monkeypatch.delattr(os, "getloadavg")
+    assert others_load() == 0.0
+
+
+def test_processes_share_a_machine_not_the_world(monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes_of_node() == 1
+    monkeypatch.setenv("WORLD_SIZE", "64")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert processes_of_node() == 8
+
+
+def test_a_busy_machine_is_told(monkeypatch, caplog):
+    times = iter([{0: (0, 0), 1: (0, 0)}, {0: (25, 100), 1: (100, 100)}] * 2)
+    monkeypatch.setattr(processors, "_times", lambda: next(times))
+    monkeypatch.setattr(processors.time, "sleep", lambda seconds: None)
+    assert others_load() == 0.75
+    with caplog.at_level(logging.WARNING):
+        warn_if_busy("latencies come out too long")
+    assert "other programs use 0.8 of" in caplog.text or "other programs use 0.7 of" in caplog.text
+    assert "latencies come out too long" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(processors, "others_load", lambda: 0.1)
+    warn_if_busy("latencies come out too long")
+    assert not caplog.text
+
+
+WAITING = """
+import os, sys
+from edgemin_hf.utils.processors import wait_passively, waiting_as_before, waits_passively
+wait_passively()
+with waiting_as_before():
+    inside = os.environ.get("OMP_WAIT_POLICY")
+print(os.environ["OMP_WAIT_POLICY"], inside, waits_passively(), os.environ["KMP_BLOCKTIME"])
+"""
+
+
+@pytest.mark.long
+def test_threads_wait_passively_unless_somebody_chose():
+    assert python(WAITING).stdout.split() == ["PASSIVE", "None", "True", "0"]
+    chosen = python(WAITING, OMP_WAIT_POLICY="ACTIVE", KMP_BLOCKTIME="5").stdout.split()
+    assert chosen == ["ACTIVE", "ACTIVE", "False", "5"]
+    assert python("import torch\n" + WAITING.replace('["', '.get("').replace('"]', '")')).stdout.split()[0] == "None"
