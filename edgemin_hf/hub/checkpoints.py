@@ -15,14 +15,18 @@ import requests
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
+from edgemin_hf.utils.weight_files import WeightsError, weight_shapes
+
 logger = logging.getLogger(__name__)
 
 # Each of the Hub's addresses gets this long to answer; HF_HUB_ETAG_TIMEOUT overrides it, for slow links.
 HUB_TIMEOUT_S = 3.0
 
+# Of fast and slow tokenizers: BERTweet's rules are in bpe.codes, RemBERT's in sentencepiece.model, XLM-R's in
+# sentencepiece.bpe.model, ALBERT's in spiece.model.
 TOKENIZER_FILE = re.compile(
-    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt"
-    r"|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|entity_vocab)\.json|(vocab|merges|dict)\.txt"
+    r"|(tokenizer|spiece|spm|sentencepiece(\.bpe)?)\.model|bpe\.codes"
 )
 
 
@@ -75,7 +79,8 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
 
     Raises:
         CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
-            reached and neither its cache nor a package has the model.
+            reached and neither its cache nor a package has the model. Also if its weights are no safetensors, are cut
+            off or a pointer of Git LFS, or their index is wrong.
         ValueError: If `model` is a folder without `config.json`, or neither a folder nor a Hub id.
 
     Example:
@@ -89,15 +94,20 @@ def resolve_checkpoint(model: str, *, weights: bool = True) -> Checkpoint:
         True
     """
     if os.path.isdir(model):
-        if missing := _missing_file(Path(model), weights=True):
-            raise ValueError(f"folder {model!r} holds no {missing}")
-        checkpoint = Checkpoint(model, "folder")
+        if missing := _missing_file(Path(model), weights=False):
+            raise ValueError(f"folder {model!r} holds no {missing}{_adapter(Path(model))}")
+        checkpoint, weights = Checkpoint(model, "folder"), True
     else:
         try:
             validate_repo_id(model)
         except errors.HFValidationError as error:
             raise ValueError(f"{model!r} is neither a Hub id such as org/name nor an existing folder") from error
         checkpoint = _resolve_hub_id(model, weights)
+    if weights:
+        try:
+            weight_shapes(Path(checkpoint.path))
+        except WeightsError as error:
+            raise CheckpointError(str(error)) from None
     logger.info("%s: from %s (%s)", model, checkpoint.source, checkpoint.path)
     return checkpoint
 
@@ -145,7 +155,7 @@ def _download(repo_id: str, weights: bool) -> str:
         shards = {name for name in names if "/" not in name and name.endswith(".safetensors")}
         wanted |= {constants.SAFETENSORS_INDEX_FILE, *shards}
     elif weights:
-        hint = "only safetensors weights are loaded, never pickle files: convert it first"
+        hint = "only safetensors weights are loaded, never pickle files: hf.co/spaces/safetensors/convert makes them"
         raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
     return snapshot_download(repo_id, allow_patterns=[glob.escape(name) for name in sorted(wanted)])
 
@@ -170,6 +180,11 @@ def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
         return None
     version = importlib.metadata.version(package.distribution)
     return Checkpoint(str(path), f"the installed package {package.distribution} {version} (the Hub can't be reached)")
+
+
+def _adapter(folder: Path) -> str:
+    """Say so where a folder holds what was trained beside a model, and not the model."""
+    return ": an adapter; merge it into its model and save that" if (folder / "adapter_config.json").is_file() else ""
 
 
 def _missing_file(folder: Path, weights: bool) -> str | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 
@@ -30,6 +31,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> None:
     with _prefix(""):
         _check_lengths(context)
         _ = context.shapes.assistant, context.shapes.student
+        check_models(context)
     for stage in stages:
         with _prefix(f"{stage.name}."):
             stage.check(context)

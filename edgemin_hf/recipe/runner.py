@@ -17,6 +17,7 @@ from accelerate import PartialState
 
 from edgemin_hf import __version__
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, make_plan
 from edgemin_hf.recipe.schema import RecipeError
@@ -74,6 +75,7 @@ def run_recipe(recipe: ParsedRecipe, settings: Json, root: Path, overwrite: bool
         state.wait_for_everyone()
         if state.is_main_process:
             print(describe_plan(steps), flush=True)
+        fetch_models(context)
         for step in steps:
             if step.state != "done":
                 _run_step(context, step, state)

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel, set_seed
 
 from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Work
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -35,9 +36,7 @@ class Finetune(TrainingStage):
         train, validation = context.data
         set_seed(context.recipe.seed)
         # A head that the checkpoint brings for other labels is replaced.
-        model = context.head.from_pretrained(
-            context.base_folder, use_safetensors=True, ignore_mismatched_sizes=True, **context.labels
-        )
+        model = load_pruned(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
         return Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
 

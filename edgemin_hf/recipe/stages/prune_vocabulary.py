@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
 from edgemin_hf.data.raw_text import TextFiles
-from edgemin_hf.pruning.vocabulary import prune_vocabulary
+from edgemin_hf.pruning.vocabulary import check_cuttable, prune_vocabulary
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
@@ -49,8 +49,9 @@ class PruneVocabulary(WritingStage):
     minutes: ClassVar[float] = 0.2
 
     def check(self, context: Context) -> None:
-        """Check that the further texts can be read."""
+        """Check that the further texts can be read, and that the tokenizer can be cut."""
         self._texts(context).check()
+        check_cuttable(context.shapes.tokenizer)
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the further texts, by their content."""
