@@ -2,10 +2,10 @@
 
     python benchmarks/fidelity_false_alarms.py [--seeds 10] [--families bert mpnet ...] [--output FILE]
 
-For each family and seed a tiny random INT8 model is exported, and its graph changed: the scale of one layer's input, or
-of its weights, multiplied by a factor, or the positions after the 140th moved by one. A right graph is compared with
-the model on 256 texts, a faulty one on 64, in parts of 64 and of 16, each a trial; and on five long texts of up to 512
-tokens. A right graph that a criterion refuses is a false alarm; a faulty one that it takes is missed.
+For each family and seed a tiny random INT8 model is exported, and with seed 0 its graph changed: the scale of one
+layer's input, or of its weights, multiplied by a factor, or the positions after the 140th moved by one. A right graph
+is compared with the model on 256 texts, a faulty one on 64, in parts of 64 and of 16, each a trial; and on five long
+texts of up to 512 tokens. A right graph that a criterion refuses is a false alarm; a faulty one that it takes is missed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import string
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ OWN: dict[str, dict[str, object]] = {
     "modernbert": {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3, "local_attention": 6},
 }
 OWN["deberta-v2"] = {**OWN["deberta"], "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}
-Arrays = dict[str, NDArray[np.float64]]
+SAME = ("xlm-roberta", "camembert", "ernie")
+"""Families whose tiny models are those of RoBERTa, or BERT, number for number."""
 
 
 def character_tokenizer() -> PreTrainedTokenizerBase:
@@ -145,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--families", nargs="+", default=[name for name in FAMILIES if name != "ernie"])
+    parser.add_argument("--families", nargs="+", default=[name for name in FAMILIES if name not in SAME])
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,9 +156,10 @@ def main() -> None:
     tokenizer = character_tokenizer()
     for family in options.families:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
+            start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 trial(family, seed, tokenizer, Path(folder, "graph", "right.onnx"), refused, ratios)
-            print(f"{family} {seed}", summary(refused, ratios)[:2], flush=True)
+            print(f"{family} {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     print("\n".join(summary(refused, ratios)))
     if options.output is not None:
         counts = {name: [sum(values), len(values)] for name, values in refused.items()}
@@ -177,7 +180,8 @@ def trial(
     trained = trained_model(family, seed, tokenizer)
     tokenizer, model = fitted(tokenizer, trained.config), float_copy(trained)
     write_graph(integer_copy(trained), graph, fused=True)
-    for name, path in (("right", graph), *faulty_graphs(graph)):
+    faulty = faulty_graphs(graph) if seed == 0 else ()
+    for name, path in (("right", graph), *faulty):
         texts = TEXTS if path == graph else TEXTS[:ENOUGH]
         short = compared(model, path, short_batches(tokenizer, model.config, texts))
         long = compared(model, path, long_batches(tokenizer, model.config, texts))
