@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -16,6 +17,9 @@ from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.modeling.weights import Report, check_encoder, head_to_replace, is_head, same_labels, tell_new
 from edgemin_hf.utils.weight_files import WeightsError, names_of, weight_shapes
+
+_FOR_OTHERS = "ignore_mismatched_sizes"
+"""The argument of `from_pretrained` that lets a head be for other labels."""
 
 
 class AutoClass(Protocol):
@@ -91,7 +95,15 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     Raises:
         WeightsError: As `load_pruned`.
     """
-    load_reporting(model, auto_class, device_map="meta", **kwargs)
+    held = weight_shapes(Path(model))
+    saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
+    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
+    with init_empty_weights():
+        empty = _cutting(plain)(config)
+    empty.__class__ = plain
+    report = Report.by_names(empty, held)
+    check_encoder(empty, report, str(model), held)
+    _check_head(empty, report, str(model), _is_for_others(saved, auto_class) or bool(kwargs.get(_FOR_OTHERS)))
 
 
 def load_reporting(
@@ -101,12 +113,12 @@ def load_reporting(
     held = weight_shapes(Path(model)) if Path(model).is_dir() else {}
     saved = AutoConfig.from_pretrained(model)
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
-    for_others = bool(kwargs.pop("ignore_mismatched_sizes", False))
+    for_others = bool(kwargs.pop(_FOR_OTHERS, False))
     kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
     loader = auto_class if reloads_plainly(config) else _cutting(plain)
     # Else transformers' own error, or pages of its warnings, would stand instead of our line.
-    options = {"ignore_mismatched_sizes": True, "output_loading_info": True, **kwargs}
+    options = {_FOR_OTHERS: True, "output_loading_info": True, **kwargs}
     try:
         with _no_word_of_weights():
             loaded, info = loader.from_pretrained(model, **options)
@@ -115,18 +127,14 @@ def load_reporting(
     loaded.__class__ = plain
     report = Report.of(info)
     check_encoder(loaded, report, str(model), held)
-    # Heads of masked language models go by other names than those with labels.
-    other_task = bool(saved.architectures) and not configured_for(saved, auto_class) and not _predicts_words(auto_class)
-    replaced = [name for name in report.mismatched if is_head(loaded, name)]
-    if replaced and not (for_others or other_task):
-        raise WeightsError(f"{model}: a head of another shape than its config: {names_of(replaced)}")
+    other_task = _is_for_others(saved, auto_class)
+    replaced = _check_head(loaded, report, str(model), for_others or other_task)
     if other_task or (for_others and not same_labels(saved, loaded.config)):
         others = head_to_replace(loaded, report, other_task=other_task)
-        if others and loaded.device.type != "meta":
+        if others:
             _take(loaded, auto_class.from_config(unpruned(loaded.config), dtype=torch.float32), others)
         replaced = sorted({*replaced, *others})
-    if loaded.device.type != "meta":
-        tell_new(str(model), report.missing, replaced)
+    tell_new(str(model), report.missing, replaced)
     return loaded, [*report.missing, *replaced]
 
 
@@ -141,8 +149,18 @@ def _no_word_of_weights() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _predicts_words(auto_class: AutoClass) -> bool:
-    return auto_class.__name__ == "AutoModelForMaskedLM"
+def _is_for_others(saved: PretrainedConfig, auto_class: AutoClass) -> bool:
+    """Return whether a checkpoint's head is of another kind of task; heads that predict words have their own names."""
+    predicts_words = auto_class.__name__ == "AutoModelForMaskedLM"
+    return bool(saved.architectures) and not configured_for(saved, auto_class) and not predicts_words
+
+
+def _check_head(model: PreTrainedModel, report: Report, name: str, replaced: bool) -> list[str]:
+    """Return the tensors of a head that have another shape; WeightsError where they must not."""
+    names = [tensor for tensor in report.mismatched if is_head(model, tensor)]
+    if names and not replaced:
+        raise WeightsError(f"{name}: a head of another shape than its config: {names_of(names)}")
+    return names
 
 
 @torch.no_grad()

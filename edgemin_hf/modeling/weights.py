@@ -42,6 +42,27 @@ class Report(NamedTuple):
         kinds = (info["missing_keys"], info["mismatched_keys"], info["unexpected_keys"])
         return cls(*(sorted(str(key if isinstance(key, str) else key[0]) for key in keys) for keys in kinds))
 
+    @classmethod
+    def by_names(cls, model: PreTrainedModel, held: Shapes) -> Report:
+        """Compare a model, which may be without weights, with the tensors of a file, as `from_pretrained` names them.
+
+        A base model's tensors are those of a model with a head, whose names begin with the base's.
+        """
+        prefix = f"{model.base_model_prefix}."
+        inside, wanted = any(name.startswith(prefix) for name in held), hasattr(model, model.base_model_prefix)
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        found = {}
+        for name, shape in held.items():
+            ours = _OLD.sub(lambda old: _NEW[old.group()], name)
+            if inside != wanted:
+                ours = ours.removeprefix(prefix) if inside else prefix + ours
+            found[ours] = shape
+        return cls(
+            sorted(shapes.keys() - found.keys()),
+            sorted(name for name, shape in shapes.items() if found.get(name, shape) != shape),
+            sorted(found.keys() - shapes.keys()),
+        )
+
 
 def check_encoder(model: PreTrainedModel, report: Report, name: str, held: Shapes) -> None:
     """Check that an encoder got all of its weights, and that none of its checkpoint's were left over.
@@ -110,6 +131,9 @@ def tell_new(name: str, new: list[str], replaced: list[str]) -> None:
         logger.warning("%s has no %s: new, with random weights", name, names_of(new))
 
 
+_OLD = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
+_NEW = {"gamma": "weight", "beta": "bias"}
+"""What the first BERTs called the weights of their norms."""
 _LAYER = re.compile(r"\.\d+\.")
 
 

@@ -48,12 +48,12 @@ def weight_shapes(folder: Path) -> Shapes:
     if (folder / WEIGHTS).is_file():
         return _shapes_in(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
-        raise WeightsError(f"{folder} holds no {WEIGHTS}{_conversion(folder)}")
+        raise WeightsError(f"folder {str(folder)!r} holds no {WEIGHTS}{_conversion(folder)}")
     listed = _listed(folder / INDEX)
     found: Shapes = {}
     for shard in sorted(set(listed.values())):
         if not (folder / shard).is_file():
-            raise WeightsError(f"{folder} holds no {shard}, which {INDEX} lists; fetch it")
+            raise WeightsError(f"folder {str(folder)!r} holds no {shard}, which {INDEX} lists; fetch it")
         held = _shapes_in(folder / shard)
         wrong = [name for name, place in listed.items() if (place == shard) != (name in held)]
         wrong += [name for name in held if name not in listed]
