@@ -5,7 +5,8 @@
 For each family and seed a tiny random INT8 model is exported, and with seed 0 its graph changed: the scale of one
 layer's input, or of its weights, multiplied by a factor, or the positions after the 140th moved by one. A right graph
 is compared with the model on 256 texts, a faulty one on 64, in parts of 64 and of 16, each a trial; and on five long
-texts of up to 512 tokens. A right graph that a criterion refuses is a false alarm; a faulty one that it takes is missed.
+texts of up to 512 tokens. A right graph that a criterion refuses is a false alarm; a faulty one that it takes is
+missed. What was counted so far is written after each model.
 """
 
 from __future__ import annotations
@@ -154,18 +155,16 @@ def main() -> None:
     refused: dict[str, list[bool]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
     tokenizer = character_tokenizer()
-    for family in options.families:
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for family in options.families:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 trial(family, seed, tokenizer, Path(folder, "graph", "right.onnx"), refused, ratios)
             print(f"{family} {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+            if options.output is not None:
+                counts = {name: [sum(values), len(values)] for name, values in refused.items()}
+                write_json(options.output, {"refused": counts, "ratios": ratios})
     print("\n".join(summary(refused, ratios)))
-    if options.output is not None:
-        counts = {name: [sum(values), len(values)] for name, values in refused.items()}
-        write_json(
-            options.output, {"refused": counts, "ratios": {name: sorted(values) for name, values in ratios.items()}}
-        )
 
 
 def trial(

@@ -1,6 +1,7 @@
 """Students are float32 masters, whatever is given."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ def test_a_trainer_trains_float32_masters(tmp_path, dtype, caplog):
     rows = [{**{n: v[0].tolist() for n, v in batch((7,), seed=s).items()}, "labels": s % 3} for s in range(8)]
     model = tiny().to(dtype)
     before = {id(parameter) for parameter in model.parameters()}
+    caplog.set_level(logging.WARNING, "edgemin_hf")
     trainer = DistillationTrainer(
         model,
         tiny(seed=1).to(torch.bfloat16),
