@@ -17,6 +17,7 @@ from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.modeling.pruned_shape import reloads_plainly
+from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -90,7 +91,7 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
     ) -> str:
-        teacher = context.recipe.teacher.model
+        teacher, config = context.recipe.teacher.model, AutoConfig.from_pretrained(folder)
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
@@ -106,7 +107,9 @@ class Report(WritingStage):
             benchmark=benchmark,
             stages=stages,
             recipe_yaml=recipe_yaml,
-            plain=reloads_plainly(AutoConfig.from_pretrained(folder)),
+            plain=reloads_plainly(config),
+            fast=(folder / "tokenizer.json").is_file(),
+            token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
         )
