@@ -88,8 +88,8 @@ def long_batches(
     longest = min(longest_text(tokenizer, config), isqrt(_ATTENTION_SCORES // config.num_attention_heads))
     longest = longest if max_length is None else min(longest, max_length)
     lengths = [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-    if any(lengths):
-        texts, lengths = zip(*((text, size) for text, size in zip(texts, lengths, strict=True) if size), strict=True)
+    spoken = [index for index, size in enumerate(lengths) if size] or range(len(texts))
+    texts, lengths = [texts[index] for index in spoken], [max(1, lengths[index]) for index in spoken]
     rows: list[Text] = []
     for row in range(_LONG_TEXTS):
         first = row * len(texts) // _LONG_TEXTS
