@@ -21,7 +21,7 @@ from edgemin_hf.modeling import fitted, load_tokenizer, model_inputs
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.tokenizers import graph_feed
-from tests.helpers.models import EXPORTED, FAMILIES, VOCABULARY, tiny
+from tests.helpers.models import FAMILIES, VOCABULARY, tiny
 
 PAIRS = [("where is my card", "the card is late"), ("send money", "now please")]
 
@@ -45,7 +45,7 @@ def test_families_take_what_their_graphs_have():
     assert "token_type_ids" not in model_inputs(BertConfig(type_vocab_size=1))
 
 
-@pytest.mark.parametrize("family", EXPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
 def test_any_tokenizer_and_any_family_exchange_what_both_know(family, kind, tokenizer, xlmr, tmp_path):
     given = tokenizer if kind == "bert" else xlmr
