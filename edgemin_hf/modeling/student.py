@@ -21,6 +21,7 @@ from transformers import (
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.masters import is_half
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 
@@ -65,7 +66,7 @@ def create_student(
             shape, and no layers; "random" takes nothing, also where widths are equal.
 
     Returns:
-        The student, in float32 whatever the teacher's dtype, on its device, in training mode.
+        The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
 
     Raises:
         ValueError: If the family or the initialization is unknown, or a depth or width is not possible.
@@ -84,7 +85,8 @@ def create_student(
     config = student_config(
         teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
     )
-    student = auto_class_of(teacher).from_config(config, dtype=torch.float32).to(device=teacher.device)
+    dtype = torch.float32 if is_half(teacher) else teacher.dtype
+    student = auto_class_of(teacher).from_config(config, dtype=torch.float32).to(dtype=dtype, device=teacher.device)
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
