@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import load_runner
@@ -16,6 +14,7 @@ from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.export.outputs import inputs_of_each
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -75,9 +74,7 @@ def benchmark_artefact(
             files |= in_openvino(files)
         runners = {row: load_runner(row[1], file.path, threads, task.auto_class) for row, file in files.items()}
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
-        inputs = {
-            model: inputs_of_each(AutoTokenizer.from_pretrained(folder), sentences) for model, folder in folders.items()
-        }
+        inputs = {model: inputs_of_each(load_tokenizer(folder), sentences) for model, folder in folders.items()}
         times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, rounds)
     return Benchmark(benchmark_rows(files, times, threads), environment(threads, *["openvino"] * openvino))
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.tokenizers import graph_feed
 
 Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""
@@ -107,7 +108,7 @@ class OnnxRunner:
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
-        return {name: inputs[name] for name in self.names}
+        return graph_feed(self.names, inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""
@@ -155,7 +156,7 @@ class OpenVinoRunner:
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
-        return {name: inputs[name] for name in self.names}
+        return graph_feed(self.names, inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return the logits (1, labels)."""

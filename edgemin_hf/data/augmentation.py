@@ -116,6 +116,11 @@ def augment_texts(
 def _check(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     if not type(model).__name__.endswith("ForMaskedLM"):
         raise ValueError(f"model: {type(model).__name__}, which has no masked-LM head; allowed: a ...ForMaskedLM")
+    check_word_tokenizer(tokenizer)
+
+
+def check_word_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer tells where words are, and can mask them; ValueError where not."""
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer: {type(tokenizer).__name__}, a slow one; allowed: a fast one")
     if tokenizer.mask_token_id is None:

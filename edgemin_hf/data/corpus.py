@@ -152,8 +152,7 @@ def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase
         ...     stream.suffix, np.fromfile(stream, np.uint16).tolist()
         ('.uint16', [3, 4, 2, 4])
     """
-    if not tokenizer.is_fast or tokenizer.sep_token_id is None:
-        raise ValueError(f"tokenizer: {type(tokenizer).__name__}; allowed: a fast one with a separator token")
+    check_packable(tokenizer)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
@@ -171,6 +170,16 @@ def token_stream(source: TextFiles | HubText, tokenizer: PreTrainedTokenizerBase
     with suppress(OSError):  # whoever waits for it finds the file; Windows keeps what is open
         lock.unlink()
     return file
+
+
+def check_packable(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer can make a stream of tokens; ValueError where not."""
+    if not tokenizer.is_fast or tokenizer.sep_token_id is None:
+        kind = f"{type(tokenizer).__name__}, {'a fast' if tokenizer.is_fast else 'a slow'} one"
+        raise ValueError(
+            f"tokenizer: {kind} with separator {tokenizer.sep_token}; allowed: a fast one with a separator token, or "
+            "pack: false"
+        )
 
 
 @dataclass

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from edgemin_hf.modeling.hooks import Inputs, hooked
+from edgemin_hf.modeling.loading import load_reporting
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A run of letters, apostrophes inside it included."""
@@ -33,7 +34,7 @@ _BATCH_ROWS = 256
 
 
 def load_masked_lm(folder: str | Path) -> PreTrainedModel:
-    """Load a masked language model from safetensors.
+    """Load a masked language model from safetensors, in float32.
 
     Args:
         folder: A checkpoint on this machine.
@@ -54,14 +55,10 @@ def load_masked_lm(folder: str | Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(f"model: {folder}, a {config.model_type}; allowed: a masked language model")
-    model, info = AutoModelForMaskedLM.from_pretrained(
-        folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-    )
-    if info["missing_keys"]:
-        raise ValueError(
-            f"model: {folder}, which lacks {sorted(info['missing_keys'])[0]}; allowed: a checkpoint with a masked-LM "
-            "head, as pre-training leaves it"
-        )
+    model, new = load_reporting(folder, AutoModelForMaskedLM)
+    if new:
+        allowed = "a checkpoint with a masked-LM head, as pre-training leaves it"
+        raise ValueError(f"model: {folder}, which lacks {new[0]}; allowed: {allowed}")
     return model
 
 

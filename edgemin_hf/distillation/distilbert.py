@@ -68,6 +68,8 @@ class DistilBERTConfig(Method):
 
     def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation:
         """Return a collator that masks tokens, other ones in each epoch."""
+        if tokenizer.mask_token is None:
+            raise ValueError(f"method: {self.method} with a tokenizer without mask token; allowed: one that has it")
         collator = MaskedTokens(tokenizer, seed=seed)
         return Collation(collator, [EpochOfMasks(collator)])
 

@@ -26,6 +26,7 @@ class TrainedModel:
         plain: The same in full precision, with plain modules, on the CPU; likewise.
         tokenizer: Its tokenizer.
         texts: Real texts, or pairs of texts, on which what is written is checked against the PyTorch model.
+        max_length: Tokens of the longest text that it is to be checked on; None takes what model and tokenizer allow.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -43,6 +44,7 @@ class TrainedModel:
     plain: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     texts: Sequence[Text]
+    max_length: int | None = None
 
 
 class Target(Protocol):

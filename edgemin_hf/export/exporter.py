@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.modeling.hooks import forward_names, replaced_forward
+from edgemin_hf.modeling.tokenizers import model_inputs
 
 OPSET = 18
 """Of every graph as it is traced: what ONNX Runtime 1.17, transformers.js 3 and text-embeddings-inference load."""
@@ -55,13 +56,8 @@ def export_graph(model: PreTrainedModel, path: Path, tokenizer: PreTrainedTokeni
 
 
 def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
-    """Return what a model's graph takes: what its forward knows, of what its tokenizer gives.
-
-    A model that knows one type of token has no use for `token_type_ids`.
-    """
-    names = ["input_ids", "attention_mask"]
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        names.append("token_type_ids")
+    """Return what a model's graph takes: what its forward knows, of what its tokenizer gives."""
+    names = model_inputs(model.config)
     given = names if tokenizer is None else tokenizer.model_input_names
     return [name for name in names if name in given and name in forward_names(type(model))]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
-from edgemin_hf.export.fidelity import SAMPLE_TEXTS
+from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import FORMAT, Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
 from edgemin_hf.export.onnx_graph import onnx_entry, write_graph
@@ -22,6 +22,8 @@ from edgemin_hf.export.outputs import TEXTS
 from edgemin_hf.export.ptq import quantize_dynamic
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.masters import is_half
+from edgemin_hf.modeling.tokenizers import fitted, load_tokenizer
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import task_of
@@ -81,6 +83,7 @@ def export_onnx(
     *,
     texts: Sequence[Text] = SAMPLE_TEXTS,
     task: type[Task] | None = None,
+    max_length: int | None = None,
 ) -> Export:
     """Export a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
@@ -91,18 +94,23 @@ def export_onnx(
     folder that is there already is replaced once the new one is complete and checked.
 
     Args:
-        model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is.
-        tokenizer: Its tokenizer.
+        model: A plain model, or one with the fake-quantised modules of `DistillationTrainer`; it stays as it is. One in
+            half precision is exported in float32.
+        tokenizer: Its tokenizer. What is saved gives the tensors that the model takes, and tells the length that it can
+            read.
         output: The folder to write.
         texts: Real texts, or pairs of texts, on which the graphs are checked against the PyTorch model.
         task: The task, for the manifest; None takes the one that the model has a head for.
+        max_length: Tokens of the longest text that it will be given, on which the graphs are checked too; None takes
+            what model and tokenizer allow.
 
     Returns:
         What was made and how exactly it computes what the model computes.
 
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
-        ValueError: If `output` holds something else than an export, or the model's family is not known.
+        ValueError: If `output` holds something else than an export, the model's family is not known, or the tokenizer
+            is not the model's.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -124,7 +132,10 @@ def export_onnx(
     if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
         raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
     family_of(model.config)
-    trained = TrainedModel(model, plain_copy(model), tokenizer, texts)
+    tokenizer = fitted(tokenizer, model.config)
+    if is_half(model):
+        model = float_copy(model)
+    trained = TrainedModel(model, plain_copy(model), tokenizer, texts, max_length)
     with atomic_folder(output) as folder:
         tokenizer.save_pretrained(folder)
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
@@ -149,7 +160,7 @@ def export_baseline(model: str | Path, output: str | Path, task: type[Task] | No
         What stands in `edgemin.json`; the graphs are not checked.
     """
     task = task or task_of(AutoConfig.from_pretrained(model))
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     loaded = load_pruned(model, task.auto_class, attn_implementation="eager", dtype=torch.float32)
     with atomic_folder(Path(output)) as folder:
         write_graph(loaded, folder / FP32_GRAPH, tokenizer)

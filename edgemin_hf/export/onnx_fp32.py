@@ -19,5 +19,5 @@ class Fp32Target:
         """Write the graph; see `Target`."""
         graph = folder / FP32_GRAPH
         write_graph(trained.plain, graph, trained.tokenizer)
-        fidelity = check_fidelity(trained.plain, graph, trained.tokenizer, trained.texts)
+        fidelity = check_fidelity(trained.plain, graph, trained.tokenizer, trained.texts, trained.max_length)
         return (onnx_entry(folder, FP32_GRAPH, "fp32", trained.tokenizer, fidelity),)

@@ -27,6 +27,6 @@ class QuantizedTarget:
             return ()
         file = QUANTIZED_GRAPHS[precision]
         write_graph(integer_copy(trained.model), folder / file, trained.tokenizer, fused=True)
-        fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts)
+        fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts, trained.max_length)
         write_ort_config(folder, folder / file)
         return (onnx_entry(folder, file, precision, trained.tokenizer, fidelity),)

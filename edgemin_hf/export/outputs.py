@@ -16,6 +16,7 @@ from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.tokenizers import graph_feed
 
 TEXTS = SAMPLE_TEXTS[:4]
 """The texts."""
@@ -29,7 +30,7 @@ def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Outpu
     if "logits" not in {node.name for node in session.get_outputs()}:
         return ()
     names = [node.name for node in session.get_inputs()]
-    feeds = ({name: inputs[name] for name in names} for inputs in inputs_of_each(tokenizer, TEXTS))
+    feeds = (graph_feed(names, inputs) for inputs in inputs_of_each(tokenizer, TEXTS))
     return tuple(_rounded(session.run(["logits"], feed)[0]) for feed in feeds)
 
 

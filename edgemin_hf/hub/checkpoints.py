@@ -17,15 +17,18 @@ from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
+from edgemin_hf.utils.weight_files import WeightsError, weight_shapes
 
 logger = logging.getLogger(__name__)
 
 # Each of the Hub's addresses gets this long to answer; HF_HUB_ETAG_TIMEOUT overrides it, for slow links.
 HUB_TIMEOUT_S = 3.0
 
+# Of fast and slow tokenizers: BERTweet's rules are in bpe.codes, RemBERT's in sentencepiece.model, XLM-R's in
+# sentencepiece.bpe.model, ALBERT's in spiece.model.
 TOKENIZER_FILE = re.compile(
-    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt"
-    r"|(tokenizer|spiece|spm|sentencepiece\.bpe)\.model"
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|entity_vocab)\.json|(vocab|merges|dict)\.txt"
+    r"|(tokenizer|spiece|spm|sentencepiece(\.bpe)?)\.model|bpe\.codes"
 )
 
 SENTENCE_FILE = re.compile(
@@ -86,7 +89,8 @@ def resolve_checkpoint(model: str, *, revision: str | None = None, weights: bool
 
     Raises:
         CheckpointError: If the Hub has no such model, refuses it or holds no safetensors of it, or if it can't be
-            reached and neither its cache nor a package has the model.
+            reached and neither its cache nor a package has the model. Also if its weights are no safetensors, are cut
+            off or a pointer of Git LFS, or their index is wrong.
         ValueError: If `model` is a folder without `config.json` or with a revision, or neither a folder nor a Hub id.
 
     Example:
@@ -104,15 +108,20 @@ def resolve_checkpoint(model: str, *, revision: str | None = None, weights: bool
             raise ValueError(
                 f"{model!r} is a folder, which has no revision {revision}; expected: a Hub id, or no revision"
             )
-        if missing := _missing_file(Path(model), weights=True):
-            raise ValueError(f"folder {model!r} holds no {missing}")
-        checkpoint = Checkpoint(model, "folder")
+        if missing := _missing_file(Path(model), weights=False):
+            raise ValueError(f"folder {model!r} holds no {missing}{_adapter(Path(model))}")
+        checkpoint, weights = Checkpoint(model, "folder"), True
     else:
         try:
             validate_repo_id(model)
         except errors.HFValidationError as error:
             raise ValueError(f"{model!r} is neither a Hub id such as org/name nor an existing folder") from error
         checkpoint = _resolve_hub_id(model, revision, weights)
+    if weights:
+        try:
+            weight_shapes(Path(checkpoint.path))
+        except WeightsError as error:
+            raise CheckpointError(str(error)) from None
     logger.info("%s: from %s (%s)", model, checkpoint.source, checkpoint.path)
     return checkpoint
 
@@ -171,7 +180,7 @@ def _download(repo_id: str, revision: str | None, weights: bool) -> str:
         shards = {name for name in names if "/" not in name and name.endswith(".safetensors")}
         wanted |= {constants.SAFETENSORS_INDEX_FILE, *shards}
     elif weights:
-        hint = "only safetensors weights are loaded, never pickle files: convert it first"
+        hint = "only safetensors weights are loaded, never pickle files: hf.co/spaces/safetensors/convert makes them"
         raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
     patterns = [glob.escape(name) for name in sorted(wanted)]
     with unsigned_log():
@@ -209,6 +218,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix == ".safetensors" or path.name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(path.name)
     ]
+
+
+def _adapter(folder: Path) -> str:
+    """Say so where a folder holds what was trained beside a model, and not the model."""
+    return ": an adapter; merge it into its model and save that" if (folder / "adapter_config.json").is_file() else ""
 
 
 def _missing_file(folder: Path, weights: bool) -> str | None:

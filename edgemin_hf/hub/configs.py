@@ -5,10 +5,11 @@ Apart from `checkpoints.py`, which finds and downloads without importing transfo
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.modeling.families import family_of
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 
 
 def load_config(model: str, found: Checkpoint | None = None) -> PretrainedConfig:
@@ -19,13 +20,24 @@ def load_config(model: str, found: Checkpoint | None = None) -> PretrainedConfig
         found: Where it is, if that is known already.
 
     Raises:
-        ValueError: If one of the two can't be loaded, or the model's family is not known.
+        ValueError: As `load_config_and_tokenizer`.
+    """
+    return load_config_and_tokenizer(model, found)[0]
+
+
+def load_config_and_tokenizer(
+    model: str, found: Checkpoint | None = None
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Load the configuration of a model, folder or Hub id, and its tokenizer, fitted to it; load no weights.
+
+    Raises:
+        ValueError: If one of the two can't be loaded, they do not fit, or the model's family is not known.
     """
     found = found or resolve_checkpoint(model, weights=False)
     try:
         config = AutoConfig.from_pretrained(found.path)
-        AutoTokenizer.from_pretrained(found.path)
-    except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{model}: its configuration or tokenizer can't be loaded ({error})") from None
+    except (OSError, TypeError, KeyError, ValueError) as error:  # broken JSON, an unknown model type, a pointer
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{model}: its configuration can't be loaded ({reason})") from None
     family_of(config)
-    return config
+    return config, load_tokenizer(found.path, config)

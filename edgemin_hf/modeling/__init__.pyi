@@ -15,3 +15,6 @@ from .student import student_from_checkpoint as student_from_checkpoint
 from .surgery import Selection as Selection
 from .surgery import remove as remove
 from .surgery import remove_layers as remove_layers
+from .tokenizers import fitted as fitted
+from .tokenizers import load_tokenizer as load_tokenizer
+from .tokenizers import model_inputs as model_inputs

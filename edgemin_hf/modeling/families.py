@@ -26,6 +26,7 @@ class Family:
         positions: Number of the first position, or "padding" where it stands after the padding's.
         head_rows: Paths of further modules and parameters that have a row for each dimension of each head.
         layers_differ: Whether a layer's number decides what it computes, or layers are one: then none can go.
+        token_types: Whether a tokenizer's token types are its models' inputs, and those of their graphs.
         rotary: Whether queries and keys are rotated by position, each dimension with the one half a head further on.
 
     Example:
@@ -53,6 +54,7 @@ class Family:
     head_rows: tuple[str, ...] = ()
     rotary: bool = False
     layers_differ: bool = False
+    token_types: bool = True
 
 
 _BERT = Family(
@@ -68,7 +70,8 @@ _BERT = Family(
     pruned_heads="attention.pruned_heads",
 )
 
-_ROBERTA = replace(_BERT, positions="padding")
+# Their forward takes token types, but their tokenizers give none, and their graphs have no such input.
+_ROBERTA = replace(_BERT, positions="padding", token_types=False)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,

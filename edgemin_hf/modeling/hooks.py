@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
+from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 
 Inputs: TypeAlias = tuple[Tensor, ...]
 """The positional arguments of a module."""
@@ -277,9 +278,11 @@ def _returning(hidden: Tensor | None, length: int | None) -> Callable[..., Outpu
 
 
 def filter_forward_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those inputs that a model's forward names, labels left out: losses are the objectives' business."""
-    names = forward_names(type(model))
-    return {name: value for name, value in inputs.items() if name in names and name != "labels"}
+    """Return those inputs that a model takes, labels left out: losses are the objectives' business."""
+    names = forward_names(type(model)) - {"labels"}
+    if TOKEN_TYPES not in model_inputs(model.config):
+        names -= {TOKEN_TYPES}
+    return {name: value for name, value in inputs.items() if name in names}
 
 
 def forward_names(model_class: type[PreTrainedModel]) -> frozenset[str]:

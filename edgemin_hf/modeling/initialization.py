@@ -119,6 +119,7 @@ class _Transfer:
     def _fill(self, name: str, target: Tensor, source: Tensor, known: dict[int, Tensor]) -> None:
         if self.copies_only and source.shape != target.shape:
             return
+        source = source.to(target.dtype)  # a teacher in bf16 is projected in float32
         gain = source.ndim == 1 and name.endswith("weight")
         for axis in range(source.ndim):
             sizes = (source.shape[axis], target.shape[axis])

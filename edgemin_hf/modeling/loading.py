@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 import torch
+from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
+from edgemin_hf.modeling.weights import Report, check_encoder, head_to_replace, is_head, same_labels, tell_new
+from edgemin_hf.utils.weight_files import WeightsError, names_of, weight_shapes
+
+_FOR_OTHERS = "ignore_mismatched_sizes"
+"""The argument of `from_pretrained` that lets a head be for other labels."""
 
 
 class AutoClass(Protocol):
@@ -37,19 +46,25 @@ def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:
 def load_pruned(
     model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: object
 ) -> PreTrainedModel:
-    """Load a model, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
+    """Load a model in float32, pruned or not, as `auto_class.from_pretrained` would, from safetensors only.
 
     Where layers differ in feed-forward width, or heads are gone that this release of `transformers` has no words for,
     plain `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
-    configuration keeps before the weights go in.
+    configuration keeps before the weights go in. What of the encoder is missing, or has
+    another shape than its configuration, is an error. A head that is new is told by a warning; one of another task
+    is replaced, and told too.
 
     Args:
         model: Folder or Hub id.
         auto_class: An `AutoModel...` class.
-        **kwargs: As `from_pretrained`.
+        **kwargs: As `from_pretrained`. With `ignore_mismatched_sizes=True` a head for other labels than those given
+            here is replaced too.
 
     Returns:
-        The model.
+        The model, in float32 whatever the checkpoint's dtype, if no other `dtype` is given.
+
+    Raises:
+        WeightsError: If its weights are not those that its configuration promises; a ValueError of one line.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -65,14 +80,95 @@ def load_pruned(
         >>> [layer.intermediate.dense.out_features for layer in loaded.bert.encoder.layer]
         [48, 16]
     """
-    config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
-    kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
-    if reloads_plainly(config):
-        return auto_class.from_pretrained(model, **kwargs)
+    return load_reporting(model, auto_class, **kwargs)[0]
+
+
+def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs: object) -> None:
+    """Check, by the heads of its files, that a checkpoint's weights are those that its configuration promises.
+
+    No weights are loaded: the model is built without any.
+
+    Args:
+        model: Folder.
+        auto_class: The `AutoModel...` class that it will be loaded with.
+        **kwargs: As `load_pruned`.
+
+    Raises:
+        WeightsError: As `load_pruned`.
+    """
+    held = weight_shapes(Path(model))
+    saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
-    loaded = _cutting(plain).from_pretrained(model, **kwargs)
+    with init_empty_weights():
+        empty = _cutting(plain)(config)
+    empty.__class__ = plain
+    report = Report.by_names(empty, held)
+    check_encoder(empty, report, str(model), held)
+    _check_head(empty, report, str(model), _is_for_others(saved, auto_class) or bool(kwargs.get(_FOR_OTHERS)))
+
+
+def load_reporting(
+    model: str | PathLike[str], auto_class: AutoClass, **kwargs: object
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model as `load_pruned` does; return it and the names of its tensors that are new."""
+    held = weight_shapes(Path(model)) if Path(model).is_dir() else {}
+    saved = AutoConfig.from_pretrained(model)
+    config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
+    for_others = bool(kwargs.pop(_FOR_OTHERS, False))
+    kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
+    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
+    loader = auto_class if reloads_plainly(config) else _cutting(plain)
+    # Else transformers' own error, or pages of its warnings, would stand instead of our line.
+    options = {_FOR_OTHERS: True, "output_loading_info": True, **kwargs}
+    try:
+        with _no_word_of_weights():
+            loaded, info = loader.from_pretrained(model, **options)
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"{model}: its weights can't be loaded: {' '.join(str(error).split())[:300]}") from error
     loaded.__class__ = plain
-    return loaded
+    report = Report.of(info)
+    check_encoder(loaded, report, str(model), held)
+    other_task = _is_for_others(saved, auto_class)
+    replaced = _check_head(loaded, report, str(model), for_others or other_task)
+    if other_task or (for_others and not same_labels(saved, loaded.config)):
+        others = head_to_replace(loaded, report, other_task=other_task)
+        if others:
+            _take(loaded, auto_class.from_config(unpruned(loaded.config), dtype=torch.float32), others)
+        replaced = sorted({*replaced, *others})
+    tell_new(str(model), report.missing, replaced)
+    return loaded, [*report.missing, *replaced]
+
+
+@contextmanager
+def _no_word_of_weights() -> Iterator[None]:
+    """Keep `from_pretrained` from warning: what is missing is told by us, and ranges of quantisation have no place."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _is_for_others(saved: PretrainedConfig, auto_class: AutoClass) -> bool:
+    """Return whether a checkpoint's head is of another kind of task; heads that predict words have their own names."""
+    predicts_words = auto_class.__name__ == "AutoModelForMaskedLM"
+    return bool(saved.architectures) and not configured_for(saved, auto_class) and not predicts_words
+
+
+def _check_head(model: PreTrainedModel, report: Report, name: str, replaced: bool) -> list[str]:
+    """Return the tensors of a head that have another shape; WeightsError where they must not."""
+    names = [tensor for tensor in report.mismatched if is_head(model, tensor)]
+    if names and not replaced:
+        raise WeightsError(f"{name}: a head of another shape than its config: {names_of(names)}")
+    return names
+
+
+@torch.no_grad()
+def _take(model: PreTrainedModel, fresh: PreTrainedModel, names: Iterable[str]) -> None:
+    values = fresh.state_dict()
+    for name in names:
+        model.get_parameter(name).copy_(values[name])
 
 
 def _cutting(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -12,7 +13,6 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,8 +21,10 @@ from transformers import (
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.masters import is_half
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.sentence_modules import keep_sentence_modules
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 
 _AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForSequenceClassification,
@@ -65,7 +67,7 @@ def create_student(
             shape, and no layers; "random" takes nothing, also where widths are equal.
 
     Returns:
-        The student, in the teacher's dtype and on its device, in training mode.
+        The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
 
     Raises:
         ValueError: If the family or the initialization is unknown, or a depth or width is not possible.
@@ -84,7 +86,8 @@ def create_student(
     config = student_config(
         teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
     )
-    student = auto_class_of(teacher).from_config(config).to(dtype=teacher.dtype, device=teacher.device)
+    dtype = torch.float32 if is_half(teacher) else teacher.dtype
+    student = auto_class_of(teacher).from_config(config, dtype=torch.float32).to(dtype=dtype, device=teacher.device)
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
@@ -97,7 +100,7 @@ def student_from_checkpoint(
 ) -> PreTrainedModel:
     """Load a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
 
-    Its encoder is taken as it is. A head that it lacks, or brings for another number of labels, is random.
+    Its encoder is taken as it is. A head that it lacks, or brings for other labels or another task, is random.
 
     Args:
         teacher: The model to take after.
@@ -105,7 +108,7 @@ def student_from_checkpoint(
         checkpoint: Folder of the published model and its tokenizer; only safetensors are loaded.
 
     Returns:
-        The student, in the teacher's dtype and on its device, in training mode.
+        The student, in float32 whatever the teacher's dtype, on its device, in training mode.
 
     Raises:
         ValueError: If the model's family is unknown, or its vocabulary is not the teacher's.
@@ -128,16 +131,26 @@ def student_from_checkpoint(
     """
     config = AutoConfig.from_pretrained(checkpoint)
     family_of(config)
-    same_tokens = AutoTokenizer.from_pretrained(checkpoint).get_vocab() == tokenizer.get_vocab()
-    if not same_tokens or config.vocab_size != teacher.config.vocab_size:
+    check_vocabulary(checkpoint, config, tokenizer)
+    if config.vocab_size != teacher.config.vocab_size:
         raise ValueError(
-            f"checkpoint: {checkpoint}, whose vocabulary of {config.vocab_size} is not the teacher's; "
-            f"allowed: a model with the teacher's {teacher.config.vocab_size} tokens and their ids"
+            f"checkpoint: {checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
+            f"allowed: one with the teacher's, of {teacher.config.vocab_size}"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, dtype=teacher.dtype, **labels)
+    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels)
     keep_sentence_modules(model, teacher)
     return model.to(teacher.device).train()
+
+
+def check_vocabulary(checkpoint: str | Path, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a published model has the same tokens as a teacher; ValueError where not, or without a tokenizer."""
+    ours, theirs = load_tokenizer(checkpoint, config).get_vocab(), tokenizer.get_vocab()
+    if ours != theirs:
+        raise ValueError(
+            f"checkpoint: {checkpoint}, whose vocabulary of {len(ours)} is not the teacher's; "
+            f"allowed: a model with the teacher's {len(theirs)} tokens and their ids"
+        )
 
 
 def student_config(

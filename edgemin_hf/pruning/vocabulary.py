@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from tokenizers import Encoding, Tokenizer
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.utils.compat import PortableTokenizer, special_tokens
@@ -84,17 +84,11 @@ def prune_vocabulary(
         >>> model.config.vocab_size
         9
     """
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"tokenizer: {type(tokenizer).__name__}, a slow one; allowed: a fast one")
+    state = check_cuttable(tokenizer)
     if isinstance(texts, str):
         raise ValueError("texts: a single text; allowed: a list or stream of texts")
     if min_count < 1:
         raise ValueError(f"min_count: {min_count}; allowed: 1 or more")
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    kind, dropout = state["model"]["type"], state["model"].get("dropout")
-    if kind not in _TYPES or dropout:
-        name = f"{kind} with dropout {dropout}" if dropout else kind
-        raise ValueError(f"tokenizer: of type {name}; allowed: {', '.join(_TYPES)}, without dropout")
     used = {token for token, count in _count(state, texts).items() if count >= min_count}
     if not used:
         raise ValueError(f"texts: no token occurs {min_count} times; allowed: texts that use tokens")
@@ -106,6 +100,18 @@ def prune_vocabulary(
     _cut(model, kept)
     _renumber(model, new_ids)
     return rebuilt
+
+
+def check_cuttable(tokenizer: PreTrainedTokenizerBase) -> _Json:
+    """Check that a tokenizer is of a kind that can be cut, and return its rules; ValueError where not."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"tokenizer: {type(tokenizer).__name__}, a slow one; allowed: a fast one")
+    state: _Json = json.loads(tokenizer.backend_tokenizer.to_str())
+    kind, dropout = state["model"]["type"], state["model"].get("dropout")
+    if kind not in _TYPES or dropout:
+        name = f"{kind} with dropout {dropout}" if dropout else kind
+        raise ValueError(f"tokenizer: of type {name}; allowed: {', '.join(_TYPES)}, without dropout")
+    return state
 
 
 def _count(state: _Json, texts: Iterable[str]) -> Counter[int]:

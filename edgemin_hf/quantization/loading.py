@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 
 from safetensors.torch import load_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from edgemin_hf.modeling.loading import AutoClass, load_pruned
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -52,8 +50,7 @@ def load_quantized(
     settings = EdgeminConfig.from_pretrained(model).quantization
     if settings is None:
         raise ValueError(f"{model}: expected a quantised model, but its {EDGEMIN_CONFIG} tells of none")
-    with _no_word_of_weights():
-        loaded = load_pruned(model, auto_class)
+    loaded = load_pruned(model, auto_class)
     prepare_qat(loaded, QuantizationConfig.from_dict(settings))
     try:
         load_model(loaded, str(cached_file(str(model), SAFE_WEIGHTS_NAME)))
@@ -61,14 +58,3 @@ def load_quantized(
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{model}: expected the weights of a quantised model, found others ({reason})") from error
     return loaded
-
-
-@contextmanager
-def _no_word_of_weights() -> Iterator[None]:
-    """Keep `from_pretrained` from warning of ranges without a place; what is missing is found later."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

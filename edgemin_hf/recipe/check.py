@@ -9,6 +9,7 @@ from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import CACHE, Context
+from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.tasks.text import TextTask
@@ -37,6 +38,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         _ = context.shapes.assistant, context.shapes.student
+        check_models(context)
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)

@@ -18,7 +18,6 @@ from huggingface_hub.constants import HF_HOME
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -32,6 +31,7 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.loading import AutoClass, configured_for, load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
@@ -324,7 +324,7 @@ def has_head(folder: str | Path, head: AutoClass) -> bool:
 
 
 def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()

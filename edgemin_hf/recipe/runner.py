@@ -22,6 +22,7 @@ from edgemin_hf.export.fidelity import FidelityError
 from edgemin_hf.hub.checkpoints import CheckpointError
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.errors import StageError
+from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, plan_of
 from edgemin_hf.recipe.schema import RecipeError
@@ -92,6 +93,7 @@ def run_recipe(
             warn_if_busy("the minutes are what it takes beside them")
             if recipe.task is not None:
                 write_rows(recipe.task, root, recipe.seed, context.output)
+        fetch_models(context)
         for step in steps:
             if step.state != "done":
                 with _told(context, step, state):

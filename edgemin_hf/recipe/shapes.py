@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
-from edgemin_hf.hub.configs import load_config
+from edgemin_hf.hub.configs import load_config_and_tokenizer
 from edgemin_hf.modeling.families import family_of
-from edgemin_hf.modeling.student import student_config
+from edgemin_hf.modeling.student import check_vocabulary, student_config
 from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape
 
 
@@ -36,14 +36,25 @@ class Shapes:
             self._commits[model, revision] = found.commit
         return found
 
-    @cached_property
+    @property
     def teacher(self) -> PretrainedConfig:
         """The teacher's, as the recipe names it."""
+        return self._teacher[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer, which is the student's too."""
+        return self._teacher[1]
+
+    @cached_property
+    def _teacher(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
         name, given = model_name(self._recipe.teacher.model, self._root), self._recipe.teacher.model
         try:
             if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(self._recipe.output_dir).absolute()):
                 raise ValueError(f"{given}, which lies in output_dir; allowed: a folder outside, or a Hub id")
-            return load_config(given, self.checkpoint(given, self._recipe.teacher.revision, weights=False))
+            return load_config_and_tokenizer(
+                given, self.checkpoint(given, self._recipe.teacher.revision, weights=False)
+            )
         except ValueError as error:
             raise ValueError(f"teacher.model: {error}") from None
 
@@ -70,6 +81,10 @@ class Shapes:
                     f"checkpoint: {shape.checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
                     f"allowed: one with the teacher's, of {teacher.vocab_size}"
                 )
+            try:
+                check_vocabulary(found.path, config, self.tokenizer)
+            except ValueError as error:
+                raise ValueError(f"checkpoint: {error}") from None
             return config
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None

@@ -52,6 +52,8 @@ def render_card(
     plain: Collection[int] = (4, 5),
     pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
     threshold: float | None = None,
+    fast: bool = True,
+    token_types: bool = True,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -73,6 +75,8 @@ def render_card(
         plain: The major releases of `transformers` that load the checkpoint by themselves.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         threshold: Probability from which a label is given, where a text may get any number of them.
+        fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
+        token_types: Whether the model takes its tokenizer's token types.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -126,6 +130,8 @@ def render_card(
         "max_length": max_length,
         "stages": markdown_table(stage_table(stages)),
         "plain": plain,
+        "fast": fast,
+        "token_types": token_types,
         "recipe": _fenced(recipe_yaml, "yaml"),
         "languages": ", ".join(languages),
         "test_set": test_set,

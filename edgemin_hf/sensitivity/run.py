@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
+from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.rows import Score
@@ -25,6 +25,7 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import configured_for, load_pruned
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.kept import Kept
@@ -84,7 +85,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     """
     task = settings.task
     config = _checked(settings, task)
-    tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(settings.model, weights=False).path)
+    tokenizer = load_tokenizer(resolve_checkpoint(settings.model, weights=False).path, config)
     train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, config.label2id)
     data = _rows(settings.data, settings.examples, settings, tokenizer, config.label2id)
     torch.set_num_threads(settings.threads)

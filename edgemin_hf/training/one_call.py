@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.masters import to_float_masters
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -59,6 +60,7 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         # As a Trainer leaves the teacher that it was given.
         raise ValueError("model: frozen, so it has no gradients; expected after model.requires_grad_(True)")
     check_pruning(model, config, (), None)
+    to_float_masters(model)
     batches = list(_first(dataloader, config.saliency_examples, model))
     _check_some(batches, "by which saliency is measured")
 
@@ -111,6 +113,7 @@ def quantize(
     config = QuantizationConfig() if config is None else config
     if not isinstance(config, QuantizationConfig):
         raise ValueError(f"config: a {type(config).__name__}; allowed: QuantizationConfig")
+    to_float_masters(model)
     batches = [filter_forward_inputs(model, batch) for batch in _first(dataloader, config.calibration_examples, model)]
     needs_batches = config.provider == "inc"
     if not needs_batches:

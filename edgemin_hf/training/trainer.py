@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import AutoConfig, PreTrainedModel, TrainingArguments
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, has_length
 
 from edgemin_hf.data.batches import LengthGroupedBatches, token_lengths
@@ -20,8 +20,10 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, forward_names, record
 from edgemin_hf.modeling.length_groups import record_by_length
+from edgemin_hf.modeling.masters import to_float_masters
 from edgemin_hf.modeling.sentence_modules import write_sentence_modules
 from edgemin_hf.modeling.surgery import cut_like
+from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -113,6 +115,9 @@ class DistillationTrainer(RowTrainer):
         )
         settings = None if quantization_config is None else own_settings(quantization_config)
         check_arguments(model, self.teacher_model, args, kwargs, pruning_config, settings)
+        to_float_masters(model)
+        if isinstance(tokenizer := kwargs.get("processing_class"), PreTrainedTokenizerBase):
+            kwargs["processing_class"] = fitted(tokenizer, model.config)
         student = Encoder(model)
         teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]

@@ -69,6 +69,14 @@ def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
 
 
+def test_the_snippet_without_transformers_gives_what_the_model_takes():
+    card, no_types, slow = (render_card(**FACTS | more) for more in ({}, {"token_types": False}, {"fast": False}))
+    assert '"token_type_ids": encoded.type_ids}' in card
+    assert '"token_type_ids": [0] * len(encoded.ids)}' in no_types
+    assert "Tokenizer.from_file" not in slow  # there is no tokenizer.json
+    assert "With OpenVINO" in slow
+
+
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
     plain, other = (render_card(**FACTS | {"plain": plain}) for plain in ((4, 5), ()))
     assert "load_pruned" not in plain

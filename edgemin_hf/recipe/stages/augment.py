@@ -9,12 +9,13 @@ from typing import ClassVar, Literal
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from pydantic.dataclasses import dataclass
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM
 
-from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts
+from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts, check_word_tokenizer
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.loading import configured_for
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token
 from edgemin_hf.recipe.fingerprint import content, model_inputs
@@ -65,12 +66,14 @@ class Augment(WritingStage):
     def check(self, context: Context) -> None:
         """Check that its model predicts words, and that its word vectors are there."""
         model, _ = self._words(context)
-        config = AutoConfig.from_pretrained(context.shapes.checkpoint(*self._words(context), weights=False).path)
+        found = context.shapes.checkpoint(*self._words(context), weights=False)
+        config = AutoConfig.from_pretrained(found.path)
         if not configured_for(config, AutoModelForMaskedLM):
             raise ValueError(
                 f"model: {model}, a {', '.join(config.architectures or ['model'])}; "
                 "allowed: a ...ForMaskedLM, which predicts words"
             )
+        check_word_tokenizer(load_tokenizer(found.path, config))
         if self.vectors is not None and not (context.root / self.vectors).is_file():
             raise ValueError(f"vectors: {self.vectors}, which is no file; allowed: a text file of word vectors")
 
@@ -106,7 +109,7 @@ class Augment(WritingStage):
         checkpoint = (
             context.base_folder if self.model is None else context.shapes.checkpoint(*self._words(context)).path
         )
-        tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), load_masked_lm(checkpoint)
+        tokenizer, model = load_tokenizer(checkpoint), load_masked_lm(checkpoint)
         model.to(PartialState().device)
         vectors = None if self.vectors is None else str(context.root / self.vectors)
         copies: list[tuple[int, str]] = []

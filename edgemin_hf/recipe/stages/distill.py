@@ -98,6 +98,7 @@ class InnerDistillation(TrainingStage, Method):
             raise ValueError("teacher_layer: search; allowed: a number; search in the stage distill beside a task")
         student, teacher = self.compared(context)
         check_methods([self, *self.also], student, teacher, context.recipe.task)
+        self.collation(context.shapes.tokenizer, context.recipe.seed)
 
     def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of student and teacher."""

@@ -54,7 +54,10 @@ class Export(WritingStage):
         student = context.student(self)
         assert student is not None  # noqa: S101 - the order of the stages is checked
         texts = context.task.texts(context.root, self.fidelity_texts, context.recipe.seed)
-        made = export_onnx(student, context.student_tokenizer, folder / "student", texts=texts, task=type(context.task))
+        task, longest = context.task, context.task.max_length
+        made = export_onnx(
+            student, context.student_tokenizer, folder / "student", texts=texts, task=type(task), max_length=longest
+        )
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")

@@ -11,14 +11,12 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from edgemin_hf.data.raw_text import TextFiles
-from edgemin_hf.hub.checkpoints import resolve_checkpoint
-from edgemin_hf.pruning.vocabulary import prune_vocabulary
+from edgemin_hf.pruning.vocabulary import check_cuttable, prune_vocabulary
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError, model_name
+from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -54,8 +52,9 @@ class PruneVocabulary(WritingStage):
     minutes: ClassVar[float] = 0.2
 
     def check(self, context: Context) -> None:
-        """Check that the further texts can be read, and that some token stays."""
+        """Check that the further texts can be read, that the tokenizer can be cut, and that some token stays."""
         self._texts(context).check()
+        check_cuttable(context.shapes.tokenizer)
         # By 1 every text leaves its tokens; else all is counted, up to the first that occurs often enough.
         if self.min_count > 1 and not self._leaves_some(context):
             raise ValueError(f"min_count: {self.min_count}, which no token of the texts reaches; allowed: fewer")
@@ -86,8 +85,7 @@ class PruneVocabulary(WritingStage):
         return Outcome(notes=(note,))
 
     def _leaves_some(self, context: Context) -> bool:
-        model = model_name(context.recipe.teacher.model, context.root)
-        tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(model, weights=False).path)
+        tokenizer = context.shapes.tokenizer
         texts, counts = self._all_texts(context), Counter[int]()
         while batch := list(islice(texts, _BATCH)):
             for ids in tokenizer(batch, add_special_tokens=False)["input_ids"]:

@@ -20,6 +20,7 @@ from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
 from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.pruned_shape import plain_releases
+from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -103,7 +104,7 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
     ) -> str:
-        teacher = context.recipe.teacher.model
+        teacher, config = context.recipe.teacher.model, AutoConfig.from_pretrained(folder)
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
@@ -119,7 +120,9 @@ class Report(WritingStage):
             benchmark=benchmark,
             stages=stages,
             recipe_yaml=recipe_yaml,
-            plain=plain_releases(AutoConfig.from_pretrained(folder)),
+            plain=plain_releases(config),
+            fast=(folder / "tokenizer.json").is_file(),
+            token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
         )

@@ -1,0 +1,78 @@
+"""The check of a recipe's checkpoints: tokenizers that the stages can work with, weights that are there and fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from edgemin_hf.data.corpus import check_packable
+from edgemin_hf.modeling.loading import check_checkpoint
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.schema import Product, RecipeError
+
+_WEIGHTS = (constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE)
+
+
+def check_models(context: Context) -> None:
+    """Check the checkpoints that a recipe names, by the heads of their files; load no weights.
+
+    What lies on the Hub alone is checked when it has been downloaded, by `fetch_models`.
+
+    Raises:
+        ValueError: If weights or a tokenizer won't do; the message begins with the field's name.
+    """
+    raw = context.recipe.raw_text
+    if raw is not None and raw.pack:
+        with _field("teacher.model"):
+            check_packable(context.shapes.tokenizer)
+    for field, name, revision in _named(context):
+        folder = context.shapes.checkpoint(name, revision, weights=False).path
+        if any((Path(folder) / file).is_file() for file in _WEIGHTS):
+            _check_weights(context, field, folder)
+
+
+def fetch_models(context: Context) -> None:
+    """Find or download the checkpoints that the stages to do will load, and check them, before the first stage runs.
+
+    Raises:
+        RecipeError: As `check_models`.
+    """
+    makers = {"teacher.model": Product.TEACHER, "assistant.checkpoint": Product.ASSISTANT}
+    for field, name, revision in _named(context):
+        product = makers.get(field, Product.STUDENT)
+        maker = next((stage for stage in context.recipe.stages if product in stage.leaves), None)
+        if maker is not None and context.finished_record(maker) is None:
+            folder = context.shapes.checkpoint(name, revision).path
+            try:
+                _check_weights(context, field, folder)
+            except ValueError as error:
+                raise RecipeError(str(error)) from None
+
+
+def _check_weights(context: Context, field: str, folder: str) -> None:
+    # Without fine-tuning the teacher's own head is used; all others may have been made for anything.
+    replaced = field != "teacher.model" or context.maker(Product.TEACHER) is not None
+    with _field(field):
+        check_checkpoint(folder, context.head, ignore_mismatched_sizes=replaced)
+
+
+def _named(context: Context) -> list[tuple[str, str, str | None]]:
+    """Return the checkpoints that a recipe names, each with its field and its revision."""
+    recipe = context.recipe
+    shapes = {"assistant.checkpoint": recipe.assistant, "student.checkpoint": recipe.student}
+    named = [("teacher.model", recipe.teacher.model, recipe.teacher.revision)]
+    for field, shape in shapes.items():
+        if shape is not None and shape.checkpoint is not None:
+            named.append((field, shape.checkpoint, shape.revision))
+    return named
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
