@@ -1,6 +1,6 @@
 """What two processes decide on a student's shape where each sees other data; run by tests/utils/test_processes.py.
 
-PYTHONPATH=. python tests/helpers/two_ranks.py FOLDER, in two processes of a gloo group or in one.
+PYTHONPATH=. python -m tests.helpers.two_ranks FOLDER, in two processes of a gloo group or in one.
 """
 
 import json

@@ -10,15 +10,23 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.long
 
-SCRIPT = Path(__file__).parents[1] / "helpers" / "two_processes.py"
+ROOT = Path(__file__).parents[2]
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
 def train(folder, size, launcher=(), resumed=()):
-    command = [sys.executable, *launcher, str(SCRIPT), str(folder), str(size), *map(str, resumed)]
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "tests.helpers.two_processes",
+        str(folder),
+        str(size),
+        *map(str, resumed),
+    ]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(SCRIPT.parents[2]),
+        "PYTHONPATH": str(ROOT),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
     }

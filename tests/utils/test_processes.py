@@ -12,16 +12,16 @@ import torch
 from edgemin_hf.utils.processes import check_same, joined, own_share, share_from_first, summed
 from tests.helpers.two_ranks import CUTS
 
-SCRIPT = Path(__file__).parents[1] / "helpers" / "two_ranks.py"
+ROOT = Path(__file__).parents[2]
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 GRADUAL = ["taylor, gradual", "snip_momentum, gradual"]
 RANGES = ["calibrated", "ranges", "quantize"]
 
 
 def run(folder, launcher=()):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment |= {"ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *launcher, str(SCRIPT), str(folder)]
+    command = [sys.executable, *launcher, "-m", "tests.helpers.two_ranks", str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(file.read_text()) for file in sorted(folder.glob("facts-*.json"))]
