@@ -1,6 +1,6 @@
 """Twenty steps of plain SGD without dropout; run by tests/training/test_scale_out.py as one process and as two.
 
-PYTHONPATH=. python tests/helpers/two_processes.py FOLDER EXAMPLES_A_BATCH [METHOD CHECKPOINT]
+PYTHONPATH=. python -m tests.helpers.two_processes FOLDER EXAMPLES_A_BATCH [METHOD CHECKPOINT]
 """
 
 import json
