@@ -76,10 +76,11 @@ def check_fidelity(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from tokenizers import Tokenizer, models
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
         >>> from edgemin_hf.export import check_fidelity, export_onnx
         >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]", pad_token="[PAD]")
         >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         >>> model = BertForSequenceClassification(BertConfig(vocab_size=3, **shape)).eval()

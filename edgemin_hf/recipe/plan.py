@@ -82,13 +82,13 @@ def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False, resume_
         >>> from tokenizers import Tokenizer, models
         >>> from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
         >>> from edgemin_hf.recipe import load_recipe, make_plan
-        >>> rules = Tokenizer(models.WordLevel({"[SEP]": 0, "card": 1}))
-        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]")
+        >>> rules = Tokenizer(models.WordLevel({"[SEP]": 0, "[PAD]": 1, "card": 2}))
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]", pad_token="[PAD]")
         >>> shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         >>> settings = {"name": "demo", "teacher": {"model": "teacher"}, "raw_text": {"files": ["text.txt"]}}
         >>> settings["stages"] = [{"stage": "distill", "method": "minilmv2", "relation_heads": 4, "max_steps": 2}]
         >>> with TemporaryDirectory() as folder:
-        ...     BertModel(BertConfig(vocab_size=2, **shape)).save_pretrained(f"{folder}/teacher")
+        ...     BertModel(BertConfig(vocab_size=3, **shape)).save_pretrained(f"{folder}/teacher")
         ...     _ = tokenizer.save_pretrained(f"{folder}/teacher")
         ...     _ = Path(folder, "text.txt").write_text("card")
         ...     _ = Path(folder, "demo.yaml").write_text(json.dumps({**settings, "output_dir": f"{folder}/run"}))

@@ -297,10 +297,10 @@ def test_what_breaks_later_is_told_and_nothing_is_published(tmp_path, bert):
 
 def test_tokenizers_that_cannot_serve(tmp_path, bert):
     source = TextFiles([write(tmp_path / "a.txt", DOCUMENTS)])
-    with pytest.raises(ValueError, match="tokenizer: CanineTokenizer; allowed: a fast one"):
+    with pytest.raises(ValueError, match=r"tokenizer: CanineTokenizer.* allowed: a fast one"):
         token_stream(source, CanineTokenizer(), tmp_path / "cache")
     bert.sep_token = None
-    with pytest.raises(ValueError, match=rf"tokenizer: {type(bert).__name__}; allowed: .* with a separator token"):
+    with pytest.raises(ValueError, match=rf"tokenizer: {type(bert).__name__}.* allowed: .* with a separator token"):
         token_stream(source, bert, tmp_path / "cache")
 
 

@@ -166,7 +166,7 @@ class Scores(TrainerCallback):
 
 def train(tmp_path, tokenizer, saliency, config=LABELS_ALONE, model=None, **arguments):
     """A training in which weights stay as they are and one round comes at the end: returns its trainer and scores."""
-    pruning = PruningConfig(0.5, 0.5, saliency=saliency, schedule="iterative", start=0.8, end=1.0, rounds=1)
+    pruning = PruningConfig(0.5, 0.5, saliency=saliency, schedule="iterative", start=0.4, end=1.0, rounds=1)
     model = without_dropout(tiny()) if model is None else model
     arguments = {"learning_rate": 0.0, "weight_decay": 0.0, "max_steps": 2, **arguments}
     trainer = make(tmp_path, tokenizer, model, config=config, pruning_config=pruning, **arguments)

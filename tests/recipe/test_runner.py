@@ -203,7 +203,7 @@ def command(recipe):
 def kill_at(recipe, pattern):
     """Run a recipe in a process of its own and kills it without warning once a file appears."""
     process = subprocess.Popen(command(recipe), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    run, deadline = Path(recipe).parent / "run", time.monotonic() + 120
+    run, deadline = Path(recipe).parent / "run", time.monotonic() + 600
     while not list(run.glob(pattern)):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

@@ -506,7 +506,7 @@ def test_sensitivity_of_label_sets(columns, run, root, tmp_path, capsys):
     for wrong, message in (
         (["--metric", "accuracy"], "metric: accuracy"),
         (["--label-columns", "polite"], "no column for label" if columns else "train: column .polite."),
-        (["--label-column", "text", "--label-columns", "text"], "train: "),
+        (["--label-column", "text", "--label-columns", "text"], "label_column: text"),
     ):
         assert main([*arguments, *columns, *wrong, "--output", str(tmp_path / "no")]) == 2
         assert re.search(message, capsys.readouterr().err)
