@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 import numpy as np
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 _ROWS = 10_000
@@ -89,3 +91,51 @@ class LengthGroupedBatches(Sampler[int]):
             yield from full[index].tolist()
         for batch in short:
             yield from batch.tolist()
+
+
+def batches_of_like_length(
+    batches: Iterable[Mapping[str, Tensor]],
+    examples: int,
+    batch_size: int,
+    pad_token_id: int,
+    device: torch.device | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Take examples out of their padding and put those of like length together, padded on the right; no labels.
+
+    Args:
+        batches: Batches with `attention_mask` (examples, length).
+        examples: How many are taken at most.
+        batch_size: Examples of a new batch.
+        pad_token_id: What `input_ids` are padded with; all else is padded with 0.
+        device: Where the new batches go; None leaves them where the examples are.
+
+    Yields:
+        The new batches, those of the shortest examples first.
+
+    Example:
+        >>> import torch
+        >>> from edgemin_hf.data.batches import batches_of_like_length
+        >>> mask = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 1]])
+        >>> batch = {"input_ids": 7 * mask, "attention_mask": mask}
+        >>> [one["input_ids"].tolist() for one in batches_of_like_length([batch], 3, batch_size=2, pad_token_id=0)]
+        [[[7, 0], [7, 7]], [[7, 7, 7]]]
+    """
+    found: list[dict[str, Tensor]] = []
+    for batch in batches:
+        mask = batch["attention_mask"].bool()
+        for row in range(min(len(mask), examples - len(found))):
+            inputs = {name: tensor[row] for name, tensor in batch.items() if name != "labels"}
+            found.append({n: t[mask[row]] if t.shape == mask[row].shape else t for n, t in inputs.items()})
+        if len(found) == examples:
+            break
+    found.sort(key=lambda example: len(example["attention_mask"]))
+    for start in range(0, len(found), batch_size):
+        part = found[start : start + batch_size]
+        padding = {name: pad_token_id if name == "input_ids" else 0 for name in part[0]}
+        yield {name: _stacked([one[name] for one in part], padding[name]).to(device) for name in part[0]}
+
+
+def _stacked(rows: Sequence[Tensor], padding: int) -> Tensor:
+    if rows[0].ndim == 0:
+        return torch.stack(list(rows))
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=padding)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from edgemin_hf.data.batches import batches_of_like_length
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Encoder
 from edgemin_hf.modeling.hooks import PartialForward
 from edgemin_hf.quantization.range_training import learned_ranges
@@ -131,7 +132,8 @@ def reconstruct(
         ['layers 0-1', 'head']
     """
     _check(model, teacher)
-    pieces = list(_batches_of_like_length(batches, config, model))
+    padding = model.config.pad_token_id or 0
+    pieces = list(batches_of_like_length(batches, config.examples, config.batch_size, padding, model.device))
     if not pieces:
         raise ValueError("batches: no examples; allowed: 1 or more")
     modules = _modules(Encoder(model), config.modules)
@@ -286,31 +288,6 @@ def _modules(encoder: Encoder, count: int) -> list[_Module]:
 
 def _own_parameters(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
     return list({id(parameter): parameter for part in parts for parameter in part.parameters()}.values())
-
-
-def _batches_of_like_length(
-    batches: Iterable[Batch], config: ReconstructionConfig, model: PreTrainedModel
-) -> Iterator[dict[str, Tensor]]:
-    """Take the examples out of their padding and put those of like length together, padded on the right."""
-    examples: list[dict[str, Tensor]] = []
-    for batch in batches:
-        mask = batch["attention_mask"].bool()
-        for row in range(min(len(mask), config.examples - len(examples))):
-            inputs = {name: tensor[row] for name, tensor in batch.items() if name != "labels"}
-            examples.append({n: t[mask[row]] if t.shape == mask[row].shape else t for n, t in inputs.items()})
-        if len(examples) == config.examples:
-            break
-    examples.sort(key=lambda example: len(example["attention_mask"]))
-    for start in range(0, len(examples), config.batch_size):
-        part = examples[start : start + config.batch_size]
-        yield {name: _stacked([one[name] for one in part], name, model).to(model.device) for name in part[0]}
-
-
-def _stacked(rows: Sequence[Tensor], name: str, model: PreTrainedModel) -> Tensor:
-    if rows[0].ndim == 0:
-        return torch.stack(list(rows))
-    padding = (model.config.pad_token_id or 0) if name == "input_ids" else 0
-    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=padding)
 
 
 def _check(model: PreTrainedModel, teacher: PreTrainedModel) -> None:

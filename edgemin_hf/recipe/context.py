@@ -1,12 +1,10 @@
-"""A recipe at work: its data, tokenizer and models, and what its stages wrote down. It knows no stage by name."""
+"""A recipe at work: its data, tokenizer and models. It knows no stage by name."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +33,7 @@ from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.run_folder import RunFolder
 from edgemin_hf.recipe.schema import (
     Product,
     Recipe,
@@ -44,7 +43,6 @@ from edgemin_hf.recipe.schema import (
     student_shape,
 )
 from edgemin_hf.recipe.shapes import Shapes
-from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -63,7 +61,7 @@ AUGMENTED_ROWS = "train.parquet"
 _UNPACKED_VALIDATION_SHARE = 0.05
 
 
-class Context:
+class Context(RunFolder):
     """A recipe at work: its data, tokenizer and models, each loaded when a stage first asks for it.
 
     Args:
@@ -89,54 +87,13 @@ class Context:
     """
 
     def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:
-        self.recipe = recipe
+        super().__init__(recipe, output)
         self.settings = settings
         self.root = root
-        self.output = output
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         self.threads = recipe.threads or max(1, usable_cpus() // processes_of_node())
         torch.set_num_threads(self.threads)
         self.shapes = Shapes(recipe, root)
-
-    # What stages leave for each other.
-
-    def before(self, stage: StageSettings) -> Sequence[StageSettings]:
-        """Return the stages before one; none before a stage that is not the recipe's own, as a search makes."""
-        names = [other.name for other in self.recipe.stages]
-        return self.recipe.stages[: names.index(stage.name)] if stage.name in names else []
-
-    def maker(self, product: Product, before: StageSettings | None = None) -> StageSettings | None:
-        """Return the last stage that leaves a product: of all, or of those before a stage."""
-        stages = self.recipe.stages if before is None else self.before(before)
-        return next((stage for stage in reversed(stages) if product in stage.leaves), None)
-
-    def folder(self, stage: StageSettings) -> Path:
-        """Return the folder of a stage's result."""
-        return self.output / stage.folder
-
-    def folder_with(self, product: Product) -> Path:
-        """Return the folder of the stage that leaves a product."""
-        stage = self.maker(product)
-        assert stage is not None  # noqa: S101 - the order of the stages is checked
-        return self.folder(stage)
-
-    def record_file(self, stage: StageSettings) -> Path:
-        """Return the file in which a stage writes down what it is made of, and when it has finished, what it did."""
-        return self.output / "stages" / f"{stage.name}.json"
-
-    def record(self, stage: StageSettings) -> StageRecord | None:
-        """Read what a stage wrote down; None where it never began."""
-        file = self.record_file(stage)
-        return StageRecord.from_dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
-
-    def finished_record(self, stage: StageSettings) -> StageRecord | None:
-        """Read what a stage wrote down when it had finished; None where it has not."""
-        record = self.record(stage)
-        return record if record is not None and record.finished else None
-
-    def finished_records(self) -> list[StageRecord]:
-        """Read what the finished stages wrote down, in their order."""
-        return [record for record in map(self.finished_record, self.recipe.stages) if record is not None]
 
     @cached_property
     def estimator(self) -> Estimator:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
-from edgemin_hf.training.rows import RowsOfCheckpoints, weighted_batches
+from edgemin_hf.data.batches import LengthGroupedBatches, token_lengths
+from edgemin_hf.training.rows import (
+    ROW_WEIGHT,
+    Rows,
+    RowsOfCheckpoints,
+    count_rows,
+    first_rows,
+    own_rows,
+    weighted_batches,
+)
+from edgemin_hf.utils.compat import groups_by_length
 
 
 class RowTrainer(Trainer):
     """A `transformers.Trainer` that gives its loss the batches of a step with their weights.
 
-    What derives from it multiplies the loss of a batch by its input `ROW_WEIGHT`, where there is one.
+    What derives from it multiplies the loss of a batch by its input `ROW_WEIGHT`, where there is one, and gives the
+    logits beside the loss as {"logits": (batch, labels), or None}.
 
     Args:
         **kwargs: As `transformers.Trainer`.
@@ -51,3 +64,60 @@ class RowTrainer(Trainer):
             return super()._get_dataloader(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = drops
+
+    def plan_rows(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None) -> Path | None:
+        """Settle which rows the steps of a training will take, and return the checkpoint that it goes on from.
+
+        Args:
+            resume_from_checkpoint: A checkpoint; True takes the last one, None or False starts anew.
+
+        Raises:
+            ValueError: If a checkpoint's steps took other rows, or it can't be gone on from.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
+        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
+        rows = Rows.planned(self.args, self.train_dataset)
+        self.rows.of_steps = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
+        return checkpoint
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Evaluate one batch, also one without labels or without a teacher; rows that a loader repeats don't count."""
+        inputs = self._prepare_inputs(inputs)
+        rows, (own, _) = count_rows(inputs), own_rows(inputs, self.accelerator)
+        counted = first_rows(inputs, own) if own else {**inputs, ROW_WEIGHT: 0}
+        with torch.no_grad(), self.compute_loss_context_manager():
+            found = self.compute_loss(model, counted, return_outputs=not prediction_loss_only)
+        loss, outputs = found if isinstance(found, tuple) else (found, {})
+        logits = outputs.get("logits")
+        if logits is None:
+            return loss, None, None
+        if len(logits) < rows:  # as many as the other processes have; what is too much goes when they are gathered
+            logits = torch.cat([logits, logits.new_zeros(rows - len(logits), *logits.shape[1:])])
+        return loss, logits, inputs.get("labels")
+
+    def _get_train_sampler(
+        self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
+    ) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not groups_by_length(self.args) or dataset is None or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        if self.args.length_column_name in getattr(dataset, "column_names", ()):
+            lengths = dataset[self.args.length_column_name]
+        else:
+            lengths = token_lengths(dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = self.rows.of_steps
+        return LengthGroupedBatches(lengths, self.args.train_batch_size if rows is None else rows.batch_size, seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
+        # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
+        return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None

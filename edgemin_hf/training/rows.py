@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.compat import groups_by_length
 from edgemin_hf.utils.records import Record
 
 ROWS = "rows.json"
@@ -53,9 +54,8 @@ class Rows(Record):
         if rows is not None and args.dataloader_drop_last:
             rows -= rows % together
         seed = args.seed if args.data_seed is None else args.data_seed
-        grouped = getattr(args, "train_sampling_strategy", "") == "group_by_length"
-        grouped = getattr(args, "group_by_length", grouped)
-        return cls(rows, together * args.gradient_accumulation_steps, args.train_batch_size, grouped, seed)
+        of_step = together * args.gradient_accumulation_steps
+        return cls(rows, of_step, args.train_batch_size, groups_by_length(args), seed)
 
     def resumed(self, checkpoint: Path, args: TrainingArguments) -> Rows:
         """Return the same, in the order that a checkpoint's steps took them.

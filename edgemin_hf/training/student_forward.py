@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.distillation.base import Objective
@@ -80,3 +80,16 @@ class StudentForward:
             for name, term in objective(recording, teacher, inputs).items():
                 terms[f"{name}_{index}" if name in terms else name] = term
         return {**terms, "logits": None if recording.logits is None else recording.logits.detach()}
+
+
+@contextmanager
+def projections_in_model(student: PreTrainedModel, projections: nn.Module | None) -> Iterator[None]:
+    """Make learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
+    if projections is None:
+        yield
+        return
+    student.distillation_projections = projections
+    try:
+        yield
+    finally:
+        del student.distillation_projections

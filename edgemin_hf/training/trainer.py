@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, has_length
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
-from edgemin_hf.data.batches import LengthGroupedBatches, token_lengths
 from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, forward_names, record
-from edgemin_hf.modeling.length_groups import record_by_length
+from edgemin_hf.modeling.hooks import filter_forward_inputs, forward_names
 from edgemin_hf.modeling.masters import to_float_masters
 from edgemin_hf.modeling.sentence_modules import write_sentence_modules
 from edgemin_hf.modeling.surgery import cut_like
@@ -33,11 +29,10 @@ from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
 from edgemin_hf.training.row_trainer import RowTrainer
-from edgemin_hf.training.rows import ROW_WEIGHT, Rows, count_rows, first_rows, own_rows
-from edgemin_hf.training.student_forward import StudentForward
-from edgemin_hf.training.teacher import check_head, load_teacher
+from edgemin_hf.training.rows import ROW_WEIGHT, count_rows
+from edgemin_hf.training.student_forward import StudentForward, projections_in_model
+from edgemin_hf.training.teacher import check_head, load_teacher, record_teacher
 from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
-from edgemin_hf.utils.compat import groups_by_length
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -109,10 +104,7 @@ class DistillationTrainer(RowTrainer):
     ) -> None:
         configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
         args = TrainingArguments("tmp_trainer") if args is None else args
-        named = isinstance(teacher_model, str | Path)
-        self.teacher_model: PreTrainedModel | None = (
-            load_teacher(teacher_model, model, configs) if isinstance(teacher_model, str | Path) else teacher_model
-        )
+        self.teacher_model = load_teacher(teacher_model, model, configs)
         settings = None if quantization_config is None else own_settings(quantization_config)
         check_arguments(model, self.teacher_model, args, kwargs, pruning_config, settings)
         to_float_masters(model)
@@ -122,7 +114,7 @@ class DistillationTrainer(RowTrainer):
         teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
         self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
         check_objectives(model, self.teacher_model, args, self.objectives)
-        if named:
+        if self.teacher_model is not teacher_model:
             check_head(self.teacher_model, self.objectives)
         if pruning_config is not None:
             activations = {activation for objective in self.objectives for activation in objective.student_activations}
@@ -161,13 +153,7 @@ class DistillationTrainer(RowTrainer):
         Raises:
             ValueError: If a checkpoint's steps took other rows, or can't be gone on from; before anything is done.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
-            if resume_from_checkpoint is None:
-                raise ValueError(f"resume_from_checkpoint: True, but {self.args.output_dir} holds no checkpoint")
-        checkpoint = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str | os.PathLike) else None
-        rows = Rows.planned(self.args, self.train_dataset)
-        self.rows.of_steps = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
+        checkpoint = self.plan_rows(resume_from_checkpoint)
         self._gradients_checked = False
         if checkpoint is not None:
             cut_like(self.model, AutoConfig.from_pretrained(checkpoint))
@@ -179,8 +165,9 @@ class DistillationTrainer(RowTrainer):
             self.prepare()
         gradually = nullcontext() if self.pruning is None else self.pruning.gradually(checkpoint)
         quantized = nullcontext() if self.quantization is None else self.quantization.training()
-        with self._projections_in_model(), quantized, gradually:
-            output: TrainOutput = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        resumed = None if checkpoint is None else str(checkpoint)
+        with projections_in_model(self.model, self._projections), quantized, gradually:
+            output: TrainOutput = super().train(resume_from_checkpoint=resumed, **kwargs)
         if not self._remembered:
             remember_training(self.model, self.record)
             self._remembered = True
@@ -195,25 +182,14 @@ class DistillationTrainer(RowTrainer):
         self.quantization.place_ranges(optimizer)
         return optimizer
 
-    @contextmanager
-    def _projections_in_model(self) -> Iterator[None]:
-        """Make learned projections a part of the student while it trains: of its optimizer and its checkpoints."""
-        if self._projections is None:
-            yield
-            return
-        self.model.distillation_projections = self._projections
-        try:
-            yield
-        finally:
-            del self.model.distillation_projections
-
     def prepare(self) -> None:
         """Prune the student and calibrate its input ranges, where that is asked for and was not done before.
 
         `train` does it; call it to look at the student as it is before the first step.
         """
         # First the ranges: without them a fake-quantised model passes nothing on, and no saliency could be measured.
-        self._calibrate_once()
+        if self.quantization is not None:
+            self.quantization.calibrate(self._batches)
         if self.pruning is not None:
             self.pruning.one_shot(self._batches, self._loss_of)
         self._share_student()
@@ -223,10 +199,6 @@ class DistillationTrainer(RowTrainer):
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             own = [self.model] if self._projections is None else [self.model, self._projections]
             share_from_first("model: the student's tensors", own)
-
-    def _calibrate_once(self) -> None:
-        if self.quantization is not None:
-            self.quantization.calibrate(self._batches)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as `Trainer` does, and beside it how the model was made, and what a provider adds."""
@@ -287,7 +259,9 @@ class DistillationTrainer(RowTrainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
     ) -> tuple[Terms, Tensor | None]:
         """Return the loss terms by name, and the student's logits where they are asked for or needed."""
-        with self._student_forward.replacing(self.model, self._record_teacher(inputs), inputs, logits=logits):
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher = record_teacher(self.teacher_model, self.objectives, inputs)
+        with self._student_forward.replacing(self.model, teacher, inputs, logits=logits):
             terms = model(**filter_forward_inputs(self.model, inputs))
         student_logits = terms.pop("logits")
         return terms, student_logits
@@ -299,41 +273,10 @@ class DistillationTrainer(RowTrainer):
             raise lacking(terms)
         return loss
 
-    def _record_teacher(self, inputs: Mapping[str, Tensor]) -> Recording:
-        if self.teacher_model is None:
-            return Recording()
-        activations = {activation for objective in self.objectives for activation in objective.teacher_activations}
-        logits = TEACHER_LOGITS not in inputs and any(o.needs_teacher_logits for o in self.objectives)
-        with torch.no_grad(), self.accelerator.autocast():
-            teacher_inputs = filter_forward_inputs(self.teacher_model, inputs)
-            if logits:
-                return record(self.teacher_model, activations, logits, teacher_inputs)
-            return record_by_length(self.teacher_model, activations, teacher_inputs)
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Evaluate one batch, also one without labels or without a teacher; rows that a loader repeats don't count."""
-        inputs = self._prepare_inputs(inputs)
-        rows, (own, _) = count_rows(inputs), own_rows(inputs, self.accelerator)
-        counted = first_rows(inputs, own) if own else {**inputs, ROW_WEIGHT: 0}
-        with torch.no_grad(), self.compute_loss_context_manager():
-            found = self.compute_loss(model, counted, return_outputs=not prediction_loss_only)
-        loss, outputs = found if isinstance(found, tuple) else (found, {})
-        logits = outputs.get("logits")
-        if logits is None:
-            return loss, None, None
-        if len(logits) < rows:  # as many as the other processes have; what is too much goes when they are gathered
-            logits = torch.cat([logits, logits.new_zeros(rows - len(logits), *logits.shape[1:])])
-        return loss, logits, inputs.get("labels")
-
     def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
         """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
-        self._calibrate_once()
+        if self.quantization is not None:
+            self.quantization.calibrate(self._batches)
         self._means[False].clear()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
@@ -354,21 +297,3 @@ class DistillationTrainer(RowTrainer):
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         labels = ["labels"] * self._learns_labels  # which a student without a head does not name
         self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))
-
-    def _get_train_sampler(
-        self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None
-    ) -> Sampler[int] | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not groups_by_length(self.args) or dataset is None or not hasattr(dataset, "__len__"):
-            return super()._get_train_sampler(train_dataset)
-        if self.args.length_column_name in getattr(dataset, "column_names", ()):
-            lengths = dataset[self.args.length_column_name]
-        else:
-            lengths = token_lengths(dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows = self.rows.of_steps
-        return LengthGroupedBatches(lengths, self.args.train_batch_size if rows is None else rows.batch_size, seed)
-
-    def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
-        # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
-        return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
