@@ -16,7 +16,7 @@ from edgemin_hf import __version__
 from edgemin_hf.recipe.errors import RecipeError, StageError
 from edgemin_hf.recipe.keys import read_settings
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
-from edgemin_hf.utils.processors import usable_cpus, wait_passively, warn_if_busy
+from edgemin_hf.utils.cpus import usable_cpus, wait_passively, warn_if_busy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
-from edgemin_hf.utils.processors import warn_if_busy
+from edgemin_hf.utils.cpus import warn_if_busy
 
 Row = tuple[str, str, str]
 """Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""

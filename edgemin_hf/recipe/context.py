@@ -45,9 +45,9 @@ from edgemin_hf.recipe.schema import (
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.content import sha256_of
+from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
-from edgemin_hf.utils.processors import processes_of_node, usable_cpus
 from edgemin_hf.utils.records import Json
 
 logger = logging.getLogger(__name__)

@@ -104,7 +104,7 @@ class Estimator:
         recipe: The recipe.
         root: The folder that its paths are relative to.
         bf16: Whether training computes in bf16.
-        processes: Number of processes that train together, on this machine's cores.
+        processes: Number of processes that share a training's rows, each as fast as this one.
     """
 
     def __init__(self, recipe: Recipe, root: Path, bf16: bool, processes: int) -> None:
@@ -164,7 +164,8 @@ class Estimator:
         search = 1 + work.more_steps / max(1, count)
         flops, compute = flops * search, compute * search
         parameters = parameters_of(work.trained)
-        seconds = compute + count * parameters * _OPTIMIZER_SECONDS
+        # Each process takes its share of the rows, and all steps of its own optimizer.
+        seconds = compute / self.processes + count * parameters * _OPTIMIZER_SECONDS
         return Estimate(seconds / 60, round(count * batch), shape_of(work.trained), parameters, flops)
 
     def steps(self, steps: Steps, rows: int) -> int:

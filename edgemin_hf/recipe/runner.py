@@ -30,7 +30,7 @@ from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.run_rows import write_rows
 from edgemin_hf.utils.atomic_files import write_atomic
-from edgemin_hf.utils.processors import warn_if_busy
+from edgemin_hf.utils.cpus import warn_if_busy
 from edgemin_hf.utils.records import Json
 
 logger = logging.getLogger(__name__)

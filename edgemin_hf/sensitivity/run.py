@@ -40,8 +40,8 @@ from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
+from edgemin_hf.utils.cpus import warn_if_busy
 from edgemin_hf.utils.hardware import environment
-from edgemin_hf.utils.processors import warn_if_busy
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
@@ -86,9 +86,7 @@ NOT_SET = {
 def check_objectives(
     model: PreTrainedModel, teacher: PreTrainedModel | None, args: TrainingArguments, objectives: Sequence[Objective]
 ) -> None:
-    """Refuse ways to run a model in which tensors inside it can't be read, where objectives read some.
-
-    Also set what goes with gradient checkpointing, where it is not set.
+    """Refuse models in which tensors can't be read, and arguments as `check_reading`, where objectives read some.
 
     Args:
         model: The student.
@@ -99,6 +97,36 @@ def check_objectives(
     Raises:
         ValueError: If tensors of such a model are read.
     """
+    reads = check_reading(args, objectives)
+    if reads.student and not args.gradient_checkpointing and any(map(_reentrant, model.modules())):
+        raise ValueError(f"model: gradient checkpointing with use_reentrant true; allowed: with false, {_READ}")
+    for name, given, read in (("model", model, reads.student), ("teacher_model", teacher, reads.teacher)):
+        if given is not None and read and any(map(_compiled, given.modules())):
+            raise ValueError(f"{name}: compiled; allowed: one that is not, {_READ}")
+
+
+class _Reads(NamedTuple):
+    """Whether tensors inside the student, and inside the teacher, are read."""
+
+    student: bool
+    teacher: bool
+
+
+def check_reading(args: TrainingArguments, objectives: Sequence[Objective]) -> _Reads:
+    """Refuse arguments by which models run so that tensors inside them can't be read, where objectives read some.
+
+    Also set what goes with gradient checkpointing, where it is not set.
+
+    Args:
+        args: The Trainer's arguments.
+        objectives: What the student is trained for.
+
+    Returns:
+        In which of the models they read some.
+
+    Raises:
+        ValueError: If models run so.
+    """
     kwargs = args.gradient_checkpointing_kwargs
     if args.gradient_checkpointing:
         # Reentrant, the default of some versions, gives no gradient to what is recorded inside a layer.
@@ -107,19 +135,17 @@ def check_objectives(
         if args.ddp_find_unused_parameters is None and not kwargs["use_reentrant"]:
             # Trainer would not look for them, and some methods leave parameters without a gradient.
             args.ddp_find_unused_parameters = True
-    reads = [any(objective.student_activations for objective in objectives)]
-    reads += [any(objective.teacher_activations for objective in objectives)]
-    if reads[0] and args.gradient_checkpointing and kwargs["use_reentrant"]:
+    reads = _Reads(
+        any(objective.student_activations for objective in objectives),
+        any(objective.teacher_activations for objective in objectives),
+    )
+    if reads.student and args.gradient_checkpointing and kwargs["use_reentrant"]:
         raise ValueError(f"gradient_checkpointing_kwargs: {kwargs}; allowed: use_reentrant false, {_READ}")
-    if reads[0] and not args.gradient_checkpointing and any(map(_reentrant, model.modules())):
-        raise ValueError(f"model: gradient checkpointing with use_reentrant true; allowed: with false, {_READ}")
     # TrainingArguments with torch_compile set it, for good; `accelerate launch` may, too.
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if any(reads) and (args.torch_compile or backend.lower() != "no"):
         raise ValueError(f"torch_compile, ACCELERATE_DYNAMO_BACKEND: {backend}; allowed: no, {_READ}")
-    for name, given, read in (("model", model, reads[0]), ("teacher_model", teacher, reads[1])):
-        if given is not None and read and any(map(_compiled, given.modules())):
-            raise ValueError(f"{name}: compiled; allowed: one that is not, {_READ}")
+    return reads
 
 
 _READ = "since a method of distillation_config reads tensors inside its layers"

@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -5,6 +6,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.yaml_file import load_recipe
 from tests.helpers.recipes import only, put, write_recipe
 
@@ -41,6 +43,47 @@ def test_wrong_arguments_are_one_line_before_a_model_is_loaded(case, place, caps
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert re.search(f"{STAGE}.{message}", error), error
+
+
+UNREADABLE = {
+    "compiled": ("distill", "{torch_compile: true}", "torch_compile.*: inductor; allowed: no"),
+    "reentrant": (
+        "distill",
+        "{gradient_checkpointing: true, gradient_checkpointing_kwargs: {use_reentrant: true}}",
+        "gradient_checkpointing_kwargs: .*; allowed: use_reentrant false",
+    ),
+    "do not go together": ("finetune", "{logging_strategy: steps, logging_steps: 0}", "logging strategy"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_arguments_that_the_trainer_would_refuse_are_refused_by_a_dry_run(case, place, capsys, monkeypatch):
+    stage, arguments, message = UNREADABLE[case]
+    monkeypatch.delenv("ACCELERATE_DYNAMO_BACKEND", raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    change = ["--set", f"{stage}.training_arguments={arguments}", "--dry-run"]
+    assert main(["run", str(write_recipe(place)), *change]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(rf"{stage}\.training_arguments: {message}", error), error
+    assert "ACCELERATE_DYNAMO_BACKEND" not in os.environ
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
+
+
+def test_a_method_that_reads_no_layers_may_be_compiled(place, capsys):
+    change = ["--set", "task_distill.training_arguments={torch_compile: true}", "--dry-run"]
+    assert main(["run", str(write_recipe(place)), *change]) == 0, capsys.readouterr().err
+
+
+def test_processes_share_the_rows_and_so_the_minutes(place, monkeypatch):
+    recipe, settings = load_recipe(write_recipe(place), ["finetune.max_steps=-1"])
+    context, stage = Context(recipe, settings, place, place / "run"), recipe.stages[0]
+    alone, work = context.estimator, stage.work(context)
+    together = Estimator(recipe, place, context.bf16, processes=4)
+    monkeypatch.setattr(Estimator, "speed", 1e6)  # so slow that the optimizer's time is nothing
+    one, four = (estimator.training(stage, work) for estimator in (alone, together))
+    assert one.examples == four.examples
+    assert four.minutes == pytest.approx(one.minutes / 4, rel=0.01)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
-from edgemin_hf.recipe.train import check_rest
+from edgemin_hf.recipe.training_arguments import check_rest
 from edgemin_hf.utils.atomic_files import atomic_folder
 
 

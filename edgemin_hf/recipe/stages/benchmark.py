@@ -27,9 +27,9 @@ from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.evaluate import arrays_of, measured_files
 from edgemin_hf.report.page import summary_table
+from edgemin_hf.utils.cpus import waiting_as_before, waits_passively
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
-from edgemin_hf.utils.processors import waiting_as_before, waits_passively
 
 
 @settings(config=STRICT)

@@ -28,6 +28,7 @@ from edgemin_hf.recipe.stages.methods import LayerSearch, ParsedAlso
 from edgemin_hf.recipe.stages.task_distill import TaskDistill
 from edgemin_hf.recipe.stages.training import TrainingStage, check_methods, weighted
 from edgemin_hf.recipe.train import Parts, train
+from edgemin_hf.recipe.training_arguments import check_training_arguments
 
 
 @dataclass(config=STRICT)
@@ -96,9 +97,14 @@ class InnerDistillation(TrainingStage, Method):
         """Check that the methods can compare the two models."""
         if self.searches:
             raise ValueError("teacher_layer: search; allowed: a number; search in the stage distill beside a task")
-        student, teacher = self.compared(context)
-        check_methods([self, *self.also], student, teacher, context.recipe.task)
+        self.check_compared(context, self)
         self.collation(context.shapes.tokenizer, context.recipe.seed)
+
+    def check_compared(self, context: Context, method: Method) -> None:
+        """Check that a method and those beside it can compare the two models, with the training's arguments."""
+        methods, models = [method, *self.also], self.compared(context)
+        check_methods(methods, *models, context.recipe.task)
+        check_training_arguments(context, self, methods, models, self.head(context))
 
     def compared(self, context: Context) -> tuple[PretrainedConfig, PretrainedConfig]:
         """Return the configurations of student and teacher."""
@@ -157,8 +163,11 @@ class Distill(InnerDistillation):
 
     def check(self, context: Context) -> None:
         """Check that the methods can compare the two models; a search needs a task."""
-        if self.searches and context.recipe.task is not None:
-            check_methods([self, *self.also], *self.compared(context), context.recipe.task)
+        if isinstance(self, LayerSearch) and self.searches and context.recipe.task is not None:
+            student, teacher = self.compared(context)
+            check_methods([self], student, teacher, context.recipe.task)  # every layer to try
+            tried = self.layers_to_try(shape_of(teacher).num_hidden_layers)
+            self.check_compared(context, self.at(tried[0]))
         else:
             super().check(context)
 

@@ -15,7 +15,7 @@ from edgemin_hf.distillation.known import METHODS
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.recipe.schema import STRICT, Count, Positive
-from edgemin_hf.recipe.train import check_rest
+from edgemin_hf.recipe.training_arguments import check_rest
 
 
 @dataclass(config=STRICT)

@@ -23,7 +23,8 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.methods import ParsedAlso
-from edgemin_hf.recipe.train import Parts, Training, make_trainer, train
+from edgemin_hf.recipe.train import Parts, make_trainer, train
+from edgemin_hf.recipe.training_arguments import Training, check_training_arguments
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.training.trainer import DistillationTrainer
 
@@ -47,6 +48,10 @@ class TrainingStage(Stage, Training):
     @abstractmethod
     def work(self, context: Context) -> Work:
         """Return what its training runs, for the estimate."""
+
+    def check(self, context: Context) -> None:
+        """Check its arguments."""
+        check_training_arguments(context, self)
 
     def estimate(self, context: Context) -> Estimate:
         """Return what the training will cost here."""
@@ -79,7 +84,9 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     def check(self, context: Context) -> None:
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
         _check_teacher(context)
-        check_methods(self.also, context.shapes.student, context.shapes.teacher, context.recipe.task)
+        compared = context.shapes.student, context.shapes.teacher
+        check_methods(self.also, *compared, context.recipe.task)
+        check_training_arguments(context, self, self.also, compared, context.head)
 
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgemin_hf.utils import processors
-from edgemin_hf.utils.processors import others_load, processes_of_node, usable_cpus, warn_if_busy
+from edgemin_hf.utils import cpus
+from edgemin_hf.utils.cpus import others_load, processes_of_node, usable_cpus, warn_if_busy
 
-PACKAGE = Path(processors.__file__).parents[1]
+PACKAGE = Path(cpus.__file__).parents[1]
 
 ELSEWHERE = """
 import os, sys
@@ -23,7 +23,7 @@ import edgemin_hf
 for module in pkgutil.walk_packages(edgemin_hf.__path__, "edgemin_hf."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-from edgemin_hf.utils.processors import others_load, usable_cpus
+from edgemin_hf.utils.cpus import others_load, usable_cpus
 assert usable_cpus() == os.cpu_count()
 assert others_load() == 0.0
 """
@@ -42,7 +42,7 @@ def test_every_module_is_imported_where_unix_modules_are_missing():
     assert done.returncode == 0, done.stderr
 
 
-def test_processors_of_systems_that_do_not_tell(monkeypatch):
+def test_cpus_of_systems_that_do_not_tell(monkeypatch):
     assert usable_cpus() == len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")
     assert usable_cpus() == os.cpu_count()
@@ -65,22 +65,22 @@ def test_processes_share_a_machine_not_the_world(monkeypatch):
 
 def test_a_busy_machine_is_told(monkeypatch, caplog):
     times = iter([{0: (0, 0), 1: (0, 0)}, {0: (25, 100), 1: (100, 100)}] * 2)
-    monkeypatch.setattr(processors, "_times", lambda: next(times))
-    monkeypatch.setattr(processors.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(cpus, "_times", lambda: next(times))
+    monkeypatch.setattr(cpus.time, "sleep", lambda seconds: None)
     assert others_load() == 0.75
     with caplog.at_level(logging.WARNING):
         warn_if_busy("latencies come out too long")
     assert "other programs use 0.8 of" in caplog.text or "other programs use 0.7 of" in caplog.text
     assert "latencies come out too long" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(processors, "others_load", lambda: 0.1)
+    monkeypatch.setattr(cpus, "others_load", lambda: 0.1)
     warn_if_busy("latencies come out too long")
     assert not caplog.text
 
 
 WAITING = """
 import os, sys
-from edgemin_hf.utils.processors import wait_passively, waiting_as_before, waits_passively
+from edgemin_hf.utils.cpus import wait_passively, waiting_as_before, waits_passively
 wait_passively()
 with waiting_as_before():
     inside = os.environ.get("OMP_WAIT_POLICY")
