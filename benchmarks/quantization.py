@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from real_tasks import RealTasks
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig
 
 from edgemin_hf.benchmark.measure import predict
 from edgemin_hf.benchmark.runners import OnnxRunner
@@ -113,7 +114,8 @@ class Comparison:
             rows = self.context.task.train_table(self.context.root, 0).select(range(512))
             columns = [rows[column] for column in self.context.task.text_columns]
             texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-            quantize_static(folder / FP32_GRAPH, self.context.tokenizer, texts, static)
+            config = AutoConfig.from_pretrained(self.teacher)
+            quantize_static(folder / FP32_GRAPH, self.context.tokenizer, config, texts, static)
         graphs = {
             FP32: folder / FP32_GRAPH,
             "INT8 dynamic, Optimum": folder / INT8_GRAPH,

@@ -88,7 +88,7 @@ def write_graphs(folder: Path) -> dict[str, Path]:
     tokenizer.save_pretrained(folder / "plain")
     optimum, static = folder / "optimum", folder / "static.onnx"
     export_baseline(folder / "plain", optimum)
-    quantize_static(optimum / FP32_GRAPH, tokenizer, SAMPLE_TEXTS, static)
+    quantize_static(optimum / FP32_GRAPH, tokenizer, plain.config, SAMPLE_TEXTS, static)
     graphs = {FP32: optimum / FP32_GRAPH, DYNAMIC: optimum / INT8_GRAPH, STATIC: static}
     for index, (name, (weights, embeddings)) in enumerate(PRECISIONS.items()):
         model = AutoModelForSequenceClassification.from_pretrained(folder / "plain").eval()

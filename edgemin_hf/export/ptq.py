@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 from onnxruntime.quantization import CalibrationDataReader, QuantType
 from onnxruntime.quantization.registry import IntegerOpsRegistry, QDQRegistry
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.exporter import quiet_exporter
 from edgemin_hf.export.outputs import inputs_of_each
+from edgemin_hf.modeling.tokenizers import fitted, graph_feed
 
 DYNAMIC_OPERATORS, STATIC_OPERATORS = tuple(IntegerOpsRegistry), tuple(QDQRegistry)
 """What the preset quantises."""
@@ -47,7 +48,9 @@ def quantize_dynamic(graph: Path, output: Path) -> None:
         )
 
 
-def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], output: Path) -> None:
+def quantize_static(
+    graph: Path, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, texts: Sequence[Text], output: Path
+) -> None:
     """Quantise a float graph: static INT8, min-max ranges.
 
     Weights are int8 by channel. Activations are uint8 by tensor, in the range that they have on `texts`, wherever the
@@ -56,7 +59,9 @@ def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequ
     Args:
         graph: An fp32 ONNX file, such as `export_baseline` writes.
         tokenizer: The model's tokenizer.
-        texts: Texts, or pairs of texts, to calibrate on, cut after 128 tokens; nothing of them is padded.
+        config: The model's configuration.
+        texts: Texts, or pairs of texts, to calibrate on, cut after 128 tokens, or the model's positions; nothing of
+            them is padded.
         output: The file to write.
 
     Raises:
@@ -65,7 +70,7 @@ def quantize_static(graph: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequ
     if not texts:
         raise ValueError("texts: none; allowed: 1 or more, which the ranges of the activations are taken from")
     names = [value.name for value in onnx.load(graph, load_external_data=False).graph.input]
-    feeds = [{name: inputs[name] for name in names} for inputs in inputs_of_each(tokenizer, texts)]
+    feeds = [graph_feed(names, inputs) for inputs in inputs_of_each(fitted(tokenizer, config), texts)]
     output.parent.mkdir(parents=True, exist_ok=True)
     with quiet_exporter():
         quantization.quantize_static(

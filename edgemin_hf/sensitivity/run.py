@@ -35,6 +35,7 @@ from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.sensitivity.settings import CURVES, HEAT_MAP, MODULES, NUMBERS, PAGE, SensitivitySettings
+from edgemin_hf.tasks.checks import shared_rows
 from edgemin_hf.tasks.known import task_of
 from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
@@ -76,8 +77,8 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
         ...     BertForSequenceClassification(BertConfig(vocab_size=4, **shape)).save_pretrained(folder)
         ...     _ = tokenizer.save_pretrained(folder)
         ...     files = {name: Path(folder, f"{name}.csv") for name in ("train", "data")}
-        ...     for file in files.values():
-        ...         _ = file.write_text(chr(10).join(["text,label", "card,LABEL_0", "phone,LABEL_1"]))
+        ...     for file, more in ((files["train"], "phone card"), (files["data"], "card phone")):
+        ...         _ = file.write_text(chr(10).join(["text,label", "card,LABEL_0", f"{more},LABEL_1"]))
         ...     places = {"model": folder, "output": Path(folder, "costs"), **files}
         ...     result = run_sensitivity(SensitivitySettings(**places, **columns, **size, **how))
         >>> result.base.n, sorted({row.kind for row in result.measurements})
@@ -136,6 +137,8 @@ def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
             task.check_table(getattr(settings, name), config)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    for note in shared_rows({"train": settings.train, "data": settings.data}, task.text_columns):
+        logger.info(note)
     return config
 
 

@@ -66,7 +66,8 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     notes = [f"{name}: {note}" for name, path in paths.items() for note in notes_on(path)]
     for name, table in tables.items():
         notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
-    return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes, *_shared_rows(task, tables)]
+    notes += [*shared_rows(paths, task.text_columns), *_repeated_rows(task, tables)]
+    return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes]
 
 
 def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:
@@ -129,28 +130,36 @@ def _notes_on_rows(task: TabularTask, table: Dataset) -> list[str]:
     return notes
 
 
-def _shared_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str]:
+def shared_rows(files: Mapping[str, Path], columns: list[str]) -> list[str]:
     """Return how many rows of each table stand in another too.
+
+    Args:
+        files: The tables by what they are for, the training table first.
+        columns: Their columns of texts.
 
     Raises:
         ValueError: If the rows of another table are those of the training table.
     """
-    hashes = {name: _hashes(table, task.text_columns) for name, table in tables.items()}
+    hashes = {name: _hashes(read_table(file), columns) for name, file in files.items()}
     notes = []
-    for first, second in combinations(tables, 2):
-        shared = int(np.isin(hashes[second], hashes[first]).sum())
+    for first, second in combinations(files, 2):
+        ours, others = hashes[first], hashes[second]
+        shared = int(np.isin(others, ours).sum())
         if not shared:
             continue
-        same = len(tables[first]) == len(tables[second]) and (np.sort(hashes[first]) == np.sort(hashes[second])).all()
-        if same and first == "train_file":
-            raise ValueError(
-                f"{second}: {getattr(task, second)}, whose texts are those of {first}; expected: other rows"
-            )
-        notes.append(f"{second}: {shared:,} of {len(tables[second]):,} rows have the text of a row of {first}")
-    train, count = hashes["train_file"], len(tables["train_file"])
-    if "validation_file" not in tables and (repeated := count - len(np.unique(train))):
-        notes.append(f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it")
+        if first == next(iter(files)) and np.array_equal(np.sort(ours), np.sort(others)):
+            raise ValueError(f"{second}: {files[second].name}, whose texts are those of {first}; expected: other rows")
+        notes.append(f"{second}: {shared:,} of {len(others):,} rows have the text of a row of {first}")
     return notes
+
+
+def _repeated_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str]:
+    """Return how many training rows repeat another's text, where some are held out."""
+    count = len(tables["train_file"])
+    repeated = count - len(np.unique(_hashes(tables["train_file"], task.text_columns)))
+    if "validation_file" in tables or not repeated:
+        return []
+    return [f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it"]
 
 
 def _hashes(table: Dataset, columns: list[str]) -> NDArray[np.int64]:

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgemin_hf.export.ptq import quantize_static
 from tests.helpers.models import sentences, tiny
 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
+CONFIG = tiny().config
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def graphs(tmp_path_factory, tokenizer):
     tiny().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     export_baseline(folder / "model", folder / "baseline")
-    quantize_static(folder / "baseline" / FP32_GRAPH, tokenizer, TEXTS, folder / "static/model.onnx")
+    quantize_static(folder / "baseline" / FP32_GRAPH, tokenizer, CONFIG, TEXTS, folder / "static/model.onnx")
     return folder / "baseline" / FP32_GRAPH, folder / "static/model.onnx"
 
 
@@ -53,10 +55,10 @@ def test_its_products_run_on_integers_with_fixed_ranges(graphs, tmp_path):
 
 def test_the_calibration_texts_set_the_ranges(graphs, tokenizer, tmp_path):
     float_graph, static = graphs
-    quantize_static(float_graph, tokenizer, TEXTS, tmp_path / "again.onnx")
-    quantize_static(float_graph, tokenizer, [("card", "late")], tmp_path / "pair.onnx")
+    quantize_static(float_graph, tokenizer, CONFIG, TEXTS, tmp_path / "again.onnx")
+    quantize_static(float_graph, tokenizer, CONFIG, [("card", "late")], tmp_path / "pair.onnx")
     first, again, other = (
-        logits(g, tokenizer, TEXTS) for g in (static, tmp_path / "again.onnx", tmp_path / "pair.onnx")
+        logits(g, tokenizer, CONFIG, TEXTS) for g in (static, tmp_path / "again.onnx", tmp_path / "pair.onnx")
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
@@ -95,4 +97,11 @@ def test_the_baselines_are_optimums(graphs, tokenizer, tmp_path):
 
 def test_without_texts(graphs, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="texts: none"):
-        quantize_static(graphs[0], tokenizer, [], tmp_path / "none.onnx")
+        quantize_static(graphs[0], tokenizer, CONFIG, [], tmp_path / "none.onnx")
+
+
+def test_texts_longer_than_the_models_positions_are_cut_there(graphs, tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = 512
+    quantize_static(graphs[0], tokenizer, CONFIG, [" ".join(TEXTS)], tmp_path / "long.onnx")
+    assert np.isfinite(logits(tmp_path / "long.onnx", tokenizer, CONFIG, TEXTS[:1])).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, BertModel
 
-from edgemin_hf import QuantizationConfig, create_student, export_onnx
+from edgemin_hf import PruningConfig, QuantizationConfig, create_student, export_onnx
 from tests.helpers.models import tiny
 from tests.helpers.training import make
 
@@ -67,13 +67,15 @@ def test_an_exported_student_is_read_as_its_teacher(folder, tmp_path, tokenizer,
 @pytest.mark.long
 def test_a_trained_pruned_and_quantised_student_is_too(folder, tmp_path, tokenizer):
     teacher = AutoModel.from_pretrained(folder)
-    changes = {"quantization_config": QuantizationConfig(), "max_steps": 1}
+    pruning = PruningConfig(head_sparsity=0.5, ffn_sparsity=0.5, saliency="random")
+    changes = {"pruning_config": pruning, "quantization_config": QuantizationConfig(), "max_steps": 1}
     trainer = make(tmp_path / "work", tokenizer, create_student(teacher, 2), teacher, **changes)
     trainer.train()
     trainer.save_model(str(tmp_path / "student"))
     export_onnx(trainer.model.eval(), tokenizer, tmp_path / "edge")
     for made in ("student", "edge"):
         model = AutoModel.from_pretrained(tmp_path / made)
+        assert model.config.intermediate_size == teacher.config.intermediate_size // 2
         reader = sentence_transformers.SentenceTransformer(str(tmp_path / made), device="cpu")
         torch.testing.assert_close(torch.tensor(reader.encode(TEXTS)), by_hand(model, tokenizer), rtol=1e-4, atol=1e-5)
     # A student of the student, in another process.

@@ -2,7 +2,7 @@ import os
 import re
 
 import pytest
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
@@ -84,6 +84,14 @@ def test_processes_share_the_rows_and_so_the_minutes(place, monkeypatch):
     one, four = (estimator.training(stage, work) for estimator in (alone, together))
     assert one.examples == four.examples
     assert four.minutes == pytest.approx(one.minutes / 4, rel=0.01)
+
+
+def test_a_checkpoint_that_no_training_can_go_on_from_is_one_line_before_the_first_pass(place, capsys, monkeypatch):
+    monkeypatch.setattr("edgemin_hf.recipe.train.last_checkpoint", lambda work: str(place / "checkpoint-2"))
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_, **__: pytest.fail("rows were run"))
+    assert main(["run", str(write_recipe(place, only("finetune")))]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"edgemin: finetune: resume_from_checkpoint: .*checkpoint-2, which holds no trainer_state", error)
 
 
 @pytest.mark.long

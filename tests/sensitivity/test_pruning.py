@@ -288,6 +288,7 @@ WRONG = {
     "no train": (["--train", "nowhere.tsv"], "train: .*nowhere.tsv, which is no file"),
     "no data": (["--data", "nowhere.tsv"], "data: .*nowhere.tsv, which is no file"),
     "same": (["--data", "train.tsv"], "data: .*train.tsv, which is train too; allowed: "),
+    "copied": (["--data", "copy.tsv"], "data: copy.tsv, whose texts are those of train; expected: "),
     "text": (["--text-column", "body"], "train: column 'body' of .*; allowed: text, label"),
     "pair": (["--text-pair-column", "b"], "train: column 'b' of .*; allowed: text, label"),
     "label": (["--label-column", "y"], "train: column 'y' of .*; allowed: text, label"),
@@ -309,6 +310,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_weights(case, place, tmp_p
     for name in ("train.tsv", "test.tsv", "classifier"):
         (tmp_path / name).symlink_to(place / name)
     teacher = {path.name: path.read_bytes() for path in (place / "classifier").iterdir()}
+    shutil.copy(place / "train.tsv", tmp_path / "copy.tsv")
     write_tsv(tmp_path / "strange.tsv", [("where is my card", "refund")])
     write_tsv(tmp_path / "labels.tsv", sentences(8))
     for name, config in (("gpt2", GPT2Config(n_positions=66)), ("headless", BertConfig(architectures=["BertModel"]))):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from edgemin_hf.cli import main
@@ -141,6 +142,10 @@ def unnamed_teacher(place, labels):
     for file in (place / "teacher").iterdir():
         (place / "plain" / file.name).symlink_to(file)
     (place / "plain/config.json").unlink()
+    weights = load_file(place / "plain/model.safetensors")
+    (place / "plain/model.safetensors").unlink()
+    head = {name: tensor[: len(labels)].clone() for name, tensor in weights.items() if name.startswith("classifier.")}
+    save_file({**weights, **head}, place / "plain/model.safetensors", {"format": "pt"})
     config = json.loads((place / "teacher/config.json").read_text())
     config["id2label"] = {str(number): name for number, name in enumerate(labels)}
     config["label2id"] = {name: number for number, name in enumerate(labels)}
