@@ -58,7 +58,7 @@ def test_the_calibration_texts_set_the_ranges(graphs, tokenizer, tmp_path):
     quantize_static(float_graph, tokenizer, CONFIG, TEXTS, tmp_path / "again.onnx")
     quantize_static(float_graph, tokenizer, CONFIG, [("card", "late")], tmp_path / "pair.onnx")
     first, again, other = (
-        logits(g, tokenizer, CONFIG, TEXTS) for g in (static, tmp_path / "again.onnx", tmp_path / "pair.onnx")
+        logits(g, tokenizer, TEXTS) for g in (static, tmp_path / "again.onnx", tmp_path / "pair.onnx")
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
@@ -104,4 +104,4 @@ def test_texts_longer_than_the_models_positions_are_cut_there(graphs, tokenizer,
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = 512
     quantize_static(graphs[0], tokenizer, CONFIG, [" ".join(TEXTS)], tmp_path / "long.onnx")
-    assert np.isfinite(logits(tmp_path / "long.onnx", tokenizer, CONFIG, TEXTS[:1])).all()
+    assert np.isfinite(logits(tmp_path / "long.onnx", tokenizer, TEXTS[:1])).all()
