@@ -9,7 +9,6 @@ from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, 
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.data.tables import Text
-from edgemin_hf.export.checkpoint import CHECKPOINT
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
@@ -18,6 +17,7 @@ from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
+from edgemin_hf.utils.weight_files import WEIGHTS
 
 
 def benchmark_artefact(
@@ -60,8 +60,8 @@ def benchmark_artefact(
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
     if openvino:
         check_extra("openvino", "--openvino")
-    if teacher is not None and not all((teacher / name).is_file() for name in ("config.json", CHECKPOINT)):
-        raise ValueError(f"--teacher {teacher}; expected: a folder with config.json and {CHECKPOINT}")
+    if teacher is not None and not all((teacher / name).is_file() for name in ("config.json", WEIGHTS)):
+        raise ValueError(f"--teacher {teacher}; expected: a folder with config.json and {WEIGHTS}")
     files, name = files_of("student", artefact), read_manifest(artefact).task
     if (task := TASKS.get(name)) is None:
         raise ValueError(f"{artefact}: for {name}; allowed: an artefact for {', '.join(TASKS)}")

@@ -9,13 +9,12 @@ from pathlib import Path
 from safetensors import safe_open
 
 from edgemin_hf.export.base import TrainedModel
-from edgemin_hf.export.manifest import ManifestEntry, Output, sha256_of, size_of
+from edgemin_hf.export.manifest import ManifestEntry, Output, digest_of, size_of
 from edgemin_hf.export.outputs import torch_outputs
 from edgemin_hf.modeling.sentence_modules import write_sentence_modules
+from edgemin_hf.utils.weight_files import WEIGHTS
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT = "model.safetensors"
 
 
 class CheckpointTarget:
@@ -42,15 +41,15 @@ def checkpoint_entry(folder: Path, outputs: tuple[Output, ...] = ()) -> Manifest
     Returns:
         The entry.
     """
-    file = folder / CHECKPOINT
+    file = folder / WEIGHTS
     with safe_open(file, "pt") as tensors:
         shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
     return ManifestEntry(
-        file=CHECKPOINT,
+        file=WEIGHTS,
         runtime="pytorch",
         precision="fp32",
         bytes=size_of([file]),
-        sha256=sha256_of([file]),
+        sha256=digest_of([file]),
         parameters=sum(map(prod, shapes)),
         outputs=outputs,
     )

@@ -155,7 +155,7 @@ class Manifest(Record):
             missing = next((path for path in paths if not path.is_file()), None)
             if missing is not None:
                 raise ValueError(f"{missing}: is missing; expected: a file, which {MANIFEST} lists")
-            if size_of(paths) != entry.bytes or sha256_of(paths) != entry.sha256:
+            if size_of(paths) != entry.bytes or digest_of(paths) != entry.sha256:
                 raise ValueError(f"{paths[0]}: has other bytes than {MANIFEST} tells; expected: the file as exported")
 
 
@@ -178,8 +178,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{file}: {error}") from None
 
 
-def sha256_of(paths: Sequence[Path]) -> str:
-    """Hash files, one after the other."""
+def digest_of(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of files one after the other, as they are at this moment."""
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

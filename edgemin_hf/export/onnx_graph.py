@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.graph import count_parameters, external_data
-from edgemin_hf.export.manifest import Fidelity, ManifestEntry, sha256_of, size_of
+from edgemin_hf.export.manifest import Fidelity, ManifestEntry, digest_of, size_of
 from edgemin_hf.export.outputs import onnx_outputs
 
 
@@ -70,7 +70,7 @@ def onnx_entry(
         runtime="onnxruntime",
         precision=precision,
         bytes=size_of(paths),
-        sha256=sha256_of(paths),
+        sha256=digest_of(paths),
         parameters=count_parameters(graph),
         external_data=beside,
         opset=_opset(model),

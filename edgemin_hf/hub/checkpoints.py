@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
-from edgemin_hf.utils.weight_files import WeightsError, weight_shapes
+from edgemin_hf.utils.weight_files import INDEX, WEIGHTS, WeightsError, weight_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -174,14 +174,14 @@ def _download(repo_id: str, revision: str | None, weights: bool) -> str:
     wanted |= set(filter(SENTENCE_FILE.fullmatch, names))
     if constants.CONFIG_NAME not in wanted:
         raise CheckpointError(f"{repo_id!r} holds no {constants.CONFIG_NAME}: it is no transformers model")
-    if weights and constants.SAFETENSORS_SINGLE_FILE in names:
-        wanted.add(constants.SAFETENSORS_SINGLE_FILE)
-    elif weights and constants.SAFETENSORS_INDEX_FILE in names:
+    if weights and WEIGHTS in names:
+        wanted.add(WEIGHTS)
+    elif weights and INDEX in names:
         shards = {name for name in names if "/" not in name and name.endswith(".safetensors")}
-        wanted |= {constants.SAFETENSORS_INDEX_FILE, *shards}
+        wanted |= {INDEX, *shards}
     elif weights:
         hint = "only safetensors weights are loaded, never pickle files: hf.co/spaces/safetensors/convert makes them"
-        raise CheckpointError(f"{repo_id!r} holds no {constants.SAFETENSORS_SINGLE_FILE}; {hint}")
+        raise CheckpointError(f"{repo_id!r} holds no {WEIGHTS}; {hint}")
     patterns = [glob.escape(name) for name in sorted(wanted)]
     with unsigned_log():
         return snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
@@ -229,10 +229,10 @@ def _missing_file(folder: Path, weights: bool) -> str | None:
     """Return the name of the first file that `folder` lacks as a checkpoint, None if it is complete."""
     if not (folder / constants.CONFIG_NAME).is_file():
         return constants.CONFIG_NAME
-    if not weights or (folder / constants.SAFETENSORS_SINGLE_FILE).is_file():
+    if not weights or (folder / WEIGHTS).is_file():
         return None
-    index = folder / constants.SAFETENSORS_INDEX_FILE
+    index = folder / INDEX
     if not index.is_file():
-        return constants.SAFETENSORS_SINGLE_FILE
+        return WEIGHTS
     shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     return next((shard for shard in shards if not (folder / shard).is_file()), None)

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from edgemin_hf.data.corpus import check_packable
 from edgemin_hf.modeling.loading import check_checkpoint
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product, RecipeError
-
-_WEIGHTS = (constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE)
+from edgemin_hf.utils.weight_files import INDEX, WEIGHTS
 
 
 def check_models(context: Context) -> None:
@@ -30,7 +27,7 @@ def check_models(context: Context) -> None:
             check_packable(context.shapes.tokenizer)
     for field, name, revision in _named(context):
         folder = context.shapes.checkpoint(name, revision, weights=False).path
-        if any((Path(folder) / file).is_file() for file in _WEIGHTS):
+        if any((Path(folder) / file).is_file() for file in (WEIGHTS, INDEX)):
             _check_weights(context, field, folder)
 
 

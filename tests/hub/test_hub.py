@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, BertModel
 
-from edgemin_hf.export.manifest import Manifest, ManifestEntry, sha256_of, size_of
+from edgemin_hf.export.manifest import Manifest, ManifestEntry, digest_of, size_of
 from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.hub.privacy import unsigned_log
@@ -119,7 +119,7 @@ def artefact(tmp_path: Path) -> Path:
 
 def write_manifest(folder: Path) -> None:
     entries = [
-        ManifestEntry(name, runtime, precision, size_of([folder / name]), sha256_of([folder / name]), parameters=1)
+        ManifestEntry(name, runtime, precision, size_of([folder / name]), digest_of([folder / name]), parameters=1)
         for name, (runtime, precision) in MODELS.items()
     ]
     Manifest(1, "text_classification", "text-classification", (), tuple(entries)).write(folder)
