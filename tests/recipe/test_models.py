@@ -145,12 +145,12 @@ def test_a_student_of_the_hub_is_fetched_before_the_first_stage(place, capsys, m
     shutil.copytree((place / "teacher").resolve(), lost)
     seen = resolve_checkpoint
 
-    def without_weights(model, *, weights=True):
+    def without_weights(model, *, weights=True, revision=None):
         if weights and "lost" in model:
             raise CheckpointError("'me/lost' holds no model.safetensors")
-        return seen(model, weights=weights)
+        return seen(model, weights=weights, revision=revision)
 
-    monkeypatch.setattr("edgemin_hf.recipe.models.resolve_checkpoint", without_weights)
+    monkeypatch.setattr("edgemin_hf.recipe.shapes.resolve_checkpoint", without_weights)
     recipe = write_recipe(place, put("student", {"checkpoint": "lost"}, "distill.relation_heads", 4))
     assert main(["run", str(recipe)]) == 2
     assert "'me/lost' holds no model.safetensors" in capsys.readouterr().err
