@@ -81,7 +81,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
     fields = _names(_schema())
     for depth, parent in enumerate(parents):
         stages = settings.get("stages") if depth == 0 else None
-        listed = [stage for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
+        listed = [one for one in stages if isinstance(one, dict)] if isinstance(stages, list) else []
         stage = [one for one in listed if stage_name(one) == parent]
         if depth == 0 and not stage and parent not in fields.split(", "):
             allowed = ", ".join([fields, *map(stage_name, listed)])
