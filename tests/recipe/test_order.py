@@ -117,7 +117,7 @@ def test_only_stages_ask_what_kind_of_stage_one_is():
 
 
 def test_the_plan_shows_both_names(place, capsys):
-    first = {"stage": "prune", "head_sparsity": 0.1}
+    first = {"stage": "prune", "head_sparsity": 0.25}
     change = stages("finetune", first, "task_distill", named("prune", "prune_again", head_sparsity=0.25))
     recipe = write_recipe(place, change)
     arguments = ["run", str(recipe), "--dry-run", "--set", "prune_again.head_sparsity=0.5"]
@@ -125,6 +125,6 @@ def test_the_plan_shows_both_names(place, capsys):
     plan = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:5]]
     assert plan == ["finetune", "prune", "task_distill", "prune_again"]
     read, _ = load_recipe(recipe, arguments[-1:])
-    assert [stage.settings().get("head_sparsity") for stage in read.stages] == [None, 0.1, None, 0.5]
+    assert [stage.settings().get("head_sparsity") for stage in read.stages] == [None, 0.25, None, 0.5]
     assert main([*arguments, "--set", "prune_again.head_sparsity=2"]) == 2
     assert "prune_again.head_sparsity: 2.0; allowed: 0 to below 1" in capsys.readouterr().err
