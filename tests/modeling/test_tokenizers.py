@@ -20,12 +20,7 @@ from edgemin_hf.modeling import fitted, load_tokenizer, model_inputs
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.tokenizers import graph_feed
-from tests.helpers.models import FAMILIES, VOCABULARY, tiny
-
-try:  # transformers 5: there the other name is the fast one's
-    from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy as SlowTokenizer
-except ImportError:
-    from transformers import BertTokenizer as SlowTokenizer
+from tests.helpers.models import FAMILIES, VOCABULARY, SlowTokenizer, tiny
 
 PAIRS = [("where is my card", "the card is late"), ("send money", "now please")]
 
