@@ -116,6 +116,7 @@ def check_objectives(
     # TrainingArguments with torch_compile set it, for good; `accelerate launch` may, too.
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if any(reads) and (args.torch_compile or backend.lower() != "no"):
+        backend = (args.torch_compile and args.torch_compile_backend) or backend
         raise ValueError(f"torch_compile, ACCELERATE_DYNAMO_BACKEND: {backend}; allowed: no, {_READ}")
     for name, given, read in (("model", model, reads[0]), ("teacher_model", teacher, reads[1])):
         if given is not None and read and any(map(_compiled, given.modules())):
