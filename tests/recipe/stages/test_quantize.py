@@ -94,7 +94,7 @@ def test_the_recipes_seed_draws_rows_and_batches(place):
     assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """The process ended here."""
 
 
@@ -140,7 +140,7 @@ WRONG = {
     "a setting": ({"reconstruction": {"steps": 0}}, r"quantize\.reconstruction\.steps: 0; allowed: 1 or more"),
     "a name": (
         {"reconstruction": {"epochs": 1}},
-        r"quantize\.reconstruction\.epochs: 1; allowed: modules, .*, teacher_forcing$",
+        r"quantize\.reconstruction\.epochs: 1; allowed: modules, .*, teacher_forcing\b",
     ),
     "a seed of its own": ({"reconstruction": {"seed": 1}}, r"quantize\.reconstruction\.seed: 1; allowed: modules"),
     "pruning": (
