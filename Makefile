@@ -21,8 +21,9 @@ CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recip
 # Every module, the Trainer with its resumption, graphs of all families, checkpoints, a recipe from end to end, and what
 # goes wrong on transformers 5 without a word: masks, precision, pruned attention, cut tokenizers, fused attention.
 STACK_TESTS := tests/neural_compressor/test_without.py tests/training/test_trainer.py tests/training/test_teacher.py \
-	tests/data/test_masking.py tests/modeling tests/export/test_fused_attention.py tests/export/test_onnx.py \
-	tests/pruning/test_vocabulary.py tests/recipe/test_runner.py::test_the_artefact_is_complete
+	tests/training/test_rows.py tests/data/test_masking.py tests/modeling tests/export/test_fused_attention.py \
+	tests/export/test_onnx.py tests/pruning/test_vocabulary.py tests/recipe/test_models.py \
+	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format bench clean

@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from transformers import BertTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from tests.helpers.models import VOCABULARY, sentences, tiny, write_tsv
 
@@ -14,6 +15,8 @@ FAST_FAMILIES = ("bert", "deberta-v2")
 os.environ["CI"] = "true"
 # Tiny models gain nothing by more, and threads that wait for each other lose much beside other work.
 torch.set_num_threads(1)
+# transformers 5 shows one for each checkpoint that is read or written, on the stderr that tests read.
+transformers_logging.disable_progress_bar()
 
 
 def pytest_addoption(parser):

@@ -113,9 +113,11 @@ def load_reporting(
     """Load a model as `load_pruned` does; return it and the names of its tensors that are new."""
     held = weight_shapes(Path(model)) if Path(model).is_dir() else {}
     saved = AutoConfig.from_pretrained(model)
+    # Before the configuration, which transformers 5 has keep it instead of returning it.
+    dtype = kwargs.pop("dtype", torch.float32)
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     for_others = bool(kwargs.pop(_FOR_OTHERS, False))
-    kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
+    kwargs = {**kwargs, "dtype": dtype, "config": config, "use_safetensors": True}
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
     loader = auto_class if reloads_plainly(config) else _cutting(plain)
     # Else transformers' own error, or pages of its warnings, would stand instead of our line.

