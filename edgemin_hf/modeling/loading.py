@@ -99,8 +99,11 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     held = weight_shapes(Path(model))
     saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
-    with init_empty_weights():
-        empty = _cutting(plain)(config)
+    try:
+        with init_empty_weights():
+            empty = _cutting(plain)(config)
+    except (KeyError, TypeError, RuntimeError, ArithmeticError) as error:  # such as an activation that there is not
+        raise WeightsError(f"{model}: its configuration makes no model ({type(error).__name__}: {error})") from None
     empty.__class__ = plain
     report = Report.by_names(empty, held)
     check_encoder(empty, report, str(model), held)
@@ -128,6 +131,7 @@ def load_reporting(
     loaded.__class__ = plain
     report = Report.of(info)
     check_encoder(loaded, report, str(model), held)
+    _check_finite(loaded, str(model))
     other_task = _is_for_others(saved, auto_class)
     replaced = _check_head(loaded, report, str(model), for_others or other_task)
     if other_task or (for_others and not same_labels(saved, loaded.config)):
@@ -162,6 +166,13 @@ def _check_head(model: PreTrainedModel, report: Report, name: str, replaced: boo
     if names and not replaced:
         raise WeightsError(f"{name}: a head of another shape than its config: {names_of(names)}")
     return names
+
+
+def _check_finite(model: PreTrainedModel, name: str) -> None:
+    """Check that no weight is NaN or infinite: training would go on with it, and every loss be NaN."""
+    odd = [tensor for tensor, value in model.named_parameters() if not value.isfinite().all()]
+    if odd:
+        raise WeightsError(f"{name} holds weights that are NaN or infinite: {names_of(odd)}")
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import torch
+from accelerate import init_empty_weights
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.utils.weight_files import Shapes, WeightsError, names_of
@@ -162,6 +162,6 @@ def _label_tensors(model: PreTrainedModel) -> set[str]:
     """Return the names of the tensors with a row a label: those that another number of labels would change."""
     config = copy.deepcopy(model.config)
     config.num_labels += 1
-    with torch.device("meta"):
+    with init_empty_weights():  # `torch.device("meta")` has no `nonzero`, which the removal of heads takes
         larger = type(model)(config).state_dict()
     return {name for name, value in model.state_dict().items() if larger[name].shape != value.shape}
