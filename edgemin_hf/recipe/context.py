@@ -45,6 +45,7 @@ from edgemin_hf.recipe.schema import (
 )
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
@@ -172,8 +173,7 @@ class Context:
         """Number of each label: the teacher's own where it is not fine-tuned here."""
         if self.maker(Product.TEACHER) is not None:
             return {label: index for index, label in enumerate(self.task.labels(self.root))}
-        found: dict[str, int] = AutoConfig.from_pretrained(self.teacher_folder).label2id
-        return found
+        return labels_of(AutoConfig.from_pretrained(self.teacher_folder))
 
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:
