@@ -35,6 +35,14 @@ def cut_off(folder):
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def no_activation(folder):
+    changed_config(folder, hidden_act="glue")
+
+
+def by_another_library(folder):
+    changed_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
 def larger_tokenizer(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<user>"])
@@ -86,6 +94,8 @@ def dry_run(place, capsys, no_weights, tokenizer):
         (cut_off, r"teacher\.model: .*model\.safetensors.* is cut off"),
         (larger_tokenizer, r"teacher\.model: .*token '<user>' has id"),
         (no_tokenizer, r"teacher\.model: .*tokenizer"),
+        (no_activation, r"teacher\.model: .*its configuration makes no model \(KeyError: 'glue'\)"),
+        (by_another_library, r"teacher\.model: .*quantization_config of bitsandbytes; expected: .*not quantised"),
     ],
 )
 def test_a_teacher_that_would_not_do_is_one_line_of_a_dry_run(dry_run, change, told):
@@ -145,12 +155,12 @@ def test_a_student_of_the_hub_is_fetched_before_the_first_stage(place, capsys, m
     shutil.copytree((place / "teacher").resolve(), lost)
     seen = resolve_checkpoint
 
-    def without_weights(model, *, weights=True):
+    def without_weights(model, *, weights=True, **others):
         if weights and "lost" in model:
             raise CheckpointError("'me/lost' holds no model.safetensors")
-        return seen(model, weights=weights)
+        return seen(model, weights=weights, **others)
 
-    monkeypatch.setattr("edgemin_hf.recipe.models.resolve_checkpoint", without_weights)
+    monkeypatch.setattr("edgemin_hf.recipe.shapes.resolve_checkpoint", without_weights)
     recipe = write_recipe(place, put("student", {"checkpoint": "lost"}, "distill.relation_heads", 4))
     assert main(["run", str(recipe)]) == 2
     assert "'me/lost' holds no model.safetensors" in capsys.readouterr().err
