@@ -15,7 +15,15 @@ from transformers.utils import logging as transformers_logging
 
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
-from edgemin_hf.modeling.weights import Report, check_encoder, head_to_replace, is_head, same_labels, tell_new
+from edgemin_hf.modeling.weights import (
+    Report,
+    check_encoder,
+    head_to_replace,
+    is_head,
+    not_finite,
+    same_labels,
+    tell_new,
+)
 from edgemin_hf.utils.weight_files import WeightsError, names_of, weight_shapes
 
 _FOR_OTHERS = "ignore_mismatched_sizes"
@@ -116,9 +124,12 @@ def load_reporting(
     """Load a model as `load_pruned` does; return it and the names of its tensors that are new."""
     held = weight_shapes(Path(model)) if Path(model).is_dir() else {}
     saved = AutoConfig.from_pretrained(model)
+    # A configuration would take it for a field of its own.
+    dtype = kwargs.pop("torch_dtype", None)
+    dtype = kwargs.pop("dtype", dtype) or torch.float32
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     for_others = bool(kwargs.pop(_FOR_OTHERS, False))
-    kwargs = {"dtype": torch.float32, **kwargs, "config": config, "use_safetensors": True}
+    kwargs = {**kwargs, "dtype": dtype, "config": config, "use_safetensors": True}
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
     loader = auto_class if reloads_plainly(config) else _cutting(plain)
     # Else transformers' own error, or pages of its warnings, would stand instead of our line.
@@ -170,9 +181,8 @@ def _check_head(model: PreTrainedModel, report: Report, name: str, replaced: boo
 
 def _check_finite(model: PreTrainedModel, name: str) -> None:
     """Check that no weight is NaN or infinite: training would go on with it, and every loss be NaN."""
-    odd = [tensor for tensor, value in model.named_parameters() if not value.isfinite().all()]
-    if odd:
-        raise WeightsError(f"{name} holds weights that are NaN or infinite: {names_of(odd)}")
+    if odd := not_finite(model):
+        raise WeightsError(f"{name} holds weights that are NaN or infinite: {odd}")
 
 
 @torch.no_grad()

@@ -123,6 +123,11 @@ def same_labels(saved: PretrainedConfig, wanted: PretrainedConfig) -> bool:
     return unnamed or names == [wanted.id2label[index] for index in sorted(wanted.id2label)]
 
 
+def not_finite(model: PreTrainedModel) -> str:
+    """Return the names of the weights that are NaN or infinite, some of them; "" where none is."""
+    return names_of([name for name, value in model.named_parameters() if not value.isfinite().all()])
+
+
 def tell_new(name: str, new: list[str], replaced: list[str]) -> None:
     """Tell of tensors that are new, and of those among them that the checkpoint had for other labels."""
     if replaced:

@@ -56,6 +56,13 @@ def test_weights_that_are_no_numbers_are_refused(value, tmp_path):
         load_pruned(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(("asked", "got"), [("auto", torch.bfloat16), (torch.float16, torch.float16)])
+def test_a_dtype_that_is_asked_for_is_given(name, asked, got, tmp_path):
+    tiny().bfloat16().save_pretrained(tmp_path)
+    assert load_pruned(tmp_path, **{name: asked}).dtype == got
+
+
 def test_a_masked_language_model_is_in_float32(tmp_path):
     tiny(head=AutoModelForMaskedLM).half().save_pretrained(tmp_path)
     assert load_masked_lm(tmp_path).dtype == torch.float32
