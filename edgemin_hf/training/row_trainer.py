@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import TrainOutput, has_length
 
 from edgemin_hf.training.rows import RowsOfCheckpoints, weighted_batches
 
@@ -48,6 +48,10 @@ class RowTrainer(Trainer):
         # What training leaves out at the end of an epoch comes in another one; an evaluation is to take every row.
         self.args.dataloader_drop_last = drops and bool(kwargs.get("is_training"))
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            loader: DataLoader[Mapping[str, Tensor]] = super()._get_dataloader(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = drops
+        if drops and has_length(loader) and not len(loader):
+            found = f"dataloader_drop_last: True, and the rows fill no batch of {self.args.train_batch_size}"
+            raise ValueError(f"{found}; expected: false, or smaller batches")
+        return loader
