@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from torch import nn
-from transformers import DataCollatorWithPadding, PreTrainedModel
+from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.modeling.families import first_position
+from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.weights import not_finite
 from edgemin_hf.tasks.known import task_of
 
@@ -97,6 +99,23 @@ def _check_labels(dataset: Dataset, column: str, student: PreTrainedModel) -> No
     odd = np.setdiff1d(np.unique(values.to_numpy()), np.arange(student.config.num_labels))
     if len(odd):
         raise ValueError(f"{column}: {odd[0]} in the dataset; allowed: {wanted}")
+
+
+def check_resumed(checkpoint: Path, saved: PretrainedConfig, student: PretrainedConfig, *, prunes: bool) -> None:
+    """Check that a checkpoint to resume from is of this student, of which pruning may have removed parts.
+
+    Raises:
+        ValueError: If it has another width, more of what pruning removes, or less and nothing is pruned.
+    """
+    widths = [config.hidden_size for config in (saved, student)]
+    kept, ours = pruned_shape(saved), pruned_shape(student)
+    fewer = len(kept.heads) <= len(ours.heads)
+    if widths[0] != widths[1] or not (fewer if prunes else kept == ours):
+        found, expected = (
+            f"{len(shape.heads)} layers, width {width}, {sum(map(len, shape.heads))} heads, {sum(shape.neurons)} units"
+            for shape, width in zip((kept, ours), widths, strict=True)
+        )
+        raise ValueError(f"resume_from_checkpoint: {checkpoint}, of {found}; expected: the student's, {expected}")
 
 
 def check_weights(model: PreTrainedModel) -> None:

@@ -29,7 +29,7 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.arguments import check_arguments, check_objectives, methods_of
-from edgemin_hf.training.checks import check_rows, check_weights, learns_labels
+from edgemin_hf.training.checks import check_resumed, check_rows, check_weights, learns_labels
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
@@ -172,7 +172,9 @@ class DistillationTrainer(RowTrainer):
         self.rows.of_steps = rows if checkpoint is None else rows.resumed(checkpoint, self.args)
         self._gradients_checked = False
         if checkpoint is not None:
-            cut_like(self.model, AutoConfig.from_pretrained(checkpoint))
+            saved = AutoConfig.from_pretrained(checkpoint)
+            check_resumed(checkpoint, saved, self.model.config, prunes=self.pruning is not None)
+            cut_like(self.model, saved)
             if self.quantization is not None:
                 self.quantization.calibrated = True
             if self.pruning is not None:

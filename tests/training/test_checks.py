@@ -3,7 +3,15 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from edgemin_hf import MiniLMv2Config, PruningConfig, QuantizationConfig, TaskDistillationConfig, prune, quantize
+from edgemin_hf import (
+    MiniLMv2Config,
+    PruningConfig,
+    QuantizationConfig,
+    TaskDistillationConfig,
+    create_student,
+    prune,
+    quantize,
+)
 from tests.helpers.models import batch, tiny
 from tests.helpers.training import dataset, make
 
@@ -66,6 +74,21 @@ def test_weights_that_training_made_nan_are_neither_returned_nor_saved(tmp_path,
     with pytest.raises(ValueError, match=r"model: training made weights NaN or infinite: .*; expected: a lower learn"):
         trainer.train()
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_checkpoint_of_another_student_is_not_resumed(layers, tmp_path, tokenizer):
+    make(tmp_path, tokenizer, config=TASK, save_strategy="steps", save_steps=2).train()
+    trainer = make(tmp_path, tokenizer, create_student(tiny(), layers), config=TASK, max_steps=6)
+    message = f"resume_from_checkpoint: .*checkpoint-2, of 2 layers, .*; expected: the student's, {layers} layers"
+    with pytest.raises(ValueError, match=message):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_a_generator_does_not_take(seed):
+    with pytest.raises(ValueError, match=f"pruning_seed: {seed}; allowed: 0 to 4294967295"):
+        PruningConfig(head_sparsity=0.5, pruning_seed=seed)
 
 
 @pytest.mark.parametrize("config", [None, {"temperature": 2.0}, MiniLMv2Config, "minilmv2", []])
