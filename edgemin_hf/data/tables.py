@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from glob import escape
 from math import isfinite
 from pathlib import Path
 from typing import SupportsFloat
@@ -23,6 +24,9 @@ READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".pa
 Text = str | tuple[str, str]
 """A text, or a pair of texts: a tokenizer takes a list of either."""
 
+_LARGEST = float(np.finfo(np.float32).max)
+_SHOWN = 80
+"""Characters of a value in a message."""
 _ROWS = 10_000
 """Rows of which a column is in memory at a time."""
 
@@ -58,7 +62,8 @@ def check_table(path: Path, *text_columns: str, label_column: str | None = None,
             else:
                 wanted = None if _is_label(value, isinstance(feature, ClassLabel)) else "a label"
             if wanted:
-                raise ValueError(f"{value!r} in column {column!r}, row {row} of {path}; allowed: {wanted}")
+                found = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
+                raise ValueError(f"{found} in column {column!r}, row {row} of {path}; allowed: {wanted}")
 
 
 def _of_several_types(table: Dataset, column: str, path: Path) -> str:
@@ -71,8 +76,9 @@ def _of_several_types(table: Dataset, column: str, path: Path) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Return whether a value is a number that float32 can hold; Python alone takes "1_0" for one."""
     try:
-        return isinstance(value, str | SupportsFloat) and isfinite(float(value))
+        return isinstance(value, str | SupportsFloat) and abs(float(value)) <= _LARGEST and "_" not in str(value)
     except ValueError:
         return False
 
@@ -125,7 +131,8 @@ def _read(file: Path, path: Path, size: int, changed: int, inode: int) -> Datase
     """Read a file, once for a process while it stays as it is; its rows lie on disk, not in memory."""
     options = _options(path)
     with _reading(path):
-        return load_dataset(READERS[path.suffix], data_files=str(path), split="train", **options)
+        # `data_files` is a pattern, in which "[1]" stands for 1, and "*" for other files too.
+        return load_dataset(READERS[path.suffix], data_files=escape(str(path)), split="train", **options)
 
 
 def notes_on(path: Path) -> list[str]:
@@ -163,7 +170,7 @@ def _reading(path: Path) -> Iterator[None]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
-    except (DatasetsError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (DatasetsError, pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         message = f"{path}, which can't be read ({reason}); allowed: a complete table"
         if "no data" in reason:  # such as "[]"

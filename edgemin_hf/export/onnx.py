@@ -13,7 +13,7 @@ from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
-from edgemin_hf.export.manifest import FORMAT, Fidelity, Manifest, ManifestEntry
+from edgemin_hf.export.manifest import FORMAT, MANIFEST, Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
 from edgemin_hf.export.onnx_graph import onnx_entry, write_graph
 from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
@@ -27,7 +27,7 @@ from edgemin_hf.modeling.tokenizers import fitted, load_tokenizer
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import task_of
-from edgemin_hf.utils.atomic_files import atomic_folder
+from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
 
 TARGETS: tuple[Target, ...] = (CheckpointTarget(), Fp32Target(), QuantizedTarget())
 """What an export writes, in this order, which is that of the manifest and of all tables."""
@@ -128,8 +128,11 @@ def export_onnx(
         >>> export.fp32.error <= export.fp32.limit
         True
     """
+    _check_given(model, tokenizer, texts)
     output = Path(output).resolve()
-    if output.exists() and any(output.iterdir()) and not (output / FP32_GRAPH).is_file():
+    check_writable_folder(output)
+    # A graph alone makes no export of it: many a repository of others has an `onnx/model.onnx`.
+    if output.exists() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         raise ValueError(f"output: {output}, which holds other things; allowed: a new folder, or one of an export")
     family_of(model.config)
     tokenizer = fitted(tokenizer, model.config)
@@ -144,6 +147,23 @@ def export_onnx(
         manifest = _manifest(entries, task)
         manifest.write(folder)
     return Export(output, manifest)
+
+
+_HEAD = "ForSequenceClassification"
+
+
+def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> None:
+    """Check that an export is given a model with a head that a task knows, a tokenizer and texts; ValueError if not."""
+    for name, given, kind in (("model", model, PreTrainedModel), ("tokenizer", tokenizer, PreTrainedTokenizerBase)):
+        if not isinstance(given, kind):
+            raise ValueError(f"{name}: {str(given)[:80]!r}; expected: a {name} that is loaded")
+    if isinstance(texts, str):
+        raise ValueError(f"texts: {texts[:80]!r}; expected: a list of texts")
+    odd = [text for text in texts if not isinstance(text, str | tuple)]
+    if odd:
+        raise ValueError(f"texts: {odd[0]!r} among them; expected: texts, or pairs of texts as tuples")
+    if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(_HEAD):
+        raise ValueError(f"model: {type(model).__name__}; allowed: one for sequence classification, or without a head")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:

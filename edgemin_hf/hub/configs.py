@@ -40,4 +40,7 @@ def load_config_and_tokenizer(
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{model}: its configuration can't be loaded ({reason})") from None
     family_of(config)
+    if (quantized := getattr(config, "quantization_config", None)) is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else type(quantized).__name__
+        raise ValueError(f"{model}: quantization_config of {method}; expected: a checkpoint that is not quantised")
     return config, load_tokenizer(found.path, config)

@@ -15,7 +15,15 @@ from transformers.utils import logging as transformers_logging
 
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.surgery import cut_like
-from edgemin_hf.modeling.weights import Report, check_encoder, head_to_replace, is_head, same_labels, tell_new
+from edgemin_hf.modeling.weights import (
+    Report,
+    check_encoder,
+    head_to_replace,
+    is_head,
+    not_finite,
+    same_labels,
+    tell_new,
+)
 from edgemin_hf.utils.weight_files import WeightsError, names_of, weight_shapes
 
 _FOR_OTHERS = "ignore_mismatched_sizes"
@@ -99,8 +107,11 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     held = weight_shapes(Path(model))
     saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
     plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
-    with init_empty_weights():
-        empty = _cutting(plain)(config)
+    try:
+        with init_empty_weights():
+            empty = _cutting(plain)(config)
+    except (KeyError, TypeError, RuntimeError, ArithmeticError) as error:  # such as an activation that there is not
+        raise WeightsError(f"{model}: its configuration makes no model ({type(error).__name__}: {error})") from None
     empty.__class__ = plain
     report = Report.by_names(empty, held)
     check_encoder(empty, report, str(model), held)
@@ -113,8 +124,9 @@ def load_reporting(
     """Load a model as `load_pruned` does; return it and the names of its tensors that are new."""
     held = weight_shapes(Path(model)) if Path(model).is_dir() else {}
     saved = AutoConfig.from_pretrained(model)
-    # Before the configuration, which transformers 5 has keep it instead of returning it.
-    dtype = kwargs.pop("dtype", torch.float32)
+    # Before the configuration, which would take it for a field of its own.
+    dtype = kwargs.pop("torch_dtype", None)
+    dtype = kwargs.pop("dtype", dtype) or torch.float32
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     for_others = bool(kwargs.pop(_FOR_OTHERS, False))
     kwargs = {**kwargs, "dtype": dtype, "config": config, "use_safetensors": True}
@@ -130,6 +142,7 @@ def load_reporting(
     loaded.__class__ = plain
     report = Report.of(info)
     check_encoder(loaded, report, str(model), held)
+    _check_finite(loaded, str(model))
     other_task = _is_for_others(saved, auto_class)
     replaced = _check_head(loaded, report, str(model), for_others or other_task)
     if other_task or (for_others and not same_labels(saved, loaded.config)):
@@ -164,6 +177,12 @@ def _check_head(model: PreTrainedModel, report: Report, name: str, replaced: boo
     if names and not replaced:
         raise WeightsError(f"{name}: a head of another shape than its config: {names_of(names)}")
     return names
+
+
+def _check_finite(model: PreTrainedModel, name: str) -> None:
+    """Check that no weight is NaN or infinite: training would go on with it, and every loss be NaN."""
+    if odd := not_finite(model):
+        raise WeightsError(f"{name} holds weights that are NaN or infinite: {odd}")
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import torch
+from accelerate import init_empty_weights
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.utils.weight_files import Shapes, WeightsError, names_of
@@ -123,6 +123,11 @@ def same_labels(saved: PretrainedConfig, wanted: PretrainedConfig) -> bool:
     return unnamed or names == [wanted.id2label[index] for index in sorted(wanted.id2label)]
 
 
+def not_finite(model: PreTrainedModel) -> str:
+    """Return the names of the weights that are NaN or infinite, some of them; "" where none is."""
+    return names_of([name for name, value in model.named_parameters() if not value.isfinite().all()])
+
+
 def tell_new(name: str, new: list[str], replaced: list[str]) -> None:
     """Tell of tensors that are new, and of those among them that the checkpoint had for other labels."""
     if replaced:
@@ -162,6 +167,6 @@ def _label_tensors(model: PreTrainedModel) -> set[str]:
     """Return the names of the tensors with a row a label: those that another number of labels would change."""
     config = copy.deepcopy(model.config)
     config.num_labels += 1
-    with torch.device("meta"):
+    with init_empty_weights():  # `torch.device("meta")` has no `nonzero`, which the removal of heads takes
         larger = type(model)(config).state_dict()
     return {name for name, value in model.state_dict().items() if larger[name].shape != value.shape}

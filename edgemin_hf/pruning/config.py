@@ -84,6 +84,8 @@ class PruningConfig(Settings):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: {value}; allowed: above 0")
+        if not 0 <= self.pruning_seed < 2**32:
+            raise ValueError(f"pruning_seed: {self.pruning_seed}; allowed: 0 to {2**32 - 1}")
         if not 0 <= self.start < self.end <= 1:
             raise ValueError(f"start: {self.start} and end: {self.end}; allowed: 0 <= start < end <= 1")
         self._check_together()

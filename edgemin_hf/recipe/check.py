@@ -12,6 +12,7 @@ from edgemin_hf.recipe.context import CACHE, Context
 from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import check_writable_folder
 
@@ -52,7 +53,8 @@ def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | 
     with prefix(""):
         config = context.shapes.teacher
     fits = configured_for(config, task.auto_class) and task.compatible(config)
-    return config.label2id if fits else None
+    with prefix("teacher.model: "):
+        return labels_of(config) if fits else None
 
 
 def _check_raw_text(context: Context) -> None:

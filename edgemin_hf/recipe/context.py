@@ -43,6 +43,7 @@ from edgemin_hf.recipe.schema import (
     student_shape,
 )
 from edgemin_hf.recipe.shapes import Shapes
+from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
@@ -129,8 +130,7 @@ class Context(RunFolder):
         """Number of each label: the teacher's own where it is not fine-tuned here."""
         if self.maker(Product.TEACHER) is not None:
             return {label: index for index, label in enumerate(self.task.labels(self.root))}
-        found: dict[str, int] = AutoConfig.from_pretrained(self.teacher_folder).label2id
-        return found
+        return labels_of(AutoConfig.from_pretrained(self.teacher_folder))
 
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:

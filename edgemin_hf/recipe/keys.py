@@ -26,7 +26,17 @@ _Schema = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a number: 2e-4 is one."""
+    """YAML 1.2's idea of a number (2e-4 is one) and of a mapping: no key stands in it twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[object] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                name = self.construct_object(key)
+                if name in keys:
+                    raise yaml.MarkedYAMLError(problem=f"{name} stands there twice", problem_mark=key.start_mark)
+                keys.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -66,6 +76,10 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path}: {type(settings).__name__}; allowed: a mapping of {_names(_schema())}")
     for override in overrides:
         _override(settings, override)
+    try:
+        json.dumps(settings, default=str, skipkeys=True)
+    except ValueError:
+        raise RecipeError(f"{path}: a mapping or list that holds itself; expected: plain values") from None
     wrong = next(_unknown(settings, _schema(), []), None)
     if wrong is not None:
         raise RecipeError(f"{path}: {wrong}")

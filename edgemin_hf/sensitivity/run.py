@@ -37,6 +37,7 @@ from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.sensitivity.settings import CURVES, HEAT_MAP, MODULES, NUMBERS, PAGE, SensitivitySettings
 from edgemin_hf.tasks.checks import shared_rows
 from edgemin_hf.tasks.known import task_of
+from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics import METRICS, Answers
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
@@ -87,8 +88,9 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     task = settings.task
     config = _checked(settings, task)
     tokenizer = load_tokenizer(resolve_checkpoint(settings.model, weights=False).path, config)
-    train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, config.label2id)
-    data = _rows(settings.data, settings.examples, settings, tokenizer, config.label2id)
+    labels = labels_of(config)
+    train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, labels)
+    data = _rows(settings.data, settings.examples, settings, tokenizer, labels)
     torch.set_num_threads(settings.threads)
     folder = resolve_checkpoint(settings.model).path
     model = load_pruned(folder, task.auto_class).eval()

@@ -98,6 +98,8 @@ class SensitivitySettings:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: {lowest} or more")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed: {self.seed}; allowed: 0 to {2**32 - 1}")
         if not self.measure or not set(self.measure) <= set(MEASURED):
             allowed = f"{', '.join(MEASURED)}, one of them or the two"
             raise ValueError(f"measure: {' '.join(self.measure)}; allowed: {allowed}")
@@ -114,6 +116,8 @@ class SensitivitySettings:
             self.output.is_dir() and {path.name for path in self.output.iterdir()} <= set(FILES)
         ):
             raise ValueError(f"output: {self.output}, which holds something else; allowed: a new folder")
+        if str(self.output).startswith("~"):
+            raise ValueError(f"output: {self.output}, where ~ is a character; expected: the folder's complete name")
         try:
             check_writable_folder(self.output.absolute().parent)
         except ValueError:

@@ -54,7 +54,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     for name, path in paths.items():
         try:
             task.check_rows(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
         tables[name] = read_table(path)
     task.check_training(tables["train_file"], teacher)

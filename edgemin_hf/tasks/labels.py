@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from datasets import ClassLabel, Dataset
+from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import values_of
 
@@ -24,6 +25,32 @@ def classes_of(table: Dataset, column: str) -> ClassLabel | None:
     feature = table.features.get(column)
     feature = getattr(feature, "feature", feature)
     return feature if isinstance(feature, ClassLabel) else None
+
+
+def labels_of(config: PretrainedConfig) -> dict[str, int]:
+    """Return the number of each of a model's labels, by name.
+
+    Raises:
+        ValueError: If a name stands for several of them, or `id2label` and `label2id` tell them otherwise: nobody knows
+            then which output is which label.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> from edgemin_hf.tasks.labels import labels_of
+        >>> labels_of(BertConfig(id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1}))
+        {'no': 0, 'yes': 1}
+    """
+    labels: dict[str, int] = {}
+    for number, name in config.id2label.items():
+        if str(name) in labels:
+            raise ValueError(f"id2label of its configuration: {name} stands there twice; expected: once")
+        labels[str(name)] = int(number)
+    told = {str(name): int(number) for name, number in (config.label2id or labels).items()}
+    for name, number in [*labels.items(), *told.items()]:
+        if labels.get(name) != told.get(name):
+            given = f"{name} is {number} in id2label" if name in labels else f"{name} is not in id2label"
+            raise ValueError(f"label2id of its configuration: {told.get(name)} for {name}; expected: as {given}")
+    return labels
 
 
 def names_in_column(table: Dataset, column: str) -> list[str]:

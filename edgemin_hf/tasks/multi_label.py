@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table, values_of
 from edgemin_hf.tasks.base import ProblemType
-from edgemin_hf.tasks.labels import classes_of, number_of, ordered, shown
+from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, ordered, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
 
@@ -70,8 +70,10 @@ class MultiLabel(TextTask):
             check_table(path, *self.text_columns, label_column=column)
         table = read_table(path)
         if self.label_columns is not None:
-            for column in self.label_columns:
-                self._answers(table, column, path)
+            answers = [self._answers(table, column, path) for column in self.label_columns]
+            if not any(map(any, answers)):
+                columns = ", ".join(self.label_columns)
+                raise ValueError(f"columns {columns} of {path}, which hold no 1; expected: at least one")
             return
         named = classes_of(table, self.label_column) is None
         for row, names in enumerate(values_of(table, self.label_column), start=1):
@@ -107,7 +109,7 @@ class MultiLabel(TextTask):
             ValueError: If not.
         """
         super().check_labels(table, config)
-        for label in config.label2id if self.label_columns is not None else ():
+        for label in labels_of(config) if self.label_columns is not None else ():
             if label not in self.names_in(table):
                 raise ValueError(f"no column for label {label!r} of the model; expected: one for each of its labels")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from edgemin_hf.data.tables import check_table
+from edgemin_hf.data.tables import check_table, read_table
 from edgemin_hf.tasks.base import Divergence, ProblemType
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.text import Labels, TextTask
@@ -51,14 +51,16 @@ class Regression(TextTask):
         return super().compatible(config) and config.num_labels == 1
 
     def check_rows(self, path: Path) -> None:
-        """Check texts and scores; ValueError where they will not do."""
-        check_table(path, *self.text_columns, label_column=self.label_column, scores=True)
+        """Check texts and scores, and that these differ: no correlation is told of others.
 
-    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
-        """Check that scores differ; ValueError where not."""
-        scores = set(self.encoded(table, {}))
-        if len(scores) < 2:
-            raise ValueError(f"label_column: {scores.pop():g} in every row of train_file; expected: scores that differ")
+        Raises:
+            ValueError: If not.
+        """
+        check_table(path, *self.text_columns, label_column=self.label_column, scores=True)
+        scores = self.encoded(read_table(path), {})
+        if len(scores) > 1 and len(set(scores)) == 1:
+            column = f"column {self.label_column!r}, every row of {path}"
+            raise ValueError(f"{scores[0]:g} in {column}; expected: scores that differ")
 
     def names_in(self, table: Dataset) -> list[str]:
         """Return the name of the score, that of its column."""

@@ -23,7 +23,7 @@ from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.tasks.base import Divergence, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
-from edgemin_hf.tasks.labels import classes_of, number_of, shown
+from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
@@ -145,9 +145,12 @@ class TextTask(Task, ABC):
 
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model of a configuration knows a table's labels; ValueError where not."""
-        for label in self.names_in(table) if self.compares_label_names else ():
-            if number_of(label, config.label2id, classes_of(table, self.label_column)) is None:
-                raise ValueError(f"label {label!r}, which the model does not know; allowed: {shown(config.label2id)}")
+        if not self.compares_label_names:
+            return
+        known = labels_of(config)
+        for label in self.names_in(table):
+            if number_of(label, known, classes_of(table, self.label_column)) is None:
+                raise ValueError(f"label {label!r}, which the model does not know; allowed: {shown(known)}")
 
     @abstractmethod
     def names_in(self, table: Dataset) -> list[str]:

@@ -101,14 +101,14 @@ class TextClassification(TextTask):
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the cross-entropy with labels (batch,), a mean over examples.
 
-        Labels that are stored as floating-point numbers (1.0) are taken too.
+        Labels that are stored as floating-point numbers (1.0) or as truths are taken too.
 
         Raises:
             ValueError: If one of them is no integer.
         """
-        if labels.is_floating_point() and labels.dim() == 1:
-            if not torch.equal(labels, labels.round()):
-                raise ValueError(f"labels: {labels.tolist()}; expected: the numbers of classes, or a regression")
+        if labels.is_floating_point() and labels.dim() == 1 and not torch.equal(labels, labels.round()):
+            raise ValueError(f"labels: {labels.tolist()}; expected: the numbers of classes, or a regression")
+        if labels.dim() == 1:
             labels = labels.long()
         return F.cross_entropy(logits, labels)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
-from edgemin_hf.distillation.base import Objective
+from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 
@@ -69,6 +69,20 @@ def check_arguments(
         raise ValueError(f"label_names: {args.label_names}; allowed: ['labels'], as losses and metrics know them")
     if args.n_gpu > 1:
         raise ValueError(f"{args.n_gpu} GPUs in one process; allowed: one process a GPU, by `accelerate launch`")
+
+
+def methods_of(given: DistillationConfig | Sequence[DistillationConfig]) -> list[DistillationConfig]:
+    """Return the settings of the methods that a Trainer is given: one's, or a list of several.
+
+    Raises:
+        ValueError: If they are something else, such as a mapping or the class itself.
+    """
+    configs = list(given) if isinstance(given, Sequence) else [given]
+    odd = [config for config in configs if isinstance(config, type) or not hasattr(config, "objective")]
+    if odd or not configs:
+        found = repr(odd[0]) if odd else "none"
+        raise ValueError(f"distillation_config: {found}; expected: a method's settings, such as MiniLMv2Config()")
+    return configs
 
 
 NOT_SET = {

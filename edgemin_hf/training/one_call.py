@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.masters import to_float_masters
+from edgemin_hf.modeling.weights import not_finite
 from edgemin_hf.neural_compressor.ptq import quantize_by_inc
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -60,6 +61,8 @@ def prune(model: PreTrainedModel, config: PruningConfig, dataloader: Iterable[Ma
         # As a Trainer leaves the teacher that it was given.
         raise ValueError("model: frozen, so it has no gradients; expected after model.requires_grad_(True)")
     check_pruning(model, config, (), None)
+    if model is model.base_model:
+        raise ValueError(f"model: {type(model).__name__}, without a head; expected: one, since saliency is of its loss")
     to_float_masters(model)
     batches = list(_first(dataloader, config.saliency_examples, model))
     _check_some(batches, "by which saliency is measured")
@@ -114,6 +117,8 @@ def quantize(
     if not isinstance(config, QuantizationConfig):
         raise ValueError(f"config: a {type(config).__name__}; allowed: QuantizationConfig")
     to_float_masters(model)
+    if odd := not_finite(model):
+        raise ValueError(f"model: weights that are NaN or infinite: {odd}; expected: numbers")
     batches = [filter_forward_inputs(model, batch) for batch in _first(dataloader, config.calibration_examples, model)]
     needs_batches = config.provider == "inc"
     if not needs_batches:
@@ -135,8 +140,16 @@ def _first(
     dataloader: Iterable[Mapping[str, Tensor]], examples: int, model: PreTrainedModel
 ) -> Iterator[dict[str, Tensor]]:
     """Yield batches, on the model's device, that hold so many examples over all processes."""
-    for batch in own_share(dataloader, examples):
+    if not isinstance(dataloader, Iterable):
+        raise ValueError(f"dataloader: {dataloader!r}; expected: batches of tensors, such as a DataLoader gives")
+    for batch in own_share(map(_batch, dataloader), examples):
         yield {name: value.to(model.device) for name, value in batch.items()}
+
+
+def _batch(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not isinstance(given, Mapping) or not all(isinstance(value, Tensor) for value in given.values()):
+        raise ValueError("dataloader: rows instead of batches of tensors; expected: what a DataLoader gives")
+    return given
 
 
 def _check_some(batches: Sequence[Mapping[str, Tensor]], what_for: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint, has_length
 
 from edgemin_hf.data.batches import LengthGroupedBatches, token_lengths
 from edgemin_hf.training.rows import (
@@ -61,9 +61,13 @@ class RowTrainer(Trainer):
         # What training leaves out at the end of an epoch comes in another one; an evaluation is to take every row.
         self.args.dataloader_drop_last = drops and bool(kwargs.get("is_training"))
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            loader: DataLoader[Mapping[str, Tensor]] = super()._get_dataloader(*args, **kwargs)
         finally:
             self.args.dataloader_drop_last = drops
+        if drops and has_length(loader) and not len(loader):
+            found = f"dataloader_drop_last: True, and the rows fill no batch of {self.args.train_batch_size}"
+            raise ValueError(f"{found}; expected: false, or smaller batches")
+        return loader
 
     def plan_rows(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None) -> Path | None:
         """Settle which rows the steps of a training will take, and return the checkpoint that it goes on from.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
@@ -24,7 +25,8 @@ from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
-from edgemin_hf.training.arguments import check_arguments, check_objectives
+from edgemin_hf.training.arguments import check_arguments, check_objectives, methods_of
+from edgemin_hf.training.checks import check_resumed, check_rows, check_weights, learns_labels
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
@@ -102,7 +104,7 @@ class DistillationTrainer(RowTrainer):
         quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
         **kwargs: object,
     ) -> None:
-        configs = list(distillation_config) if isinstance(distillation_config, Sequence) else [distillation_config]
+        configs = methods_of(distillation_config)
         args = TrainingArguments("tmp_trainer") if args is None else args
         self.teacher_model = load_teacher(teacher_model, model, configs)
         settings = None if quantization_config is None else own_settings(quantization_config)
@@ -140,6 +142,7 @@ class DistillationTrainer(RowTrainer):
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         self._gradients_checked = False
         self._learns_labels = any(getattr(config, "learns_labels", False) for config in configs)
+        self._reads_labels = any(map(learns_labels, configs))
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
         self._share_student()
@@ -156,7 +159,9 @@ class DistillationTrainer(RowTrainer):
         checkpoint = self.plan_rows(resume_from_checkpoint)
         self._gradients_checked = False
         if checkpoint is not None:
-            cut_like(self.model, AutoConfig.from_pretrained(checkpoint))
+            saved = AutoConfig.from_pretrained(checkpoint)
+            check_resumed(checkpoint, saved, self.model.config, prunes=self.pruning is not None)
+            cut_like(self.model, saved)
             if self.quantization is not None:
                 self.quantization.calibrated = True
             if self.pruning is not None:
@@ -168,6 +173,7 @@ class DistillationTrainer(RowTrainer):
         resumed = None if checkpoint is None else str(checkpoint)
         with projections_in_model(self.model, self._projections), quantized, gradually:
             output: TrainOutput = super().train(resume_from_checkpoint=resumed, **kwargs)
+        check_weights(self.model)
         if not self._remembered:
             remember_training(self.model, self.record)
             self._remembered = True
@@ -202,6 +208,7 @@ class DistillationTrainer(RowTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as `Trainer` does, and beside it how the model was made, and what a provider adds."""
+        check_weights(self.model)
         super().save_model(output_dir, _internal_call)
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
@@ -211,6 +218,12 @@ class DistillationTrainer(RowTrainer):
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:
             self.quantization.save(folder)
+
+    def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
+        dataset = kwargs.get("dataset", args[0] if args else None)
+        models = [self.model] if self.teacher_model is None else [self.model, self.teacher_model]
+        check_rows(dataset, self.data_collator, models, self._reads_labels)
+        return super()._get_dataloader(*args, **kwargs)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name that the file systems in use take."""
+
 
 def check_writable_folder(path: Path) -> None:
     """Check that a folder can be made or written to; make and write nothing.
@@ -25,7 +28,11 @@ def check_writable_folder(path: Path) -> None:
         ValueError: /dev/null/runs, which can't be made in /dev/null, a file; allowed: a folder, or a name for one
     """
     place = path.absolute()
-    above = next(folder for folder in (place, *place.parents) if _exists(folder))
+    if path.parts and path.parts[0].startswith("~"):
+        raise ValueError(f"{path}, where ~ is a character like any other; expected: the folder's complete name")
+    if "\0" in str(path) or any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise ValueError(f"{str(path)[:80]!r}, which is no name; allowed: at most {_LONGEST_NAME} bytes, without NUL")
+    above = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
     if not above.is_dir():
         found = "which is a file" if above == place else f"which can't be made in {above}, a file"
         raise ValueError(f"{path}, {found}; allowed: a folder, or a name for one")
@@ -34,13 +41,6 @@ def check_writable_folder(path: Path) -> None:
             "which can't be written to" if above == place else f"which can't be made in {above}, without rights there"
         )
         raise ValueError(f"{path}, {found}; allowed: a folder that you may write to")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return os.path.lexists(path)
-    except ValueError:  # such as a null byte
-        return False
 
 
 @contextmanager

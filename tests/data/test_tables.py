@@ -93,6 +93,13 @@ def test_missing_and_odd_values_of_parquet_are_one_line(tmp_path, columns, messa
         check_table(tmp_path / "rows.parquet", "text", label_column="label")
 
 
+def test_a_long_value_is_cut_in_the_message(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps({"text": {"0": "word " * 5_000}, "label": {"0": "x"}}))
+    with pytest.raises(ValueError, match=r"in column 'text', row 1 of .*; allowed: text") as error:
+        check_table(tmp_path / "rows.json", "text", label_column="label")
+    assert len(str(error.value)) < 300
+
+
 def test_floats_that_parquet_keeps_as_nan_are_no_labels(tmp_path):
     pq.write_table(pa.table({"text": ["a"], "label": [float("nan")]}), tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match=r"nan in column 'label', row 1"):
@@ -127,6 +134,20 @@ def test_plain_files_and_long_texts_need_no_word(tmp_path):
     (tmp_path / "rows.csv").write_text(f"text,label\n{text},x\n")
     assert notes_on(tmp_path / "rows.csv") == []
     assert read_table(tmp_path / "rows.csv")["text"][0] == text
+
+
+@pytest.mark.parametrize("name", ["train[1].csv", "tr*n1.csv", "tr?in1.csv", "{train1,x}.csv", "[a]/train1.csv"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("text,label\na,x\nb,y\n")
+    (tmp_path / "train1.csv").write_text("text,label\nanother,z\n")
+    assert read_table(tmp_path / name)["text"][:] == ["a", "b"]
+
+
+def test_a_name_that_is_a_chain_to_others_is_one_line(tmp_path):
+    (tmp_path / "a::b.csv").write_text("text,label\na,x\n")
+    with pytest.raises(ValueError, match=r"a::b\.csv, which can't be read"):
+        read_table(tmp_path / "a::b.csv")
 
 
 def test_a_file_that_changes_is_read_again(tmp_path):

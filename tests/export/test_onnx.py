@@ -10,7 +10,14 @@ import pytest
 import torch
 from onnxruntime.quantization import QuantFormat, QuantType
 from tokenizers import Tokenizer
-from transformers import AutoModelForSequenceClassification, BertModel, GPT2Config, GPT2ForSequenceClassification
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from edgemin_hf import QuantizationConfig, export_onnx, load_pruned
 from edgemin_hf.export.fidelity import FidelityError, check_fidelity
@@ -257,7 +264,7 @@ def test_a_wrong_scale_or_weight_fails_the_check(exported, tokenizer, tmp_path, 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch):
     (tmp_path / "out/onnx").mkdir(parents=True)
-    (tmp_path / "out/onnx/model.onnx").touch()
+    (tmp_path / "out/edgemin.json").touch()
     (tmp_path / "out/precious").write_text("kept")
 
     def fail(*_):
@@ -268,6 +275,35 @@ def test_a_failed_export_leaves_what_was_there(tmp_path, tokenizer, monkeypatch)
         export_onnx(tiny(), tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/precious").read_text() == "kept"
+
+
+def test_a_folder_with_somebody_elses_graph_is_left_alone(tmp_path, tokenizer):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/model.onnx").write_text("theirs")
+    (tmp_path / "README.md").write_text("theirs")
+    with pytest.raises(ValueError, match=r"output: .*, which holds other things; allowed: a new folder"):
+        export_onnx(tiny(), tokenizer, tmp_path)
+    assert (tmp_path / "README.md").read_text() == (tmp_path / "onnx/model.onnx").read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "some/folder"}, "model: 'some/folder'; expected: a model that is loaded"),
+        ({"tokenizer": None}, "tokenizer: 'None'; expected: a tokenizer that is loaded"),
+        (
+            {"model": tiny(head=AutoModelForTokenClassification)},
+            "BertForTokenClassification; allowed: one for seq",
+        ),
+        ({"model": tiny(head=AutoModelForMaskedLM)}, "model: BertForMaskedLM; allowed: one for sequence classif"),
+        ({"texts": ["my card", None]}, "texts: None among them; expected: texts, or pairs of texts"),
+        ({"texts": "my card"}, "texts: 'my card'; expected: a list of texts"),
+        ({"output": "/dev/null"}, "/dev/null, which is a file; allowed: a folder"),
+    ],
+)
+def test_what_no_export_can_be_made_of_or_at(given, message, tmp_path, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(**{"model": tiny(), "tokenizer": tokenizer, "output": tmp_path / "out", **given})
 
 
 def test_an_export_leaves_the_log_as_it_was(tmp_path, tokenizer):

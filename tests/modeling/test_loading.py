@@ -6,6 +6,7 @@ from edgemin_hf import create_student, load_pruned
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
+from edgemin_hf.utils.weight_files import WeightsError
 from tests.helpers.models import FAMILIES, batch, tiny
 
 LABELS = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
@@ -43,6 +44,23 @@ def test_half_precision_becomes_float32(dtype, uneven, tmp_path):
     loaded = load_pruned(tmp_path)
     assert {tensor.dtype for tensor in loaded.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     assert create_student(loaded, 2).dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, tmp_path):
+    model = tiny()
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"NaN or infinite: bert\.encoder\.layer\.0\.output\.dense\.weight"):
+        load_pruned(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(("asked", "got"), [("auto", torch.bfloat16), (torch.float16, torch.float16)])
+def test_a_dtype_that_is_asked_for_is_given(name, asked, got, tmp_path):
+    tiny().bfloat16().save_pretrained(tmp_path)
+    assert load_pruned(tmp_path, **{name: asked}).dtype == got
 
 
 def test_a_masked_language_model_is_in_float32(tmp_path):

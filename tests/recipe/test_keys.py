@@ -39,6 +39,30 @@ def test_what_there_is_not_is_told_as_the_types_would(case, tmp_path, monkeypatc
         load_recipe(path)
 
 
+TEXTS = {
+    "a key twice": ("{text}threads: 2\n", "threads stands there twice.*line"),
+    "a key of a stage twice": ("{text}- {{stage: export, stage: report}}\n", "stage stands there twice"),
+    "a list that holds itself": ("{text}student: &loop\n  layers: [*loop]\n", "that holds itself"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_yaml_that_python_would_take_another_way_is_one_line(case, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    head = "name: tiny\nthreads: 1\nstages:\n"
+    text, message = TEXTS[case]
+    path.write_text(text.format(text=head if "stage" in case else head.replace("stages:\n", "")))
+    with pytest.raises(RecipeError, match=message) as error:
+        read_settings(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_key_that_replaces_a_merged_one_stands_there_once(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("student: &one {num_hidden_layers: 2, hidden_size: 8}\nassistant: {<<: *one, hidden_size: 16}\n")
+    assert read_settings(path)["assistant"] == {"num_hidden_layers": 2, "hidden_size": 16}
+
+
 def test_the_schema_is_that_of_the_types():
     file = Path(keys.__file__).with_name(keys.SCHEMA)
     assert file.read_text() == json_schema(), "python -m edgemin_hf.recipe.yaml_file writes it"

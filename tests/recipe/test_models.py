@@ -35,6 +35,14 @@ def cut_off(folder):
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def no_activation(folder):
+    changed_config(folder, hidden_act="glue")
+
+
+def by_another_library(folder):
+    changed_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
 def larger_tokenizer(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<user>"])
@@ -86,6 +94,8 @@ def dry_run(place, capsys, no_weights, tokenizer):
         (cut_off, r"teacher\.model: .*model\.safetensors.* is cut off"),
         (larger_tokenizer, r"teacher\.model: .*token '<user>' has id"),
         (no_tokenizer, r"teacher\.model: .*tokenizer"),
+        (no_activation, r"teacher\.model: .*its configuration makes no model \(KeyError: 'glue'\)"),
+        (by_another_library, r"teacher\.model: .*quantization_config of bitsandbytes; expected: .*not quantised"),
     ],
 )
 def test_a_teacher_that_would_not_do_is_one_line_of_a_dry_run(dry_run, change, told):

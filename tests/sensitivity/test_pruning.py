@@ -283,6 +283,11 @@ WRONG = {
     "batch": (["--batch-size", "0"], "batch_size: 0; allowed: 1 or more"),
     "threads": (["--threads", "0"], "threads: 0; allowed: 1 or more"),
     "seed": (["--seed", "-1"], "seed: -1; allowed: 0 or more"),
+    "large seed": (
+        ["--seed", str(2**70)],
+        "seed: 1180591620717411303424; allowed: 0 to 4294967295",
+    ),
+    "home": (["--output", "~/out"], "output: ~/out, where ~ is a character"),
     "long": (["--max-length", "100"], "max_length: 100; allowed: 3 to 66"),
     "short": (["--max-length", "2"], "max_length: 2; allowed: 3 or more"),
     "no train": (["--train", "nowhere.tsv"], "train: .*nowhere.tsv, which is no file"),

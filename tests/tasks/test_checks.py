@@ -1,15 +1,12 @@
 """What tables must be to themselves and to each other: told or refused by `--dry-run`, before any weights."""
 
-import json
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from edgemin_hf.cli import main
 from edgemin_hf.tasks import MultiLabel, Regression, TextClassification
-from tests.helpers.models import sentences, write_tsv
+from tests.helpers.models import sentences, tiny, write_tsv
 from tests.helpers.recipes import only, put, write_recipe
 
 
@@ -80,9 +77,17 @@ def test_a_table_too_small_to_hold_rows_out(root):
         check(root, Regression)  # no correlation of one row
 
 
-def test_scores_that_are_all_the_same(root):
-    write(root / "train.csv", rows(30, label=lambda _: 2.5))
-    with pytest.raises(ValueError, match=r"label_column: 2\.5 in every row of train_file"):
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_scores_that_are_all_the_same(root, name):
+    write(root / f"{name}.csv", rows(30, 200, label=lambda _: 2.5))
+    with pytest.raises(ValueError, match=rf"{name}_file: 2\.5 in column 'label', every row of .*; expected: scores"):
+        check(root, Regression)
+
+
+@pytest.mark.parametrize("score", ["1e300", "-1e39", "1_0", "1e400", "1,5", "nan"])
+def test_scores_that_float32_cannot_hold_or_python_alone_reads(root, score):
+    write(root / "train.csv", [*rows(29), ("one more", f'"{score}"')])
+    with pytest.raises(ValueError, match=f"train_file: '{score}' in column 'label', row 30 of .*; allowed: a number"):
         check(root, Regression)
 
 
@@ -138,18 +143,11 @@ def no_weights(monkeypatch):
 
 
 def unnamed_teacher(place, labels):
-    (place / "plain").mkdir()
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
+    tiny(**names).save_pretrained(place / "plain")
     for file in (place / "teacher").iterdir():
-        (place / "plain" / file.name).symlink_to(file)
-    (place / "plain/config.json").unlink()
-    weights = load_file(place / "plain/model.safetensors")
-    (place / "plain/model.safetensors").unlink()
-    head = {name: tensor[: len(labels)].clone() for name, tensor in weights.items() if name.startswith("classifier.")}
-    save_file({**weights, **head}, place / "plain/model.safetensors", {"format": "pt"})
-    config = json.loads((place / "teacher/config.json").read_text())
-    config["id2label"] = {str(number): name for number, name in enumerate(labels)}
-    config["label2id"] = {name: number for number, name in enumerate(labels)}
-    (place / "plain/config.json").write_text(json.dumps(config))
+        if not (place / "plain" / file.name).exists():
+            (place / "plain" / file.name).symlink_to(file)
 
 
 def numbered(count, seed):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import BertConfig
 
 from edgemin_hf.data import read_table
 from edgemin_hf.tasks import MultiLabel, TextClassification
-from edgemin_hf.tasks.labels import number_of, ordered, similar
+from edgemin_hf.tasks.labels import labels_of, number_of, ordered, similar
 
 CLASSES = ClassLabel(names=["world", "sports", "business"])
 
@@ -95,6 +96,28 @@ def test_lists_of_class_labels_keep_names_and_order(tmp_path):
 )
 def test_a_model_knows_a_label_by_name_or_value(name, labels, number):
     assert number_of(name, labels) == number
+
+
+@pytest.mark.parametrize(
+    ("by_name", "by_number", "message"),
+    [
+        ({"no": 1, "yes": 0}, {0: "no", 1: "yes"}, "label2id of its configuration: 1 for no; expected: as no is 0"),
+        ({"no": 0, "maybe": 1}, {0: "no", 1: "yes"}, "label2id of its configuration: None for yes; expected: "),
+        ({"no": 0, "yes": 1}, {0: "no", 1: "no"}, "id2label of its configuration: no stands there twice"),
+    ],
+)
+def test_labels_that_a_model_tells_in_two_ways_are_refused(by_name, by_number, message):
+    config = BertConfig(id2label=by_number, label2id=by_name)
+    with pytest.raises(ValueError, match=message):
+        labels_of(config)
+
+
+def test_labels_that_a_model_tells_by_number_alone_are_enough(tmp_path):
+    config = BertConfig(id2label={0: "no", 1: "yes"})
+    config.label2id = None  # as it is where config.json has none
+    (tmp_path / "rows.csv").write_text("text,label\na,yes\nb,no\n")
+    TextClassification("rows.csv", "rows.csv").check_table(tmp_path / "rows.csv", config)
+    assert labels_of(config) == {"no": 0, "yes": 1}
 
 
 def test_an_unknown_label_is_told_with_one_that_looks_alike(tmp_path):

@@ -164,6 +164,7 @@ WRONG = {
     "no column": (lines(B), {}, "train_file: column 'labels' of .*; allowed: text"),
     "another value": (lines({**B, "x": 1, "y": 2}), SEVERAL, "train_file: 2 in column 'y', row 1 of .*; allowed: 0, 1"),
     "half a label": (lines({**B, "x": 0.5, "y": 0}), SEVERAL, "train_file: 0.5 in column 'x', row 1 .*; allowed: 0, 1"),
+    "no label in any column": (lines({**B, "x": 0, "y": 0}), SEVERAL, "train_file: columns x, y of .*hold no 1"),
     "a missing value": (lines({**B, "x": 1, "y": None}), SEVERAL, "train_file: None in column 'y', row 1 of"),
     "a missing column": (lines({**B, "x": 1}), SEVERAL, "train_file: column 'y' of .*; allowed: text, x"),
     "no threshold": (lines(A), {"threshold": 0.0}, "threshold: 0.0; allowed: above 0 and below 1"),
