@@ -55,6 +55,9 @@ def with_types(inputs):
 
 def assert_computes(model, graph, rtol=1e-5):
     taken = [node.name for node in onnx.load(graph).graph.input]
+    if model.config.model_type == "modernbert":
+        # It classifies by the first token; where that is a pad, PyTorch's own implementations differ from each other.
+        model.set_attn_implementation("eager")
     for case, inputs in SHAPES.items():
         with torch.no_grad():
             expected = model(**{name: tensor for name, tensor in with_types(inputs).items() if name in taken})
