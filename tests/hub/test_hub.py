@@ -298,7 +298,7 @@ def test_checkpoint_does_not_wait_for_a_silent_hub(client: Client) -> None:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
         [[kind, message]] = resolve(client, "edge/bert", HF_ENDPOINT=endpoint, HF_HUB_ETAG_TIMEOUT="1")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 9
     assert kind == "CheckpointError"
     assert "can't be reached (ReadTimeout)" in message
 
