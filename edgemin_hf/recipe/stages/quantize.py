@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from accelerate import PartialState
 from pydantic.dataclasses import dataclass
+from pydantic.json_schema import SkipJsonSchema
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -51,7 +52,7 @@ class Pruning(PruningConfig):
 class Reconstruction(ReconstructionConfig):
     """The settings of `ReconstructionConfig` inside another stage's; its seed is the recipe's."""
 
-    seed: int = field(default=0, init=False)
+    seed: SkipJsonSchema[int] = field(default=0, init=False)
 
     def seeded(self, seed: int) -> ReconstructionConfig:
         """Return the settings of the reconstruction alone."""

@@ -140,7 +140,7 @@ WRONG = {
     "a setting": ({"reconstruction": {"steps": 0}}, r"quantize\.reconstruction\.steps: 0; allowed: 1 or more"),
     "a name": (
         {"reconstruction": {"epochs": 1}},
-        r"quantize\.reconstruction\.epochs: 1; allowed: modules, .*, teacher_forcing\b",
+        r"quantize\.reconstruction\.epochs: 1; allowed: modules, .*, teacher_forcing$",
     ),
     "a seed of its own": ({"reconstruction": {"seed": 1}}, r"quantize\.reconstruction\.seed: 1; allowed: modules"),
     "pruning": (
