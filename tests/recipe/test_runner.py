@@ -224,7 +224,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
         def longer(recipe):
             for stage in recipe["stages"]:
                 if "max_steps" in stage:
-                    stage |= {"max_steps": 60, "save_steps": 20}
+                    stage |= {"max_steps": 30, "save_steps": 10}
                 if stage["stage"] == "prune":
                     stage |= {"schedule": "cubic", "end": 0.8}
 
@@ -232,7 +232,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(workplace, tmp_path
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(recipes[0]), check=True, capture_output=True, env=environment)
     # A checkpoint half written, units half masked, a folder half filled; stages' own tests kill the other ones.
-    for pattern in ("work/finetune/*/checkpoint-40", "work/prune/*/checkpoint-20/complete",
+    for pattern in ("work/finetune/*/checkpoint-20", "work/prune/*/checkpoint-10/complete",
                     ".evaluate.partial/results.json"):  # fmt: skip
         kill_at(recipes[1], pattern)
     done = subprocess.run(command(recipes[1]), check=True, capture_output=True, env=environment, text=True)
