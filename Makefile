@@ -6,8 +6,8 @@ VENV ?= .venv$(STACK:%=-%)
 TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
-# A process a core. Each takes files in turn, whose tests share what they train, and at the end what the others have left.
-PYTEST := python -m pytest --numprocesses auto --dist worksteal
+# A process a core; a file's tests stay together, since they share what they train.
+PYTEST := python -m pytest --numprocesses auto --dist loadfile
 CONSTRAINTS := constraints$(STACK:%=-%).txt
 PIP := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 # What only the owner's packages go with: Optimum's classes and Neural Compressor.

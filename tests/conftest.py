@@ -1,3 +1,4 @@
+import logging
 import os
 
 import pytest
@@ -41,6 +42,15 @@ def no_precision_left_over():
     yield
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     AcceleratorState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def no_handler_left_over():
+    """The command line logs to the terminal, as it would in a process of its own; the next test must not."""
+    yield
+    for name in ("edgemin_hf.recipe", "edgemin_hf.sensitivity"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,7 @@ def passes(monkeypatch):
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("passes")
 def test_measured_graphs_have_their_shape(monkeypatch):
     graphs = []

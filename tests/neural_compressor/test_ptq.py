@@ -25,6 +25,7 @@ from edgemin_hf.quantization.native import (
 from tests.helpers.models import FAMILIES, batch, tiny
 
 pytest.importorskip("neural_compressor")
+pytestmark = pytest.mark.long
 DATA = [batch((8, 8, 8), seed=seed) for seed in range(4)]
 CONFIG = QuantizationConfig(provider="inc")
 

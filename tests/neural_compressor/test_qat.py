@@ -39,6 +39,7 @@ from tests.helpers.models import FAMILIES, batch, tiny
 
 neural_compressor = pytest.importorskip("neural_compressor")
 inc_training = pytest.importorskip("neural_compressor.training")
+pytestmark = pytest.mark.long
 FP32 = {"weight": {"dtype": ["fp32"]}, "activation": {"dtype": ["fp32"]}}
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

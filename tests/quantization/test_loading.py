@@ -50,6 +50,7 @@ def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, t
     assert [type(module) for module in loaded.modules()] == [type(module) for module in trained.modules()]
 
 
+@pytest.mark.long
 def test_what_was_loaded_exports_and_trains_on(tmp_path, tokenizer):
     config = QuantizationConfig(overrides={"*.embeddings.*": "fp32"})
     trainer = make(tmp_path / "work", tokenizer, tiny(), tiny(), TaskDistillationConfig(), quantization_config=config)

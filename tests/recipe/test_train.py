@@ -117,6 +117,7 @@ def test_arguments_reach_the_trainer_of_their_stage_alone(place):
     assert trainer.optimizer.defaults["betas"] == (0.8, 0.999)
 
 
+@pytest.mark.long
 def test_another_argument_is_another_training(place, capsys):
     path = write_recipe(place, only("finetune"))
     assert main(["run", str(path)]) == 0

@@ -103,6 +103,7 @@ def test_a_training_that_follows_tells_of_both_calls(tmp_path, tokenizer):
     assert_same(dict(load_quantized(tmp_path).state_dict()), dict(model.state_dict()))
 
 
+@pytest.mark.long
 def test_what_was_pruned_and_quantised_exports(tmp_path, tokenizer):
     model = prune(tiny(), PruningConfig(0.5, 0.5), [labelled()])
     export_onnx(quantize(model, dataloader=[labelled(seed) for seed in range(8)]), tokenizer, tmp_path)

@@ -51,6 +51,7 @@ def is_weight(name):
     return name.endswith(("weight", "bias"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_without_steps_the_student_is_calibrated_and_nothing_is_trained(place, weights):
     path = run(place, {"stage": "export", "fidelity_texts": 8}, weights=weights)
@@ -167,6 +168,7 @@ def test_impossible_settings_are_one_line(place, case, capsys):
     assert re.search(message, line), line
 
 
+@pytest.mark.long
 def test_the_estimate_counts_the_reconstruction_and_the_ranking_of_modules(place, capsys):
     def work(**settings):
         assert main(["run", str(write(place, **settings)), "--dry-run"]) == 0
