@@ -39,11 +39,6 @@ class Weighted(Settings):
         if not 0 < self.weight < inf:
             raise ValueError(f"weight: {self.weight}; allowed: above 0")
 
-    @property
-    def learns_labels(self) -> bool:
-        """Whether the method needs labelled examples."""
-        return bool(getattr(self.config, "learns_labels", False))
-
     def to_dict(self) -> dict[str, object]:
         """Return the weight, the method's settings, and its name among them."""
         return {"method": "weighted", "config": describe_method(self.config), "weight": self.weight}

@@ -58,9 +58,8 @@ def load_pruned(
 
     Where layers differ in feed-forward width, or heads are gone that this release of `transformers` has no words for,
     plain `from_pretrained` stops at the sizes of their weights; this cuts the fresh model to the shape that the
-    configuration keeps before the weights go in. What of the encoder is missing, or has
-    another shape than its configuration, is an error. A head that is new is told by a warning; one of another task
-    is replaced, and told too.
+    configuration keeps before the weights go in. What of the encoder is missing, or has another shape than its
+    configuration, is an error. A head that is new is told by a warning; one of another task is replaced, and told too.
 
     Args:
         model: Folder or Hub id.

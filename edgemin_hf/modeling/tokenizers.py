@@ -128,20 +128,6 @@ def load_tokenizer(folder: str | PathLike[str], config: PretrainedConfig | None 
     return fitted(tokenizer, config)
 
 
-def check_fast(tokenizer: PreTrainedTokenizerBase, purpose: str) -> None:
-    """Check that a tokenizer is a fast one, where something needs its rules.
-
-    Args:
-        tokenizer: The tokenizer.
-        purpose: The field and value that need it, to begin the message with.
-
-    Raises:
-        ValueError: If it is a slow one.
-    """
-    if not tokenizer.is_fast:
-        raise ValueError(f"{purpose} needs a fast tokenizer; {type(tokenizer).__name__} is a slow one")
-
-
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else "no reason given"

@@ -35,6 +35,7 @@ from edgemin_hf.neural_compressor.pruners import own_pruners, pruning_steps, use
 from edgemin_hf.pruning.best import check_best_can_be_final, forget_best
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.pruning.gradual import PRUNING_STATE
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.processes import joined, several_processes, summed
 
 if TYPE_CHECKING:
@@ -230,11 +231,11 @@ def select_once(
     model.eval()
     try:
         steps = [] if config.saliency == "magnitude" else list(_steps(batches, accumulation))
-        sizes = [summed(torch.tensor(float(sum(map(_rows, step))))).item() for step in steps]
+        sizes = [summed(torch.tensor(float(sum(map(count_rows, step))))).item() for step in steps]
         for step, size in zip(steps, sizes, strict=True):
             of = sum(sizes) if config.saliency == "gradient" else size
             for batch in step:
-                (loss_of(batch) * (_rows(batch) / of)).backward()
+                (loss_of(batch) * (count_rows(batch) / of)).backward()
             if config.saliency == "gradient" and step is not steps[-1]:
                 continue  # INC takes the last gradient alone: let it add up
             _share_gradients(pruners)
@@ -248,10 +249,6 @@ def select_once(
         pruner.mask_weights = lambda: None
         mask_all(pruner)
     return kept_units(pruners, model)
-
-
-def _rows(batch: Mapping[str, Tensor]) -> int:
-    return len(next(iter(batch.values())))
 
 
 def _steps(batches: Iterable[Mapping[str, Tensor]], accumulation: int) -> Iterator[Sequence[Mapping[str, Tensor]]]:

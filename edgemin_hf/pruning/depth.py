@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import check_prunable, remove_layers
 from edgemin_hf.pruning.saliency import Loss
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.processes import check_same, summed
 
 
@@ -51,7 +52,7 @@ def losses_without(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor
     model.eval()
     # The sum over examples of each, and last how many there are.
     totals = torch.zeros(model.config.num_hidden_layers + 1, dtype=torch.float64)
-    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    sizes = [count_rows(batch) for batch in batches]
     totals[-1] = sum(sizes)
     try:
         for layer in range(len(totals) - 1):

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ _Key = tuple[int, int]
 """A layer's number and a kind."""
 Terms = dict[_Key, Tensor]
 """Of each layer and kind what its units add, (examples, units), float64 on the CPU."""
+_Hooks = tuple[list[tuple[nn.Module, PreHook]], list[tuple[nn.Module, PostHook]]]
 
 
 @dataclass
@@ -53,11 +55,9 @@ class ExampleTerms(ABC):
     @contextmanager
     def collected(self) -> Iterator[None]:
         """Collect at the passes inside the block."""
-        before: list[tuple[nn.Module, PreHook]] = [(self._encoder.base.embeddings, self._begin)]
-        after: list[tuple[nn.Module, PostHook]] = []
-        for number, block in enumerate(self._encoder.blocks):
-            self._watch(number, block, before, after)
-        with hooked(before=before, after=after):
+        layers = [self._hooks_of(number, block) for number, block in enumerate(self._encoder.blocks)]
+        before = [(self._encoder.base.embeddings, self._begin), *chain.from_iterable(before for before, _ in layers)]
+        with hooked(before=before, after=list(chain.from_iterable(after for _, after in layers))):
             yield
         self._passes.clear()
 
@@ -84,14 +84,8 @@ class ExampleTerms(ABC):
             self._passes.append(_Pass())
 
     @abstractmethod
-    def _watch(
-        self,
-        number: int,
-        block: Layer,
-        before: list[tuple[nn.Module, PreHook]],
-        after: list[tuple[nn.Module, PostHook]],
-    ) -> None:
-        """Add the hooks of a layer."""
+    def _hooks_of(self, number: int, block: Layer) -> _Hooks:
+        """Return what is hooked before modules of a layer, and after them."""
 
     def _finish(self, one: _Pass) -> None:  # noqa: B027 - of masks nothing waits
         """Make terms of what still waits."""
@@ -104,16 +98,9 @@ class MaskGradients(ExampleTerms):
     and over the layers that share the unit).
     """
 
-    def _watch(
-        self,
-        number: int,
-        block: Layer,
-        before: list[tuple[nn.Module, PreHook]],
-        after: list[tuple[nn.Module, PostHook]],
-    ) -> None:
+    def _hooks_of(self, number: int, block: Layer) -> _Hooks:
         parts = (block.attention_output, block.num_heads), (block.ffn_out, block.num_neurons)
-        for kind, (linear, units) in enumerate(parts):
-            before.append((linear, self._on_input((number, kind), units)))
+        return [(linear, self._on_input((number, kind), units)) for kind, (linear, units) in enumerate(parts)], []
 
     def _on_input(self, key: _Key, units: int) -> PreHook:
         def before_forward(_module: nn.Module, args: Inputs) -> None:
@@ -143,13 +130,7 @@ class WeightProducts(ExampleTerms):
         super().__init__(model)
         self._places: dict[nn.Module, tuple[_Key, int, int]] = {}
 
-    def _watch(
-        self,
-        number: int,
-        block: Layer,
-        before: list[tuple[nn.Module, PreHook]],
-        after: list[tuple[nn.Module, PostHook]],
-    ) -> None:
+    def _hooks_of(self, number: int, block: Layer) -> _Hooks:
         heads, neurons = block.num_heads, block.num_neurons
         places = (
             (block.attention_output, HEADS, 0, heads),
@@ -158,7 +139,7 @@ class WeightProducts(ExampleTerms):
         )
         for linear, kind, dim, units in places:
             self._places[linear] = ((number, kind), dim, units)
-            after.append((linear, self._on_output))
+        return [], [(linear, self._on_output) for linear, *_ in places]
 
     def _on_output(self, linear: nn.Linear, args: Inputs, output: Output) -> None:
         if not isinstance(output, Tensor) or not output.requires_grad:

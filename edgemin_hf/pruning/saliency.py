@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.pruning.gradients import HEADS, NEURONS, ExampleTerms, MaskGradients, Terms, WeightProducts
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.processes import joined, summed
 
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
@@ -181,7 +182,7 @@ def _measure(
         with collector.collected():
             for batch in batches:
                 loss_of(batch).backward()
-                terms = collector.take(len(next(iter(batch.values()))))
+                terms = collector.take(count_rows(batch))
                 model.zero_grad()
                 if terms is None:
                     totals.heads[0].fill_(torch.nan)  # so that all processes learn of it

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import CACHE, Context
+from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.models import check_models
-from edgemin_hf.recipe.schema import Product, RecipeError
+from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
@@ -77,14 +77,3 @@ def _check_lengths(context: Context) -> None:
     for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)):
         if part is not None and part.max_length > longest:
             raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: 3 to {longest}, the teacher's positions")
-
-
-@contextmanager
-def prefix(path: str) -> Iterator[None]:
-    """Turn a ValueError into a RecipeError with the field's path before it."""
-    try:
-        yield
-    except RecipeError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f"{path}{error}") from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from edgemin_hf.data.corpus import check_packable
 from edgemin_hf.modeling.loading import check_checkpoint
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.schema import Product, RecipeError
+from edgemin_hf.recipe.errors import prefix
+from edgemin_hf.recipe.schema import Product
 from edgemin_hf.utils.weight_files import INDEX, WEIGHTS
 
 
@@ -19,11 +18,11 @@ def check_models(context: Context) -> None:
     What lies on the Hub alone is checked when it has been downloaded, by `fetch_models`.
 
     Raises:
-        ValueError: If weights or a tokenizer won't do; the message begins with the field's name.
+        RecipeError: If weights or a tokenizer won't do; the message begins with the field's name.
     """
     raw = context.recipe.raw_text
     if raw is not None and raw.pack:
-        with _field("teacher.model"):
+        with prefix("teacher.model: "):
             check_packable(context.shapes.tokenizer)
     for field, name, revision in _named(context):
         folder = context.shapes.checkpoint(name, revision, weights=False).path
@@ -43,16 +42,13 @@ def fetch_models(context: Context) -> None:
         maker = next((stage for stage in context.recipe.stages if product in stage.leaves), None)
         if maker is not None and context.finished_record(maker) is None:
             folder = context.shapes.checkpoint(name, revision).path
-            try:
-                _check_weights(context, field, folder)
-            except ValueError as error:
-                raise RecipeError(str(error)) from None
+            _check_weights(context, field, folder)
 
 
 def _check_weights(context: Context, field: str, folder: str) -> None:
     # Without fine-tuning the teacher's own head is used; all others may have been made for anything.
     replaced = field != "teacher.model" or context.maker(Product.TEACHER) is not None
-    with _field(field):
+    with prefix(f"{field}: "):
         check_checkpoint(folder, context.head, ignore_mismatched_sizes=replaced)
 
 
@@ -65,11 +61,3 @@ def _named(context: Context) -> list[tuple[str, str, str | None]]:
         if shape is not None and shape.checkpoint is not None:
             named.append((field, shape.checkpoint, shape.revision))
     return named
-
-
-@contextmanager
-def _field(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgemin_hf.recipe.check import check_recipe, prefix
+from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
-from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
@@ -96,11 +96,12 @@ def make_plan(recipe: ParsedRecipe, root: Path, overwrite: bool = False, resume_
         ...     [(step.stage.name, step.state) for step in make_plan(recipe, Path(folder))]
         [('distill', 'to do')]
     """
-    return plan_of(Context(recipe, {}, root, Path(recipe.output_dir)), recipe.stages, overwrite, resume_anyway)
+    context = Context(recipe, {}, root, Path(recipe.output_dir))
+    return with_states(context, steps_of(context, recipe.stages), overwrite, resume_anyway)
 
 
-def plan_of(context: Context, stages: Sequence[Stage], overwrite: bool, resume_anyway: bool) -> list[Step]:
-    """Make the plan of a recipe at work, as `make_plan` does."""
+def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
+    """Check a recipe at work, and return its steps, as if none had begun."""
     with prefix("output_dir: "):
         for folder in ("", "stages", "work", "cache"):
             check_writable_folder(context.output / folder)
@@ -111,9 +112,13 @@ def plan_of(context: Context, stages: Sequence[Stage], overwrite: bool, resume_a
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])
         guess, told = stage.estimate(context), () if steps else tuple(notes)
-        step = Step(stage, inputs, context.folder(stage), fingerprint, "to do", guess, context.machine, told)
-        steps.append(_with_state(context, step, overwrite, resume_anyway))
+        steps.append(Step(stage, inputs, context.folder(stage), fingerprint, "to do", guess, context.machine, told))
     return steps
+
+
+def with_states(context: Context, steps: Sequence[Step], overwrite: bool, resume_anyway: bool) -> list[Step]:
+    """Return steps with what the folder of the run says of each, as `make_plan` does."""
+    return [_with_state(context, step, overwrite, resume_anyway) for step in steps]
 
 
 def _with_state(context: Context, step: Step, overwrite: bool, resume_anyway: bool) -> Step:

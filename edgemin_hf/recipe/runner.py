@@ -24,7 +24,7 @@ from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.errors import StageError
 from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.plan import Step, describe_plan, plan_of
+from edgemin_hf.recipe.plan import Step, describe_plan, steps_of, with_states
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
@@ -84,9 +84,10 @@ def run_recipe(
     # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=GROUP_TIMEOUT)
     context = Context(recipe, settings, root, Path(recipe.output_dir))
-    plan_of(context, recipe.stages, overwrite, resume_anyway)  # before the folder is made
+    planned = steps_of(context, recipe.stages)
+    with_states(context, planned, overwrite, resume_anyway)  # before the folder is made
     with _locked(context.output, state):
-        steps = plan_of(context, recipe.stages, overwrite, resume_anyway)
+        steps = with_states(context, planned, overwrite, resume_anyway)  # another run may have just ended
         state.wait_for_everyone()
         if state.is_main_process:
             logger.info(describe_plan(steps))

@@ -91,7 +91,6 @@ def render_card(
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     tags, untrained = _tags(stages)
-    texts = [example] if isinstance(example, str) else list(example)
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
@@ -105,28 +104,20 @@ def render_card(
         tags=["onnx", "optimum", finished.precision, "edge", *tags],
     )
     variables = {
+        **_measured(benchmark),
+        **_snippets(example, pipeline_arguments),
         "name": title,
         "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
-        "headline": headline(benchmark),
-        "finished": finished.precision,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
         "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "files": markdown_table(_file_table(manifest)),
-        "results": markdown_table(result_table(benchmark)),
-        "conditions": conditions(benchmark),
-        "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in rows),
-        "processor": _processor(benchmark.environment),
         "repo_id": _literal(repo_id),
         "task": _literal(manifest.pipeline_tag),
-        "pairs": len(texts) == 2,
         "regression": metric.answer == "score",
-        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
-        "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
-        "texts": ", ".join(map(_literal, texts)),
         "max_length": max_length,
         "stages": markdown_table(stage_table(stages)),
         "plain": plain,
@@ -140,6 +131,29 @@ def render_card(
     }
     with resources.as_file(resources.files("edgemin_hf.model_cards").joinpath("template.md")) as template:
         return fill_template(template, data, variables)
+
+
+def _measured(benchmark: Benchmark) -> dict[str, object]:
+    """Return what the template is told of a benchmark."""
+    return {
+        "headline": headline(benchmark),
+        "finished": finished_row(benchmark.rows).precision,
+        "results": markdown_table(result_table(benchmark)),
+        "conditions": conditions(benchmark),
+        "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in benchmark.rows),
+        "processor": _processor(benchmark.environment),
+    }
+
+
+def _snippets(example: Text, pipeline_arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return what the template's snippets call a model with."""
+    texts = [example] if isinstance(example, str) else list(example)
+    return {
+        "pairs": len(texts) == 2,
+        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
+        "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
+        "texts": ", ".join(map(_literal, texts)),
+    }
 
 
 def fill_template(template: Path, data: ModelCardData, variables: Mapping[str, Any]) -> str:

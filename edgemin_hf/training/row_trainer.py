@@ -17,11 +17,11 @@ from edgemin_hf.training.rows import (
     ROW_WEIGHT,
     Rows,
     RowsOfCheckpoints,
-    count_rows,
     first_rows,
     own_rows,
     weighted_batches,
 )
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.compat import groups_by_length
 
 

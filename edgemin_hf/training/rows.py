@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderDispatcher
@@ -17,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.compat import groups_by_length
 from edgemin_hf.utils.records import Record
 
@@ -109,11 +109,6 @@ class RowsOfCheckpoints(TrainerCallback):
         if self.of_steps is not None and state.is_world_process_zero:
             file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / ROWS
             write_atomic(file, json.dumps(self.of_steps.to_dict()))
-
-
-def count_rows(batch: Mapping[str, object]) -> int:
-    """Return the number of rows of a batch."""
-    return len(cast(Sized, next(iter(batch.values()))))
 
 
 def first_rows(batch: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:

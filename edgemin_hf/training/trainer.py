@@ -31,10 +31,11 @@ from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
 from edgemin_hf.training.row_trainer import RowTrainer
-from edgemin_hf.training.rows import ROW_WEIGHT, count_rows
+from edgemin_hf.training.rows import ROW_WEIGHT
 from edgemin_hf.training.student_forward import StudentForward, projections_in_model
 from edgemin_hf.training.teacher import check_head, load_teacher, record_teacher
 from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
+from edgemin_hf.utils.batches import count_rows
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -141,7 +142,6 @@ class DistillationTrainer(RowTrainer):
             self._projections.to(self.args.device)
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         self._gradients_checked = False
-        self._learns_labels = any(getattr(config, "learns_labels", False) for config in configs)
         self._reads_labels = any(map(learns_labels, configs))
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
@@ -308,5 +308,5 @@ class DistillationTrainer(RowTrainer):
         # The teacher may read what the student does not, such as token types.
         teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
-        labels = ["labels"] * self._learns_labels  # which a student without a head does not name
+        labels = ["labels"] * self._reads_labels  # which a student without a head does not name
         self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))

@@ -17,6 +17,8 @@ from accelerate.utils import broadcast_object_list, gather, gather_object, pad_a
 from torch import Tensor
 from torch import distributed as dist
 
+from edgemin_hf.utils.batches import count_rows
+
 Value = TypeVar("Value")
 
 
@@ -56,7 +58,7 @@ def own_share(batches: Iterable[Mapping[str, Tensor]], examples: int) -> Iterato
     count, rank = (PartialState().num_processes, PartialState().process_index) if several else (1, 0)
     start = 0
     for batch in batches:
-        size = len(next(iter(batch.values())))
+        size = count_rows(batch)
         left = examples - start - rank * size
         if left > 0:
             yield batch if left >= size else {name: rows[:left] for name, rows in batch.items()}

@@ -389,7 +389,7 @@ def test_a_failure_is_one_line_and_the_folder_goes_on(place, capsys, monkeypatch
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(place, capsys, monkeypatch):
-    monkeypatch.setattr("edgemin_hf.recipe.runner.plan_of", lambda *_: [][0])
+    monkeypatch.setattr("edgemin_hf.recipe.runner.steps_of", lambda *_: [][0])
     assert main(["run", str(write_recipe(place)), "--traceback"]) == 1
     told = capsys.readouterr().err
     assert "Traceback" in told
