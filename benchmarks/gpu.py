@@ -22,6 +22,7 @@ import os
 import statistics
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,7 @@ from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.quantization.native import fake_quantized_linears
+from edgemin_hf.utils.compat import group_by_length
 
 ANGLE, ZEROED = {"bf16": 0.02, "fp16": 0.005}, 0.05
 """How far 1 - cosine to fp32's gradients may go in lower precision, and which share of them may have become zero."""
@@ -230,7 +232,7 @@ def trained(
         def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
             control.should_training_stop = control.should_training_stop or state.global_step >= until
 
-    settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "group_by_length": True}
+    settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, **group_by_length()}
     student = bench.student(teacher)
     trainer = bench.trainer(student, teacher, TaskDistillationConfig(), rows, precision, callbacks=[Stop()], **settings)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -265,11 +267,15 @@ def main() -> None:
         for title in options.only:
             print(f"\n{title}, on {name}", flush=True)
             tables[title] = []
-            for row in MEASURED[title](Bench(device, size, Path(folder))):
-                numbers = "".join(f"{key:>22} {value:<9.4g}" for key, value in row.numbers.items())
-                print(f"  {row.case:<26}{'holds' if row.holds else 'FAILS'}{numbers}", flush=True)
-                tables[title].append(row)
-                failed += [] if row.holds else [f"{title}: {row.case}"]
+            try:
+                for row in MEASURED[title](Bench(device, size, Path(folder))):
+                    numbers = "".join(f"{key:>22} {value:<9.4g}" for key, value in row.numbers.items())
+                    print(f"  {row.case:<26}{'holds' if row.holds else 'FAILS'}{numbers}", flush=True)
+                    tables[title].append(row)
+                    failed += [] if row.holds else [f"{title}: {row.case}"]
+            except Exception as error:  # the other tables are worth their minutes all the same
+                traceback.print_exc()
+                failed.append(f"{title}: {type(error).__name__}: {error}")
     seconds = time.perf_counter() - start
     rows = {title: [vars(row) for row in rows] for title, rows in tables.items()}
     write_json(options.output, {"device": name, "seconds": seconds, "torch": torch.__version__, "tables": rows})
