@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.tokenizers import graph_feed
 
 Inputs = Mapping[str, NDArray[np.int64]]

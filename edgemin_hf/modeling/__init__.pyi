@@ -1,3 +1,4 @@
+from .auto_class import model_class as model_class
 from .encoder import EMBEDDINGS as EMBEDDINGS
 from .encoder import Activation as Activation
 from .encoder import Encoder as Encoder

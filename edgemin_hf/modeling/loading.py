@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from edgemin_hf.modeling.auto_class import AutoClass, configured_for, model_class, new_model
+from edgemin_hf.modeling.pooling import CLASSIFIER, POOLING
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
+from edgemin_hf.modeling.sentence_modules import sentence_pooling
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.modeling.weights import (
     Report,
@@ -30,27 +32,6 @@ _FOR_OTHERS = "ignore_mismatched_sizes"
 """The argument of `from_pretrained` that lets a head be for other labels."""
 
 
-class AutoClass(Protocol):
-    """An `AutoModel...` class of `transformers`."""
-
-    __name__: str
-    _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
-
-    def from_pretrained(self, model: str | PathLike[str], **kwargs: object) -> PreTrainedModel:
-        """Load a model."""
-        ...
-
-    def from_config(self, config: PretrainedConfig, **kwargs: object) -> PreTrainedModel:
-        """Make a model with random weights."""
-        ...
-
-
-def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:
-    """Return whether a configuration is of a model with the head of an `AutoModelFor...` class."""
-    suffix = head.__name__.removeprefix("AutoModel")
-    return any(name.endswith(suffix) for name in config.architectures or ())
-
-
 def load_pruned(
     model: str | PathLike[str], auto_class: AutoClass = AutoModelForSequenceClassification, **kwargs: object
 ) -> PreTrainedModel:
@@ -65,7 +46,8 @@ def load_pruned(
         model: Folder or Hub id.
         auto_class: An `AutoModel...` class.
         **kwargs: As `from_pretrained`. With `ignore_mismatched_sizes=True` a head for other labels than those given
-            here is replaced too.
+            here is replaced too. `classifier_pooling`, "cls" or "mean", is what a new classifier is to read; without
+            it that is what the checkpoint's own says, or what sentence-transformers reads the encoder by.
 
     Returns:
         The model, in float32 whatever the checkpoint's dtype, if no other `dtype` is given.
@@ -103,9 +85,10 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     Raises:
         WeightsError: As `load_pruned`.
     """
-    held = weight_shapes(Path(model))
+    held, pooling = weight_shapes(Path(model)), kwargs.pop(POOLING, None)
     saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
-    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
+    set_pooling(config, model, auto_class, pooling)
+    plain = model_class(auto_class, config)
     try:
         with init_empty_weights():
             empty = _cutting(plain)(config)
@@ -126,11 +109,13 @@ def load_reporting(
     # Before the configuration, which would take it for a field of its own.
     dtype = kwargs.pop("torch_dtype", None)
     dtype = kwargs.pop("dtype", dtype) or torch.float32
+    pooling = kwargs.pop(POOLING, None)
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
+    set_pooling(config, model, auto_class, pooling)
     for_others = bool(kwargs.pop(_FOR_OTHERS, False))
     kwargs = {**kwargs, "dtype": dtype, "config": config, "use_safetensors": True}
-    plain: type[PreTrainedModel] = auto_class._model_mapping[type(config)]
-    loader = auto_class if reloads_plainly(config) else _cutting(plain)
+    plain = model_class(auto_class, config)
+    loader = plain if reloads_plainly(config) else _cutting(plain)
     # Else transformers' own error, or pages of its warnings, would stand instead of our line.
     options = {_FOR_OTHERS: True, "output_loading_info": True, **kwargs}
     try:
@@ -147,10 +132,32 @@ def load_reporting(
     if other_task or (for_others and not same_labels(saved, loaded.config)):
         others = head_to_replace(loaded, report, other_task=other_task)
         if others:
-            _take(loaded, auto_class.from_config(unpruned(loaded.config), dtype=torch.float32), others)
+            _take(loaded, new_model(auto_class, unpruned(loaded.config)), others)
         replaced = sorted({*replaced, *others})
     tell_new(str(model), report.missing, replaced)
     return loaded, [*report.missing, *replaced]
+
+
+def set_pooling(
+    config: PretrainedConfig, model: str | PathLike[str], auto_class: AutoClass, pooling: object = None
+) -> None:
+    """Write into a checkpoint's configuration what its classifier is to read, if not what it says by itself.
+
+    An encoder without a classifier is read as it was trained to be: as the modules of sentence-transformers beside it
+    say, where there are some.
+
+    Args:
+        config: The configuration.
+        model: Folder or Hub id of the checkpoint.
+        auto_class: The `AutoModel...` class that it is loaded with.
+        pooling: "cls" or "mean" where that is decided; None leaves it to the checkpoint.
+    """
+    if not auto_class.__name__.endswith(CLASSIFIER):
+        return
+    told = POOLING in config.to_diff_dict() or configured_for(config, auto_class)
+    found: object = pooling or (None if told else sentence_pooling(str(model)))
+    if found is not None:
+        setattr(config, POOLING, found)
 
 
 @contextmanager

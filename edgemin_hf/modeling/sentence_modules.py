@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
+
+from edgemin_hf.modeling.pooling import Pooling
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,24 @@ def write_sentence_modules(model: PreTrainedModel, folder: Path) -> bool:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return files is not None
+
+
+def sentence_pooling(source: str) -> Pooling | None:
+    """Return by which pooling sentence-transformers reads an encoder; None without modules, or by another one.
+
+    Args:
+        source: Folder or Hub id.
+    """
+    modules = _json(source, _MODULES)
+    pools = [m for m in modules if m["type"].endswith(".Pooling")] if isinstance(modules, list) else []
+    config = _json(source, f"{pools[0]['path']}/config.json") if len(pools) == 1 else None
+    if not _is_object(config):
+        return None
+    named = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+    modes = {str(config["pooling_mode"])} if "pooling_mode" in config else set()
+    modes |= {key.removeprefix("pooling_mode_") for key, on in config.items() if on is True and "pooling" in key}
+    found = {named.get(mode) for mode in modes}
+    return cast(Pooling, found.pop()) if found in ({"mean"}, {"cls"}) else None
 
 
 def _files_of(model: PreTrainedModel) -> Files | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import (
@@ -18,10 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from edgemin_hf.modeling.auto_class import AutoClass, model_class, new_model
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
-from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.masters import is_half
+from edgemin_hf.modeling.pooling import POOLING, Pooling, pooling_of
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.modeling.sentence_modules import keep_sentence_modules
 from edgemin_hf.modeling.tokenizers import load_tokenizer
@@ -45,6 +48,7 @@ def create_student(
     layers: Sequence[int] | None = None,
     model_type: str | None = None,
     initialization: Initialization = "slice",
+    head: Pooling | Literal["auto"] = "auto",
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
@@ -65,6 +69,7 @@ def create_student(
             "slice" keeps the dimensions of the residual stream with the most energy, and evenly spaced heads and
             neurons; "svd" projects the stream on its principal directions instead; "copy" takes only weights of equal
             shape, and no layers; "random" takes nothing, also where widths are equal.
+        head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does.
 
     Returns:
         The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
@@ -84,10 +89,10 @@ def create_student(
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization: {initialization}; allowed: {', '.join(INITIALIZATIONS)}")
     config = student_config(
-        teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type
+        teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type, head
     )
     dtype = torch.float32 if is_half(teacher) else teacher.dtype
-    student = auto_class_of(teacher).from_config(config, dtype=torch.float32).to(dtype=dtype, device=teacher.device)
+    student = new_model(auto_class_of(teacher), config).to(dtype=dtype, device=teacher.device)
     if family_of(config) == family_of(teacher.config):
         source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
         initialize(student, teacher, source, initialization)
@@ -96,7 +101,10 @@ def create_student(
 
 
 def student_from_checkpoint(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    checkpoint: str | Path,
+    head: Pooling | Literal["auto"] = "auto",
 ) -> PreTrainedModel:
     """Load a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
 
@@ -106,6 +114,7 @@ def student_from_checkpoint(
         teacher: The model to take after.
         tokenizer: The teacher's tokenizer.
         checkpoint: Folder of the published model and its tokenizer; only safetensors are loaded.
+        head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the checkpoint was made for.
 
     Returns:
         The student, in float32 whatever the teacher's dtype, on its device, in training mode.
@@ -138,7 +147,8 @@ def student_from_checkpoint(
             f"allowed: one with the teacher's, of {teacher.config.vocab_size}"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels)
+    pooling = {} if head == "auto" else {POOLING: head}
+    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling)
     keep_sentence_modules(model, teacher)
     return model.to(teacher.device).train()
 
@@ -161,6 +171,7 @@ def student_config(
     intermediate_size: int | None = None,
     layers: Sequence[int] | None = None,
     model_type: str | None = None,
+    head: Pooling | Literal["auto"] = "auto",
 ) -> PretrainedConfig:
     """Return the configuration of the student that `create_student` would build; no weights are needed.
 
@@ -200,6 +211,8 @@ def student_config(
     for name, value in shape._asdict().items():
         setattr(config, family_of(config).ffn_width if name == "intermediate_size" else name, value)
     _follow(config, teacher)
+    if head != "auto" or hasattr(teacher, POOLING):
+        setattr(config, POOLING, pooling_of(teacher) if head == "auto" else head)
     config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
     return config
 
@@ -250,7 +263,7 @@ def auto_class_of(model: PreTrainedModel) -> AutoClass:
         ValueError: If it is none of those that a student may have.
     """
     for auto in _AUTO_CLASSES:
-        if auto._model_mapping.get(type(model.config), None) is type(model):
+        if type(model.config) in auto._model_mapping and model_class(auto, model.config) is type(model):
             return auto
     raise ValueError(
         f"{type(model).__name__} is not supported; allowed: {', '.join(a.__name__ for a in _AUTO_CLASSES)}"

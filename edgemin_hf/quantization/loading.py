@@ -8,7 +8,8 @@ from safetensors.torch import load_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from edgemin_hf.modeling.loading import AutoClass, load_pruned
+from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import prepare_qat
 from edgemin_hf.utils.edgemin_config import EDGEMIN_CONFIG, EdgeminConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgemin_hf.data.tables import check_table
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import first_position
-from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import CACHE, Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.models import check_models

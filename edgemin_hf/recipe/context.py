@@ -27,7 +27,8 @@ from edgemin_hf.data.tables import read_sentences, read_table
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
-from edgemin_hf.modeling.loading import AutoClass, configured_for, load_pruned
+from edgemin_hf.modeling.auto_class import AutoClass, configured_for
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -265,7 +266,7 @@ class Context(RunFolder):
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
             found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
-            student = student_from_checkpoint(teacher, self.tokenizer, found.path)
+            student = student_from_checkpoint(teacher, self.tokenizer, found.path, shape.head)
         else:
             student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
         task = self.recipe.task

@@ -110,6 +110,8 @@ class Student:
         checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, instead of a shape.
         revision: Branch, tag or commit of a checkpoint on the Hub; None takes the newest.
         initialization: What becomes of the teacher's weights where widths differ.
+        head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does, or what
+            the checkpoint was made for.
     """
 
     checkpoint: str | None = None
@@ -121,9 +123,10 @@ class Student:
     layers: list[int] | None = None
     model_type: str | None = None
     initialization: Initialization = "slice"
+    head: Literal["auto", "cls", "mean"] = "auto"
 
     def __post_init__(self) -> None:
-        given = [name for name, value in student_shape(self).items() if value is not None]
+        given = [name for name, value in student_shape(self).items() if value is not None and name != "head"]
         if self.checkpoint is not None and given:
             raise ValueError(f"{given[0]}: {getattr(self, given[0])} beside checkpoint; allowed: one of the two")
         if self.revision is not None and self.checkpoint is None:

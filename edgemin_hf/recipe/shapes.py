@@ -10,6 +10,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config_and_tokenizer
 from edgemin_hf.modeling.families import family_of
+from edgemin_hf.modeling.loading import set_pooling
 from edgemin_hf.modeling.student import check_vocabulary, student_config
 from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape
 
@@ -52,9 +53,11 @@ class Shapes:
         try:
             if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(self._recipe.output_dir).absolute()):
                 raise ValueError(f"{given}, which lies in output_dir; allowed: a folder outside, or a Hub id")
-            return load_config_and_tokenizer(
-                given, self.checkpoint(given, self._recipe.teacher.revision, weights=False)
-            )
+            found = self.checkpoint(given, self._recipe.teacher.revision, weights=False)
+            config, tokenizer = load_config_and_tokenizer(given, found)
+            if self._recipe.task is not None:
+                set_pooling(config, found.path, self._recipe.task.auto_class)
+            return config, tokenizer
         except ValueError as error:
             raise ValueError(f"teacher.model: {error}") from None
 
@@ -85,6 +88,9 @@ class Shapes:
                 check_vocabulary(found.path, config, self.tokenizer)
             except ValueError as error:
                 raise ValueError(f"checkpoint: {error}") from None
+            if self._recipe.task is not None:
+                pooling = None if shape.head == "auto" else shape.head
+                set_pooling(config, found.path, self._recipe.task.auto_class, pooling)
             return config
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None

@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass
 from transformers import AutoModel, PretrainedConfig, TrainingArguments
 
 from edgemin_hf.distillation.base import Method
+from edgemin_hf.modeling.auto_class import AutoClass, new_model
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.schema import STRICT, Count, Positive
@@ -183,7 +183,7 @@ def check_training_arguments(
     if not stage.training_arguments:
         return
     with torch.device("meta"):
-        models = [head.from_config(unpruned(config)) for config in configs]
+        models = [new_model(head, unpruned(config)) for config in configs]
         objectives = [method.objective(*map(Encoder, models)) for method in methods]
     before = {name: os.environ.get(name) for name in _SET_BY_ARGUMENTS}
     try:

@@ -21,10 +21,11 @@ from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.hub.checkpoints import checkpoint_files, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.loading import configured_for, load_pruned
+from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves

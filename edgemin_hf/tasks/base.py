@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
-from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.tasks.metrics import Answers, Measurement
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

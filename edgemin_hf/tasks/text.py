@@ -20,7 +20,7 @@ from transformers import (
 
 from edgemin_hf.data.tables import Text, check_table, read_table
 from edgemin_hf.data.tokenization import tokenize
-from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.tasks.base import Divergence, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown

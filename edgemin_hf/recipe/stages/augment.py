@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 from edgemin_hf.data.augmentation import AugmentationConfig, augment_texts, check_word_tokenizer
 from edgemin_hf.data.masked_lm import load_masked_lm
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import shape_of
-from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token

@@ -20,7 +20,7 @@ from edgemin_hf.benchmark import rows
 from edgemin_hf.benchmark.measure import ModelFile, Row, benchmark_rows, measure_latency
 from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.benchmark.runners import Inputs, load_runner
-from edgemin_hf.modeling.loading import AutoClass
+from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product

@@ -15,8 +15,8 @@ from edgemin_hf.data.corpus import TokenBlocks
 from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
+from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.families import shape_of
-from edgemin_hf.modeling.loading import AutoClass
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import TextSize, Work
 from edgemin_hf.recipe.fingerprint import raw_text_inputs

@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.pruned_shape import unpruned
@@ -247,8 +248,7 @@ def _prepared(stage: Stage, context: Context) -> PreTrainedModel:
     """Build the student without weights, with as many layers as it has when a stage begins."""
     config = unpruned(student_before(stage, context))
     with torch.device("meta"):
-        model: PreTrainedModel = context.task.auto_class.from_config(config)
-    return model
+        return new_model(context.task.auto_class, config)
 
 
 def _check_target_size(student: PreTrainedModel, stage: Quantize) -> None:

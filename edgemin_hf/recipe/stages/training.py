@@ -15,8 +15,8 @@ from edgemin_hf.data.tables import read_table
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import shape_of
-from edgemin_hf.modeling.loading import configured_for
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate, Work
 from edgemin_hf.recipe.outcome import Outcome
