@@ -16,7 +16,7 @@ from edgemin_hf import __version__
 from edgemin_hf.recipe.errors import RecipeError, StageError
 from edgemin_hf.recipe.keys import read_settings
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
-from edgemin_hf.utils.cpus import usable_cpus, wait_passively, warn_if_busy
+from edgemin_hf.utils.cpus import spin_only_alone, usable_cpus, warn_if_busy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,7 +200,7 @@ def _add_sensitivity(
 
 
 def _run(options: argparse.Namespace) -> None:
-    wait_passively()
+    spin_only_alone()
     _quieten_transformers()
     from edgemin_hf.recipe.plan import describe_plan, make_plan
     from edgemin_hf.recipe.runner import run_recipe
@@ -236,7 +236,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
-    wait_passively()
+    spin_only_alone()
     _quieten_transformers()
     from edgemin_hf.sensitivity.page import summary
     from edgemin_hf.sensitivity.run import run_sensitivity

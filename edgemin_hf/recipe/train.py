@@ -49,6 +49,7 @@ class Parts:
         compute_metrics: The task's metric, where the logits are read.
         pruning: What is pruned in this training.
         quantization: How the student is, or gets, quantised in it.
+        head_learning_rate: Learning rate of the head; None takes that of all else.
     """
 
     model: PreTrainedModel
@@ -63,6 +64,7 @@ class Parts:
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
     pruning: PruningConfig | None = None
     quantization: QuantizationConfig | None = None
+    head_learning_rate: float | None = None
 
 
 def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:
@@ -85,6 +87,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             distillation_config=parts.methods,
             pruning_config=parts.pruning,
             quantization_config=parts.quantization,
+            head_learning_rate=parts.head_learning_rate,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
             processing_class=context.tokenizer,

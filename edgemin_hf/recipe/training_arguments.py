@@ -37,6 +37,8 @@ _OWN_ARGUMENTS = (
 )  # fmt: skip
 """Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage: what is trained
 from, in which precision, what is measured and kept, and that nothing is published on the way."""
+_NO_ARGUMENTS = ("training_arguments", "best_model")
+"""Settings of a training that are no fields of `TrainingArguments`."""
 _SET_BY_ARGUMENTS = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 """Variables of the environment that `TrainingArguments` set, for good."""
 
@@ -46,6 +48,7 @@ class Training:
     """Settings that all training stages share, by their names in `transformers.TrainingArguments`.
 
     Attributes:
+        best_model: Whether each epoch is validated, and the model of the best one kept.
         training_arguments: Any other field of `TrainingArguments` that the recipe does not decide on, by name.
     """
 
@@ -60,6 +63,7 @@ class Training:
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
+    best_model: bool = False
     training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
@@ -72,7 +76,7 @@ class Training:
 
     def arguments(self) -> dict[str, object]:
         """Return these settings as arguments of `TrainingArguments`."""
-        own = {f.name: getattr(self, f.name) for f in fields(Training) if f.name != "training_arguments"}
+        own = {f.name: getattr(self, f.name) for f in fields(Training) if f.name not in _NO_ARGUMENTS}
         return {**own, **self.training_arguments}
 
 
@@ -117,7 +121,12 @@ class TrainingSettings(Protocol):
 
     name: str
     max_steps: int
+    best_model: bool
     training_arguments: dict[str, object]
+
+    def metric(self, context: Context) -> str:
+        """Return what validation measures."""
+        ...
 
     def arguments(self) -> dict[str, object]:
         """Return its settings as arguments of `TrainingArguments`."""
@@ -146,14 +155,19 @@ def make_arguments(
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
     defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
     defaults["ddp_timeout"] = int(GROUP_TIMEOUT.total_seconds())
+    saved: dict[str, object] = {"save_strategy": "steps"}
+    if stage.best_model:
+        metric = stage.metric(context)
+        saved = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
+        saved |= {"metric_for_best_model": metric, "greater_is_better": metric != "loss"}
     arguments = TrainingArguments(
         output_dir=str(work),
         **training_arguments({**defaults, **stage.arguments()}),
         **({} if packed else group_by_length()),
+        **saved,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=context.recipe.seed,
-        save_strategy="steps",
         # Two, so that the older is still complete while the newer is being written.
         save_total_limit=2,
     )

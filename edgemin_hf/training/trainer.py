@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -27,6 +28,7 @@ from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.arguments import check_arguments, check_objectives, methods_of
 from edgemin_hf.training.checks import check_resumed, check_rows, check_weights, learns_labels
+from edgemin_hf.training.optimizer import learn_head_apart
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
@@ -63,6 +65,7 @@ class DistillationTrainer(RowTrainer):
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
             `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
             Compressor's own configuration is taken too.
+        head_learning_rate: Learning rate of the student's head; None takes that of all else.
         **kwargs: As `transformers.Trainer`.
 
     Attributes:
@@ -103,6 +106,7 @@ class DistillationTrainer(RowTrainer):
         distillation_config: DistillationConfig | Sequence[DistillationConfig],
         pruning_config: PruningConfig | WeightPruningConfig | None = None,
         quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
+        head_learning_rate: float | None = None,
         **kwargs: object,
     ) -> None:
         configs = methods_of(distillation_config)
@@ -143,6 +147,7 @@ class DistillationTrainer(RowTrainer):
         self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
         self._gradients_checked = False
         self._reads_labels = any(map(learns_labels, configs))
+        self._head_learning_rate = head_learning_rate
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
         self._share_student()
@@ -180,12 +185,16 @@ class DistillationTrainer(RowTrainer):
         return output
 
     def create_optimizer(self, *args: nn.Module | None) -> torch.optim.Optimizer:
-        """Create the optimizer as `Trainer` does; learned input ranges get a group of their own."""
-        if self.quantization is None or not self.quantization.learns_ranges:
-            return super().create_optimizer(*args)
-        self.optimizer = None  # that of an earlier training would not know the parameters of this one
+        """Create the optimizer as `Trainer` does; learned ranges, and a head with a rate, get groups of their own."""
+        ranges = self.quantization is not None and self.quantization.learns_ranges
+        if ranges:
+            self.optimizer = None  # that of an earlier training would not know the parameters of this one
+        new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
-        self.quantization.place_ranges(optimizer)
+        if new and self._head_learning_rate is not None:
+            learn_head_apart(optimizer, self.model, self._head_learning_rate)
+        if ranges and self.quantization is not None:
+            self.quantization.place_ranges(optimizer)
         return optimizer
 
     def prepare(self) -> None:
@@ -224,6 +233,12 @@ class DistillationTrainer(RowTrainer):
         models = [self.model] if self.teacher_model is None else [self.model, self.teacher_model]
         check_rows(dataset, self.data_collator, models, self._reads_labels)
         return super()._get_dataloader(*args, **kwargs)
+
+    def batches_of(self, rows: Dataset) -> Iterator[dict[str, Tensor]]:
+        """Yield evaluation batches of some rows, on the device, in each process all of them."""
+        columns = self._remove_unused_columns(rows, "evaluation")
+        loader = DataLoader(columns, self.args.eval_batch_size, collate_fn=self.data_collator)
+        return map(self._prepare_inputs, loader)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 logger = logging.getLogger(__name__)
 
 _WATCHED_S = 0.3
@@ -18,6 +20,7 @@ _BUSY = 0.25
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """How OpenMP is told, GNU's and Intel's, that threads without work sleep."""
 _set_here: list[str] = []
+_held: list[FileLock] = []
 
 
 def usable_cpus() -> int:
@@ -33,26 +36,42 @@ def processes_of_node() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
-def wait_passively() -> None:
-    """Let PyTorch's threads sleep while they wait for each other, where PyTorch is not imported yet and nobody chose.
+def spin_only_alone() -> None:
+    """Let PyTorch's threads sleep while they wait for each other, if this is not the only program at work here.
 
-    By default they spin, so that two programs on the same processors slow each other many times.
+    By default they spin, which takes a fifth off a training that is alone, and makes two on the same processors
+    slow each other twenty times (docs/speed.md). One that sleeps beside one that spins costs neither much. So a process
+    spins where the machine is idle when it begins, and no other of this package has begun to. It is too late once
+    PyTorch is imported, and whoever has set how threads wait is heeded.
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or (processes_of_node() == 1 and others_load() < _BUSY and _is_first()):
         return
     for name in _PASSIVE.keys() - os.environ.keys():
         os.environ[name] = _PASSIVE[name]
         _set_here.append(name)
 
 
+def _is_first() -> bool:
+    """Return whether no other process of this user's holds the lock, which this one then keeps until it ends."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemin"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "threads.lock")
+        lock.acquire(blocking=False)
+    except (OSError, RuntimeError, Timeout):  # also where there is no home, or it can't be written to
+        return False
+    _held.append(lock)
+    return True
+
+
 def waits_passively() -> bool:
-    """Return whether `wait_passively` changed how threads wait."""
+    """Return whether `spin_only_alone` changed how threads wait."""
     return bool(_set_here)
 
 
 @contextmanager
 def waiting_as_before() -> Iterator[None]:
-    """Let processes that begin meanwhile wait as they would without `wait_passively`."""
+    """Let processes that begin meanwhile wait as they would without `spin_only_alone`."""
     for name in _set_here:
         del os.environ[name]
     try:

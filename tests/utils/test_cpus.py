@@ -79,18 +79,35 @@ def test_a_busy_machine_is_told(monkeypatch, caplog):
 
 
 WAITING = """
-import os, sys
-from edgemin_hf.utils.cpus import wait_passively, waiting_as_before, waits_passively
-wait_passively()
-with waiting_as_before():
+import os, sys, time
+from edgemin_hf.utils import cpus
+cpus.others_load = lambda: float(os.environ.get("LOAD", 0))
+cpus.spin_only_alone()
+with cpus.waiting_as_before():
     inside = os.environ.get("OMP_WAIT_POLICY")
-print(os.environ["OMP_WAIT_POLICY"], inside, waits_passively(), os.environ["KMP_BLOCKTIME"])
+print(os.environ.get("OMP_WAIT_POLICY"), inside, cpus.waits_passively(), os.environ.get("KMP_BLOCKTIME"), flush=True)
 """
+SPINS, SLEEPS = ["None", "None", "False", "None"], ["PASSIVE", "None", "True", "0"]
 
 
 @pytest.mark.long
-def test_threads_wait_passively_unless_somebody_chose():
-    assert python(WAITING).stdout.split() == ["PASSIVE", "None", "True", "0"]
-    chosen = python(WAITING, OMP_WAIT_POLICY="ACTIVE", KMP_BLOCKTIME="5").stdout.split()
+def test_threads_spin_in_a_process_that_is_alone(tmp_path):
+    home = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert python(WAITING, **home).stdout.split() == SPINS
+    assert python(WAITING, **home, LOAD="1").stdout.split() == SLEEPS
+    assert python(WAITING, **home, LOCAL_WORLD_SIZE="2").stdout.split() == SLEEPS
+    assert python(WAITING, XDG_CACHE_HOME="/dev/null").stdout.split() == SLEEPS
+    chosen = python(WAITING, **home, LOAD="1", OMP_WAIT_POLICY="ACTIVE", KMP_BLOCKTIME="5").stdout.split()
     assert chosen == ["ACTIVE", "ACTIVE", "False", "5"]
-    assert python("import torch\n" + WAITING.replace('["', '.get("').replace('"]', '")')).stdout.split()[0] == "None"
+    assert python("import torch\n" + WAITING, **home, LOAD="1").stdout.split()[0] == "None"
+
+
+@pytest.mark.long
+def test_one_process_at_a_time_spins(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WAITING + "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as first:
+        assert first.stdout.readline().split() == SPINS
+        assert python(WAITING, XDG_CACHE_HOME=str(tmp_path)).stdout.split() == SLEEPS
+        first.communicate("\n")
+    assert python(WAITING, XDG_CACHE_HOME=str(tmp_path)).stdout.split() == SPINS

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from transformers import BertModel, TrainingArguments
+
+from edgemin_hf import DistillationTrainer, TaskDistillationConfig
+from edgemin_hf.modeling.weights import is_head
+from edgemin_hf.tasks import Regression, TextClassification
+from edgemin_hf.training.head_fitting import fit_head, fit_linear, frozen_features, last_linear
+from tests.helpers.models import FAMILIES, batch, tiny
+
+
+def blobs(rows=300, width=6, classes=3, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=rows)
+    features = generator.normal(size=(rows, width)) + 1.5 * np.eye(classes, width)[labels]
+    features = 5 + features * np.arange(1, width + 1)  # neither centred nor of one scale
+    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+
+
+def test_a_classifier_is_the_one_of_scikit_learn():
+    features, labels = blobs()
+    weight, bias = fit_linear(features, labels, TextClassification.hard_loss, 3, penalty=1e-2)
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    peer = LogisticRegression(C=1 / (len(features) * 1e-2), tol=1e-8, max_iter=1000)
+    peer.fit(((features - mean) / deviation).numpy(), labels.numpy())
+    expected = torch.from_numpy(peer.predict_proba(((features - mean) / deviation).numpy())).float()
+    torch.testing.assert_close((features @ weight.T + bias).softmax(-1), expected, atol=1e-3, rtol=0)
+
+
+def test_scores_are_fitted_by_least_squares():
+    features, _ = blobs()
+    scores = features @ torch.arange(1.0, 7.0) - 3
+    weight, bias = fit_linear(features, scores, Regression.hard_loss, 1, penalty=1e-9)
+    torch.testing.assert_close(weight[0], torch.arange(1.0, 7.0), atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(bias[0], torch.tensor(-3.0), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_head_is_fitted_to_what_its_last_layer_reads_and_nothing_else_moves(family):
+    model = tiny(family).train()
+    batches = [{**batch(seed=seed), "labels": torch.tensor([0, 1, 2])} for seed in range(8)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    features, labels = frozen_features(model, batches)
+    assert model.training
+    layer = last_linear(model)
+    assert features.shape == (24, layer.in_features)
+    loss = TextClassification.hard_loss
+    first = loss(features @ layer.weight.T + layer.bias, labels).item()
+    assert fit_head(model, (features, labels), (features, labels), loss) < first
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert len(changed) == 2
+    assert all(is_head(model, name) for name in changed)
+    with torch.no_grad():
+        logits = torch.cat([model.eval()(**batch(seed=seed)).logits for seed in range(8)])
+    torch.testing.assert_close(logits, features @ layer.weight.T + layer.bias, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_without_a_head_is_told():
+    with pytest.raises(ValueError, match="BertModel"):
+        last_linear(BertModel(tiny().config))
+
+
+def test_a_head_may_learn_faster(tmp_path):
+    model = tiny()
+    args = TrainingArguments(str(tmp_path), learning_rate=1e-5, use_cpu=True, report_to=[], max_steps=1)
+    method = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+    trainer = DistillationTrainer(model, args=args, distillation_config=method, head_learning_rate=1e-3)
+    optimizer = trainer.create_optimizer()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in optimizer.param_groups)
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == (1e-3 if is_head(model, name) else 1e-5)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    plain = DistillationTrainer(model, args=args, distillation_config=method).create_optimizer()
+    assert decays == {id(p): group["weight_decay"] for group in plain.param_groups for p in group["params"]}
