@@ -143,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_sensitivity(commands, common)
 
+    lazy = (
+        "measure the lazy ways to the same answers (bag of words, static embeddings, frozen encoder) on a recipe's task"
+    )
+    rivals = commands.add_parser("rivals", parents=[common], help=lazy)
+    rivals.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe in YAML; only its teacher and task count")
+    rivals.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of run")
+    rivals.set_defaults(command=_rivals)
+
     push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
@@ -213,6 +221,16 @@ def _run(options: argparse.Namespace) -> None:
         warn_if_busy("the minutes are what it takes beside them")
     else:
         run_recipe(recipe, settings, root, options.overwrite, options.resume_anyway)
+
+
+def _rivals(options: argparse.Namespace) -> None:
+    spin_only_alone()
+    _quieten_transformers()
+    from edgemin_hf.recipe.runner import run_recipe
+    from edgemin_hf.recipe.yaml_file import load_rivals
+
+    recipe, settings = load_rivals(options.recipe, options.overrides)
+    run_recipe(recipe, settings, options.recipe.resolve().parent, overwrite=True, resume_anyway=True)
 
 
 def _benchmark(options: argparse.Namespace) -> None:

@@ -48,6 +48,7 @@ class Product(StrEnum):
     GRAPHS = "graphs"
     PREDICTIONS = "predictions"
     BENCHMARK = "a benchmark"
+    RIVALS = "rivals"
     ARTEFACT = "an artefact"
 
 

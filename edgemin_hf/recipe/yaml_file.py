@@ -47,9 +47,25 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe
         (1, 100, 1)
     """
     settings = read_settings(path, overrides)
+    return _parsed(path, settings), settings
+
+
+def load_rivals(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe, dict[str, Any]]:
+    """Read a recipe as `load_recipe` does, and leave of its stages the rivals alone, in a folder of their own.
+
+    Their settings are those of its own stage `rivals` where it has one, else the defaults.
+    """
+    settings = read_settings(path, overrides)
+    _parsed(path, settings)
+    own = next((stage for stage in settings["stages"] if stage["stage"] == "rivals"), {"stage": "rivals"})
+    settings = {**settings, "output_dir": f"{settings['output_dir']}-rivals", "stages": [own], "assistant": None}
+    return _parsed(path, settings), settings
+
+
+def _parsed(path: Path, settings: dict[str, Any]) -> ParsedRecipe:
     try:
         # As JSON, where strict types still let a list be a tuple.
-        return TypeAdapter(ParsedRecipe).validate_json(json.dumps(settings)), settings
+        return TypeAdapter(ParsedRecipe).validate_json(json.dumps(settings))
     except ValidationError as error:
         raise RecipeError(f"{path}: {_explain(error, settings)}") from None
     except TypeError as error:

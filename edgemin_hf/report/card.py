@@ -17,8 +17,6 @@ from edgemin_hf.data.tables import Text
 from edgemin_hf.export.manifest import Manifest
 from edgemin_hf.report.page import (
     RUNTIMES,
-    TEXT_COLUMNS,
-    Table,
     conditions,
     finished_row,
     headline,
@@ -26,6 +24,9 @@ from edgemin_hf.report.page import (
     stage_table,
 )
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.rivals import rivals_table, verdict
+from edgemin_hf.report.tables import TEXT_COLUMNS, Table
+from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.hardware import Environment
 
@@ -54,6 +55,7 @@ def render_card(
     threshold: float | None = None,
     fast: bool = True,
     token_types: bool = True,
+    rivals: Comparison | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -77,6 +79,7 @@ def render_card(
         threshold: Probability from which a label is given, where a text may get any number of them.
         fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
         token_types: Whether the model takes its tokenizer's token types.
+        rivals: What the student was measured against, if it was.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -124,6 +127,8 @@ def render_card(
         "fast": fast,
         "token_types": token_types,
         "recipe": _fenced(recipe_yaml, "yaml"),
+        "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
+        "verdict": [] if rivals is None else verdict(rivals),
         "languages": ", ".join(languages),
         "test_set": test_set,
         "licence": licence,

@@ -4,31 +4,30 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from math import floor, log10
-from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.rivals import rivals_table, verdict
+from edgemin_hf.report.tables import TEXT_COLUMNS, Table, text_table
+from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
 
 DASH = "—"
 _INTEGERS = ("int8", "int4")
 """Precisions of quantised models."""
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric", "file", "runs in"})
-"""Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
 
 
-class Table(NamedTuple):
-    """A table of formatted cells, for whichever medium: each row has one cell for each of the `headers`."""
-
-    headers: list[str]
-    rows: list[list[str]]
-
-
-def render_report(title: str, benchmark: Benchmark, stages: Sequence[StageRecord], figures: Mapping[str, str]) -> str:
+def render_report(
+    title: str,
+    benchmark: Benchmark,
+    stages: Sequence[StageRecord],
+    figures: Mapping[str, str],
+    rivals: Comparison | None = None,
+) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
     Args:
@@ -36,6 +35,7 @@ def render_report(title: str, benchmark: Benchmark, stages: Sequence[StageRecord
         benchmark: What was measured, and where.
         stages: What each stage of the recipe did.
         figures: SVG by caption. It goes into the page as it is: pass figures drawn here only.
+        rivals: What the student was measured against, if it was.
 
     Returns:
         The page.
@@ -60,6 +60,8 @@ def render_report(title: str, benchmark: Benchmark, stages: Sequence[StageRecord
         finished=rows.index(finished_row(rows)) if rows else None,
         conditions=conditions(benchmark),
         stages=stage_table(stages),
+        rivals=None if rivals is None else rivals_table(rivals),
+        verdict=[] if rivals is None else verdict(rivals),
         figures={caption: Markup(svg) for caption, svg in figures.items()},  # noqa: S704
         environment={key.replace("_", " "): environment_text(value) for key, value in described.items()},
         text_columns=TEXT_COLUMNS,
@@ -92,16 +94,7 @@ def summary_table(benchmark: Benchmark) -> str:
         >>> print(summary_table(Benchmark((row,), environment(threads=1))).splitlines()[2])
         student  onnxruntime  int8            14.00       14.4  92.0 [91.0, 93.0]     0.600     0.700     0.900
     """
-    headers, rows = result_table(benchmark)
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    lines = []
-    for cells in (headers, ["-" * width for width in widths], *rows):
-        padded = (
-            cell.ljust(width) if header in TEXT_COLUMNS else cell.rjust(width)
-            for header, cell, width in zip(headers, cells, widths, strict=True)
-        )
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join([*lines, "", *textwrap.wrap(conditions(benchmark), 120)])
+    return "\n".join([text_table(result_table(benchmark)), "", *textwrap.wrap(conditions(benchmark), 120)])
 
 
 def headline(benchmark: Benchmark) -> str:

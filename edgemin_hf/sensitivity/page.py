@@ -9,7 +9,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from edgemin_hf.hub.privacy import publishable
-from edgemin_hf.report.page import DASH, Table, environment_text, page_template
+from edgemin_hf.report.page import DASH, environment_text, page_template
+from edgemin_hf.report.tables import Table
 from edgemin_hf.sensitivity.figures import TITLES, points
 from edgemin_hf.sensitivity.quantization_figure import LOSSES, loss_title, losses_by_module
 from edgemin_hf.sensitivity.records import SensitivityRecord

@@ -8,10 +8,11 @@ from typing import Literal
 _PACKAGES = {
     "inc": {"neural_compressor": "Neural Compressor", "optimum.intel.neural_compressor": "Optimum Intel"},
     "openvino": {"openvino": "OpenVINO"},
+    "rivals": {"sklearn": "scikit-learn", "model2vec.train": "model2vec"},
 }
 
 
-def check_extra(extra: Literal["inc", "openvino"], setting: str) -> None:
+def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str) -> None:
     """Check that the packages of an extra are installed.
 
     Args:

@@ -15,8 +15,8 @@ from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
 from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.manifest import Manifest, ManifestEntry
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
-from edgemin_hf.report.page import Table
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.tables import Table
 from edgemin_hf.utils.hardware import Environment
 
 

@@ -13,5 +13,6 @@ from .prune import Prune as Prune
 from .prune_vocabulary import PruneVocabulary as PruneVocabulary
 from .quantize import Quantize as Quantize
 from .report import Report as Report
+from .rivals import Rivals as Rivals
 from .task_distill import TaskDistill as TaskDistill
 from .training import TrainingStage as TrainingStage

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel, set_seed
 
 from edgemin_hf.distillation.task import TaskDistillationConfig
+from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
 from edgemin_hf.modeling.loading import load_reporting
 from edgemin_hf.modeling.weights import is_head
 from edgemin_hf.recipe.context import Context
@@ -17,7 +18,6 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive, Product
 from edgemin_hf.recipe.stages.training import TrainingStage
 from edgemin_hf.recipe.train import Parts, drawn, train
-from edgemin_hf.training.head_fitting import fit_head, frozen_features
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""

@@ -28,11 +28,12 @@ from edgemin_hf.recipe.stages.prune import Prune
 from edgemin_hf.recipe.stages.prune_vocabulary import PruneVocabulary
 from edgemin_hf.recipe.stages.quantize import Quantize
 from edgemin_hf.recipe.stages.report import Report
+from edgemin_hf.recipe.stages.rivals import Rivals
 from edgemin_hf.recipe.stages.task_distill import TaskDistill
 
 STAGES: tuple[type[Stage], ...] = (
     Finetune, Augment, Assistant, Distill, DistillOnTask, TaskDistill, Prune, Quantize, PruneVocabulary, Export,
-    Evaluate, Benchmark, Report,
+    Evaluate, Benchmark, Rivals, Report,
 )  # fmt: skip
 """The stages, in the order in which a recipe may have them."""
 

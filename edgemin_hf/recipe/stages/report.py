@@ -28,10 +28,13 @@ from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import render_report, summary_table
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.rivals import rivals_text
+from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
 
 Words = Annotated[str, Field(pattern=r"\S")]
@@ -90,9 +93,10 @@ class Report(WritingStage):
         (folder / "figures").mkdir()
         for name, (_, svg) in pictures.items():
             (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
-        page = render_report(self.title, benchmark, stages, dict(pictures.values()))
+        rivals = None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+        page = render_report(self.title, benchmark, stages, dict(pictures.values()), rivals)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        card = self._card(context, folder, benchmark, stages, recipe_yaml)
+        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return Outcome()
 
@@ -103,6 +107,7 @@ class Report(WritingStage):
         benchmark: Benchmark,
         stages: list[StageRecord],
         recipe_yaml: str,
+        rivals: Comparison | None,
     ) -> str:
         teacher, config = context.recipe.teacher.model, AutoConfig.from_pretrained(folder)
         return render_card(
@@ -125,11 +130,15 @@ class Report(WritingStage):
             token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
+            rivals=rivals,
         )
 
     def summary(self, context: Context) -> str:
-        """Return the table of the benchmark's rows."""
-        return summary_table(read_benchmark(context))
+        """Return the table of the benchmark's rows, and the rivals'."""
+        table = summary_table(read_benchmark(context))
+        if context.maker(Product.RIVALS, before=self) is None:
+            return table
+        return f"{table}\n\n{rivals_text(read_rivals(context))}"
 
 
 def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:

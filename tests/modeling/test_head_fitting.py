@@ -5,9 +5,9 @@ from sklearn.linear_model import LogisticRegression
 from transformers import BertModel, TrainingArguments
 
 from edgemin_hf import DistillationTrainer, TaskDistillationConfig
+from edgemin_hf.modeling.head_fitting import fit_head, fit_linear, frozen_features, last_linear
 from edgemin_hf.modeling.weights import is_head
 from edgemin_hf.tasks import Regression, TextClassification
-from edgemin_hf.training.head_fitting import fit_head, fit_linear, frozen_features, last_linear
 from tests.helpers.models import FAMILIES, batch, tiny
 
 
@@ -22,11 +22,20 @@ def blobs(rows=300, width=6, classes=3, seed=0):
 def test_a_classifier_is_the_one_of_scikit_learn():
     features, labels = blobs()
     weight, bias = fit_linear(features, labels, TextClassification.hard_loss, 3, penalty=1e-2)
-    mean, deviation = features.mean(0), features.std(0, correction=0)
-    peer = LogisticRegression(C=1 / (len(features) * 1e-2), tol=1e-8, max_iter=1000)
-    peer.fit(((features - mean) / deviation).numpy(), labels.numpy())
-    expected = torch.from_numpy(peer.predict_proba(((features - mean) / deviation).numpy())).float()
+    rows = (features - features.mean(0)).numpy()
+    rows /= np.sqrt(np.square(rows).mean())
+    peer = LogisticRegression(C=1 / (len(features) * 1e-2), tol=1e-8, max_iter=1000).fit(rows, labels.numpy())
+    expected = torch.from_numpy(peer.predict_proba(rows)).float()
     torch.testing.assert_close((features @ weight.T + bias).softmax(-1), expected, atol=1e-3, rtol=0)
+
+
+def test_a_feature_that_hardly_varies_gets_no_weight():
+    features, labels = blobs()
+    features[:, 0] = 3 + 1e-9 * features[:, 0]
+    weight, bias = fit_linear(features, labels, TextClassification.hard_loss, 3, penalty=1e-2)
+    assert weight[:, 0].abs().max() < 1e-3
+    rounded = (features / 0.1).round() * 0.1  # as a quantised graph would
+    torch.testing.assert_close(rounded @ weight.T + bias, features @ weight.T + bias, atol=0.1, rtol=0)
 
 
 def test_scores_are_fitted_by_least_squares():

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from edgemin_hf.modeling.hooks import filter_forward_inputs, hooked
 from edgemin_hf.modeling.weights import is_head
 
-PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
-"""Weights of the squared coefficients of standardised features, of which validation takes the best."""
+PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4)
+"""Weights of the squared coefficients of scaled features, of which validation takes the best."""
 _ITERATIONS = 100
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -64,7 +64,10 @@ def frozen_features(model: PreTrainedModel, batches: Iterable[Mapping[str, Tenso
 
 
 def fit_linear(features: Tensor, labels: Tensor, loss: Loss, outputs: int, penalty: float) -> tuple[Tensor, Tensor]:
-    """Minimise loss(features W^T + b, labels) + penalty / 2 |W|^2 over standardised features, by L-BFGS.
+    """Minimise loss(features W^T + b, labels) + penalty / 2 |W|^2 over scaled features, by L-BFGS.
+
+    Features are centred, and divided by one number: each by its own deviation would blow up what hardly varies, and
+    with such weights no quantised graph could answer.
 
     Args:
         features: (rows, width), float32.
@@ -76,8 +79,10 @@ def fit_linear(features: Tensor, labels: Tensor, loss: Loss, outputs: int, penal
     Returns:
         Weight (outputs, width) and bias (outputs,) for the features as they are.
     """
-    mean, deviation = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
-    rows = (features - mean) / deviation
+    mean = features.mean(0)
+    rows = features - mean
+    scale = rows.square().mean().sqrt().clamp(min=1e-6)
+    rows = rows / scale
     weight = torch.zeros(outputs, rows.shape[1], requires_grad=True)
     bias = torch.zeros(outputs, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
@@ -90,7 +95,7 @@ def fit_linear(features: Tensor, labels: Tensor, loss: Loss, outputs: int, penal
 
     with torch.enable_grad():
         optimizer.step(closure)
-    plain = weight.detach() / deviation
+    plain = weight.detach() / scale
     return plain, bias.detach() - plain @ mean
 
 

@@ -1,0 +1,75 @@
+"""What a rival is: something that is made of training rows in little time, and answers texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemin_hf.data.tables import Text
+from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.text import TextTask
+
+Call = Callable[[Text], NDArray[np.float32]]
+"""From a text to logits or scores (1, labels): the whole call, tokenising included."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all rivals are made of.
+
+    Attributes:
+        task: The task.
+        encoder: Folder of the teacher before it was fine-tuned, with its tokenizer.
+        label_ids: Number of each label.
+        train: Texts, or pairs of texts, to learn from.
+        labels: Their labels as numbers: (rows,), of label sets (rows, labels).
+        validation: Texts for every choice.
+        validation_labels: Their labels.
+        test: Texts that are answered.
+        seed: Seed of all that is random.
+    """
+
+    task: TextTask
+    encoder: Path
+    label_ids: Mapping[str, int]
+    train: Sequence[Text]
+    labels: Answers
+    validation: Sequence[Text]
+    validation_labels: Answers
+    test: Sequence[Text]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """A rival that was made.
+
+    Attributes:
+        name: What it is, in a table.
+        scores: Logits or scores of the test texts (texts, labels).
+        size_bytes: Size of the files that it needs to answer.
+        call: Answers one text.
+    """
+
+    name: str
+    scores: NDArray[np.float32]
+    size_bytes: int
+    call: Call
+
+
+Maker = Callable[[Given, Path], list[Made]]
+"""Makes a rival in an empty folder of its own; several where one training gives them, such as a model and its INT8."""
+
+
+def joined(texts: Sequence[Text]) -> list[str]:
+    """Return texts as they are, and pairs as one text each."""
+    return [text if isinstance(text, str) else "\n".join(text) for text in texts]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of a folder's files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

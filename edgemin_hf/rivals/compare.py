@@ -1,0 +1,135 @@
+"""Rivals beside a student: the same test rows, latencies in turns, and whether the difference is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemin_hf.benchmark.measure import measure_latency
+from edgemin_hf.benchmark.rows import Latency
+from edgemin_hf.benchmark.runners import Inputs, Prepared
+from edgemin_hf.data.tables import Text
+from edgemin_hf.rivals.base import Call, Given, Made
+from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.tasks.metrics import Answers, difference
+from edgemin_hf.utils.records import Record
+
+
+@dataclass(frozen=True)
+class Ahead(Record):
+    """By how much the student's metric is above a rival's, on the same rows.
+
+    Attributes:
+        value: The difference.
+        ci95: Both ends of its 95% interval.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RivalRow(Record):
+    """What a rival, or the student beside it, is worth and costs.
+
+    Attributes:
+        name: What it is.
+        metric: Name of the task's metric.
+        value: Its value on the test rows.
+        ci95: Both ends of its 95% interval.
+        size_bytes: Size of the files that it needs.
+        latency_ms: Latency of a whole call, text in and answer out, at one thread.
+        seconds: What it took to make; None where that is another stage's.
+        ahead: The student's lead; None in the row of the student.
+    """
+
+    name: str
+    metric: str
+    value: float
+    ci95: tuple[float, float]
+    size_bytes: int
+    latency_ms: Latency
+    seconds: float | None = None
+    ahead: Ahead | None = None
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """The contents of a `rivals.json`: the student first, if there is one, then its rivals."""
+
+    rows: tuple[RivalRow, ...]
+
+
+def make_rivals(names: Iterable[str], given: Given, folder: Path) -> list[tuple[Made, float]]:
+    """Make rivals, each in a folder of its own; return them with the seconds that they took."""
+    made: list[tuple[Made, float]] = []
+    for name in names:
+        (folder / name).mkdir()
+        start = time.perf_counter()
+        found = RIVALS[name](given, folder / name)
+        made += [(rival, time.perf_counter() - start) for rival in found]
+    return made
+
+
+def compare(
+    given: Given,
+    labels: Answers,
+    rivals: Sequence[tuple[Made, float | None]],
+    student: Made | None = None,
+    sentences: int = 500,
+    rounds: int = 3,
+) -> Comparison:
+    """Measure rivals, and a student among them.
+
+    Args:
+        given: What they were made of.
+        labels: The test rows' labels.
+        rivals: The rivals, with the seconds that they took to make; None where another stage did.
+        student: The student, made like a rival; None where there is none yet.
+        sentences: Number of test texts, evenly spaced, that latency is measured on.
+        rounds: Rounds over them.
+    """
+    ours = [] if student is None else [(student, None)]
+    all_made: list[tuple[Made, float | None]] = [*ours, *rivals]
+    chosen = np.linspace(0, len(given.test) - 1, min(sentences, len(given.test))).round().astype(int)
+    texts = [given.test[row] for row in chosen]
+    runners = {made.name: _Whole(made.call, given.task.predictions) for made, _ in all_made}
+    # A text stands for its inputs: what runs it tokenises it, and that is measured.
+    inputs = cast(Mapping[str, Sequence[Inputs]], dict.fromkeys(runners, texts))
+    times = measure_latency(runners, inputs, rounds, "Whole calls")
+    answers = {made.name: given.task.predictions(made.scores) for made, _ in all_made}
+    rows = []
+    for made, seconds in all_made:
+        found = given.task.measure(labels, answers[made.name])
+        lead = None
+        if student is not None and made is not student:
+            value, ends = difference(given.task.metric, labels, answers[student.name], answers[made.name])
+            lead = Ahead(value, ends)
+        latency = Latency(*(float(np.percentile(times[made.name], q)) for q in (50, 90, 99)))
+        ends = (found["ci95"][0], found["ci95"][1])
+        rows.append(RivalRow(made.name, found["metric"], found["value"], ends, made.size_bytes, latency, seconds, lead))
+    return Comparison(tuple(rows))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A whole call as a runner: nothing is prepared outside of the measured time."""
+
+    call: Call
+    predictions: Callable[[NDArray[np.float32]], Answers]
+
+    def prepare(self, inputs: Inputs) -> Prepared:
+        """Return the text."""
+        return cast(Prepared, inputs)
+
+    def run(self, prepared: Prepared) -> NDArray[np.float32]:
+        """Answer it."""
+        logits = self.call(cast(Text, prepared))
+        self.predictions(logits)
+        return logits

@@ -1,0 +1,60 @@
+"""model2vec: an embedding for each token, distilled from the encoder and fine-tuned; no attention, and nearly no time.
+
+Needs the extra `rivals` (model2vec, https://github.com/MinishLab/model2vec).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemin_hf.rivals.base import Given, Made, folder_bytes, joined
+from edgemin_hf.tasks.metrics import Answers
+
+_DIMENSIONS = 256
+
+
+def static_embeddings(given: Given, folder: Path) -> list[Made]:
+    """Distil the encoder's token embeddings and fine-tune them with a small head.
+
+    Raises:
+        ValueError: For scores, which it has no head for.
+    """
+    if given.task.answer == "score":
+        raise ValueError("static_embeddings: for scores; allowed: for labels")
+    from model2vec.distill import distill
+    from model2vec.train import StaticModelForClassification
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = StaticModelForClassification.from_static_model(model=distill(str(given.encoder), pca_dims=_DIMENSIONS))
+        train, validation = (_by_name(labels) for labels in (given.labels, given.validation_labels))
+        model.fit(joined(given.train), train, X_val=joined(given.validation), y_val=validation, device="cpu")
+        pipeline, names = model.to_pipeline(), [int(name) for name in model.classes_]
+    model.to_static_model().save_pretrained(str(folder))
+    head = [value.detach().numpy() for value in model.head.parameters()]
+    np.savez(folder / "head.npz", *head)
+
+    def scores(texts: list[str]) -> NDArray[np.float32]:
+        found = np.zeros((len(texts), max(names) + 1), dtype=np.float32)
+        found[:, names] = pipeline.predict_proba(texts)
+        return found
+
+    return [
+        Made(
+            "model2vec, fine-tuned",
+            scores(joined(given.test)),
+            folder_bytes(folder),
+            lambda text: scores(joined([text])),
+        )
+    ]
+
+
+def _by_name(labels: Answers) -> list[str] | list[list[str]]:
+    """Return labels as model2vec takes them: by name, or a list of names for each text."""
+    if labels.ndim == 1:
+        return [str(label) for label in labels]
+    return [[str(label) for label in np.flatnonzero(row)] for row in labels]
