@@ -12,6 +12,8 @@ CONSTRAINTS := constraints$(STACK:%=-%).txt
 PIP := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 # What only the owner's packages go with: Optimum's classes and Neural Compressor.
 OWNERS := $(if $(STACK),,$(VENV)/.installed-optimum $(VENV)/.installed-inc)
+# model2vec, which distils static embeddings, wants transformers below 5.4.
+RIVALS := $(if $(STACK),,$(VENV)/.installed-rivals)
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
 CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
@@ -42,7 +44,7 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pyth
 	$(BIN)/python -m pip check
 	touch $@
 
-install: $(VENV)/.installed-quickstart $(OWNERS)  ## Make .venv and install the package with its pinned dependencies
+install: $(VENV)/.installed-quickstart $(OWNERS) $(RIVALS)  ## Make .venv and install the package with its pinned dependencies
 
 quickstart: install  ## From a real teacher to a measured edge model (15 to 30 minutes on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml $(if $(STACK),--set prune.saliency=taylor)

@@ -12,18 +12,19 @@ _PACKAGES = {
 }
 
 
-def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str) -> None:
+def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str, only: str | None = None) -> None:
     """Check that the packages of an extra are installed.
 
     Args:
         extra: The extra.
         setting: What asks for it, such as "provider: inc".
+        only: The one package of the extra that it needs; None for all.
 
     Raises:
         ValueError: If one is not.
     """
     for package, title in _PACKAGES[extra].items():
-        if not _is_installed(package):
+        if only in (None, package) and not _is_installed(package):
             raise ValueError(f"{setting} without {title}; allowed: after pip install 'edgemin-hf[{extra}]'")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from datasets import Dataset
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.benchmark.whole_call import WholeCall
@@ -27,6 +28,7 @@ from edgemin_hf.utils.extras import check_extra
 
 RivalName = Literal["bag_of_words", "static_embeddings", "frozen_encoder"]
 FILE = "rivals.json"
+_PACKAGES = {"bag_of_words": "sklearn", "static_embeddings": "model2vec.train"}
 
 
 @dataclass(config=STRICT)
@@ -47,7 +49,11 @@ class Rivals(WritingStage):
     """
 
     stage: Literal["rivals"] = "rivals"
-    rivals: tuple[RivalName, ...] = ("bag_of_words", "static_embeddings", "frozen_encoder")
+    rivals: Annotated[tuple[RivalName, ...], Field(min_length=1)] = (
+        "bag_of_words",
+        "static_embeddings",
+        "frozen_encoder",
+    )
     sentences: Count = 300
     rounds: Count = 3
     leaves: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
@@ -56,8 +62,8 @@ class Rivals(WritingStage):
 
     def check(self, context: Context) -> None:
         """Check that what makes them is installed."""
-        if {"bag_of_words", "static_embeddings"} & set(self.rivals):
-            check_extra("rivals", f"rivals: {', '.join(self.rivals)}")
+        for name in {*_PACKAGES} & {*self.rivals}:
+            check_extra("rivals", f"rivals: {name}", _PACKAGES[name])
         if "static_embeddings" in self.rivals and context.task.answer == "score":
             raise ValueError("rivals: static_embeddings for scores; allowed: bag_of_words, frozen_encoder")
 

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.svm import LinearSVC
+
+from edgemin_hf.rivals.base import Given, joined
+from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow, compare
+from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.rivals.linear import Linear
+from edgemin_hf.tasks import MultiLabel, Regression, TextClassification
+from tests.helpers.models import LABELS, sentences
+
+TABLES = ("train.tsv", "test.tsv")
+
+
+@pytest.fixture
+def given(workplace):
+    parts = [sentences(160), sentences(40, seed=2), sentences(40, seed=1)]
+    texts = [[text for text, _ in part] for part in parts]
+    truths = [np.array([LABELS.index(label) for _, label in part]) for part in parts]
+    ids = {label: number for number, label in enumerate(LABELS)}
+    task = TextClassification(*TABLES, max_length=24)
+    made = Given(task, workplace / "teacher", ids, texts[0], truths[0], texts[1], truths[1], texts[2], 0)
+    return made, truths[2]
+
+
+@pytest.mark.parametrize("name", ["bag_of_words", "frozen_encoder"])
+def test_a_rival_learns_and_its_whole_call_says_what_its_scores_say(name, given, tmp_path):
+    given, labels = given
+    for made in RIVALS[name](given, tmp_path):
+        assert made.scores.shape == (40, 2)
+        assert (made.scores.argmax(-1) == labels).mean() > 0.8
+        for text, scores in zip(given.test, made.scores, strict=True):
+            np.testing.assert_allclose(made.call(text)[0], scores, atol=1e-4)
+        files = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+        assert 0 < made.size_bytes <= files
+
+
+@pytest.mark.long
+def test_static_embeddings_learn(given, tmp_path):
+    pytest.importorskip("model2vec.train")
+    given, labels = given
+    [made] = RIVALS["static_embeddings"](given, tmp_path)
+    assert (made.scores.argmax(-1) == labels).mean() > 0.8
+    np.testing.assert_allclose(made.call(given.test[0])[0], made.scores[0], atol=1e-4)
+
+
+def test_two_labels_have_a_score_each_and_sets_a_plane_each():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(200, 4)).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.int64)
+    model = Linear(features, labels, "label")
+    peer = LinearSVC(random_state=0).fit(features, labels)
+    np.testing.assert_array_equal(model.scores(features).argmax(-1), peer.predict(features))
+    sets = (features[:, :3] > 0).astype(np.int64)
+    found = MultiLabel(*TABLES).predictions(Linear(features, sets, "label set").scores(features))
+    assert (found == sets).mean() > 0.95
+    scores = features @ np.array([1, 2, 3, 4]) + 5
+    found = Regression(*TABLES).predictions(Linear(features, scores, "score").scores(features))
+    assert np.corrcoef(found, scores)[0, 1] > 0.99
+
+
+def test_pairs_are_one_text_to_who_knows_no_pairs():
+    assert joined([("a", "b"), ("c", "d")]) == ["a\nb", "c\nd"]
+
+
+def test_a_comparison_tells_the_lead_with_its_interval_and_is_read_back(given, tmp_path):
+    given, labels = given
+    [rival] = RIVALS["bag_of_words"](given, tmp_path)
+    perfect = type(rival)("student", np.eye(2, dtype=np.float32)[labels], 10, lambda text: np.zeros((1, 2), np.float32))
+    wrong = type(rival)("coin", np.eye(2, dtype=np.float32)[1 - labels], 10, perfect.call)
+    found = compare(given, labels, [(rival, 1.0), (wrong, None)], perfect, sentences=4, rounds=1)
+    student, words, coin = found.rows
+    assert (student.value, student.ahead, coin.value, coin.seconds) == (1.0, None, 0.0, None)
+    assert coin.ahead == Ahead(1.0, (1.0, 1.0))
+    assert words.ahead.value == pytest.approx(1 - words.value)
+    assert all(row.latency_ms.p50 > 0 for row in found.rows)
+    assert Comparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert isinstance(found.rows[0], RivalRow)
