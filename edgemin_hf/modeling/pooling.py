@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -35,7 +36,12 @@ def needs_our_class(config: PretrainedConfig) -> bool:
 
 
 def mean_of_tokens(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the mean of a text's own tokens: hidden (batch, length, width), mask (batch, length) -> (batch, width)."""
+    """Return the mean of a text's own tokens: hidden (batch, length, width), mask (batch, length) -> (batch, width).
+
+    In float32 where the tokens are in half precision, whose sums would lose the last ones.
+    """
+    if hidden.dtype in (torch.float16, torch.bfloat16):
+        hidden = hidden.float()
     if attention_mask is None:
         return hidden.mean(dim=1)
     own = attention_mask.unsqueeze(-1).to(hidden.dtype)
@@ -71,7 +77,7 @@ def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
         given |= {name: value for name in takes if (value := kwargs.get(name)) is not None}
         hidden = self.base_model(**given, return_dict=True)[0]
         pooled = mean_of_tokens(hidden, given.get("attention_mask"))
-        logits = self.classifier(self.dropout(pooled.to(self.classifier.weight.dtype)))
+        logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else self.loss_function(labels, logits, logits, self.config)
         answer = SequenceClassifierOutput(loss=loss, logits=logits)
         return answer if kwargs.get("return_dict", True) in (True, None) else answer.to_tuple()

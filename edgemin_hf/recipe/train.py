@@ -50,6 +50,7 @@ class Parts:
         pruning: What is pruned in this training.
         quantization: How the student is, or gets, quantised in it.
         head_learning_rate: Learning rate of the head; None takes that of all else.
+        head_is_new: Whether the model's head is random yet.
     """
 
     model: PreTrainedModel
@@ -65,6 +66,7 @@ class Parts:
     pruning: PruningConfig | None = None
     quantization: QuantizationConfig | None = None
     head_learning_rate: float | None = None
+    head_is_new: bool = False
 
 
 def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
-from edgemin_hf import create_student, export_onnx, load_pruned
+from edgemin_hf import QuantizationConfig, create_student, export_onnx, load_pruned, quantize
 from edgemin_hf.modeling import model_class
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.hooks import forward_names
@@ -61,6 +61,21 @@ def test_gradients_of_the_mean_are_those_of_its_formula():
     mean_of_tokens(hidden, mask).sum().backward()
     expected = torch.tensor([[1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]]).double()[..., None].expand(2, 3, 4)
     torch.testing.assert_close(hidden.grad, expected)
+
+
+def test_the_mean_of_half_precision_is_taken_in_float32():
+    hidden = (1 + torch.rand(1, 500, 3, generator=torch.Generator().manual_seed(0))).bfloat16()
+    expected = hidden.double().mean(dim=1).float()
+    torch.testing.assert_close(mean_of_tokens(hidden, torch.ones(1, 500)), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantized", ["int8", "int4"])
+def test_a_quantised_one_is_exported_as_it_was_trained(quantized, tmp_path, tokenizer):
+    model = quantize(
+        pooled(), QuantizationConfig(weights=quantized, embeddings=quantized), [batch(seed=i) for i in range(4)]
+    )
+    export = export_onnx(model.eval(), tokenizer, tmp_path / "out", texts=TEXTS)
+    assert (export.int8 if quantized == "int8" else export.int4) is not None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

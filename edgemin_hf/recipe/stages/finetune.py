@@ -17,7 +17,7 @@ from edgemin_hf.recipe.estimate import Work
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive, Product
 from edgemin_hf.recipe.stages.training import TrainingStage
-from edgemin_hf.recipe.train import Parts, drawn, train
+from edgemin_hf.recipe.train import Parts, drawn, make_trainer, train
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
@@ -51,17 +51,19 @@ class Finetune(TrainingStage):
         set_seed(context.recipe.seed)
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
-        self._head_is_new = any(is_head(model, name) for name in new)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-        metrics, rate = context.task.compute_metrics, self.head_learning_rate
-        return Parts(model, [labels_alone], train, validation, compute_metrics=metrics, head_learning_rate=rate)
+        parts = Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
+        parts.head_learning_rate = self.head_learning_rate
+        parts.head_is_new = any(is_head(model, name) for name in new)
+        return parts
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fit the head, then train. See `Stage.run`."""
-        trainer = self.trainer(context, work)
+        parts = self.parts(context)
+        trainer = make_trainer(context, self, work, parts)
 
         def prepare(resumed: bool) -> Outcome:
-            if resumed or not (self.fit_head and self._head_is_new):
+            if resumed or not (self.fit_head and parts.head_is_new):
                 return Outcome()
             rows = (drawn(rows, _FITTED_ROWS, context.recipe.seed) for rows in context.data)
             train, validation = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
