@@ -12,9 +12,13 @@ from edgemin_hf.utils.cpus import others_load, processes_of_node, usable_cpus, w
 PACKAGE = Path(cpus.__file__).parents[1]
 
 ELSEWHERE = """
-import os, sys
-for name in ("fcntl", "resource", "termios", "pwd", "grp"):
-    sys.modules[name] = None
+import builtins, os
+UNIX, plain = {"fcntl", "resource", "termios", "pwd", "grp"}, builtins.__import__
+def ours_find_none(name, globals=None, *rest, **named):
+    if name in UNIX and globals is not None and globals.get("__name__", "").startswith("edgemin_hf"):
+        raise ModuleNotFoundError(name)
+    return plain(name, globals, *rest, **named)
+builtins.__import__ = ours_find_none  # what other packages import elsewhere is theirs to know
 for name in ("sched_getaffinity", "getloadavg", "fork"):
     if hasattr(os, name):
         delattr(os, name)
