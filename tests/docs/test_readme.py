@@ -36,3 +36,15 @@ def test_the_examples_of_the_trainer_run(tmp_path, monkeypatch, tokenizer, one_t
     assert {type(names[model].classifier).__name__ for model in ("model", "trained")} == {"FakeQuantLinear"}
     assert Path("out/edge/onnx/model_quantized.onnx").is_file()
     assert Path("out/model/edgemin_config.json").is_file()
+
+
+def test_the_numbers_of_the_showcase_are_those_of_its_run():
+    """Its tables are the published card's, which the run wrote from its JSON."""
+    readme, card = ((README.parent / name).read_text() for name in ("README.md", "model_cards/minilm-l3-banking77.md"))
+    section = readme.split("## What the quickstart measures")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(lines) > 10
+    assert not [line for line in lines if line not in card]
+    sentences = [line for line in section.splitlines() if line.startswith("- It ")]
+    assert sentences
+    assert not [line for line in sentences if line not in card]

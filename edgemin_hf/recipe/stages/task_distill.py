@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
+from transformers import PreTrainedModel
 
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.stages.head_first import HeadFirst
 from edgemin_hf.recipe.stages.training import TaskStage
+from edgemin_hf.recipe.train import Parts
 
 
 @dataclass(config=STRICT)
-class TaskDistill(TaskStage):
+class TaskDistill(HeadFirst, TaskStage):
     """Stage 2: distillation of the student on the task.
 
     Example:
@@ -23,3 +27,9 @@ class TaskDistill(TaskStage):
     stage: Literal["task_distill"] = "task_distill"
     hub_tag: ClassVar[str | None] = "distillation"
     not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
+
+    def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
+        """Return what its trainer is made of. See `TrainingStage.parts`."""
+        parts = super().parts(context, model)
+        parts.head_is_new = context.maker(Product.TASK_STUDENT, before=self) is None
+        return parts

@@ -93,3 +93,13 @@ def test_the_best_epoch_is_kept(encoder, capsys):
     assert len(seen) >= 4
     assert record(encoder, "finetune")["after"] == pytest.approx(max(seen), abs=1e-4)
     assert min(seen) < max(seen)
+
+
+def test_a_students_head_is_fitted_before_it_first_learns_the_task(encoder):
+    def change(recipe):
+        only("finetune", "task_distill")(recipe)
+        recipe["stages"].append({"stage": "task_distill", "name": "again", "max_steps": 1})
+
+    assert main(["run", str(write_recipe(encoder, change))]) == 0
+    assert "head fitted" in record(encoder, "task_distill")["notes"][0]
+    assert "notes" not in record(encoder, "again")

@@ -1,0 +1,49 @@
+"""What the stages share that begin with a head which does not know the task yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
+
+from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
+from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.outcome import Outcome
+from edgemin_hf.recipe.schema import STRICT, Positive
+from edgemin_hf.recipe.stages.training import TrainingStage
+from edgemin_hf.recipe.train import drawn, make_trainer, train
+
+_FITTED_ROWS = 20_000
+"""Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
+
+
+@dataclass(config=STRICT)
+class HeadFirst(TrainingStage):
+    """A training that may begin with the head.
+
+    Attributes:
+        fit_head: Whether the last layer of a head that does not know the task yet is first fitted on the frozen
+            encoder's features (LP-FT, arXiv 2202.10054).
+        head_learning_rate: Learning rate of the head; None takes that of the encoder.
+    """
+
+    fit_head: bool = True
+    head_learning_rate: Positive | None = None
+
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
+        """Fit the head, then train. See `Stage.run`."""
+        parts = self.parts(context)
+        parts.head_learning_rate = self.head_learning_rate
+        trainer = make_trainer(context, self, work, parts)
+
+        def prepare(resumed: bool) -> Outcome:
+            if resumed or not (self.fit_head and parts.head_is_new):
+                return Outcome()
+            rows = (drawn(rows, _FITTED_ROWS, context.recipe.seed) for rows in (parts.train, parts.validation))
+            learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
+            fit_head(trainer.model, learned, held_out, context.task.hard_loss)
+            metric = self.metric(context)
+            value = trainer.evaluate()[f"eval_{metric}"]
+            return Outcome(notes=(f"with its head fitted on the frozen encoder {value:.4f}",))
+
+        return train(self, trainer, folder, self.metric(context), prepare=prepare)
