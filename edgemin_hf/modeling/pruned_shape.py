@@ -9,6 +9,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.families import family_of, shape_of
+from edgemin_hf.modeling.pooling import needs_our_class
 from edgemin_hf.utils.compat import RELEASE
 
 _FIELD = "edgemin_shape"
@@ -78,10 +79,11 @@ def plain_releases(config: PretrainedConfig) -> tuple[int, ...]:
     """Return the major releases of `transformers` whose plain `from_pretrained` loads a model of this configuration.
 
     All load layers of one feed-forward width. Layers without some of their heads are loaded by 4 alone, of some
-    families: in 5 nothing removes heads, and the width of no family's projections is a field of its own.
+    families: in 5 nothing removes heads, and the width of no family's projections is a field of its own. None loads a
+    classifier that reads the mean of its tokens where the family's own does not: part of its head would be random.
     """
     heads, neurons = pruned_shape(config)
-    if len(set(neurons)) > 1:
+    if len(set(neurons)) > 1 or needs_our_class(config):
         return ()
     if all(len(kept) == config.num_attention_heads for kept in heads):
         return (4, 5)

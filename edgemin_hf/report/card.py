@@ -56,6 +56,7 @@ def render_card(
     fast: bool = True,
     token_types: bool = True,
     rivals: Comparison | None = None,
+    pooled: bool = False,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -80,6 +81,7 @@ def render_card(
         fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
         token_types: Whether the model takes its tokenizer's token types.
         rivals: What the student was measured against, if it was.
+        pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -124,6 +126,7 @@ def render_card(
         "max_length": max_length,
         "stages": markdown_table(stage_table(stages)),
         "plain": plain,
+        "pooled": pooled,
         "fast": fast,
         "token_types": token_types,
         "recipe": _fenced(recipe_yaml, "yaml"),

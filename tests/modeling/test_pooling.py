@@ -5,13 +5,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, ModernBertConfig
+from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, ModernBertConfig, pipeline
 
 from edgemin_hf import QuantizationConfig, create_student, export_onnx, load_pruned, quantize
 from edgemin_hf.modeling import model_class
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.hooks import forward_names
 from edgemin_hf.modeling.pooling import mean_of_tokens
+from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.modeling.sentence_modules import sentence_pooling
 from edgemin_hf.modeling.student import auto_class_of
 from edgemin_hf.modeling.surgery import Selection, remove
@@ -151,3 +152,14 @@ def test_modernbert_has_the_field_and_the_class_itself():
     config.classifier_pooling = "mean"
     assert model_class(CLASSIFIER, config).__name__ == "ModernBertForSequenceClassification"
     assert model_class(CLASSIFIER, BertConfig()).__name__ == "BertForSequenceClassification"
+
+
+def test_plain_transformers_is_told_not_to_load_it_and_a_pipeline_takes_it(tmp_path, tokenizer):
+    model = pooled()
+    assert plain_releases(model.config) == ()
+    model.save_pretrained(tmp_path)
+    classify = pipeline("text-classification", model=load_pruned(tmp_path), tokenizer=tokenizer, device="cpu")
+    [found] = classify("where is my card")
+    with torch.no_grad():
+        logits = model(**tokenizer("where is my card", return_tensors="pt")).logits[0]
+    assert found["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-5)
