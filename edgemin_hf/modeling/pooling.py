@@ -55,9 +55,8 @@ def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     Args:
         plain: The family's own class of classifiers.
     """
-    parent = cast(
-        type[PreTrainedModel], plain.__bases__[0]
-    )  # the family's own PreTrainedModel, with its way to draw first weights
+    # What all models of the family are: it knows the base model's name, and how first weights are drawn.
+    parent = cast(type[PreTrainedModel], plain.__bases__[0])
     encoder: type[PreTrainedModel] = AutoModel._model_mapping[plain.config_class]
     takes = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in _parameters(encoder.forward)]
     poolerless = {"add_pooling_layer": False} if "add_pooling_layer" in _parameters(encoder) else {}

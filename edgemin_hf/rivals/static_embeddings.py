@@ -15,6 +15,8 @@ from edgemin_hf.rivals.base import Given, Made, folder_bytes, joined
 from edgemin_hf.tasks.metrics import Answers
 
 _DIMENSIONS = 256
+_NEVER = 1e-6
+"""Probability of what no training row has."""
 
 
 def static_embeddings(given: Given, folder: Path) -> list[Made]:
@@ -39,9 +41,9 @@ def static_embeddings(given: Given, folder: Path) -> list[Made]:
     np.savez(folder / "head.npz", *head)
 
     def scores(texts: list[str]) -> NDArray[np.float32]:
-        found = np.zeros((len(texts), max(names) + 1), dtype=np.float32)
-        found[:, names] = pipeline.predict_proba(texts)
-        return found
+        likely = np.full((len(texts), len(given.label_ids)), _NEVER, dtype=np.float32)
+        likely[:, names] = np.clip(pipeline.predict_proba(texts), _NEVER, 1 - _NEVER)
+        return np.log(likely / (1 - likely))
 
     return [
         Made(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_static_embeddings_learn(given, tmp_path):
     [made] = RIVALS["static_embeddings"](given, tmp_path)
     assert (made.scores.argmax(-1) == labels).mean() > 0.8
     np.testing.assert_allclose(made.call(given.test[0])[0], made.scores[0], atol=1e-4)
+
+
+@pytest.mark.long
+def test_static_embeddings_learn_sets(given, tmp_path):
+    pytest.importorskip("model2vec.train")
+    given, labels = given
+    sets = [np.stack([truth, 1 - truth], axis=-1) for truth in (given.labels, given.validation_labels)]
+    task = MultiLabel(*TABLES, max_length=24)
+    [made] = RIVALS["static_embeddings"](replace(given, task=task, labels=sets[0], validation_labels=sets[1]), tmp_path)
+    assert (task.predictions(made.scores) == np.stack([labels, 1 - labels], axis=-1)).mean() > 0.8
 
 
 def test_two_labels_have_a_score_each_and_sets_a_plane_each():

@@ -66,6 +66,8 @@ class Rivals(WritingStage):
             check_extra("rivals", f"rivals: {name}", _PACKAGES[name])
         if "static_embeddings" in self.rivals and context.task.answer == "score":
             raise ValueError("rivals: static_embeddings for scores; allowed: bag_of_words, frozen_encoder")
+        if not context.shapes.tokenizer.is_fast:
+            raise ValueError("rivals: a slow tokenizer; allowed: a fast one (tokenizer.json), which whole calls run")
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set."""
@@ -119,7 +121,7 @@ def _exported(context: Context, given: Given) -> tuple[Made, Made]:
     student = min((row for row in graphs if row[0] == "student"), key=lambda row: graphs[row].size_bytes)
     tokenizers: Mapping[str, Path] = {
         "student": context.folder_with(Product.GRAPHS) / "student" / "tokenizer.json",
-        "teacher": Path(context.teacher_folder) / "tokenizer.json",
+        "teacher": graphs["teacher", "onnxruntime", "int8"].path.parent / "tokenizer.json",
     }
     made = []
     for row in (student, ("teacher", "onnxruntime", "int8")):
