@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import datasets
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
@@ -125,3 +127,10 @@ class RowTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset[Mapping[str, Sequence[int]]]) -> Sampler[int] | None:
         # In the dataset's order, also with group_by_length: predictions are to stand beside their rows.
         return SequentialSampler(eval_dataset) if hasattr(eval_dataset, "__len__") else None
+
+    def batches_of(self, rows: datasets.Dataset) -> Iterator[dict[str, Tensor]]:
+        """Yield evaluation batches of some rows, of like lengths, on the device, in each process all of them."""
+        columns = self._remove_unused_columns(rows, "evaluation")
+        order = np.argsort(token_lengths(columns), kind="stable")
+        loader = DataLoader(columns.select(order), self.args.eval_batch_size, collate_fn=self.data_collator)
+        return map(self._prepare_inputs, loader)

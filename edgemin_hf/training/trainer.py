@@ -7,15 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
-from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.distillation.base import DistillationConfig, Objective
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
@@ -235,13 +232,6 @@ class DistillationTrainer(RowTrainer):
         models = [self.model] if self.teacher_model is None else [self.model, self.teacher_model]
         check_rows(dataset, self.data_collator, models, self._reads_labels)
         return super()._get_dataloader(*args, **kwargs)
-
-    def batches_of(self, rows: Dataset) -> Iterator[dict[str, Tensor]]:
-        """Yield evaluation batches of some rows, of like lengths, on the device, in each process all of them."""
-        columns = self._remove_unused_columns(rows, "evaluation")
-        order = np.argsort(token_lengths(columns), kind="stable")
-        loader = DataLoader(columns.select(order), self.args.eval_batch_size, collate_fn=self.data_collator)
-        return map(self._prepare_inputs, loader)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""

@@ -1,10 +1,12 @@
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
+from edgemin_hf.recipe.stages.rivals import RivalName
 from edgemin_hf.rivals.base import Given, joined
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow, compare
 from edgemin_hf.rivals.known import RIVALS
@@ -89,3 +91,7 @@ def test_a_comparison_tells_the_lead_with_its_interval_and_is_read_back(given, t
     assert all(row.latency_ms.p50 > 0 for row in found.rows)
     assert Comparison.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert isinstance(found.rows[0], RivalRow)
+
+
+def test_a_recipe_may_name_every_rival():
+    assert get_args(RivalName) == tuple(RIVALS)
