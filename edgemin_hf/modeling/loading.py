@@ -88,16 +88,22 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     held, pooling = weight_shapes(Path(model)), kwargs.pop(POOLING, None)
     saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
     set_pooling(config, model, auto_class, pooling)
-    plain = model_class(auto_class, config)
     try:
-        with init_empty_weights():
-            empty = _cutting(plain)(config)
+        empty = empty_model(auto_class, config)
     except (KeyError, TypeError, RuntimeError, ArithmeticError) as error:  # such as an activation that there is not
         raise WeightsError(f"{model}: its configuration makes no model ({type(error).__name__}: {error})") from None
-    empty.__class__ = plain
     report = Report.by_names(empty, held)
     check_encoder(empty, report, str(model), held)
     _check_head(empty, report, str(model), _is_for_others(saved, auto_class) or bool(kwargs.get(_FOR_OTHERS)))
+
+
+def empty_model(auto_class: AutoClass, config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model without any weights, pruned as its configuration says."""
+    plain = model_class(auto_class, config)
+    with init_empty_weights():
+        model = _cutting(plain)(config)
+    model.__class__ = plain
+    return model
 
 
 def load_reporting(

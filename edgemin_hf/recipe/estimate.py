@@ -14,6 +14,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data.tables import read_table, values_of
 from edgemin_hf.modeling.families import Shape, shape_of
+from edgemin_hf.modeling.loading import empty_model
 from edgemin_hf.recipe.schema import Recipe
 
 # Fractions of the speed of a plain matrix product that training reaches, and seconds that AdamW takes for a
@@ -93,8 +94,7 @@ def flops_per_token(shape: Shape) -> float:
 
 def parameters_of(config: PretrainedConfig) -> int:
     """Count the parameters of the base model that a configuration describes; none are allocated."""
-    with torch.device("meta"):
-        return int(AutoModel.from_config(config).num_parameters())
+    return int(empty_model(AutoModel, config).num_parameters())
 
 
 class Estimator:
