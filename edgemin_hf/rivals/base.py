@@ -53,6 +53,13 @@ class Made:
         scores: Logits or scores of the test texts (texts, labels).
         size_bytes: Size of the files that it needs to answer.
         call: Answers one text.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.rivals import Made
+        >>> coin = Made("a coin", np.zeros((3, 2), np.float32), size_bytes=0, call=lambda text: np.zeros((1, 2)))
+        >>> coin.call("heads?").shape
+        (1, 2)
     """
 
     name: str

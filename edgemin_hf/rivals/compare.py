@@ -47,6 +47,13 @@ class RivalRow(Record):
         latency_ms: Latency of a whole call, text in and answer out, at one thread.
         seconds: What it took to make; None where that is another stage's.
         ahead: The student's lead; None in the row of the student.
+
+    Example:
+        >>> from edgemin_hf.benchmark import Latency
+        >>> from edgemin_hf.rivals import RivalRow
+        >>> row = RivalRow("a bag", "accuracy", 0.91, (0.90, 0.92), 14_000_000, Latency(3.5, 4.0, 5.0), seconds=9.0)
+        >>> row.to_dict()["seconds"]
+        9.0
     """
 
     name: str
@@ -61,7 +68,13 @@ class RivalRow(Record):
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """The contents of a `rivals.json`: the student first, if there is one, then its rivals."""
+    """The contents of a `rivals.json`: the student first, if there is one, then its rivals.
+
+    Example:
+        >>> from edgemin_hf.rivals import Comparison
+        >>> Comparison.from_dict({"rows": []}).rows
+        ()
+    """
 
     rows: tuple[RivalRow, ...]
 

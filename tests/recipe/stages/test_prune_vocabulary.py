@@ -10,7 +10,7 @@ from tests.helpers.recipes import RECIPE, only, write_recipe
 
 @pytest.mark.long
 def test_a_domain_edition_of_a_pruned_student(place, capsys):
-    """A second recipe takes up the teacher and the pruned student of a first, as recipes/quickstart-domain.yaml does."""
+    """A second recipe takes up teacher and pruned student of a first, as recipes/quickstart-domain.yaml does."""
     assert main(["run", str(write_recipe(place, only("finetune", "task_distill", "prune")))]) == 0
 
     def domain(recipe):
