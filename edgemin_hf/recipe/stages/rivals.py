@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from datasets import Dataset
@@ -49,11 +50,7 @@ class Rivals(WritingStage):
     """
 
     stage: Literal["rivals"] = "rivals"
-    rivals: Annotated[tuple[RivalName, ...], Field(min_length=1)] = (
-        "bag_of_words",
-        "static_embeddings",
-        "frozen_encoder",
-    )
+    rivals: Annotated[list[RivalName], Field(min_length=1)] = field(default_factory=lambda: list(get_args(RivalName)))
     sentences: Count = 300
     rounds: Count = 3
     leaves: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
