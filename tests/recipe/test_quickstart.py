@@ -1,4 +1,4 @@
-"""The quickstart itself, on the real teacher and data: a quarter of an hour, so not in CI."""
+"""The quickstart itself, on the real teacher and data: half an hour, so not in CI."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,9 @@ def test_the_quickstart_keeps_its_promises(tmp_path):
     by_row = {(row["model"], row["runtime"], row["precision"]): row for row in rows}
     teacher, student = by_row["teacher", "pytorch", "fp32"], by_row["student", "onnxruntime", "int8"]
     assert teacher["n"] == 3080
-    assert teacher["value"] >= 0.91
+    assert teacher["value"] >= 0.93
     assert student["value"] >= 0.985 * teacher["value"]
-    assert teacher["size_bytes"] >= 6 * student["size_bytes"]
+    assert teacher["size_bytes"] >= 9 * student["size_bytes"]
     model = ORTModelForSequenceClassification.from_pretrained(
         artefact, subfolder="onnx", file_name="model_quantized.onnx"
     )
