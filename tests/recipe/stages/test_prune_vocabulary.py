@@ -19,7 +19,7 @@ def test_a_domain_edition_of_a_pruned_student(place, capsys):
         recipe["teacher"]["model"], recipe["student"] = "run/teacher", {"checkpoint": "run/prune"}
         recipe["stages"] = [
             {**stages["quantize"], "embeddings": "int4"},
-            {"stage": "prune_vocabulary"},
+            {"stage": "prune_vocabulary", "min_count": 40},
             stages["export"],
             stages["evaluate"],
         ]
