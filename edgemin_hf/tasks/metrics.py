@@ -162,18 +162,11 @@ def measure(name: str, labels: Answers, predictions: Answers) -> Measurement:
     value = float(compute(labels, predictions))
     if name == "accuracy":
         hits = int((labels == predictions).sum())
-        interval = binomtest(hits, len(labels)).proportion_ci(0.95, method="wilson")
+        wilson = binomtest(hits, len(labels)).proportion_ci(0.95, method="wilson")
+        ends = float(wilson.low), float(wilson.high)
     else:
-        interval = bootstrap(
-            (np.arange(len(labels)),),
-            lambda drawn, axis: compute(labels[drawn], predictions[drawn]),
-            vectorized=True,
-            n_resamples=_RESAMPLES,
-            batch=max(1, _BATCH_VALUES // labels.size),
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return {"metric": name, "value": value, "ci95": [float(interval.low), float(interval.high)], "n": len(labels)}
+        ends = _interval(labels, lambda drawn: compute(labels[drawn], predictions[drawn]))
+    return {"metric": name, "value": value, "ci95": [*ends], "n": len(labels)}
 
 
 def difference(name: str, labels: Answers, ours: Answers, theirs: Answers) -> tuple[float, tuple[float, float]]:
@@ -199,14 +192,21 @@ def difference(name: str, labels: Answers, ours: Answers, theirs: Answers) -> tu
         (0.5, True, True)
     """
     compute = METRICS[name].compute
+    value = float(compute(labels, ours) - compute(labels, theirs))
+    return value, _interval(
+        labels, lambda drawn: compute(labels[drawn], ours[drawn]) - compute(labels[drawn], theirs[drawn])
+    )
+
+
+def _interval(labels: Answers, statistic: Callable[[NDArray[np.int64]], Values]) -> tuple[float, float]:
+    """Return the 2.5th and the 97.5th percentile of a statistic of examples drawn with replacement."""
     interval = bootstrap(
         (np.arange(len(labels)),),
-        lambda drawn, axis: compute(labels[drawn], ours[drawn]) - compute(labels[drawn], theirs[drawn]),
+        lambda drawn, axis: statistic(drawn),
         vectorized=True,
         n_resamples=_RESAMPLES,
         batch=max(1, _BATCH_VALUES // labels.size),
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    value = float(compute(labels, ours) - compute(labels, theirs))
-    return value, (float(interval.low), float(interval.high))
+    return float(interval.low), float(interval.high)
