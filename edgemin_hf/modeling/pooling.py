@@ -1,9 +1,9 @@
 """Classifiers that read the mean of the tokens, for families whose own read [CLS] alone.
 
 Sentence encoders are trained to be read by a pooling that stands beside their weights, mostly the mean of all tokens.
-Their [CLS] was never trained to say anything: of all-MiniLM-L6-v2 a linear model on the frozen mean beats one on the
-pooler's output by nine points (docs/experiments.md). `classifier_pooling`, ModernBERT's own field, says in any model's
-configuration by which of the two its head reads; plain `transformers` heeds it for ModernBERT alone.
+Their [CLS] was never trained to say anything (docs/experiments.md has what that costs). `classifier_pooling`,
+ModernBERT's own field, says in any model's configuration by which of the two its head reads; plain `transformers` heeds
+it for ModernBERT alone.
 """
 
 from __future__ import annotations
