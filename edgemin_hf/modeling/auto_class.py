@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
 from typing import Protocol
 
 import torch
@@ -17,14 +16,6 @@ class AutoClass(Protocol):
 
     __name__: str
     _model_mapping: Mapping[type[PretrainedConfig], type[PreTrainedModel]]
-
-    def from_pretrained(self, model: str | PathLike[str], **kwargs: object) -> PreTrainedModel:
-        """Load a model."""
-        ...
-
-    def from_config(self, config: PretrainedConfig, **kwargs: object) -> PreTrainedModel:
-        """Make a model with random weights."""
-        ...
 
 
 def configured_for(config: PretrainedConfig, head: AutoClass) -> bool:

@@ -39,10 +39,10 @@ def processes_of_node() -> int:
 def spin_only_alone() -> None:
     """Let PyTorch's threads sleep while they wait for each other, if this is not the only program at work here.
 
-    By default they spin, which takes a fifth off a training that is alone, and makes two on the same processors
-    slow each other twenty times (docs/speed.md). One that sleeps beside one that spins costs neither much. So a process
-    spins where the machine is idle when it begins, and no other of this package has begun to. It is too late once
-    PyTorch is imported, and whoever has set how threads wait is heeded.
+    By default they spin, which takes a fifth off a training that is alone, and makes two on the same processors slow
+    each other ten to twenty times (docs/experiments.md). One that sleeps beside one that spins costs neither much. So
+    a process spins where the machine is idle when it begins, and no other of this package has begun to. It is too late
+    once PyTorch is imported, and whoever has set how threads wait is heeded.
     """
     if "torch" in sys.modules or (processes_of_node() == 1 and others_load() < _BUSY and _is_first()):
         return

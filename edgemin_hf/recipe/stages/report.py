@@ -94,7 +94,7 @@ class Report(WritingStage):
         (folder / "figures").mkdir()
         for name, (_, svg) in pictures.items():
             (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
-        rivals = None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+        rivals = self._rivals(context)
         page = render_report(self.title, benchmark, stages, dict(pictures.values()), rivals)
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
@@ -137,10 +137,11 @@ class Report(WritingStage):
 
     def summary(self, context: Context) -> str:
         """Return the table of the benchmark's rows, and the rivals'."""
-        table = summary_table(read_benchmark(context))
-        if context.maker(Product.RIVALS, before=self) is None:
-            return table
-        return f"{table}\n\n{rivals_text(read_rivals(context))}"
+        table, rivals = summary_table(read_benchmark(context)), self._rivals(context)
+        return table if rivals is None else f"{table}\n\n{rivals_text(rivals)}"
+
+    def _rivals(self, context: Context) -> Comparison | None:
+        return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
 
 
 def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:
