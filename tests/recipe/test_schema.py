@@ -167,7 +167,7 @@ WRONG = {
     "a missing text": (put("raw_text.files", ["nulls.jsonl"]), "raw_text.files: None in column 'text', row 2 of "),
     "a broken file": (put("raw_text.files", ["broken.jsonl"]), "raw_text.files: .*broken.jsonl, which can't be read"),
     "no weights": (put("teacher.model", "weightless"), "teacher.model: .*weightless' holds no model.safetensors"),
-    "no tokenizer": (put("teacher.model", "bare"), "teacher.model: .*bare: its tokenizer is missing or broken"),
+    "no tokenizer": (put("teacher.model", "bare"), "teacher.model: .*bare.* tokenizer.*; expected: tokenizer.json"),
     "no configuration": (put("teacher.model", "broken"), "teacher.model: .*broken: its configuration can't be"),
     "unknown metric": (put("task.metric", "bleu"), "task.metric: bleu; allowed: accuracy, f1"),
     "no scores": (put("task.metric", "pearsonr"), "task.train_file: 'card_problem' in .*; allowed: a number"),
