@@ -72,8 +72,12 @@ def _check_raw_text(context: Context) -> None:
 
 
 def _check_lengths(context: Context) -> None:
-    recipe, teacher = context.recipe, context.shapes.teacher
-    longest = teacher.max_position_embeddings - first_position(teacher)
-    for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)):
-        if part is not None and part.max_length > longest:
-            raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: 3 to {longest}, the teacher's positions")
+    recipe, shapes = context.recipe, context.shapes
+    models = [("the teacher", shapes.teacher), *zip(recipe.teacher.ensemble, shapes.ensemble, strict=True)]
+    models += [("the student", shapes.student)] * (recipe.student.checkpoint is not None)
+    for whose, config in models:
+        longest = config.max_position_embeddings - first_position(config)
+        for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)):
+            if part is not None and part.max_length > longest:
+                allowed = f"3 to {longest}, {whose}'s positions"
+                raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: {allowed}")

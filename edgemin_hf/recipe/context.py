@@ -1,9 +1,7 @@
-"""A recipe at work: its data, tokenizer and models. It knows no stage by name."""
+"""A recipe at work: its machine and its data. It knows no stage by name."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 from datetime import timedelta
 from functools import cached_property
@@ -13,46 +11,18 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub.constants import HF_HOME
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
 
-from edgemin_hf.data.batches import token_hash
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
 from edgemin_hf.data.tables import read_sentences, read_table
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.distillation.task import TEACHER_LOGITS
-from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
-from edgemin_hf.modeling.auto_class import AutoClass, configured_for
-from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.student import create_student, student_from_checkpoint
-from edgemin_hf.modeling.tokenizers import load_tokenizer
-from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
-from edgemin_hf.recipe.run_folder import RunFolder
-from edgemin_hf.recipe.schema import (
-    Product,
-    Recipe,
-    RecipeError,
-    StageSettings,
-    Student,
-    student_shape,
-)
-from edgemin_hf.recipe.shapes import Shapes
-from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.text import TextTask
-from edgemin_hf.utils.content import sha256_of
+from edgemin_hf.recipe.run_models import RunModels
+from edgemin_hf.recipe.schema import Product, Recipe, RecipeError
+from edgemin_hf.recipe.teachers import teacher_logits
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
-from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
-
-logger = logging.getLogger(__name__)
 
 CACHE = Path(HF_HOME) / "edgemin"
 """Where tokenised raw text is kept, for all runs."""
@@ -63,7 +33,7 @@ AUGMENTED_ROWS = "train.parquet"
 _UNPACKED_VALIDATION_SHARE = 0.05
 
 
-class Context(RunFolder):
+class Context(RunModels):
     """A recipe at work: its data, tokenizer and models, each loaded when a stage first asks for it.
 
     Args:
@@ -89,13 +59,11 @@ class Context(RunFolder):
     """
 
     def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:
-        super().__init__(recipe, output)
+        super().__init__(recipe, root, output)
         self.settings = settings
-        self.root = root
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         self.threads = recipe.threads or max(1, usable_cpus() // processes_of_node())
         torch.set_num_threads(self.threads)
-        self.shapes = Shapes(recipe, root)
 
     @cached_property
     def estimator(self) -> Estimator:
@@ -120,51 +88,34 @@ class Context(RunFolder):
 
     # Data.
 
-    @property
-    def task(self) -> TextTask:
-        """The task, of a stage that can't be without one."""
-        assert self.recipe.task is not None  # noqa: S101 - the order of the stages is checked
-        return self.recipe.task
-
-    @cached_property
-    def label_ids(self) -> dict[str, int]:
-        """Number of each label: the teacher's own where it is not fine-tuned here."""
-        if self.maker(Product.TEACHER) is not None:
-            return {label: index for index, label in enumerate(self.task.labels(self.root))}
-        return labels_of(AutoConfig.from_pretrained(self.teacher_folder))
-
     @cached_property
     def data(self) -> tuple[Dataset, Dataset]:
-        """Training and validation rows of the task."""
-        return self.task.train_and_validation(self.root, self.tokenizer, self.label_ids, self.recipe.seed)
+        """Training and validation rows of the task, as the teacher reads them."""
+        return self.task.train_and_validation(self.root, self.teacher_tokenizer, self.label_ids, self.recipe.seed)
 
     @cached_property
     def student_data(self) -> tuple[Dataset, Dataset]:
         """The rows that a student is trained on and validated with: augmented where the recipe says so."""
-        augmented = self.maker(Product.ROWS)
+        train, validation = (self.task.tokenized(table, self.tokenizer, self.label_ids) for table in self._tables)
+        return train, validation
+
+    @cached_property
+    def _tables(self) -> tuple[Dataset, Dataset]:
+        """The same rows as they are."""
+        task, augmented, seed = self.task, self.maker(Product.ROWS), self.recipe.seed
         if augmented is None:
-            return self.data
-        table = read_table(self.folder(augmented) / AUGMENTED_ROWS)
-        return self.task.tokenized(table, self.tokenizer, self.label_ids), self.data[1]
+            return task.train_table(self.root, seed), task.validation_table(self.root, seed)
+        return read_table(self.folder(augmented) / AUGMENTED_ROWS), task.validation_table(self.root, seed)
 
     @cached_property
     def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
         """The same rows with the teacher's logits, which are computed once for all stages."""
         with PartialState().main_process_first():
-            train, validation = self.student_data
-            return self._with_logits(train, "train"), self._with_logits(validation, "validation")
-
-    def _with_logits(self, dataset: Dataset, part: str) -> Dataset:
-        file = self.output / "cache" / f"{part}_logits.safetensors"
-        teacher = self.load(self.teacher_folder).to(PartialState().device)
-        logits = cached_teacher_logits(teacher, dataset, self.tokenizer, file, self._logits_key(dataset))
-        return dataset.add_column(TEACHER_LOGITS, list(logits.numpy()))
-
-    def _logits_key(self, dataset: Dataset) -> str:
-        """Hash what the logits are computed from: the teacher's weights and the token ids."""
-        weights = sorted(Path(self.teacher_folder).glob("*.safetensors"))
-        parts = [token_hash(dataset), *map(sha256_of, weights)]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+            train, validation = (
+                rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, part).numpy()))
+                for rows, table, part in zip(self.student_data, self._tables, ("train", "validation"), strict=True)
+            )
+            return train, validation
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
@@ -188,102 +139,3 @@ class Context(RunFolder):
     def packs(self) -> bool:
         """Whether raw text is packed into blocks of one length."""
         return self.recipe.raw_text is not None and self.recipe.raw_text.pack
-
-    # Models.
-
-    @cached_property
-    def teacher_folder(self) -> str:
-        """Folder of the teacher of all student stages: the fine-tuned one, where the recipe makes one."""
-        finetuned = self.maker(Product.TEACHER)
-        return self.base_folder if finetuned is None else str(self.folder(finetuned))
-
-    @cached_property
-    def base_folder(self) -> str:
-        """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
-        found = self.shapes.checkpoint(self.recipe.teacher.model, self.recipe.teacher.revision)
-        if PartialState().is_main_process:
-            logger.info("teacher %s: weights from %s", self.recipe.teacher.model, found.source)
-        return found.path
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
-        # From the fine-tuned teacher where there is one: the Hub is not needed again.
-        finetune = self.maker(Product.TEACHER)
-        finetuned = finetune is not None and self.finished_record(finetune) is not None
-        return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
-
-    @property
-    def student_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The finished student's tokenizer: its own, where the vocabulary was cut."""
-        cut = self.maker(Product.VOCABULARY)
-        return self.tokenizer if cut is None else _free_tokenizer(str(self.folder(cut)))
-
-    @property
-    def head(self) -> AutoClass:
-        """The class of models with the task's head; without a task that of models without one."""
-        return AutoModel if self.recipe.task is None else self.recipe.task.auto_class
-
-    @property
-    def labels(self) -> dict[str, object]:
-        """What tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
-        return self.task.model_kwargs(self.label_ids)
-
-    def load(self, folder: str | Path, head: AutoClass | None = None) -> PreTrainedModel:
-        """Load a model from safetensors, with the task's head if no other is asked for.
-
-        A head that the checkpoint lacks is made for the task's labels; what it lacks is drawn under the recipe's seed.
-        """
-        head, task = head or self.head, self.recipe.task
-        set_seed(self.recipe.seed)
-        lacks_head = task is not None and head is task.auto_class and not has_head(folder, head)
-        return load_pruned(folder, head, **(self.labels if lacks_head else {}))
-
-    def student(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel | None:
-        """Load what the stages before one left of the student; None where they left none."""
-        before = self.maker(Product.STUDENT, before=stage)
-        return None if before is None else self.trained(before, head)
-
-    def trained(self, stage: StageSettings, head: AutoClass | None = None) -> PreTrainedModel:
-        """Load the student that a stage left, with fake-quantised modules and their ranges once it is quantised."""
-        folder = self.folder(stage)
-        if self.quantization(stage, included=True) is None:
-            return self.load(folder, head)
-        set_seed(self.recipe.seed)
-        return load_quantized(folder, head or self.head)
-
-    def quantization(self, stage: StageSettings, *, included: bool = False) -> QuantizationConfig | None:
-        """Return how the student was quantised before a stage, or by it where it is `included`; None where not."""
-        last = stage if included and Product.QUANTIZED in stage.leaves else self.maker(Product.QUANTIZED, stage)
-        if last is None:
-            return None
-        settings = EdgeminConfig.from_pretrained(self.folder(last)).quantization
-        assert settings is not None  # noqa: S101 - it left a quantised student
-        return QuantizationConfig.from_dict(settings)
-
-    def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
-        """Make a student of a shape from its teacher, or from its checkpoint."""
-        set_seed(self.recipe.seed)
-        if shape.checkpoint is not None:
-            found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
-            student = student_from_checkpoint(teacher, self.tokenizer, found.path, shape.head)
-        else:
-            student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
-        task = self.recipe.task
-        if task is not None and (head or self.head) is task.auto_class:
-            # A teacher need not say it, but pipelines would squash the score of a student that does not.
-            student.config.problem_type = task.problem_type
-        return student
-
-
-def has_head(folder: str | Path, head: AutoClass) -> bool:
-    """Return whether a checkpoint brings the head of an `AutoModelFor...` class."""
-    return configured_for(AutoConfig.from_pretrained(folder), head)
-
-
-def _free_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_padding()
-        tokenizer.backend_tokenizer.no_truncation()
-    return tokenizer

@@ -23,7 +23,7 @@ def check_models(context: Context) -> None:
     raw = context.recipe.raw_text
     if raw is not None and raw.pack:
         with prefix("teacher.model: "):
-            check_packable(context.shapes.tokenizer)
+            check_packable(context.shapes.teacher_tokenizer)
     for field, name, revision in _named(context):
         folder = context.shapes.checkpoint(name, revision, weights=False).path
         if any((Path(folder) / file).is_file() for file in (WEIGHTS, INDEX)):
@@ -47,9 +47,9 @@ def fetch_models(context: Context) -> None:
 
 def _check_weights(context: Context, field: str, folder: str) -> None:
     # Without fine-tuning the teacher's own head is used; all others may have been made for anything.
-    replaced = field != "teacher.model" or context.maker(Product.TEACHER) is not None
+    as_it_is = field == "teacher.ensemble" or (field == "teacher.model" and context.maker(Product.TEACHER) is None)
     with prefix(f"{field}: "):
-        check_checkpoint(folder, context.head, ignore_mismatched_sizes=replaced)
+        check_checkpoint(folder, context.head, ignore_mismatched_sizes=not as_it_is)
 
 
 def _named(context: Context) -> list[tuple[str, str, str | None]]:
@@ -57,6 +57,7 @@ def _named(context: Context) -> list[tuple[str, str, str | None]]:
     recipe = context.recipe
     shapes = {"assistant.checkpoint": recipe.assistant, "student.checkpoint": recipe.student}
     named = [("teacher.model", recipe.teacher.model, recipe.teacher.revision)]
+    named += [("teacher.ensemble", model, None) for model in recipe.teacher.ensemble]
     for field, shape in shapes.items():
         if shape is not None and shape.checkpoint is not None:
             named.append((field, shape.checkpoint, shape.revision))

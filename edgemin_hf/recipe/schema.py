@@ -90,15 +90,18 @@ class StageSettings(Protocol):
 
 @dataclass(config=STRICT)
 class Teacher:
-    """The large model.
+    """The large model, and others beside it.
 
     Attributes:
         model: Hub id, or folder (relative to the recipe if it is one there).
         revision: Branch, tag or commit of a Hub id; None takes the newest. The commit that it was stands in the record.
+        ensemble: Further models, fine-tuned for the same labels, whose logits are averaged with those of the first
+            where a student learns the task.
     """
 
     model: str
     revision: str | None = None
+    ensemble: list[str] = field(default_factory=list)
 
 
 @dataclass(config=STRICT)

@@ -11,8 +11,9 @@ from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config_and_tokenizer
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.loading import set_pooling
-from edgemin_hf.modeling.student import check_vocabulary, student_config
-from edgemin_hf.recipe.schema import Recipe, Student, model_name, student_shape
+from edgemin_hf.modeling.student import student_config
+from edgemin_hf.modeling.tokenizers import load_tokenizer
+from edgemin_hf.recipe.schema import Recipe, RecipeError, Student, model_name, student_shape
 
 
 class Shapes:
@@ -43,54 +44,100 @@ class Shapes:
         return self._teacher[0]
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, which is the student's too."""
+    def teacher_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer."""
         return self._teacher[1]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's tokenizer: the teacher's, or its checkpoint's own where that has other tokens."""
+        return self._student[1]
+
+    @property
+    def own_tokens(self) -> bool:
+        """Whether the student has other tokens than the teacher."""
+        return self.tokenizer is not self.teacher_tokenizer
 
     @cached_property
     def _teacher(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-        name, given = model_name(self._recipe.teacher.model, self._root), self._recipe.teacher.model
+        return self._read("teacher.model", self._recipe.teacher.model, self._recipe.teacher.revision)
+
+    @cached_property
+    def ensemble(self) -> list[PretrainedConfig]:
+        """Those of the further teachers."""
+        return [self._read("teacher.ensemble", model)[0] for model in self._recipe.teacher.ensemble]
+
+    def _read(
+        self, field: str, given: str, revision: str | None = None
+    ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+        """Return the configuration and the tokenizer of a teacher that a field names."""
+        name = model_name(given, self._root)
         try:
             if Path(name).is_dir() and Path(name).absolute().is_relative_to(Path(self._recipe.output_dir).absolute()):
                 raise ValueError(f"{given}, which lies in output_dir; allowed: a folder outside, or a Hub id")
-            found = self.checkpoint(given, self._recipe.teacher.revision, weights=False)
+            found = self.checkpoint(given, revision, weights=False)
             config, tokenizer = load_config_and_tokenizer(given, found)
             if self._recipe.task is not None:
                 set_pooling(config, found.path, self._recipe.task.auto_class)
             return config, tokenizer
         except ValueError as error:
-            raise ValueError(f"teacher.model: {error}") from None
+            raise ValueError(f"{field}: {error}") from None
 
     @cached_property
     def assistant(self) -> PretrainedConfig | None:
         """The assistant's; None where the recipe has none."""
         shape = self._recipe.assistant
-        return None if shape is None else self._config(shape, self.teacher, "assistant")
+        return None if shape is None else self._start(shape, self.teacher, "assistant")[0]
 
-    @cached_property
+    @property
     def student(self) -> PretrainedConfig:
         """The student's, as it is made."""
-        return self._config(self._recipe.student, self.assistant or self.teacher, "student")
+        return self._student[0]
 
-    def _config(self, shape: Student, teacher: PretrainedConfig, name: str) -> PretrainedConfig:
+    @cached_property
+    def _student(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+        return self._start(self._recipe.student, self.assistant or self.teacher, "student")
+
+    def check_tokens(self, stage: str) -> None:
+        """Check that assistant and student have the teacher's tokens, by their numbers.
+
+        Args:
+            stage: What compares the models token by token, in a message.
+
+        Raises:
+            RecipeError: If one has not.
+        """
+        for name, shape in (("assistant", self._recipe.assistant), ("student", self._recipe.student)):
+            if shape is None or shape.checkpoint is None:
+                continue
+            config, tokenizer = self._start(shape, self.teacher, name)
+            if tokenizer is not self.teacher_tokenizer:
+                raise RecipeError(
+                    f"{name}.checkpoint: {shape.checkpoint}, whose vocabulary of {config.vocab_size} is not the "
+                    f"teacher's; allowed beside {stage}, which compares the two token by token: a model with the "
+                    f"teacher's {self.teacher.vocab_size} tokens and their ids"
+                )
+
+    def _start(
+        self, shape: Student, teacher: PretrainedConfig, name: str
+    ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+        """Return the configuration of a model as it is made, and its tokenizer: the teacher's, if it has its tokens."""
         try:
             if shape.checkpoint is None:
-                return student_config(teacher, **student_shape(shape))
+                return student_config(teacher, **student_shape(shape)), self.teacher_tokenizer
             found = self.checkpoint(shape.checkpoint, shape.revision, weights=False)
             config = AutoConfig.from_pretrained(found.path)
             family_of(config)
-            if config.vocab_size != teacher.vocab_size:
-                raise ValueError(
-                    f"checkpoint: {shape.checkpoint}, whose vocabulary has {config.vocab_size} tokens; "
-                    f"allowed: one with the teacher's, of {teacher.vocab_size}"
-                )
             try:
-                check_vocabulary(found.path, config, self.tokenizer)
+                tokenizer = load_tokenizer(found.path, config)
             except ValueError as error:
                 raise ValueError(f"checkpoint: {error}") from None
+            same = config.vocab_size == self.teacher.vocab_size
+            if same and tokenizer.get_vocab() == self.teacher_tokenizer.get_vocab():
+                tokenizer = self.teacher_tokenizer
             if self._recipe.task is not None:
                 pooling = None if shape.head == "auto" else shape.head
                 set_pooling(config, found.path, self._recipe.task.auto_class, pooling)
-            return config
+            return config, tokenizer
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None

@@ -16,6 +16,7 @@ from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     TrainerCallback,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -51,6 +52,7 @@ class Parts:
         quantization: How the student is, or gets, quantised in it.
         head_learning_rate: Learning rate of the head; None takes that of all else.
         head_is_new: Whether the model's head is random yet.
+        tokenizer: The model's tokenizer; None takes the student's.
     """
 
     model: PreTrainedModel
@@ -67,6 +69,7 @@ class Parts:
     quantization: QuantizationConfig | None = None
     head_learning_rate: float | None = None
     head_is_new: bool = False
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:
@@ -81,6 +84,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     Raises:
         RecipeError: If the parts do not fit together, which only the models themselves tell.
     """
+    tokenizer = parts.tokenizer or context.tokenizer
     try:
         return DistillationTrainer(
             parts.model,
@@ -92,8 +96,8 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             head_learning_rate=parts.head_learning_rate,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
-            processing_class=context.tokenizer,
-            data_collator=parts.collator or DataCollatorWithPadding(context.tokenizer),
+            processing_class=tokenizer,
+            data_collator=parts.collator or DataCollatorWithPadding(tokenizer),
             compute_metrics=parts.compute_metrics,
             callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *parts.callbacks],
         )

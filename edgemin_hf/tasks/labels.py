@@ -138,6 +138,28 @@ def number_of(name: str, labels: Mapping[str, int], classes: ClassLabel | None =
     return None
 
 
+def numbers_in(theirs: Mapping[str, int], labels: Mapping[str, int]) -> list[int]:
+    """Return the numbers that another model knows labels by, in the order of the labels' own.
+
+    Args:
+        theirs: The other model's labels.
+        labels: The labels.
+
+    Raises:
+        ValueError: If it does not know one of them, or knows others too.
+
+    Example:
+        >>> from edgemin_hf.tasks.labels import numbers_in
+        >>> numbers_in({"yes": 0, "no": 1}, {"no": 0, "yes": 1})
+        [1, 0]
+    """
+    numbers = [number_of(name, theirs) for name in sorted(labels, key=lambda name: labels[name])]
+    found = [number for number in numbers if number is not None]
+    if sorted(found) != sorted(theirs.values()) or len(found) != len(labels):
+        raise ValueError(f"labels {shown(theirs)}; allowed: the same labels, in any order: {shown(labels)}")
+    return found
+
+
 def _as_integer(name: str) -> str | None:
     """Return an integer as it is written without decimals; None where a name is none."""
     if _NUMBER.fullmatch(name) and "." not in name:

@@ -102,6 +102,7 @@ class InnerDistillation(TrainingStage, Method):
 
     def check_compared(self, context: Context, method: Method) -> None:
         """Check that a method and those beside it can compare the two models, with the training's arguments."""
+        context.shapes.check_tokens(self.name)
         methods, models = [method, *self.also], self.compared(context)
         check_methods(methods, *models, context.recipe.task)
         check_training_arguments(context, self, methods, models, self.head(context))

@@ -21,6 +21,8 @@ from edgemin_hf.recipe.train import Parts
 class Finetune(HeadFirst):
     """Fine-tune the teacher on the task; without this stage it is used as it is.
 
+    With `max_steps: 0` its head alone is fitted, on the frozen encoder.
+
     Example:
         >>> from edgemin_hf.recipe.stages import Finetune
         >>> Finetune(num_train_epochs=4.0, learning_rate=5e-5).leaves
@@ -31,6 +33,12 @@ class Finetune(HeadFirst):
     own_folder: ClassVar[str] = "teacher"
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.TEACHER, Product.ROWS, Product.ASSISTANT, Product.STUDENT)
+    least_steps: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_steps == 0 and not self.fit_head:
+            raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
 
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of: hard labels alone, and no teacher."""
@@ -41,6 +49,7 @@ class Finetune(HeadFirst):
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
         parts = Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
         parts.head_is_new = any(is_head(model, name) for name in new)
+        parts.tokenizer = context.teacher_tokenizer
         return parts
 
     def work(self, context: Context) -> Work:

@@ -63,7 +63,7 @@ class Rivals(WritingStage):
             check_extra("rivals", f"rivals: {name}", _PACKAGES[name])
         if "static_embeddings" in self.rivals and context.task.answer == "score":
             raise ValueError("rivals: static_embeddings for scores; allowed: bag_of_words, frozen_encoder")
-        if not context.shapes.tokenizer.is_fast:
+        if not all(tokenizer.is_fast for tokenizer in (context.shapes.teacher_tokenizer, context.shapes.tokenizer)):
             raise ValueError("rivals: a slow tokenizer; allowed: a fast one (tokenizer.json), which whole calls run")
 
     def inputs(self, context: Context) -> dict[str, object]:

@@ -18,7 +18,9 @@ from edgemin_hf.distillation.weighted import Weighted
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.errors import prefix
 from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.fingerprint import model_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage, student_before
@@ -26,6 +28,7 @@ from edgemin_hf.recipe.stages.methods import ParsedAlso
 from edgemin_hf.recipe.train import Parts, make_trainer, train
 from edgemin_hf.recipe.training_arguments import Training, check_training_arguments
 from edgemin_hf.tasks.base import Task
+from edgemin_hf.tasks.labels import labels_of, numbers_in
 from edgemin_hf.training.trainer import DistillationTrainer
 
 
@@ -84,9 +87,16 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     def check(self, context: Context) -> None:
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
         _check_teacher(context)
+        if self.also:
+            context.shapes.check_tokens(f"also of {self.name}")
         compared = context.shapes.student, context.shapes.teacher
         check_methods(self.also, *compared, context.recipe.task)
         check_training_arguments(context, self, self.also, compared, context.head)
+
+    def inputs(self, context: Context) -> dict[str, object]:
+        """Return the teachers beside the first."""
+        ensemble = [model_inputs(context, model) for model in context.recipe.teacher.ensemble]
+        return {"ensemble": ensemble} if ensemble else {}
 
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""
@@ -104,10 +114,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
 
     def student(self, context: Context) -> PreTrainedModel:
         """Return what the stage before left of the student, or a new one of the teacher's."""
-        student = context.student(self)
-        if student is None:
-            return context.new_student(context.recipe.student, context.load(context.teacher_folder))
-        return student
+        return context.student(self) or context.new_task_student()
 
     def work(self, context: Context) -> Work:
         """Return what the training runs: beside the student its teacher, where further methods compare them."""
@@ -141,21 +148,30 @@ def check_methods(
 
 
 def _check_teacher(context: Context) -> None:
-    """Check that the teacher, where it is not fine-tuned here, is a model for the task."""
+    """Check that the teacher, where it is not fine-tuned here, and those beside it are models for the task."""
+    task, teacher, shapes = context.task, context.recipe.teacher, context.shapes
+    for name, beside in zip(teacher.ensemble, shapes.ensemble, strict=True):
+        _check_head(task, f"teacher.ensemble: {name}", beside, "")
+        if task.compares_label_names:
+            with prefix(f"teacher.ensemble: {name}, of "):
+                numbers_in(labels_of(beside), context.label_ids)
     if context.maker(Product.TEACHER) is not None:
         return
-    task, config, name = context.task, context.shapes.teacher, context.recipe.teacher.model
-    if not configured_for(config, task.auto_class):
-        raise RecipeError(
-            f"teacher.model: {name}, which has no {task.type.replace('_', '-')} head; allowed without the stage "
-            "finetune: a model fine-tuned for it"
-        )
-    if not task.compatible(config):
-        raise RecipeError(
-            f"teacher.model: {name}, which has {config.num_labels} label(s) and problem_type "
-            f"{config.problem_type}; allowed for {task.metric} without the stage finetune: {task.problem_type}"
-        )
+    config = shapes.teacher
+    _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
     try:
         task.check_labels(read_table(context.root / task.train_file), config)
     except ValueError as error:
         raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
+
+
+def _check_head(task: Task, named: str, config: PretrainedConfig, when: str) -> None:
+    """Check that a teacher has the task's head already."""
+    if not configured_for(config, task.auto_class):
+        head = task.type.replace("_", "-")
+        raise RecipeError(f"{named}, which has no {head} head; allowed{when}: a model fine-tuned for it")
+    if not task.compatible(config):
+        raise RecipeError(
+            f"{named}, which has {config.num_labels} label(s) and problem_type {config.problem_type}; allowed for "
+            f"{task.metric}{when}: {task.problem_type}"
+        )

@@ -238,7 +238,7 @@ WRONG = {
     ),
     "no such checkpoint": ([one_method("minilm")], {"student": {"checkpoint": "no such"}}, "student.*no such"),
     "another vocabulary": (
-        [one_method("minilm")], {"student": {"checkpoint": "other"}}, "student.checkpoint: other, whose vocabulary has",
+        [one_method("minilm")], {"student": {"checkpoint": "other"}}, "student.checkpoint: other, whose vocabulary of",
     ),
     "nobody to predict words": (
         [{"stage": "finetune"}, {"stage": "augment"}], {"task": TASK, "teacher": {"model": "teacher"}},

@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
@@ -103,3 +104,20 @@ def test_a_students_head_is_fitted_before_it_first_learns_the_task(encoder):
     assert main(["run", str(write_recipe(encoder, change))]) == 0
     assert "head fitted" in record(encoder, "task_distill")["notes"][0]
     assert "notes" not in record(encoder, "again")
+
+
+def test_without_steps_the_head_alone_is_fitted(encoder):
+    assert run(encoder, "finetune", max_steps=0) == 0
+    made, before = (
+        load_file(encoder / "run/teacher/model.safetensors"),
+        load_file(encoder / "teacher/model.safetensors"),
+    )
+    encoders = {name.removeprefix("bert."): tensor for name, tensor in made.items() if name.startswith("bert.")}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoders.items())
+    told = record(encoder, "finetune")
+    assert (told["examples"], told["after"] > 0.7) == (0, True)
+
+
+def test_neither_steps_nor_a_fitted_head_is_refused(encoder, capsys):
+    assert run(encoder, "finetune", max_steps=0, fit_head=False) == 2
+    assert "finetune.max_steps: 0 with fit_head: false; allowed: 1 or more" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""What the teachers say of the rows that a student learns the task from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from edgemin_hf.data.batches import token_hash
+from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
+from edgemin_hf.tasks.labels import labels_of, numbers_in
+from edgemin_hf.utils.content import sha256_of
+
+
+def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
+    """Return the mean of the teachers' logits for a table; each one's are computed once for all stages.
+
+    Args:
+        run: The models of the run.
+        table: Rows of the task, as they are.
+        part: Which rows they are, for the names of the files that keep the logits.
+
+    Returns:
+        The logits (rows, labels), float32, in the table's order.
+    """
+    said = [_said_by(run, run.teacher_folder, run.teacher_tokenizer, table, f"{part}_logits")]
+    for number, model in enumerate(run.recipe.teacher.ensemble, start=2):
+        folder = run.shapes.checkpoint(model).path
+        said.append(_said_by(run, folder, free_tokenizer(folder), table, f"{part}_logits_{number}"))
+    return torch.stack(said).double().mean(dim=0).float()
+
+
+def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, table: Dataset, name: str) -> Tensor:
+    """Return one teacher's logits, in the order of the run's labels."""
+    rows = run.task.tokenized(table, tokenizer, run.label_ids)
+    teacher = run.load(folder).to(PartialState().device)
+    file = run.output / "cache" / f"{name}.safetensors"
+    logits = cached_teacher_logits(teacher, rows, tokenizer, file, _key(rows, folder))
+    if not run.task.compares_label_names:
+        return logits
+    return logits[:, numbers_in(labels_of(teacher.config), run.label_ids)]
+
+
+def _key(rows: Dataset, folder: str) -> str:
+    """Hash what logits are computed from: the token ids and the teacher's weights."""
+    parts = [token_hash(rows), *map(sha256_of, sorted(Path(folder).glob("*.safetensors")))]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
