@@ -181,6 +181,21 @@ def _reading(path: Path) -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read a .txt file of a text a line, without empty lines.
+
+    Raises:
+        ValueError: If there is no such file, it is not UTF-8, or holds no text.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}, which is no file; allowed: an existing file")
+    check_utf8(path)
+    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}, which is empty; allowed: a file with texts")
+    return lines
+
+
 def read_sentences(paths: Sequence[Path], column: str) -> Dataset:
     """Read raw text: one column of several tables, each different sentence once, everything else dropped."""
     tables = [read_table(path).select_columns(column).cast_column(column, Value("string")) for path in paths]

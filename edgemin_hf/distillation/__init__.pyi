@@ -9,6 +9,7 @@ from .minilmv2 import minilmv2_loss as minilmv2_loss
 from .mlkd import MLKDConfig as MLKDConfig
 from .mlkd import MLKDTaskConfig as MLKDTaskConfig
 from .pkd import PKDConfig as PKDConfig
+from .predictions import Predictions as Predictions
 from .task import TaskDistillationConfig as TaskDistillationConfig
 from .teacher_logits import cached_teacher_logits as cached_teacher_logits
 from .tinybert import TinyBERTConfig as TinyBERTConfig

@@ -18,6 +18,7 @@ from transformers import PretrainedConfig
 from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.tasks.base import labelled
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.settings import Settings
@@ -33,7 +34,8 @@ class TaskDistillationConfig(Settings):
     Attributes:
         soft_weight: Weight of the teacher's softened predictions; for a regression of the mean squared error with its
             score.
-        hard_weight: Weight of the cross-entropy with the true labels; for a regression of the mean squared error.
+        hard_weight: Weight of the cross-entropy with the true labels; for a regression of the mean squared error. An
+            example without a label (-100, or NaN where labels are no integers) counts as one whose loss is 0.
         temperature: Temperature of the soft labels; their loss is multiplied by its square, so that their gradients
             keep their size (section 2 of Hinton et al.). Of no effect for a regression.
 
@@ -122,5 +124,14 @@ class TaskDistillationObjective:
         if config.hard_weight and labels is None and training:
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight:
-            terms["hard_labels"] = None if labels is None else config.hard_weight * self.task.hard_loss(logits, labels)
+            terms["hard_labels"] = None if labels is None else config.hard_weight * self._hard_loss(logits, labels)
         return terms
+
+    def _hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss with true labels, a mean over all examples: that of one without a label is 0."""
+        known = labelled(labels)
+        if known.all():
+            return self.task.hard_loss(logits, labels)
+        if not known.any():
+            return 0 * logits.sum()
+        return known.float().mean() * self.task.hard_loss(logits[known], labels[known])

@@ -48,7 +48,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
 
 def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | None:
     """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
-    if context.maker(Product.TEACHER) is not None:
+    if context.maker(Product.TEACHER) is not None or context.recipe.teacher.model is None:
         return None
     with prefix(""):
         config = context.shapes.teacher
@@ -73,7 +73,8 @@ def _check_raw_text(context: Context) -> None:
 
 def _check_lengths(context: Context) -> None:
     recipe, shapes = context.recipe, context.shapes
-    models = [("the teacher", shapes.teacher), *zip(recipe.teacher.ensemble, shapes.ensemble, strict=True)]
+    models = [*zip(recipe.teacher.ensemble, shapes.ensemble, strict=True)]
+    models += [("the teacher", shapes.teacher)] if recipe.teacher.model is not None else []
     models += [("the student", shapes.student)] * (recipe.student.checkpoint is not None)
     for whose, config in models:
         longest = config.max_position_embeddings - first_position(config)

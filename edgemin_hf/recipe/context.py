@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from huggingface_hub.constants import HF_HOME
 
 from edgemin_hf.data.corpus import TokenBlocks, token_stream
@@ -109,13 +109,20 @@ class Context(RunModels):
 
     @cached_property
     def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
-        """The same rows with the teacher's logits, which are computed once for all stages."""
+        """The same rows, and those without labels, with the teacher's logits, computed once for all stages."""
         with PartialState().main_process_first():
-            train, validation = (
-                rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, part).numpy()))
-                for rows, table, part in zip(self.student_data, self._tables, ("train", "validation"), strict=True)
-            )
+            (train, validation), tables = self.student_data, self._tables
+            train = self._with_logits(train, tables[0], "train")
+            if self.has_teacher:  # a table need not predict what is chosen by its labels
+                validation = self._with_logits(validation, tables[1], "validation")
+            if self.task.unlabelled_files:
+                table = self.task.unlabelled_table(self.root)
+                rows = self.task.tokenized(table, self.tokenizer, self.label_ids, with_labels=False)
+                train = concatenate_datasets([train, self._with_logits(rows, table, "unlabelled")])
             return train, validation
+
+    def _with_logits(self, rows: Dataset, table: Dataset, part: str) -> Dataset:
+        return rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, part).numpy()))
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
+from datasets import Dataset
 from transformers import AutoModel, PretrainedConfig
 
 from edgemin_hf.data.tables import read_table, values_of
@@ -125,6 +126,15 @@ class Estimator:
         return TextSize(rows if task.validation_file else round(rows * (1 - task.validation_share)), tokens)
 
     @cached_property
+    def student_text(self) -> TextSize:
+        """Size of the rows that a student learns the task from: those without labels are among them."""
+        task, (rows, tokens) = self.recipe.task, self.task_text
+        if task is None or not task.unlabelled_files:
+            return self.task_text
+        more, their_tokens = _size_of([task.unlabelled_table(self.root)], *task.text_columns)
+        return TextSize(rows + more, (rows * tokens + more * their_tokens) / (rows + more))
+
+    @cached_property
     def raw_text(self) -> TextSize:
         """Size of the raw text."""
         raw = self.recipe.raw_text
@@ -181,7 +191,10 @@ class Estimator:
 
 def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
     """Return the number of rows and their mean length in tokens, guessed from their characters."""
-    tables = [read_table(file) for file in files]
+    return _size_of([read_table(file) for file in files], *columns)
+
+
+def _size_of(tables: list[Dataset], *columns: str) -> tuple[int, float]:
     rows = sum(map(len, tables))
     characters = sum(len(str(text)) for table in tables for column in columns for text in values_of(table, column))
     return rows, 1 + len(columns) + _TOKENS_PER_CHARACTER * characters / max(1, rows)

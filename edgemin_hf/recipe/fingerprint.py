@@ -22,10 +22,13 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
     """Return what a stage's result depends on of the recipe itself, at the first stage that it matters to."""
     recipe, inputs = context.recipe, dict[str, object]()
     if not context.before(stage):
-        inputs |= {"teacher": model_inputs(context, recipe.teacher.model, recipe.teacher.revision)}
+        if recipe.teacher.model is not None:
+            inputs |= {"teacher": model_inputs(context, recipe.teacher.model, recipe.teacher.revision)}
         inputs |= {"seed": recipe.seed, "precision": recipe.precision}
         if recipe.task is not None:
-            task = {name: value for name, value in asdict(recipe.task).items() if not name.endswith("_file")}
+            task = {
+                name: value for name, value in asdict(recipe.task).items() if not name.endswith(("_file", "_files"))
+            }
             inputs |= {"task": task, "train_file": content(context.root / recipe.task.train_file)}
             if (labels := recipe.task.labels(context.root)) != sorted(labels):
                 inputs["labels"] = labels  # earlier versions ordered all of them as text
@@ -33,6 +36,18 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
                 inputs["validation_file"] = content(context.root / recipe.task.validation_file)
     if Product.STUDENT in stage.leaves and context.maker(Product.STUDENT, before=stage) is None:
         inputs["student"] = student_inputs(context, recipe.student)
+    return inputs
+
+
+def task_distillation_inputs(context: Context) -> dict[str, object]:
+    """Return what a student learns the task from, beside the teacher and the labelled rows."""
+    teacher, task, inputs = context.recipe.teacher, context.task, dict[str, object]()
+    if teacher.ensemble:
+        inputs["ensemble"] = [model_inputs(context, model) for model in teacher.ensemble]
+    if teacher.predictions is not None:
+        inputs["predictions"] = content(context.root / teacher.predictions)
+    if task.unlabelled_files:
+        inputs["unlabelled_files"] = [content(context.root / file) for file in task.unlabelled_files]
     return inputs
 
 

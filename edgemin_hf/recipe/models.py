@@ -21,7 +21,7 @@ def check_models(context: Context) -> None:
         RecipeError: If weights or a tokenizer won't do; the message begins with the field's name.
     """
     raw = context.recipe.raw_text
-    if raw is not None and raw.pack:
+    if raw is not None and raw.pack and context.recipe.teacher.model is not None:
         with prefix("teacher.model: "):
             check_packable(context.shapes.teacher_tokenizer)
     for field, name, revision in _named(context):
@@ -56,7 +56,9 @@ def _named(context: Context) -> list[tuple[str, str, str | None]]:
     """Return the checkpoints that a recipe names, each with its field and its revision."""
     recipe = context.recipe
     shapes = {"assistant.checkpoint": recipe.assistant, "student.checkpoint": recipe.student}
-    named = [("teacher.model", recipe.teacher.model, recipe.teacher.revision)]
+    named = list[tuple[str, str, str | None]]()
+    if recipe.teacher.model is not None:
+        named.append(("teacher.model", recipe.teacher.model, recipe.teacher.revision))
     named += [("teacher.ensemble", model, None) for model in recipe.teacher.ensemble]
     for field, shape in shapes.items():
         if shape is not None and shape.checkpoint is not None:

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from edgemin_hf.recipe.schema import Product, StageSettings
 
-_FIELDS = {Product.RAW_TEXT: ("raw_text", "files or dataset"), Product.TASK: ("task", "files and columns")}
+_FIELDS = {
+    Product.RAW_TEXT: ("raw_text", "files or dataset"),
+    Product.TASK: ("task", "files and columns"),
+    Product.MODEL: ("teacher.model", "a Hub id or a folder"),
+}
 """What a recipe itself gives: the field, and what is to stand there."""
 _OWN_FOLDERS = {"stages": "the records", "work": "the checkpoints", "cache": "the teacher's logits", "rows": "the rows"}
 """Folders of a run that belong to no stage, and what they hold."""

@@ -15,6 +15,7 @@ from transformers import (
     set_seed,
 )
 
+from edgemin_hf.distillation.predictions import Predictions
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
@@ -47,6 +48,11 @@ class RunModels(RunFolder):
         self.shapes = Shapes(recipe, root)
 
     @property
+    def has_teacher(self) -> bool:
+        """Whether the teacher is a model, which can be exported and measured beside the student."""
+        return self.recipe.teacher.model is not None
+
+    @property
     def task(self) -> TextTask:
         """The task, of a stage that can't be without one."""
         assert self.recipe.task is not None  # noqa: S101 - the order of the stages is checked
@@ -54,8 +60,8 @@ class RunModels(RunFolder):
 
     @cached_property
     def label_ids(self) -> dict[str, int]:
-        """Number of each label: the teacher's own where it is not fine-tuned here."""
-        if self.maker(Product.TEACHER) is not None:
+        """Number of each label: the teacher's own where it is a model that is not fine-tuned here."""
+        if self.maker(Product.TEACHER) is not None or not self.has_teacher:
             return {label: index for index, label in enumerate(self.task.labels(self.root))}
         return labels_of(self.shapes.teacher)
 
@@ -68,9 +74,11 @@ class RunModels(RunFolder):
     @cached_property
     def base_folder(self) -> str:
         """Folder of the teacher as the recipe names it; found or downloaded, and told on the terminal."""
-        found = self.shapes.checkpoint(self.recipe.teacher.model, self.recipe.teacher.revision)
+        teacher = self.recipe.teacher
+        assert teacher.model is not None  # noqa: S101 - the order of the stages is checked
+        found = self.shapes.checkpoint(teacher.model, teacher.revision)
         if PartialState().is_main_process:
-            logger.info("teacher %s: weights from %s", self.recipe.teacher.model, found.source)
+            logger.info("teacher %s: weights from %s", teacher.model, found.source)
         return found.path
 
     @cached_property
@@ -94,6 +102,17 @@ class RunModels(RunFolder):
         """The finished student's tokenizer: its own, where the vocabulary was cut."""
         cut = self.maker(Product.VOCABULARY)
         return self.tokenizer if cut is None else free_tokenizer(str(self.folder(cut)))
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        """What the teacher's table predicts; None where the teacher is a model."""
+        file = self.recipe.teacher.predictions
+        return None if file is None else Predictions(self.root / file, self.task, self.label_ids)
+
+    def checkpoint_folder(self, shape: Student) -> str:
+        """Return the folder of a student's checkpoint, found or downloaded."""
+        assert shape.checkpoint is not None  # noqa: S101 - the caller's check
+        return self.shapes.checkpoint(shape.checkpoint, shape.revision).path
 
     @property
     def head(self) -> AutoClass:
@@ -141,8 +160,7 @@ class RunModels(RunFolder):
         """Make a student of a shape from its teacher, or from its checkpoint."""
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
-            found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
-            student = student_from_checkpoint(teacher, self.tokenizer, found.path, shape.head)
+            student = student_from_checkpoint(teacher, self.tokenizer, self.checkpoint_folder(shape), shape.head)
         else:
             student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
         task = self.recipe.task
@@ -157,9 +175,10 @@ class RunModels(RunFolder):
         if shape.checkpoint is None:
             return self.new_student(shape, self.load(self.teacher_folder))
         set_seed(self.recipe.seed)
-        found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
+        folder = self.checkpoint_folder(shape)
+        labels = {name: value for name, value in self.labels.items() if name != "num_labels"}  # which id2label tells
         pooling = {} if shape.head == "auto" else {POOLING: shape.head}
-        return load_pruned(found.path, self.head, ignore_mismatched_sizes=True, **self.labels, **pooling).train()
+        return load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling).train()
 
 
 def has_head(folder: str | Path, head: AutoClass) -> bool:

@@ -37,6 +37,7 @@ class Product(StrEnum):
 
     RAW_TEXT = "raw text"
     TASK = "a task"
+    MODEL = "a teacher that is a model"
     TEACHER = "a fine-tuned teacher"
     ROWS = "augmented rows"
     ASSISTANT = "an assistant"
@@ -90,18 +91,27 @@ class StageSettings(Protocol):
 
 @dataclass(config=STRICT)
 class Teacher:
-    """The large model, and others beside it.
+    """The teacher: a large model, and others beside it; or a table of what anything at all predicted.
 
     Attributes:
-        model: Hub id, or folder (relative to the recipe if it is one there).
+        model: Hub id, or folder (relative to the recipe if it is one there); None where there are predictions.
         revision: Branch, tag or commit of a Hub id; None takes the newest. The commit that it was stands in the record.
         ensemble: Further models, fine-tuned for the same labels, whose logits are averaged with those of the first
             where a student learns the task.
+        predictions: Table of labels, logits or probabilities for the training texts, instead of a model.
     """
 
-    model: str
+    model: str | None = None
     revision: str | None = None
     ensemble: list[str] = field(default_factory=list)
+    predictions: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.predictions is None):
+            raise ValueError(f"model: {self.model} beside predictions: {self.predictions}; expected: one of the two")
+        for name in ("revision", "ensemble"):
+            if self.model is None and getattr(self, name):
+                raise ValueError(f"{name}: {getattr(self, name)} beside predictions; allowed: beside model alone")
 
 
 @dataclass(config=STRICT)

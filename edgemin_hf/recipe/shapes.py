@@ -40,7 +40,7 @@ class Shapes:
 
     @property
     def teacher(self) -> PretrainedConfig:
-        """The teacher's, as the recipe names it."""
+        """The teacher's, as the recipe names it; of a recipe whose teacher is a model."""
         return self._teacher[0]
 
     @property
@@ -56,11 +56,13 @@ class Shapes:
     @property
     def own_tokens(self) -> bool:
         """Whether the student has other tokens than the teacher."""
-        return self.tokenizer is not self.teacher_tokenizer
+        return self._recipe.teacher.model is None or self.tokenizer is not self.teacher_tokenizer
 
     @cached_property
     def _teacher(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-        return self._read("teacher.model", self._recipe.teacher.model, self._recipe.teacher.revision)
+        teacher = self._recipe.teacher
+        assert teacher.model is not None  # noqa: S101 - the order of the stages is checked
+        return self._read("teacher.model", teacher.model, teacher.revision)
 
     @cached_property
     def ensemble(self) -> list[PretrainedConfig]:
@@ -87,7 +89,7 @@ class Shapes:
     def assistant(self) -> PretrainedConfig | None:
         """The assistant's; None where the recipe has none."""
         shape = self._recipe.assistant
-        return None if shape is None else self._start(shape, self.teacher, "assistant")[0]
+        return None if shape is None else self._start(shape, None, "assistant")[0]
 
     @property
     def student(self) -> PretrainedConfig:
@@ -96,7 +98,7 @@ class Shapes:
 
     @cached_property
     def _student(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-        return self._start(self._recipe.student, self.assistant or self.teacher, "student")
+        return self._start(self._recipe.student, self.assistant, "student")
 
     def check_tokens(self, stage: str) -> None:
         """Check that assistant and student have the teacher's tokens, by their numbers.
@@ -110,7 +112,7 @@ class Shapes:
         for name, shape in (("assistant", self._recipe.assistant), ("student", self._recipe.student)):
             if shape is None or shape.checkpoint is None:
                 continue
-            config, tokenizer = self._start(shape, self.teacher, name)
+            config, tokenizer = self._start(shape, None, name)
             if tokenizer is not self.teacher_tokenizer:
                 raise RecipeError(
                     f"{name}.checkpoint: {shape.checkpoint}, whose vocabulary of {config.vocab_size} is not the "
@@ -119,12 +121,12 @@ class Shapes:
                 )
 
     def _start(
-        self, shape: Student, teacher: PretrainedConfig, name: str
+        self, shape: Student, assistant: PretrainedConfig | None, name: str
     ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
         """Return the configuration of a model as it is made, and its tokenizer: the teacher's, if it has its tokens."""
         try:
             if shape.checkpoint is None:
-                return student_config(teacher, **student_shape(shape)), self.teacher_tokenizer
+                return student_config(assistant or self.teacher, **student_shape(shape)), self.teacher_tokenizer
             found = self.checkpoint(shape.checkpoint, shape.revision, weights=False)
             config = AutoConfig.from_pretrained(found.path)
             family_of(config)
@@ -132,9 +134,9 @@ class Shapes:
                 tokenizer = load_tokenizer(found.path, config)
             except ValueError as error:
                 raise ValueError(f"checkpoint: {error}") from None
-            same = config.vocab_size == self.teacher.vocab_size
-            if same and tokenizer.get_vocab() == self.teacher_tokenizer.get_vocab():
-                tokenizer = self.teacher_tokenizer
+            if self._recipe.teacher.model is not None and config.vocab_size == self.teacher.vocab_size:
+                same = tokenizer.get_vocab() == self.teacher_tokenizer.get_vocab()
+                tokenizer = self.teacher_tokenizer if same else tokenizer
             if self._recipe.task is not None:
                 pooling = None if shape.head == "auto" else shape.head
                 set_pooling(config, found.path, self._recipe.task.auto_class, pooling)

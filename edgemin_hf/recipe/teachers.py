@@ -19,7 +19,7 @@ from edgemin_hf.utils.content import sha256_of
 
 
 def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
-    """Return the mean of the teachers' logits for a table; each one's are computed once for all stages.
+    """Return the mean of the teachers' logits for a table, each one's computed once for all stages; or the predictions.
 
     Args:
         run: The models of the run.
@@ -29,6 +29,8 @@ def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
     Returns:
         The logits (rows, labels), float32, in the table's order.
     """
+    if run.predictions is not None:
+        return run.predictions.logits(table)
     said = [_said_by(run, run.teacher_folder, run.teacher_tokenizer, table, f"{part}_logits")]
     for number, model in enumerate(run.recipe.teacher.ensemble, start=2):
         folder = run.shapes.checkpoint(model).path
@@ -38,7 +40,7 @@ def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
 
 def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, table: Dataset, name: str) -> Tensor:
     """Return one teacher's logits, in the order of the run's labels."""
-    rows = run.task.tokenized(table, tokenizer, run.label_ids)
+    rows = run.task.tokenized(table, tokenizer, run.label_ids, with_labels=False)
     teacher = run.load(folder).to(PartialState().device)
     file = run.output / "cache" / f"{name}.safetensors"
     logits = cached_teacher_logits(teacher, rows, tokenizer, file, _key(rows, folder))

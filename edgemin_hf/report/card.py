@@ -57,6 +57,8 @@ def render_card(
     token_types: bool = True,
     rivals: Comparison | None = None,
     pooled: bool = False,
+    teachers: int = 1,
+    predictions: str | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -66,7 +68,8 @@ def render_card(
         manifest: The manifest of the artefact.
         languages: Codes of the languages that it was trained on, such as "en".
         licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
-        base_model: Hub id of the teacher; None where it has none, since the Hub refuses a card that names a folder.
+        base_model: Hub id of the teacher, or of what the student began as where no model was the teacher; None where it
+            has none, since the Hub refuses a card that names a folder.
         datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
         test_set: What the metric was measured on, in words, such as "the test set of Banking77".
         attribution: Whose work the data and the teacher are and under which terms, in Markdown.
@@ -82,6 +85,8 @@ def render_card(
         token_types: Whether the model takes its tokenizer's token types.
         rivals: What the student was measured against, if it was.
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
+        teachers: Number of models whose mean it learned from.
+        predictions: Name of the table that was the teacher; None where a model was.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -127,6 +132,8 @@ def render_card(
         "stages": markdown_table(stage_table(stages)),
         "plain": plain,
         "pooled": pooled,
+        "teachers": teachers,
+        "predictions": predictions,
         "fast": fast,
         "token_types": token_types,
         "recipe": _fenced(recipe_yaml, "yaml"),

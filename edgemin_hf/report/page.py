@@ -27,6 +27,7 @@ def render_report(
     stages: Sequence[StageRecord],
     figures: Mapping[str, str],
     rivals: Comparison | None = None,
+    taught_by: str = "",
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
@@ -36,6 +37,7 @@ def render_report(
         stages: What each stage of the recipe did.
         figures: SVG by caption. It goes into the page as it is: pass figures drawn here only.
         rivals: What the student was measured against, if it was.
+        taught_by: What the student learned from, in words.
 
     Returns:
         The page.
@@ -60,6 +62,7 @@ def render_report(
         finished=rows.index(finished_row(rows)) if rows else None,
         conditions=conditions(benchmark),
         stages=stage_table(stages),
+        taught_by=taught_by,
         rivals=None if rivals is None else rivals_table(rivals),
         verdict=[] if rivals is None else verdict(rivals),
         figures={caption: Markup(svg) for caption, svg in figures.items()},  # noqa: S704

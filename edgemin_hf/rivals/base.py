@@ -23,7 +23,8 @@ class Given:
 
     Attributes:
         task: The task.
-        encoder: Folder of the teacher before it was fine-tuned, with its tokenizer.
+        encoder: Folder of the teacher before it was fine-tuned, with its tokenizer; of the student's checkpoint where
+            no model is the teacher.
         label_ids: Number of each label.
         train: Texts, or pairs of texts, to learn from.
         labels: Their labels as numbers: (rows,), of label sets (rows, labels).

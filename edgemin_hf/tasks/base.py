@@ -19,6 +19,15 @@ from edgemin_hf.tasks.metrics import Answers, Measurement
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Divergence = Literal["kl_divergence", "squared_difference"]
 
+UNLABELLED = -100
+"""The label of an example without one, as PyTorch has it, where labels are the numbers of classes; else it is NaN."""
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Return which examples have labels, bool (batch,): labels (batch,) or (batch, labels), see `UNLABELLED`."""
+    known = ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
+    return known if known.dim() == 1 else known.all(dim=1)
+
 
 class Task(Protocol):
     """What a model is for.
@@ -38,6 +47,7 @@ class Task(Protocol):
         test_file: Table that only the final evaluation opens.
         validation_file: Table for every choice; None holds out a share of the training table.
         validation_share: That share.
+        unlabelled_files: Texts without labels to train on, which the teacher alone labels.
         metric: Name of the metric, a key of `METRICS`.
         max_length: Tokens after which an example is cut.
     """
@@ -53,6 +63,7 @@ class Task(Protocol):
     test_file: str
     validation_file: str | None
     validation_share: float
+    unlabelled_files: list[str]
     metric: str
     max_length: int
 
@@ -114,6 +125,10 @@ class Task(Protocol):
         """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
         ...
 
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read the texts without labels."""
+        ...
+
     def train_table(self, root: Path, seed: int) -> Dataset:
         """Read the training rows as they are, without those that are held out."""
         ...
@@ -128,8 +143,15 @@ class Task(Protocol):
         """Read and tokenise the test table."""
         ...
 
-    def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
-        """Tokenise a table's texts, and turn its labels into the numbers of "labels"."""
+    def tokenized(
+        self,
+        table: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        *,
+        with_labels: bool = True,
+    ) -> Dataset:
+        """Tokenise a table's texts, and turn its labels into the numbers of "labels"; without them `UNLABELLED`."""
         ...
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:

@@ -67,6 +67,8 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     for name, table in tables.items():
         notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
     notes += [*shared_rows(paths, task.text_columns), *_repeated_rows(task, tables)]
+    if task.unlabelled_files:
+        notes += _notes_on_unlabelled(task, root, tables)
     return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes]
 
 
@@ -160,6 +162,19 @@ def _repeated_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str
     if "validation_file" in tables or not repeated:
         return []
     return [f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it"]
+
+
+def _notes_on_unlabelled(task: TabularTask, root: Path, tables: Mapping[str, Dataset]) -> list[str]:
+    """Return how many texts without labels stand in a table that chooses or measures."""
+    try:
+        ours = _hashes(task.unlabelled_table(root), task.text_columns)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"unlabelled_files: {error}") from None
+    notes = [f"unlabelled_files: {len(ours):,} texts"]
+    for name in [name for name in tables if name != "train_file"]:
+        if shared := int(np.isin(ours, _hashes(tables[name], task.text_columns)).sum()):
+            notes.append(f"unlabelled_files: {shared:,} of {len(ours):,} rows have the text of a row of {name}")
+    return notes
 
 
 def _hashes(table: Dataset, columns: list[str]) -> NDArray[np.int64]:

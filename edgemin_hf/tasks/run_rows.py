@@ -45,7 +45,7 @@ def write_rows(task: TextTask, root: Path, seed: int, run: Path) -> None:
     Raises:
         ValueError: If a table can't be read.
     """
-    settings = {name: value for name, value in asdict(task).items() if not name.endswith("_file")}
+    settings = {name: value for name, value in asdict(task).items() if not name.endswith(("_file", "_files"))}
     files = [root / file for file in (task.train_file, task.validation_file) if file is not None]
     told = {"task": settings, "seed": seed, "files": [sha256_of(file) for file in files]}
     content = json.dumps(told, indent=2) + "\n"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Features, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,10 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from edgemin_hf.data.tables import Text, check_table, read_table
+from edgemin_hf.data.tables import Text, check_table, read_lines, read_table
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
-from edgemin_hf.tasks.base import Divergence, ProblemType, Task
+from edgemin_hf.tasks.base import UNLABELLED, Divergence, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
@@ -43,6 +44,8 @@ class TextTask(Task, ABC):
         label_column: Name of the column that holds the labels.
         metric: Name of the metric, a key of `METRICS`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
+        unlabelled_files: Further texts, which the teacher alone labels: tables with the same columns of texts, or .txt
+            with a text a line.
         max_length: Tokens after which a text, or a pair together, is cut.
 
     Example:
@@ -61,6 +64,7 @@ class TextTask(Task, ABC):
     label_column: str = "label"
     metric: str = ""
     validation_share: float = 0.1
+    unlabelled_files: list[str] = field(default_factory=list)
     max_length: int = 128
 
     auto_class: ClassVar[AutoClass] = AutoModelForSequenceClassification
@@ -201,6 +205,22 @@ class TextTask(Task, ABC):
         """Read and tokenise the test table, like `train_and_validation`."""
         return self.tokenized(read_table(root / self.test_file), tokenizer, labels)
 
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read the texts without labels: columns of texts alone.
+
+        Raises:
+            ValueError: If a file can't be read, or has no texts.
+        """
+        columns = Features({column: Value("string") for column in self.text_columns})
+        tables = []
+        for file in self.unlabelled_files:
+            if file.endswith(".txt") and self.text_pair_column is None:
+                tables.append(Dataset.from_dict({self.text_column: read_lines(root / file)}, features=columns))
+            else:
+                check_table(root / file, *self.text_columns)
+                tables.append(read_table(root / file).select_columns(self.text_columns).cast(columns))
+        return concatenate_datasets(tables)
+
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
         """Return some validation texts or pairs, as they are."""
         _, validation = self._tables(root, seed)
@@ -218,15 +238,33 @@ class TextTask(Task, ABC):
         """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
         return measure(self.metric, labels, predictions)
 
-    def tokenized(self, table: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+    def tokenized(
+        self,
+        table: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        *,
+        with_labels: bool = True,
+    ) -> Dataset:
         """Tokenise a table's texts, and turn its labels into numbers.
+
+        Args:
+            table: The table.
+            tokenizer: The tokenizer.
+            labels: Number of each label.
+            with_labels: Whether the table's labels are read; else those of all rows are missing (`UNLABELLED`).
 
         Returns:
             The tokenizer's columns and "labels".
         """
-        values = self.encoded(table, labels)
+        values = self.encoded(table, labels) if with_labels else self._no_labels(len(table), len(labels))
         table = table.select_columns(self.text_columns).add_column("labels", values)
         return tokenize(table, self.text_column, tokenizer, self.max_length, self.text_pair_column)
+
+    def _no_labels(self, rows: int, labels: int) -> Labels:
+        if self.problem_type == "single_label_classification":
+            return [UNLABELLED] * rows
+        return [[nan] * labels] * rows if self.problem_type == "multi_label_classification" else [nan] * rows
 
     def _tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         train = read_table(root / self.train_file)

@@ -16,6 +16,7 @@ from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.weights import not_finite
+from edgemin_hf.tasks.base import UNLABELLED
 from edgemin_hf.tasks.known import task_of
 
 _ROWS = 10_000
@@ -23,7 +24,9 @@ _LABELS = ("labels", "label", "label_ids")
 """Columns that a collator takes for labels."""
 
 
-def check_rows(dataset: object, collator: object, models: Iterable[PreTrainedModel], labelled: bool) -> None:
+def check_rows(
+    dataset: object, collator: object, models: Iterable[PreTrainedModel], labelled: bool, trained: bool = False
+) -> None:
     """Check that models can take the rows of a dataset.
 
     Only a table that a `DataCollatorWithPadding` pads is looked at: others may be made of anything on the way.
@@ -33,6 +36,7 @@ def check_rows(dataset: object, collator: object, models: Iterable[PreTrainedMod
         collator: What makes batches of them.
         models: The models, the student first.
         labelled: Whether the student learns labels.
+        trained: Whether it is trained on the rows: then some may have no label (`UNLABELLED`), not all.
 
     Raises:
         ValueError: If there are none, they are not tokenised, too long for a model, of tokens or labels that it has no
@@ -57,7 +61,7 @@ def check_rows(dataset: object, collator: object, models: Iterable[PreTrainedMod
         raise ValueError(f"dataset: token {last}; allowed: below {student.config.vocab_size}, the student's vocabulary")
     column = next((name for name in _LABELS if name in dataset.column_names), None)
     if labelled and column is not None:
-        _check_labels(dataset, column, student)
+        _check_labels(dataset, column, student, some_lack=trained)
 
 
 def learns_labels(config: DistillationConfig) -> bool:
@@ -86,7 +90,7 @@ def _positions(model: PreTrainedModel) -> int | None:
     return None
 
 
-def _check_labels(dataset: Dataset, column: str, student: PreTrainedModel) -> None:
+def _check_labels(dataset: Dataset, column: str, student: PreTrainedModel, *, some_lack: bool) -> None:
     classifies = type(student).__name__.endswith("ForSequenceClassification")
     if not classifies or task_of(student.config).problem_type != "single_label_classification":
         return
@@ -96,7 +100,9 @@ def _check_labels(dataset: Dataset, column: str, student: PreTrainedModel) -> No
     if values.null_count or not numbers:
         found = "a missing one" if values.null_count else repr(values[0].as_py())
         raise ValueError(f"{column}: {found} in the dataset; allowed: {wanted}")
-    odd = np.setdiff1d(np.unique(values.to_numpy()), np.arange(student.config.num_labels))
+    found_labels = np.unique(values.to_numpy())
+    lacking = [UNLABELLED] if some_lack and len(found_labels) > 1 else []
+    odd = np.setdiff1d(found_labels, [*range(student.config.num_labels), *lacking])
     if len(odd):
         raise ValueError(f"{column}: {odd[0]} in the dataset; allowed: {wanted}")
 

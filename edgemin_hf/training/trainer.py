@@ -230,7 +230,8 @@ class DistillationTrainer(RowTrainer):
     def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
         dataset = kwargs.get("dataset", args[0] if args else None)
         models = [self.model] if self.teacher_model is None else [self.model, self.teacher_model]
-        check_rows(dataset, self.data_collator, models, self._reads_labels)
+        trained = dataset is self.train_dataset
+        check_rows(dataset, self.data_collator, models, self._reads_labels, trained)
         return super()._get_dataloader(*args, **kwargs)
 
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:

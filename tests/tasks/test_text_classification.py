@@ -133,3 +133,32 @@ def test_a_task_that_can_not_be_is_refused(root, settings, message):
         TASKS[task_type(settings)](
             **{"train_file": "train.tsv", "test_file": "test.tsv", "text_column": "sentence1", **settings}
         ).check(root)
+
+
+def test_texts_without_labels_come_from_lines_and_tables(tmp_path, tokenizer):
+    (tmp_path / "lines.txt").write_text("my card\n\n where is it \n")
+    (tmp_path / "table.csv").write_text("id,text\n1,7\n")
+    task = TextClassification("train.csv", "test.csv", unlabelled_files=["lines.txt", "table.csv"])
+    table = task.unlabelled_table(tmp_path)
+    assert table["text"] == ["my card", " where is it ", "7"]
+    rows = task.tokenized(table, tokenizer, {"a": 0, "b": 1}, with_labels=False)
+    assert rows["labels"] == [-100] * 3
+
+
+WITHOUT = {
+    "no such lines": ("no.txt", None, "no.txt, which is no file"),
+    "no lines": ("empty.txt", None, "empty.txt, which is empty"),
+    "lines for pairs": ("lines.txt", "second", "lines.txt; allowed: a file that ends with .tsv, .csv"),
+    "no column": ("table.csv", None, "column 'text' of .*table.csv; allowed: words"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT)
+def test_odd_texts_without_labels(tmp_path, case):
+    file, second, message = WITHOUT[case]
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "lines.txt").write_text("my card\n")
+    (tmp_path / "table.csv").write_text("words\nmy card\n")
+    task = TextClassification("train.csv", "test.csv", text_pair_column=second, unlabelled_files=[file])
+    with pytest.raises(ValueError, match=message):
+        task.unlabelled_table(tmp_path)

@@ -57,6 +57,14 @@ def test_numbers_of_labels_of_any_type_are_taken(labels, tmp_path, tokenizer):
     assert make(tmp_path, tokenizer, config=TASK, data=rows(labels=labels * 4)).train().global_step == 4
 
 
+def test_some_rows_may_have_no_label_to_train_on_and_none_to_measure(tmp_path, tokenizer):
+    data = rows(labels=[0, -100] * 4)
+    trainer = make(tmp_path, tokenizer, config=TASK, data=data)
+    assert trainer.train().global_step == 4
+    with pytest.raises(ValueError, match="labels: -100 in the dataset; allowed: 0 to 2"):
+        trainer.evaluate(rows(labels=[0, -100] * 4))
+
+
 def test_labels_that_nothing_learns_may_be_any(tmp_path, tokenizer):
     assert make(tmp_path, tokenizer, data=rows(labels=[-1] * 8)).train().global_step == 4
 

@@ -29,7 +29,7 @@ class Assistant(InnerDistillation):
     """
 
     stage: Literal["assistant"] = "assistant"
-    needs: ClassVar[tuple[Product, ...]] = (Product.RAW_TEXT,)
+    needs: ClassVar[tuple[Product, ...]] = (Product.RAW_TEXT, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.ASSISTANT,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.ASSISTANT, Product.STUDENT)
 

@@ -50,6 +50,7 @@ class Augment(WritingStage):
     model: str | None = None
     revision: str | None = None
     vectors: str | None = None
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.ROWS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.ROWS, Product.TASK_STUDENT)
 
@@ -85,7 +86,10 @@ class Augment(WritingStage):
     def _words(self, context: Context) -> tuple[str, str | None]:
         """Return the model that predicts the words, and its revision."""
         teacher = context.recipe.teacher
-        return (teacher.model, teacher.revision) if self.model is None else (self.model, self.revision)
+        if self.model is not None:
+            return self.model, self.revision
+        assert teacher.model is not None  # noqa: S101 - the order of the stages is checked
+        return teacher.model, teacher.revision
 
     def estimate(self, context: Context) -> Estimate:
         """Return what it will cost: each token is masked alone, and all of its text read for it."""

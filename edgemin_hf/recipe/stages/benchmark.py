@@ -64,8 +64,8 @@ class Benchmark(WritingStage):
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the rows of `benchmark.json`, and all latencies."""
         evaluated, files = context.folder_with(Product.PREDICTIONS), measured_files(context)
-        tests = {model: load_from_disk(str(evaluated / "inputs" / model)) for model in ("teacher", "student")}
-        count = len(tests["teacher"])
+        tests = {model: load_from_disk(str(evaluated / "inputs" / model)) for model, *_ in files}
+        count = len(tests["student"])
         chosen = np.linspace(0, count - 1, min(self.sentences, count)).round().astype(int)
         inputs = {model: arrays_of(test.select(chosen)) for model, test in tests.items()}
         asked = _Asked(files, inputs, self.rounds, context.threads, context.task.auto_class)

@@ -145,11 +145,11 @@ class Distill(InnerDistillation):
     Example:
         >>> from edgemin_hf.recipe.stages import Distill
         >>> Distill(max_steps=1000).needs
-        (<Product.RAW_TEXT: 'raw text'>,)
+        (<Product.RAW_TEXT: 'raw text'>, <Product.MODEL: 'a teacher that is a model'>)
     """
 
     stage: Literal["distill"] = "distill"
-    needs: ClassVar[tuple[Product, ...]] = (Product.RAW_TEXT,)
+    needs: ClassVar[tuple[Product, ...]] = (Product.RAW_TEXT, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT,)
 
     def teacher(self, context: Context) -> PreTrainedModel:

@@ -23,10 +23,11 @@ class DistillOnTask(InnerDistillation):
     Example:
         >>> from edgemin_hf.recipe.stages import DistillOnTask
         >>> DistillOnTask(num_train_epochs=5.0).needs
-        (<Product.TASK: 'a task'>,)
+        (<Product.TASK: 'a task'>, <Product.MODEL: 'a teacher that is a model'>)
     """
 
     stage: Literal["distill_on_task"] = "distill_on_task"
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT)
 
     def rows(self, context: Context) -> tuple[Dataset, Dataset]:

@@ -46,13 +46,15 @@ class Evaluate(WritingStage):
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
-        task, tokenizers = context.task, {"teacher": context.teacher_tokenizer, "student": context.student_tokenizer}
+        task, tokenizers = context.task, {"student": context.student_tokenizer}
+        if context.has_teacher:
+            tokenizers = {"teacher": context.teacher_tokenizer, **tokenizers}
         try:
             task.check_table(context.root / task.test_file)
             tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
         except ValueError as error:  # it may have changed since the plan was made
             raise RecipeError(f"task.test_file: {error}") from None
-        labels = np.array(tests["teacher"]["labels"])
+        labels = np.array(tests["student"]["labels"])
         inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
         predictions: dict[str, Answers] = {}
@@ -70,11 +72,12 @@ class Evaluate(WritingStage):
 
 
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:
-    """Return the file of each row that is measured: the teacher's and the student's, in each runtime."""
+    """Return the file of each row that is measured: the teacher's, if it is a model, and the student's."""
     export = context.folder_with(Product.GRAPHS)
     try:
-        teacher = files_of("teacher", export / "teacher", Path(context.teacher_folder))
-        files = teacher | files_of("student", export / "student")
+        files = files_of("student", export / "student")
+        if context.has_teacher:
+            files = files_of("teacher", export / "teacher", Path(context.teacher_folder)) | files
     except ValueError as error:  # somebody changed them since, or another version exported them
         raise RecipeError(f"{error}; `--overwrite` exports them again") from None
     return files | in_openvino(files) if wants_openvino(context) else files

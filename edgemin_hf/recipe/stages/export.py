@@ -61,7 +61,8 @@ class Export(WritingStage):
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")
-        export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
+        if context.has_teacher:
+            export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
         checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
         notes = [
             f"{name.upper()} graph differs from PyTorch by {check.error:.1e}, of {check.limit:.1e} allowed"

@@ -31,6 +31,7 @@ class Finetune(HeadFirst):
 
     stage: Literal["finetune"] = "finetune"
     own_folder: ClassVar[str] = "teacher"
+    needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.TEACHER, Product.ROWS, Product.ASSISTANT, Product.STUDENT)
     least_steps: ClassVar[int] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
@@ -12,6 +13,7 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive
 from edgemin_hf.recipe.stages.training import TrainingStage
 from edgemin_hf.recipe.train import drawn, make_trainer, train
+from edgemin_hf.tasks.base import labelled
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
@@ -39,7 +41,10 @@ class HeadFirst(TrainingStage):
         def prepare(resumed: bool) -> Outcome:
             if resumed or not (self.fit_head and parts.head_is_new):
                 return Outcome()
-            rows = (drawn(rows, _FITTED_ROWS, context.recipe.seed) for rows in (parts.train, parts.validation))
+            known = parts.train
+            if context.task.unlabelled_files:
+                known = known.select(labelled(torch.tensor(known["labels"][:])).nonzero().flatten().tolist())
+            rows = (drawn(rows, _FITTED_ROWS, context.recipe.seed) for rows in (known, parts.validation))
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
             fit_head(trainer.model, learned, held_out, context.task.hard_loss)
             metric = self.metric(context)

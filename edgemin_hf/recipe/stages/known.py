@@ -90,8 +90,13 @@ class ParsedRecipe(Recipe):
     stages: list[ParsedStage]
 
     def __post_init__(self) -> None:
-        given = {Product.RAW_TEXT: self.raw_text, Product.TASK: self.task}
+        given = {Product.RAW_TEXT: self.raw_text, Product.TASK: self.task, Product.MODEL: self.teacher.model}
         check_order(self.stages, [product for product, part in given.items() if part is not None], STAGES)
+        if self.teacher.model is None and self.student.checkpoint is None:
+            raise ValueError(
+                "student.checkpoint: None beside teacher.predictions; expected: a model to start from, since there is "
+                "no teacher to take after"
+            )
         makes_assistant = any(Product.ASSISTANT in stage.leaves for stage in self.stages)
         if makes_assistant != (self.assistant is not None):
             raise ValueError(

@@ -230,7 +230,7 @@ def check_pruning(pruning: PruningConfig, stage: TaskStage, context: Context) ->
         check_extra("inc", f"saliency: {pruning.saliency}")
     check_prunable(context.shapes.student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
     check_removal(_prepared(stage, context), pruning)
-    steps = context.estimator.steps(stage, context.estimator.task_text.examples)
+    steps = context.estimator.steps(stage, context.estimator.student_text.examples)
     if pruning.uses_inc and steps:
         pruning_steps(pruning, steps)
     else:

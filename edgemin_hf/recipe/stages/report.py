@@ -95,7 +95,7 @@ class Report(WritingStage):
         for name, (_, svg) in pictures.items():
             (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
         rivals = self._rivals(context)
-        page = render_report(self.title, benchmark, stages, dict(pictures.values()), rivals)
+        page = render_report(self.title, benchmark, stages, dict(pictures.values()), rivals, _taught_by(context))
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -110,14 +110,16 @@ class Report(WritingStage):
         recipe_yaml: str,
         rivals: Comparison | None,
     ) -> str:
-        teacher, config = context.recipe.teacher.model, AutoConfig.from_pretrained(folder)
+        teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
+        base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
+        assert base is not None  # noqa: S101 - the recipe's check
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
             manifest=read_manifest(folder),
             languages=[self.language],
             licence=self.license,
-            base_model=teacher if is_hub_id(teacher) and not (context.root / teacher).is_dir() else None,
+            base_model=base if is_hub_id(base) and not (context.root / base).is_dir() else None,
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
@@ -133,6 +135,8 @@ class Report(WritingStage):
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
             rivals=rivals,
+            teachers=1 + len(teacher.ensemble),
+            predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
         )
 
     def summary(self, context: Context) -> str:
@@ -142,6 +146,14 @@ class Report(WritingStage):
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+
+
+def _taught_by(context: Context) -> str:
+    """Return what the student learned from, by the names that the published recipe has."""
+    teacher = context.recipe.teacher
+    names = [name for name in (teacher.model, *teacher.ensemble, teacher.predictions) if name is not None]
+    shown = publishable({name: name for name in names}, context.root).values()
+    return f"{'predictions' if teacher.model is None else 'teacher'}: {', '.join(map(str, shown))}"
 
 
 def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:

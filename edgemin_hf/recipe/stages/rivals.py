@@ -63,7 +63,8 @@ class Rivals(WritingStage):
             check_extra("rivals", f"rivals: {name}", _PACKAGES[name])
         if "static_embeddings" in self.rivals and context.task.answer == "score":
             raise ValueError("rivals: static_embeddings for scores; allowed: bag_of_words, frozen_encoder")
-        if not all(tokenizer.is_fast for tokenizer in (context.shapes.teacher_tokenizer, context.shapes.tokenizer)):
+        slow = not context.shapes.tokenizer.is_fast
+        if slow or (context.has_teacher and not context.shapes.teacher_tokenizer.is_fast):
             raise ValueError("rivals: a slow tokenizer; allowed: a fast one (tokenizer.json), which whole calls run")
 
     def inputs(self, context: Context) -> dict[str, object]:
@@ -80,8 +81,8 @@ class Rivals(WritingStage):
         made: list[tuple[Made, float | None]] = [*make_rivals(self.rivals, given, folder)]
         student = None
         if beside_student:
-            student, teacher = _exported(context, given)
-            made.append((teacher, None))
+            student, *teacher = _exported(context, given)
+            made += [(one, None) for one in teacher]
         found = compare(given, labels, made, student, self.sentences, self.rounds)
         (folder / FILE).write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
         return Outcome(notes=tuple(f"{row.name}: {row.value:.4f}" for row in found.rows))
@@ -103,7 +104,8 @@ def _given(context: Context, numbers: Mapping[str, int]) -> tuple[Given, Answers
     tables = [task.train_table(root, seed), task.validation_table(root, seed), read_table(root / task.test_file)]
     train, validation, test = (_texts(table, task.text_columns) for table in tables)
     truths = [np.array(task.encoded(table, numbers)) for table in tables]
-    encoder = Path(context.base_folder)
+    student = context.recipe.student
+    encoder = Path(context.base_folder if context.has_teacher else context.checkpoint_folder(student))
     return Given(task, encoder, numbers, train, truths[0], validation, truths[1], test, seed), truths[2]
 
 
@@ -112,20 +114,20 @@ def _texts(table: Dataset, columns: list[str]) -> list[Text]:
     return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
 
 
-def _exported(context: Context, given: Given) -> tuple[Made, Made]:
-    """Return the student, by the smallest graph that was exported, and the fine-tuned teacher's dynamic INT8."""
+def _exported(context: Context, given: Given) -> list[Made]:
+    """Return the student, by the smallest graph that was exported, and a fine-tuned teacher's dynamic INT8."""
     graphs = {row: file for row, file in measured_files(context).items() if row[1] == "onnxruntime"}
     student = min((row for row in graphs if row[0] == "student"), key=lambda row: graphs[row].size_bytes)
-    tokenizers: Mapping[str, Path] = {
-        "student": context.folder_with(Product.GRAPHS) / "student" / "tokenizer.json",
-        "teacher": graphs["teacher", "onnxruntime", "int8"].path.parent / "tokenizer.json",
-    }
+    folders = {student: context.folder_with(Product.GRAPHS) / "student"}
+    if context.has_teacher:
+        teacher = ("teacher", "onnxruntime", "int8")
+        folders[teacher] = graphs[teacher].path.parent
     made = []
-    for row in (student, ("teacher", "onnxruntime", "int8")):
-        words = tokenizers[row[0]]
+    for row, folder in folders.items():
+        words = folder / "tokenizer.json"
         call = WholeCall(graphs[row].path, words, given.task.max_length)
         scores = np.concatenate([call(text) for text in given.test])
         size = graphs[row].size_bytes + words.stat().st_size
         name = f"{'this ' if row[0] == 'student' else 'fine-tuned '}{row[0]}, {row[2].upper().replace('FP32', 'fp32')}"
         made.append(Made(name, scores, size, call))
-    return made[0], made[1]
+    return made

@@ -20,7 +20,7 @@ from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import prefix
 from edgemin_hf.recipe.estimate import Estimate, Work
-from edgemin_hf.recipe.fingerprint import model_inputs
+from edgemin_hf.recipe.fingerprint import task_distillation_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import Stage, student_before
@@ -86,17 +86,26 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
 
     def check(self, context: Context) -> None:
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
-        _check_teacher(context)
-        if self.also:
-            context.shapes.check_tokens(f"also of {self.name}")
+        with prefix("teacher.predictions: " if context.recipe.teacher.predictions else ""):
+            _check_teacher(context)
+        if not self.also:
+            check_training_arguments(context, self)
+            return
+        if not context.has_teacher:
+            raise ValueError("also: beside teacher.predictions; allowed: a teacher.model, whose layers it compares")
+        for method in self.also:
+            if method.learns_labels and context.task.unlabelled_files:
+                raise ValueError(
+                    f"also: {method.method} beside task.unlabelled_files; allowed: a method without labels"
+                )
+        context.shapes.check_tokens(f"also of {self.name}")
         compared = context.shapes.student, context.shapes.teacher
         check_methods(self.also, *compared, context.recipe.task)
         check_training_arguments(context, self, self.also, compared, context.head)
 
     def inputs(self, context: Context) -> dict[str, object]:
-        """Return the teachers beside the first."""
-        ensemble = [model_inputs(context, model) for model in context.recipe.teacher.ensemble]
-        return {"ensemble": ensemble} if ensemble else {}
+        """Return what it learns from beside the teacher's model and the labelled rows."""
+        return task_distillation_inputs(context)
 
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""
@@ -120,7 +129,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         """Return what the training runs: beside the student its teacher, where further methods compare them."""
         trained = self.reshaped(student_before(self, context))
         compared = context.shapes.teacher if self.also else None
-        return Work(trained, context.estimator.task_text, compared)
+        return Work(trained, context.estimator.student_text, compared)
 
 
 def weighted(others: Iterable[ParsedAlso]) -> list[DistillationConfig]:
@@ -150,6 +159,11 @@ def check_methods(
 def _check_teacher(context: Context) -> None:
     """Check that the teacher, where it is not fine-tuned here, and those beside it are models for the task."""
     task, teacher, shapes = context.task, context.recipe.teacher, context.shapes
+    if context.predictions is not None:
+        context.predictions.check(task.train_table(context.root, context.recipe.seed))
+        if task.unlabelled_files:
+            context.predictions.check(task.unlabelled_table(context.root))
+        return
     for name, beside in zip(teacher.ensemble, shapes.ensemble, strict=True):
         _check_head(task, f"teacher.ensemble: {name}", beside, "")
         if task.compares_label_names:
