@@ -48,7 +48,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
 
 def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | None:
     """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
-    if context.maker(Product.TEACHER) is not None or context.recipe.teacher.model is None:
+    if context.maker(Product.TEACHER) is not None or not context.has_teacher:
         return None
     with prefix(""):
         config = context.shapes.teacher
@@ -72,13 +72,14 @@ def _check_raw_text(context: Context) -> None:
 
 
 def _check_lengths(context: Context) -> None:
+    """Check that every model has positions for the texts that it is to read."""
     recipe, shapes = context.recipe, context.shapes
-    models = [*zip(recipe.teacher.ensemble, shapes.ensemble, strict=True)]
-    models += [("the teacher", shapes.teacher)] if recipe.teacher.model is not None else []
-    models += [("the student", shapes.student)] * (recipe.student.checkpoint is not None)
-    for whose, config in models:
-        longest = config.max_position_embeddings - first_position(config)
-        for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)):
+    models = [("the teacher", shapes.teacher)] if context.has_teacher else []
+    models += [("the student", shapes.student)] if recipe.student.checkpoint is not None else []
+    beside = list(zip(recipe.teacher.ensemble, shapes.ensemble, strict=True))
+    for name, part, readers in (("task", recipe.task, [*models, *beside]), ("raw_text", recipe.raw_text, models)):
+        for whose, config in readers:
+            longest = config.max_position_embeddings - first_position(config)
             if part is not None and part.max_length > longest:
                 allowed = f"3 to {longest}, {whose}'s positions"
                 raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: {allowed}")

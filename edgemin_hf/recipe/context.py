@@ -96,6 +96,8 @@ class Context(RunModels):
     @cached_property
     def student_data(self) -> tuple[Dataset, Dataset]:
         """The rows that a student is trained on and validated with: augmented where the recipe says so."""
+        if self.maker(Product.ROWS) is None and not self.shapes.own_tokens:
+            return self.data
         train, validation = (self.task.tokenized(table, self.tokenizer, self.label_ids) for table in self._tables)
         return train, validation
 
@@ -122,7 +124,7 @@ class Context(RunModels):
             return train, validation
 
     def _with_logits(self, rows: Dataset, table: Dataset, part: str) -> Dataset:
-        return rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, part).numpy()))
+        return rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, rows, part).numpy()))
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:

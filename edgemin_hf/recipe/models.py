@@ -21,7 +21,7 @@ def check_models(context: Context) -> None:
         RecipeError: If weights or a tokenizer won't do; the message begins with the field's name.
     """
     raw = context.recipe.raw_text
-    if raw is not None and raw.pack and context.recipe.teacher.model is not None:
+    if raw is not None and raw.pack and context.has_teacher:
         with prefix("teacher.model: "):
             check_packable(context.shapes.teacher_tokenizer)
     for field, name, revision in _named(context):

@@ -121,7 +121,8 @@ class Student:
     See `create_student` for the shape.
 
     Attributes:
-        checkpoint: Hub id or folder of a model with the teacher's vocabulary to start from, instead of a shape.
+        checkpoint: Hub id or folder of a model to start from, instead of a shape; with the teacher's vocabulary where a
+            stage compares the two by their tokens.
         revision: Branch, tag or commit of a checkpoint on the Hub; None takes the newest.
         initialization: What becomes of the teacher's weights where widths differ.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does, or what

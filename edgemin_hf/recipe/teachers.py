@@ -18,12 +18,13 @@ from edgemin_hf.tasks.labels import labels_of, numbers_in
 from edgemin_hf.utils.content import sha256_of
 
 
-def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
+def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> Tensor:
     """Return the mean of the teachers' logits for a table, each one's computed once for all stages; or the predictions.
 
     Args:
         run: The models of the run.
         table: Rows of the task, as they are.
+        rows: The same, as the student reads them.
         part: Which rows they are, for the names of the files that keep the logits.
 
     Returns:
@@ -31,16 +32,19 @@ def teacher_logits(run: RunModels, table: Dataset, part: str) -> Tensor:
     """
     if run.predictions is not None:
         return run.predictions.logits(table)
-    said = [_said_by(run, run.teacher_folder, run.teacher_tokenizer, table, f"{part}_logits")]
+    if run.shapes.own_tokens:
+        rows = run.task.tokenized(table, run.teacher_tokenizer, run.label_ids, with_labels=False)
+    said = [_said_by(run, run.teacher_folder, run.teacher_tokenizer, rows, f"{part}_logits")]
     for number, model in enumerate(run.recipe.teacher.ensemble, start=2):
         folder = run.shapes.checkpoint(model).path
-        said.append(_said_by(run, folder, free_tokenizer(folder), table, f"{part}_logits_{number}"))
+        tokenizer = free_tokenizer(folder)
+        rows = run.task.tokenized(table, tokenizer, run.label_ids, with_labels=False)
+        said.append(_said_by(run, folder, tokenizer, rows, f"{part}_logits_{number}"))
     return torch.stack(said).double().mean(dim=0).float()
 
 
-def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, table: Dataset, name: str) -> Tensor:
+def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, rows: Dataset, name: str) -> Tensor:
     """Return one teacher's logits, in the order of the run's labels."""
-    rows = run.task.tokenized(table, tokenizer, run.label_ids, with_labels=False)
     teacher = run.load(folder).to(PartialState().device)
     file = run.output / "cache" / f"{name}.safetensors"
     logits = cached_teacher_logits(teacher, rows, tokenizer, file, _key(rows, folder))
