@@ -24,7 +24,7 @@ from edgemin_hf.report.page import (
     stage_table,
 )
 from edgemin_hf.report.records import StageRecord
-from edgemin_hf.report.rivals import rivals_table, verdict
+from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
@@ -132,6 +132,7 @@ def render_card(
         "recipe": _fenced(recipe_yaml, "yaml"),
         "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
         "verdict": [] if rivals is None else verdict(rivals),
+        "figure": None if rivals is None else f"![{in_words(rivals)}](figures/rivals.svg)\n\n{how_to_read(rivals)}",
         "languages": ", ".join(languages),
         "test_set": test_set,
         "licence": licence,

@@ -186,16 +186,20 @@ class TextTask(Task, ABC):
         Returns:
             The training rows and the validation rows, with the tokenizer's columns and "labels".
         """
-        train, validation = (self.tokenized(table, tokenizer, labels) for table in self._tables(root, seed))
+        train, validation = (self.tokenized(table, tokenizer, labels) for table in self.tables(root, seed))
         return train, validation
 
     def train_table(self, root: Path, seed: int) -> Dataset:
         """Read the training rows as they are, without those that are held out."""
-        return self._tables(root, seed)[0]
+        return self.tables(root, seed)[0]
 
-    def validation_table(self, root: Path, seed: int) -> Dataset:
-        """Read the validation rows as they are."""
-        return self._tables(root, seed)[1]
+    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        """Read the training rows and the validation rows as they are."""
+        train = read_table(root / self.train_file)
+        if self.validation_file is not None:
+            return train, read_table(root / self.validation_file)
+        split = train.train_test_split(test_size=self.validation_share, seed=seed)
+        return split["train"], split["test"]
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table, like `train_and_validation`."""
@@ -203,7 +207,7 @@ class TextTask(Task, ABC):
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
         """Return some validation texts or pairs, as they are."""
-        _, validation = self._tables(root, seed)
+        _, validation = self.tables(root, seed)
         texts = validation[self.text_column][:count]
         if self.text_pair_column is None:
             return list(texts)
@@ -227,10 +231,3 @@ class TextTask(Task, ABC):
         values = self.encoded(table, labels)
         table = table.select_columns(self.text_columns).add_column("labels", values)
         return tokenize(table, self.text_column, tokenizer, self.max_length, self.text_pair_column)
-
-    def _tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
-        train = read_table(root / self.train_file)
-        if self.validation_file is not None:
-            return train, read_table(root / self.validation_file)
-        split = train.train_test_split(test_size=self.validation_share, seed=seed)
-        return split["train"], split["test"]
