@@ -40,10 +40,11 @@ def verdict(found: Comparison) -> list[str]:
 def how_to_read(found: Comparison) -> str:
     """Return the caption of the rivals' figure."""
     metric = _capitalized(METRICS[found.rows[0].metric].title)
-    text = f"{metric} against the latency of a whole call: up and to the left is better. A mark's area is its files' size."
-    if any(row.ahead is not None for row in found.rows):
-        text += " Left of the upright dashed line is what is faster than this student, above the level one what scores more."
-    return text
+    better = "up and to the left is better; a mark's area is the size on disk"
+    text = f"{metric} against the latency of a whole call: {better}."
+    if all(row.ahead is None for row in found.rows):
+        return text
+    return f"{text} The dashed lines are this student's: left of them is what is faster, above them what scores more."
 
 
 def in_words(found: Comparison) -> str:

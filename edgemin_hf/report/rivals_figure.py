@@ -21,6 +21,8 @@ _LARGEST, _SMALLEST = 13.0, 2.0
 """Radii of marks."""
 _LINE = 14.0
 """Height of a label."""
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+"""What lies behind a label, where a line runs under it."""
 _MEANINGS = {VERMILION: "this student", GREY: "worse than it", BLUE: "not told apart from it", INK: "better than it"}
 
 
@@ -39,6 +41,7 @@ def draw_rivals(found: Comparison) -> str:
         figure = Figure(figsize=(WIDTH, 5.4))
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.81))
         log_axis(axes, points[:, 0])
+        labels = [f"{row.name}, {row.size_bytes / 1e6:.0f} MB" for row in rows]
         downwards = sorted(range(len(rows)), key=lambda row: -rows[row].value)
         upper, lower = downwards[: (len(rows) + 1) // 2], downwards[(len(rows) + 1) // 2 :]
         _set_limits(axes, points, len(upper))
@@ -47,7 +50,6 @@ def draw_rivals(found: Comparison) -> str:
         axes.grid(True)
         if any(row.ahead is not None for row in rows):
             _draw_student(axes, points, [_colour(row) for row in rows])
-        labels = [f"{row.name}, {row.size_bytes / 1e6:.0f} MB" for row in rows]
         _draw_labels(axes, points, labels, upper, above=True)
         _draw_labels(axes, points, labels, lower, above=False)
         largest = max(row.size_bytes for row in rows)
@@ -81,50 +83,40 @@ def _draw_mark(axes: Axes, colour: str, point: NDArray[np.float64], radius: floa
     axes.plot(x, y, "o", ms=2 * radius, mfc=colour, mec="white", mew=0.8, alpha=0.85)
 
 
-def _draw_labels(
-    axes: Axes, points: NDArray[np.float64], labels: Sequence[str], chosen: Sequence[int], above: bool
-) -> None:
-    """Write labels beyond all intervals, a line each, and join each to its own."""
-    places = [axes.transData.transform((points[index, 0], points[index, 3 if above else 2])) for index in chosen]
-    widths = [9 * CHARACTER * len(labels[index]) for index in chosen]
-    lines = _arranged([float(x) for x, _ in places], widths, axes.bbox.x0, axes.bbox.x1)
-    end, step = (axes.bbox.y1, -_LINE) if above else (axes.bbox.y0, _LINE)
-    for index, (x, y), width, (left, line) in zip(chosen, places, widths, lines, strict=True):
-        middle = end + step * (len(lines) - line - 0.5)
-        text = {"size": 9, "ha": "center", "va": "center", "transform": None}
-        axes.text(left + width / 2, middle, labels[index], weight="bold" if index == 0 else "normal", **text)
-        axes.plot((x, x), (y, middle + step / 2), color=GREY, lw=0.6, transform=None, zorder=0.8)
-
-
 def _arranged(places: Sequence[float], widths: Sequence[float], start: float, end: float) -> list[tuple[float, int]]:
-    """Return the left end and the line, counted from the marks, of labels that no leader of another crosses.
-
-    Where that can't be, as few as possible do.
-    """
-
-    def lefts(x: float, width: float) -> list[float]:
-        return [min(max(left, start + 2), end - 2 - width) for left in (x - width / 2, x - 4, x + 4 - width)]
-
-    def crossings(found: Sequence[float], lines: Sequence[int]) -> int:
-        spans = [(left - 3, left + width + 3) for left, width in zip(found, widths, strict=True)]
-        return sum(
-            first <= x <= last and line > other
-            for (first, last), other in zip(spans, lines, strict=True)
-            for x, line in zip(places, lines, strict=True)
+    """Return where labels begin, and on which line from the marks: so that few are crossed by what joins another."""
+    ways = [
+        [min(max(left, start), end - width) for left in (x - width / 2, x - 4, x + 4 - width)]
+        for x, width in zip(places, widths, strict=True)
+    ]
+    best: list[tuple[float, int]] = []
+    fewest = len(places) ** 2
+    for lefts, lines in product(product(*ways), permutations(range(len(places)))):
+        crossed = sum(
+            left - 3 <= x <= left + width + 3 and further > line
+            for left, width, line in zip(lefts, widths, lines, strict=True)
+            for x, further in zip(places, lines, strict=True)
         )
-
-    ways = product(
-        product(*(lefts(x, width) for x, width in zip(places, widths, strict=True))), permutations(range(len(places)))
-    )
-    best: tuple[Sequence[float], Sequence[int]] = ((), ())
-    fewest = None
-    for way in ways:
-        crossed = crossings(*way)
-        if fewest is None or crossed < fewest:
-            best, fewest = way, crossed
+        if crossed < fewest:
+            best, fewest = list(zip(lefts, lines, strict=True)), crossed
         if not fewest:
             break
-    return list(zip(*best, strict=True))
+    return best
+
+
+def _draw_labels(
+    axes: Axes, points: NDArray[np.float64], labels: Sequence[str], rows: Sequence[int], above: bool
+) -> None:
+    """Write labels above or below all intervals, a line each, and join each to its own."""
+    marks = [axes.transData.transform((points[row, 0], points[row, 3 if above else 2])) for row in rows]
+    widths = [9 * CHARACTER * len(labels[row]) for row in rows]
+    arranged = _arranged([float(x) for x, _ in marks], widths, axes.bbox.x0 + 2, axes.bbox.x1 - 2)
+    end, step = (axes.bbox.y1, -_LINE) if above else (axes.bbox.y0, _LINE)
+    for row, (x, y), width, (left, line) in zip(rows, marks, widths, arranged, strict=True):
+        middle = end + step * (len(rows) - line - 0.5)
+        text = {"size": 9, "ha": "center", "va": "center", "transform": None, "bbox": _BEHIND}
+        axes.text(left + width / 2, middle, labels[row], weight="bold" if row == 0 else "normal", **text)
+        axes.plot((x, x), (y, middle + step / 2), color=GREY, lw=0.6, transform=None, zorder=0.8)
 
 
 def _colour(row: RivalRow) -> str:

@@ -103,10 +103,12 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         )
 
     def student(self, context: Context) -> PreTrainedModel:
-        """Return what the stage before left of the student, or a new one of the teacher's."""
+        """Return what the stage before left of the student, or a new one of the teacher's, or of an assistant's."""
         student = context.student(self)
         if student is None:
-            return context.new_student(context.recipe.student, context.load(context.teacher_folder))
+            assistant = context.maker(Product.ASSISTANT)
+            teacher = context.teacher_folder if assistant is None else context.folder(assistant)
+            return context.new_student(context.recipe.student, context.load(teacher))
         return student
 
     def work(self, context: Context) -> Work:
