@@ -167,7 +167,7 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
     return Given(
         task=task,
         encoder=Path(context.base_folder),
-        knows_task=_knows_task(context, names),
+        knows_task=_knows_task(context, names, beside_student),
         label_ids=numbers,
         train=train,
         labels=truths[0],
@@ -184,12 +184,13 @@ def _texts(table: Dataset, columns: list[str]) -> list[Text]:
     return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
 
 
-def _knows_task(context: Context, names: list[str]) -> bool:
-    """Return whether the recipe's teacher was fine-tuned on the task before: its head gives the same labels."""
+def _knows_task(context: Context, names: list[str], beside_student: bool) -> bool:
+    """Return whether the recipe's teacher was fine-tuned on the task before: used as it is, or with the same labels."""
+    if beside_student and context.maker(Product.TEACHER) is None:
+        return True
     task, config = context.task, context.shapes.teacher
-    if not (configured_for(config, task.auto_class) and task.compatible(config)):
-        return False
-    return not task.compares_label_names or set(labels_of(config)) == set(names)
+    has_head = configured_for(config, task.auto_class) and task.compatible(config)
+    return has_head and task.compares_label_names and set(labels_of(config)) == set(names)
 
 
 def _graphs(context: Context) -> Path:
