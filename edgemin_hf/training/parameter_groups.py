@@ -42,8 +42,7 @@ def split_by_rate(optimizer: torch.optim.Optimizer, model: PreTrainedModel, rate
         parts: dict[float, list[torch.nn.Parameter]] = {}
         for parameter in group["params"]:
             parts.setdefault(rate_of[id(parameter)], []).append(parameter)
-        for rate, parameters in parts.items():
-            if rate == min(parts):  # the group itself, since an optimizer can't do without it
-                group.update(params=parameters, lr=rate)
-            else:
-                optimizer.add_param_group({**group, "params": parameters, "lr": rate})
+        first, *others = parts.items() or [(group["lr"], group["params"])]
+        group["lr"], group["params"] = first  # before others are added: no parameter may be in two groups
+        for rate, parameters in others:
+            optimizer.add_param_group({**group, "params": parameters, "lr": rate})

@@ -68,10 +68,10 @@ def test_without_decay_all_learn_alike():
     assert set(learning_rates(tiny(), 1e-4).values()) == {1e-4}
 
 
-HEAD, DECAY = {"head_learning_rate": 1e-3}, {"layer_learning_rate_decay": 0.9}
+HEAD, DECAY, SLOW = {"head_learning_rate": 1e-3}, {"layer_learning_rate_decay": 0.9}, {"head_learning_rate": 1e-6}
 
 
-@pytest.mark.parametrize("rates", [HEAD, DECAY, HEAD | DECAY], ids=["head", "decay", "both"])
+@pytest.mark.parametrize("rates", [HEAD, DECAY, HEAD | DECAY, SLOW], ids=["head", "decay", "both", "slow head"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_optimizer_has_these_rates_and_transformers_weight_decay(family, rates, tmp_path):
     model = tiny(family)
