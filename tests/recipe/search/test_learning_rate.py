@@ -138,7 +138,7 @@ def test_the_winner_is_what_a_recipe_with_its_settings_makes(place):
     assert weights(place, "plain") == weights(place, "whole")
     plain = record(place, "plain")
     assert all(found[key] == plain[key] for key in ("examples", "metric", "before", "after"))
-    assert found["notes"] == [*plain["notes"], found["notes"][-1]]
+    assert found["notes"] == [*plain.get("notes", []), found["notes"][-1]]
 
 
 @pytest.mark.long
