@@ -198,6 +198,22 @@ class Encoder:
             return read
         return _as_it_is
 
+    def layers_above(self) -> dict[str, int]:
+        """Return how many layers with weights of their own stand above each parameter of the model, by name.
+
+        None above the last layer's, the pooler's and the head's; all of them above those of the embeddings, and of
+        what all layers share, such as relative positions.
+        """
+        blocks = self.blocks
+        above = {id(parameter): len(blocks) for parameter in self.base.parameters()}
+        for index, layer in enumerate(blocks):
+            for module in (layer.module, self._end_of(index, layer)):
+                above |= {id(parameter): len(blocks) - 1 - index for parameter in module.parameters()}
+        return {
+            name: 0 if "pooler" in name.split(".") else above.get(id(parameter), 0)
+            for name, parameter in self.model.named_parameters()
+        }
+
     def embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
         """Yield each embedding table with its parent and its name there: words, positions, token types."""
         parent = self.base.embeddings

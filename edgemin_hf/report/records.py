@@ -26,6 +26,29 @@ class LayerSearch(Record):
 
 
 @dataclass(frozen=True)
+class Trial(Record):
+    """A training of a search for the best settings.
+
+    Attributes:
+        learning_rate: Its learning rate.
+        num_train_epochs: Its epochs.
+        examples: Examples that it saw, each as often as it saw it.
+        metric: Name of the metric that counts.
+        before: The metric on the validation rows before it.
+        after: The same after it.
+        notes: What else it told.
+    """
+
+    learning_rate: float
+    num_train_epochs: float
+    examples: int
+    metric: str
+    before: float
+    after: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModuleError(Record):
     """What became of a module that was reconstructed.
 
@@ -54,6 +77,7 @@ class StageRecord(Record):
         after: The metric after it.
         notes: What else is worth telling, a line each.
         search: What the search for the teacher's layer found.
+        trials: The trainings of a search for the best settings; all else that is told is the best one's.
         precisions: The precision of each module, where the stage chose them.
         reconstruction: The errors of the modules that were reconstructed.
         fidelity: Outcome of the check of each graph, by precision.
@@ -75,6 +99,7 @@ class StageRecord(Record):
     after: float | None = None
     notes: tuple[str, ...] = ()
     search: LayerSearch | None = None
+    trials: tuple[Trial, ...] | None = None
     precisions: dict[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
     fidelity: dict[str, Fidelity] | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
@@ -11,15 +14,21 @@ from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.modeling.loading import load_reporting
 from edgemin_hf.modeling.weights import is_head
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Work
+from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.search.learning_rate import epochs_of_search, search_learning_rate
 from edgemin_hf.recipe.stages.head_first import HeadFirst
 from edgemin_hf.recipe.train import Parts
+from edgemin_hf.recipe.training_arguments import check_rest
 
 
 @dataclass(config=STRICT)
 class Finetune(HeadFirst):
     """Fine-tune the teacher on the task; without this stage it is used as it is.
+
+    Attributes:
+        tune: Whether a few learning rates, and more epochs, are tried, and the best model on the validation rows kept.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Finetune
@@ -28,9 +37,34 @@ class Finetune(HeadFirst):
     """
 
     stage: Literal["finetune"] = "finetune"
+    tune: bool = False
     own_folder: ClassVar[str] = "teacher"
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.TEACHER, Product.ROWS, Product.ASSISTANT, Product.STUDENT)
+
+    def __post_init__(self) -> None:
+        if self.tune and self.max_steps != -1:
+            raise ValueError(f"max_steps: {self.max_steps} beside tune: true; allowed: -1, since it tries epochs")
+        check_rest(Finetune, self)
+
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
+        """Fine-tune, or try several ways to where that is asked for. See `Stage.run`."""
+        if not self.tune:
+            return super().run(context, folder, work)
+
+        def train(learning_rate: float, num_train_epochs: float, model: Path, checkpoints: Path) -> Outcome:
+            trial = replace(self, tune=False, learning_rate=learning_rate, num_train_epochs=num_train_epochs)
+            gc.collect()  # the trainer of the trial before, which refers to itself in circles
+            return trial.run(context, model, checkpoints)
+
+        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work)
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what all trials will cost here, if none stops early. See `TrainingStage.estimate`."""
+        if not self.tune:
+            return super().estimate(context)
+        epochs = epochs_of_search(self.num_train_epochs)
+        return replace(self, tune=False, num_train_epochs=epochs).estimate(context)
 
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of: hard labels alone, and no teacher."""
