@@ -86,6 +86,8 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     """
     patience = stage.early_stopping_patience
     stopping = [] if patience is None else [EarlyStopping(patience)]
+    # Said either way: the stage before may have left the same model with its table frozen.
+    parts.model.get_input_embeddings().requires_grad_(not stage.freeze_embeddings)
     try:
         return DistillationTrainer(
             parts.model,

@@ -37,7 +37,7 @@ _OWN_ARGUMENTS = (
 )  # fmt: skip
 """Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage: what is trained
 from, in which precision, what is measured and kept, and that nothing is published on the way."""
-_NO_ARGUMENTS = ("training_arguments", "best_model", "early_stopping_patience")
+_NO_ARGUMENTS = ("training_arguments", "best_model", "early_stopping_patience", "freeze_embeddings")
 """Settings of a training that are no fields of `TrainingArguments`."""
 _SET_BY_ARGUMENTS = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 """Variables of the environment that `TrainingArguments` set, for good."""
@@ -51,6 +51,8 @@ class Training:
         best_model: Whether each epoch is validated, and the model of the best one kept.
         early_stopping_patience: Evaluations in a row without a new best model after which training stops; None never
             does.
+        freeze_embeddings: Whether the table of the word pieces stays as it is. A small student's is most of what its
+            optimizer writes in a step.
         training_arguments: Any other field of `TrainingArguments` that the recipe does not decide on, by name.
     """
 
@@ -67,6 +69,7 @@ class Training:
     save_steps: Count = 250
     best_model: bool = False
     early_stopping_patience: Count | None = None
+    freeze_embeddings: bool = False
     training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
@@ -131,6 +134,7 @@ class TrainingSettings(Protocol):
     max_steps: int
     best_model: bool
     early_stopping_patience: int | None
+    freeze_embeddings: bool
     training_arguments: dict[str, object]
 
     def metric(self, context: Context) -> str:
