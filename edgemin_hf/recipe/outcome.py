@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edgemin_hf.export.manifest import Fidelity
-from edgemin_hf.report.records import LayerSearch, ModuleError
+from edgemin_hf.report.records import LayerSearch, ModuleError, VocabularyCut
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Outcome:
     search: LayerSearch | None = None
     precisions: Mapping[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
+    vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
 
     def told(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     TrainerCallback,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -38,6 +39,7 @@ class Parts:
 
     Attributes:
         model: The student.
+        tokenizer: Its tokenizer.
         methods: What it is trained for.
         train: Training examples.
         validation: Validation examples.
@@ -54,6 +56,7 @@ class Parts:
     """
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     methods: list[DistillationConfig]
     train: Dataset
     validation: Dataset
@@ -92,8 +95,8 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             head_learning_rate=parts.head_learning_rate,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
-            processing_class=context.tokenizer,
-            data_collator=parts.collator or DataCollatorWithPadding(context.tokenizer),
+            processing_class=parts.tokenizer,
+            data_collator=parts.collator or DataCollatorWithPadding(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *parts.callbacks],
         )

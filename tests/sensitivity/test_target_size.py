@@ -166,7 +166,7 @@ def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, caps
 def test_settings_that_contradict_a_target_are_refused():
     with pytest.raises(ValueError, match=r"^target_size_mb: 0; allowed: above 0"):
         QuantizationConfig(target_size_mb=0)
-    for name, value in (("weights", "int4"), ("embeddings", "fp32"), ("provider", "inc")):
+    for name, value in (("weights", "int4"), ("provider", "inc")):
         with pytest.raises(ValueError, match=f"^target_size_mb: beside {name} {value}; allowed: {name} "):
             QuantizationConfig(target_size_mb=5, **{name: value})
     with pytest.raises(ValueError, match=r"pruning: beside target_size_mb; allowed: "):
