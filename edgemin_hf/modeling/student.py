@@ -69,8 +69,8 @@ def create_student(
         layers: The teacher's layer, counted from 1, that each student layer starts from; None spreads them evenly
             from the first to the last.
         model_type: Another family, such as "distilbert" for a BERT teacher; None keeps the teacher's.
-        embedding_size: Width of the embedding tables, which a projection to `hidden_size` follows: of families that have
-            one, such as "electra" for a BERT teacher. `factorize` tells how they get the teacher's.
+        embedding_size: Width of the embedding tables before a projection to `hidden_size`: of families that have one,
+            such as "electra" for a BERT teacher. `factorize` tells how they get the teacher's.
         max_position_embeddings: Rows of the table of positions: the tokens that a text may have, and those rows that
             RoBERTa and MPNet never use.
         token_counts: How often each of the teacher's tokens occurs in the texts to come (vocabulary,): what narrower

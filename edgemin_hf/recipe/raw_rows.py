@@ -42,7 +42,5 @@ def unpacked_rows(raw: RawText, root: Path, tokenizer: PreTrainedTokenizerBase) 
 
 def token_counts(rows: Dataset | TokenBlocks, vocab_size: int) -> Tensor:
     """Count how often each token occurs in the first rows: (vocab_size,), int64."""
-    counts = torch.zeros(vocab_size, dtype=torch.long)
-    for index in range(min(len(rows), _COUNTED_ROWS)):
-        counts += torch.bincount(torch.as_tensor(rows[index]["input_ids"]), minlength=vocab_size)
-    return counts
+    first = (torch.as_tensor(rows[index]["input_ids"]) for index in range(min(len(rows), _COUNTED_ROWS)))
+    return torch.bincount(torch.cat(list(first)), minlength=vocab_size)

@@ -73,7 +73,13 @@ def test_against_every_choice_there_is(seed):
 WIDE = {"hidden_size": 128, "intermediate_size": 512, "vocab_size": 4000}
 
 
-FAMILIES = [("bert", WIDE), ("albert", {}), ("deberta-v2", {}), ("modernbert", {})]
+FAMILIES = [
+    ("bert", WIDE),
+    ("electra", WIDE | {"embedding_size": 64}),
+    ("albert", {}),
+    ("deberta-v2", {}),
+    ("modernbert", {}),
+]
 
 
 @pytest.mark.long
