@@ -100,7 +100,7 @@ class _Transfer:
             weights |= self._factorized(width, token_counts)
         for name, target in targets.items():
             if name in weights and not name.startswith(prefix):
-                self._fill(name, target, weights[name], {})
+                self._fill(name, target, weights[name])
         ours, theirs = self.student.layers, self.teacher.layers
         if not self.copies_only:
             for layer, index in zip(ours, layers, strict=True):
@@ -143,7 +143,7 @@ class _Transfer:
                 target.zero_()
             self._fill(name, target, weights[name], known)
 
-    def _fill(self, name: str, target: Tensor, source: Tensor, known: dict[int, Tensor]) -> None:
+    def _fill(self, name: str, target: Tensor, source: Tensor, known: dict[int, Tensor] | None = None) -> None:
         if name.endswith("position_embeddings.weight"):
             source = source[: len(target)]
         if self.copies_only and source.shape != target.shape:
@@ -152,10 +152,12 @@ class _Transfer:
         gain = source.ndim == 1 and name.endswith("weight")
         for axis in range(source.ndim):
             sizes = (source.shape[axis], target.shape[axis])
-            change = known[axis] if axis in known else self.by_size.get(sizes) if sizes[0] != sizes[1] else None
+            change = (
+                known[axis] if known and axis in known else self.by_size.get(sizes) if sizes[0] != sizes[1] else None
+            )
             source = _along(source, axis, change, gain)
-        if any(ours < theirs for ours, theirs in zip(target.shape, source.shape, strict=True)):
-            return  # a masked-LM head of wider tables
+        if known is None and source.shape != target.shape:
+            return  # the tables, or a masked-LM head, of a teacher that has a projection where the student has none
         # Shorter than the target only where the teacher has lost heads.
         target[tuple(slice(size) for size in source.shape)] = source.to(target)
 

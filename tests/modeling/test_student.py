@@ -400,3 +400,13 @@ def test_masked_lm_heads_of_narrower_tables():
     student = create_student(teacher, embedding_size=8)
     assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
     assert student(**batch()).logits.isfinite().all()
+
+
+def test_a_student_without_a_projection_has_tables_of_its_own():
+    teacher = tiny("electra")  # tables of 16 for layers of 32
+    student = create_student(teacher, model_type="bert").eval()
+    layers = [Encoder(model).layers[1].module.state_dict() for model in (student, teacher)]
+    assert all(torch.equal(weight, layers[1][name]) for name, weight in layers[0].items())
+    assert student.bert.embeddings.LayerNorm.weight.eq(1).all()
+    words, old = (model.get_input_embeddings().weight for model in (student, teacher))
+    assert not (words[5:, :16] == old[5:]).any()
