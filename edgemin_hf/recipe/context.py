@@ -35,13 +35,7 @@ from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_folder import RunFolder
-from edgemin_hf.recipe.schema import (
-    Product,
-    Recipe,
-    StageSettings,
-    Student,
-    student_shape,
-)
+from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
@@ -156,9 +150,11 @@ class Context(RunFolder):
 
     def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return the same rows with the teacher's logits, which are computed once for all stages."""
+        with PartialState().main_process_first():
+            own = self.rows_of(stage)
         train, validation = (
             rows.add_column(TEACHER_LOGITS, list(logits.numpy()))
-            for rows, logits in zip(self.rows_of(stage), self._teacher_logits, strict=True)
+            for rows, logits in zip(own, self._teacher_logits, strict=True)
         )
         return train, validation
 
