@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import first_position
-from edgemin_hf.recipe.context import CACHE, Context
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.models import check_models
+from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.tasks.labels import labels_of
@@ -72,8 +73,15 @@ def _check_raw_text(context: Context) -> None:
 
 
 def _check_lengths(context: Context) -> None:
-    recipe, teacher = context.recipe, context.shapes.teacher
-    longest = teacher.max_position_embeddings - first_position(teacher)
+    recipe, shapes = context.recipe, context.shapes
+    models = {"teacher": shapes.teacher, "assistant": shapes.assistant, "student": shapes.student}
+    positions = {
+        name: config.max_position_embeddings - first_position(config)
+        for name, config in models.items()
+        if config is not None
+    }
+    whose = min(positions, key=positions.__getitem__)
+    longest = positions[whose]
     for name, part in (("task", recipe.task), ("raw_text", recipe.raw_text)):
         if part is not None and part.max_length > longest:
-            raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: 3 to {longest}, the teacher's positions")
+            raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: 3 to {longest}, the {whose}'s positions")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub.constants import HF_HOME
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,9 +22,8 @@ from transformers import (
 )
 
 from edgemin_hf.data.batches import token_hash
-from edgemin_hf.data.corpus import TokenBlocks, token_stream
-from edgemin_hf.data.tables import read_sentences, read_table
-from edgemin_hf.data.tokenization import tokenize
+from edgemin_hf.data.corpus import TokenBlocks
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
@@ -34,15 +33,9 @@ from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_folder import RunFolder
-from edgemin_hf.recipe.schema import (
-    Product,
-    Recipe,
-    RecipeError,
-    StageSettings,
-    Student,
-    student_shape,
-)
+from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
@@ -54,8 +47,6 @@ from edgemin_hf.utils.records import Json
 
 logger = logging.getLogger(__name__)
 
-CACHE = Path(HF_HOME) / "edgemin"
-"""Where tokenised raw text is kept, for all runs."""
 GROUP_TIMEOUT = timedelta(days=7)
 """How long processes wait for each other: the first may export or augment for hours, and who dies ends all of them."""
 AUGMENTED_ROWS = "train.parquet"
@@ -141,24 +132,42 @@ class Context(RunFolder):
     @cached_property
     def student_data(self) -> tuple[Dataset, Dataset]:
         """The rows that a student is trained on and validated with: augmented where the recipe says so."""
-        augmented = self.maker(Product.ROWS)
+        return self.data if self.maker(Product.ROWS) is None else self._student_rows(self.tokenizer)
+
+    def _student_rows(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+        task, augmented = self.task, self.maker(Product.ROWS)
+        train, validation = task.train_and_validation(self.root, tokenizer, self.label_ids, self.recipe.seed)
         if augmented is None:
-            return self.data
+            return train, validation
         table = read_table(self.folder(augmented) / AUGMENTED_ROWS)
-        return self.task.tokenized(table, self.tokenizer, self.label_ids), self.data[1]
+        return task.tokenized(table, tokenizer, self.label_ids), validation
+
+    def rows_of(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return those rows in the tokens of the student that a stage trains: its own, where its vocabulary was cut."""
+        if self.maker(Product.VOCABULARY, before=stage) is None:
+            return self.student_data
+        return self._student_rows(self.student_tokenizer(stage))
+
+    def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return the same rows with the teacher's logits, which are computed once for all stages."""
+        with PartialState().main_process_first():
+            own = self.rows_of(stage)
+        train, validation = (
+            rows.add_column(TEACHER_LOGITS, list(logits.numpy()))
+            for rows, logits in zip(own, self._teacher_logits, strict=True)
+        )
+        return train, validation
 
     @cached_property
-    def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
-        """The same rows with the teacher's logits, which are computed once for all stages."""
+    def _teacher_logits(self) -> tuple[Tensor, Tensor]:
         with PartialState().main_process_first():
             train, validation = self.student_data
-            return self._with_logits(train, "train"), self._with_logits(validation, "validation")
+            return self._logits(train, "train"), self._logits(validation, "validation")
 
-    def _with_logits(self, dataset: Dataset, part: str) -> Dataset:
+    def _logits(self, dataset: Dataset, part: str) -> Tensor:
         file = self.output / "cache" / f"{part}_logits.safetensors"
         teacher = self.load(self.teacher_folder).to(PartialState().device)
-        logits = cached_teacher_logits(teacher, dataset, self.tokenizer, file, self._logits_key(dataset))
-        return dataset.add_column(TEACHER_LOGITS, list(logits.numpy()))
+        return cached_teacher_logits(teacher, dataset, self.tokenizer, file, self._logits_key(dataset))
 
     def _logits_key(self, dataset: Dataset) -> str:
         """Hash what the logits are computed from: the teacher's weights and the token ids."""
@@ -172,13 +181,8 @@ class Context(RunFolder):
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the order of the stages is checked
         if raw.pack:
-            try:
-                stream = token_stream(raw.source(self.root), self.tokenizer, CACHE)
-                return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
-            except ValueError as error:  # how many blocks there are is known when the text has been read
-                raise RecipeError(f"raw_text: {error}") from None
-        table = read_sentences([self.root / file for file in raw.files], raw.text_column)
-        sentences = tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
+            return packed_rows(raw, self.root, self.tokenizer)
+        sentences = unpacked_rows(raw, self.root, self.tokenizer)
         if self.recipe.task is not None:
             return sentences, self.data[1]
         split = sentences.train_test_split(test_size=_UNPACKED_VALIDATION_SHARE, seed=self.recipe.seed)
@@ -207,16 +211,15 @@ class Context(RunFolder):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, and the student's while it trains; it neither pads nor cuts unless asked."""
+        """The teacher's, and the student's until its vocabulary is cut; it neither pads nor cuts unless asked."""
         # From the fine-tuned teacher where there is one: the Hub is not needed again.
         finetune = self.maker(Product.TEACHER)
         finetuned = finetune is not None and self.finished_record(finetune) is not None
         return _free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
 
-    @property
-    def student_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The finished student's tokenizer: its own, where the vocabulary was cut."""
-        cut = self.maker(Product.VOCABULARY)
+    def student_tokenizer(self, stage: StageSettings) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of the student as a stage finds it: its own, where the vocabulary was cut."""
+        cut = self.maker(Product.VOCABULARY, before=stage)
         return self.tokenizer if cut is None else _free_tokenizer(str(self.folder(cut)))
 
     @property
@@ -268,7 +271,13 @@ class Context(RunFolder):
             found = self.shapes.checkpoint(shape.checkpoint, shape.revision)
             student = student_from_checkpoint(teacher, self.tokenizer, found.path, shape.head)
         else:
-            student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
+            counts = None
+            if shape.embedding_size is not None:  # the texts that the student is for, else what it learns from
+                rows = self.raw_text[0] if self.recipe.task is None else self.student_data[0]
+                counts = token_counts(rows, teacher.config.vocab_size)
+            student = create_student(
+                teacher, **student_shape(shape), initialization=shape.initialization, token_counts=counts
+            )
         task = self.recipe.task
         if task is not None and (head or self.head) is task.auto_class:
             # A teacher need not say it, but pipelines would squash the score of a student that does not.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edgemin_hf.export.manifest import Fidelity
-from edgemin_hf.report.records import LayerSearch, ModuleError, Trial
+from edgemin_hf.report.records import LayerSearch, ModuleError, Trial, VocabularyCut
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Outcome:
     trials: tuple[Trial, ...] | None = None
     precisions: Mapping[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
+    vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
 
     def told(self) -> dict[str, Any]:

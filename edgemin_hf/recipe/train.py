@@ -16,6 +16,7 @@ from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     TrainerCallback,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -39,6 +40,7 @@ class Parts:
 
     Attributes:
         model: The student.
+        tokenizer: Its tokenizer.
         methods: What it is trained for.
         train: Training examples.
         validation: Validation examples.
@@ -56,6 +58,7 @@ class Parts:
     """
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     methods: list[DistillationConfig]
     train: Dataset
     validation: Dataset
@@ -100,8 +103,8 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             layer_learning_rate_decay=parts.layer_learning_rate_decay,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
-            processing_class=context.tokenizer,
-            data_collator=parts.collator or DataCollatorWithPadding(context.tokenizer),
+            processing_class=parts.tokenizer,
+            data_collator=parts.collator or DataCollatorWithPadding(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *stopping, *parts.callbacks],
         )

@@ -64,6 +64,36 @@ class ModuleError(Record):
 
 
 @dataclass(frozen=True)
+class Coverage(Record):
+    """What a vocabulary that was cut makes of texts.
+
+    Attributes:
+        texts: Which texts.
+        split: Share of their pieces that the full vocabulary had whole, and the cut one writes as smaller pieces.
+        unknown: Share of their pieces that the cut vocabulary has no token for.
+    """
+
+    texts: str
+    split: float
+    unknown: float
+
+
+@dataclass(frozen=True)
+class VocabularyCut(Record):
+    """What became of a student's vocabulary.
+
+    Attributes:
+        before: Tokens before.
+        after: Tokens after.
+        coverage: What that means for texts.
+    """
+
+    before: int
+    after: int
+    coverage: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True)
 class StageRecord(Record):
     """What a stage is made of and, once it has finished, what it did; what does not apply is at its default.
 
@@ -80,6 +110,7 @@ class StageRecord(Record):
         trials: The trainings of a search for the best settings; all else that is told is the best one's.
         precisions: The precision of each module, where the stage chose them.
         reconstruction: The errors of the modules that were reconstructed.
+        vocabulary: What became of the vocabulary, where the stage cut it.
         fidelity: Outcome of the check of each graph, by precision.
         seconds: How long it took.
         tag: What it adds to the tags of the model on the Hub.
@@ -102,6 +133,7 @@ class StageRecord(Record):
     trials: tuple[Trial, ...] | None = None
     precisions: dict[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
+    vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
     seconds: float | None = None
     tag: str | None = None

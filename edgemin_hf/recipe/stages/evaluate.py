@@ -46,7 +46,7 @@ class Evaluate(WritingStage):
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
-        task, tokenizers = context.task, {"teacher": context.tokenizer, "student": context.student_tokenizer}
+        task, tokenizers = context.task, {"teacher": context.tokenizer, "student": context.student_tokenizer(self)}
         try:
             task.check_table(context.root / task.test_file)
             tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}

@@ -73,7 +73,8 @@ class Finetune(HeadFirst):
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-        parts = Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
+        metrics = context.task.compute_metrics
+        parts = Parts(model, context.tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         parts.head_is_new = any(is_head(model, name) for name in new)
         return parts
 

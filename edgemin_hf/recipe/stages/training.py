@@ -85,6 +85,10 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
         _check_teacher(context)
         compared = context.shapes.student, context.shapes.teacher
+        if self.also and context.maker(Product.VOCABULARY, before=self) is not None:
+            raise ValueError(
+                "also: after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
+            )
         check_methods(self.also, *compared, context.recipe.task)
         check_training_arguments(context, self, self.also, compared, context.head)
 
@@ -95,11 +99,18 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of. See `TrainingStage.parts`."""
         model = model or self.student(context)
-        train_rows, validation = context.data_with_teacher_logits
+        train_rows, validation = context.rows_with_teacher_logits(self)
         teacher = context.load(context.teacher_folder) if self.also else None
         metrics, quantized = context.task.compute_metrics, context.quantization(self)
         return Parts(
-            model, self.methods(), train_rows, validation, teacher, compute_metrics=metrics, quantization=quantized
+            model,
+            context.student_tokenizer(self),
+            self.methods(),
+            train_rows,
+            validation,
+            teacher,
+            compute_metrics=metrics,
+            quantization=quantized,
         )
 
     def student(self, context: Context) -> PreTrainedModel:
