@@ -119,7 +119,7 @@ class PruneVocabulary(WritingStage):
 def _told_texts(context: Context) -> dict[str, list[str]]:
     """Return the texts that the record tells of, by what they are."""
     task, raw = context.task, context.recipe.raw_text
-    validation = task.validation_table(context.root, context.recipe.seed)
+    validation = task.tables(context.root, context.recipe.seed)[1]
     found = {"validation texts": [text for column in task.text_columns for text in validation[column]]}
     if raw is not None and raw.files:
         files = [context.root / file for file in raw.files]
