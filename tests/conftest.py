@@ -16,6 +16,7 @@ FAST_FAMILIES = ("bert", "deberta-v2")
 os.environ["CI"] = "true"
 # Tiny models gain nothing by more, and threads that wait for each other lose much beside other work.
 torch.set_num_threads(1)
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of the processes that tests start
 # transformers 5 shows one for each checkpoint that is read or written, on the stderr that tests read.
 transformers_logging.disable_progress_bar()
 

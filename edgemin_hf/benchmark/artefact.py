@@ -59,7 +59,7 @@ def benchmark_artefact(
         if value < 1:
             raise ValueError(f"--{name} {value}; allowed: 1 or more")
     if openvino:
-        check_extra("openvino", "--openvino")
+        check_extra("openvino", "--openvino", "openvino")
     if teacher is not None and not all((teacher / name).is_file() for name in ("config.json", WEIGHTS)):
         raise ValueError(f"--teacher {teacher}; expected: a folder with config.json and {WEIGHTS}")
     files, name = files_of("student", artefact), read_manifest(artefact).task

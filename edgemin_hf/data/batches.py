@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Sampler
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 _ROWS = 10_000
 
@@ -91,6 +92,26 @@ class LengthGroupedBatches(Sampler[int]):
             yield from full[index].tolist()
         for batch in short:
             yield from batch.tolist()
+
+
+def padded_batches(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64
+) -> Iterator[tuple[NDArray[np.int64], BatchEncoding]]:
+    """Yield tokenised rows in batches of like length, padded, those of the shortest rows first.
+
+    Args:
+        rows: Tokenised rows, with "labels" or without.
+        tokenizer: Their tokenizer, to pad with.
+        batch_size: Rows of a batch.
+
+    Yields:
+        Which rows they are, int64 (batch,), and their tensors.
+    """
+    collate = DataCollatorWithPadding(tokenizer)
+    order = np.argsort(token_lengths(rows), kind="stable")
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        yield part, collate([rows[int(index)] for index in part])
 
 
 def batches_of_like_length(

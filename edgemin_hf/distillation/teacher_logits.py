@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgemin_hf.data.batches import token_lengths
+from edgemin_hf.data.batches import padded_batches
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-
-_BATCH = 64
 
 
 def cached_teacher_logits(
@@ -75,13 +72,10 @@ def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrain
         The logits (rows, labels), float32, in the dataset's order.
     """
     model.eval()
-    collate = DataCollatorWithPadding(tokenizer)
     names = [name for name in dataset.column_names if name in tokenizer.model_input_names]
-    rows = dataset.select_columns(names)
-    order = np.argsort(token_lengths(rows), kind="stable")
-    logits = torch.empty(len(rows), model.config.num_labels)
-    for start in tqdm(range(0, len(order), _BATCH), desc="Teacher's logits", unit="batch"):
-        part = order[start : start + _BATCH]
-        batch = collate([rows[int(index)] for index in part]).to(model.device)
-        logits[part] = model(**filter_forward_inputs(model, batch)).logits.float().cpu()
+    logits = torch.empty(len(dataset), model.config.num_labels)
+    with tqdm(total=len(dataset), desc="Teacher's logits", unit="row") as bar:
+        for rows, batch in padded_batches(dataset.select_columns(names), tokenizer):
+            logits[rows] = model(**filter_forward_inputs(model, batch.to(model.device))).logits.float().cpu()
+            bar.update(len(rows))
     return logits

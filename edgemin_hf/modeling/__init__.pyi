@@ -11,8 +11,8 @@ from .hooks import Recording as Recording
 from .hooks import record as record
 from .loading import load_pruned as load_pruned
 from .student import create_student as create_student
-from .student import student_config as student_config
 from .student import student_from_checkpoint as student_from_checkpoint
+from .student_config import student_config as student_config
 from .surgery import Selection as Selection
 from .surgery import remove as remove
 from .surgery import remove_layers as remove_layers

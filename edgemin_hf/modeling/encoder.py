@@ -150,6 +150,22 @@ class Encoder:
         return len(self.blocks) < len(self.layers)
 
     @property
+    def embedding_projection(self) -> nn.Linear | None:
+        """What widens the output of narrower tables; None where there is none."""
+        path = self.family.embedding_projection
+        # ELECTRA has it only where the widths differ.
+        if path is None or not hasattr(self.base, path.split(".")[0]):
+            return None
+        projection: nn.Linear = attrgetter(path)(self.base)
+        return projection
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedding tables."""
+        width: int = self.base.get_input_embeddings().embedding_dim
+        return width
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head; the removal of heads does not change it."""
         size: int = self.config.hidden_size // self.config.num_attention_heads
@@ -169,11 +185,7 @@ class Encoder:
         )
 
     def _embedding_output(self) -> nn.Module:
-        found = self.base
-        for path in self.family.embedding_outputs:
-            if hasattr(self.base, path.split(".")[0]):
-                found = attrgetter(path)(self.base)
-        return found
+        return self.embedding_projection or self.base.embeddings
 
     def _end_of(self, index: int, layer: Layer) -> nn.Module:
         if index == self.config.num_hidden_layers - 1 and self.family.last_output is not None:
@@ -197,6 +209,22 @@ class Encoder:
 
             return read
         return _as_it_is
+
+    def layers_above(self) -> dict[str, int]:
+        """Return how many layers with weights of their own stand above each parameter of the model, by name.
+
+        None above the last layer's, the pooler's and the head's; all of them above those of the embeddings, and of
+        what all layers share, such as relative positions.
+        """
+        blocks = self.blocks
+        above = {id(parameter): len(blocks) for parameter in self.base.parameters()}
+        for index, layer in enumerate(blocks):
+            for module in (layer.module, self._end_of(index, layer)):
+                above |= {id(parameter): len(blocks) - 1 - index for parameter in module.parameters()}
+        return {
+            name: 0 if "pooler" in name.split(".") else above.get(id(parameter), 0)
+            for name, parameter in self.model.named_parameters()
+        }
 
     def embeddings(self) -> Iterator[tuple[nn.Module, str, nn.Embedding]]:
         """Yield each embedding table with its parent and its name there: words, positions, token types."""

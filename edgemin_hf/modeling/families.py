@@ -21,9 +21,11 @@ class Family:
         gates: Whether the second half of `ffn_in`'s rows are the neurons' gates.
         ffn_width: Name of the configuration's field for the width of the feed-forward network.
         fused: How one matrix holds the three projections: a third each, or each head's three in turn.
-        embedding_outputs: Paths in the base model; the output of the last that exists goes into the first layer.
+        embedding_projection: Path in the base model of what widens tables narrower than the layers; the configuration's
+            `embedding_size` is their width. None where tables are as wide as the layers.
         last_output: Path in the base model of what ends the last layer; None where the layer itself does.
         positions: Number of the first position, or "padding" where it stands after the padding's.
+        position_table: Whether positions have vectors of their own, as many as the configuration says.
         head_rows: Paths of further modules and parameters that have a row for each dimension of each head.
         layers_differ: Whether a layer's number decides what it computes, or layers are one: then none can go.
         token_types: Whether a tokenizer's token types are its models' inputs, and those of their graphs.
@@ -48,9 +50,10 @@ class Family:
     gates: bool = False
     ffn_width: str = "intermediate_size"
     fused: Literal["thirds", "by head"] | None = None
-    embedding_outputs: tuple[str, ...] = ("embeddings",)
+    embedding_projection: str | None = None
     last_output: str | None = None
     positions: int | Literal["padding"] = 0
+    position_table: bool = True
     head_rows: tuple[str, ...] = ()
     rotary: bool = False
     layers_differ: bool = False
@@ -78,7 +81,7 @@ FAMILIES: dict[str, Family] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "electra": replace(_BERT, embedding_outputs=("embeddings", "embeddings_project")),
+    "electra": replace(_BERT, embedding_projection="embeddings_project"),
     "ernie": _BERT,
     "distilbert": Family(
         layers="transformer.layer",
@@ -121,7 +124,7 @@ FAMILIES: dict[str, Family] = {
         head_width="attention.all_head_size",
         pruned_heads=None,
         layers_differ=True,
-        embedding_outputs=("encoder.embedding_hidden_mapping_in",),
+        embedding_projection="encoder.embedding_hidden_mapping_in",
     ),
     "deberta": replace(
         _BERT,
@@ -130,6 +133,7 @@ FAMILIES: dict[str, Family] = {
         v="attention.self.in_proj",
         pruned_heads=None,
         fused="by head",
+        position_table=False,
         head_rows=tuple(f"attention.self.{name}" for name in ("q_bias", "v_bias", "pos_proj", "pos_q_proj")),
     ),
     "deberta-v2": replace(
@@ -138,6 +142,7 @@ FAMILIES: dict[str, Family] = {
         k="attention.self.key_proj",
         v="attention.self.value_proj",
         pruned_heads=None,
+        position_table=False,
         head_rows=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
     ),
     # The rows of `mlp.Wi` are neurons and their gates.
@@ -157,6 +162,7 @@ FAMILIES: dict[str, Family] = {
         fused="thirds",
         last_output="final_norm",
         rotary=True,
+        position_table=False,
     ),
 }
 
@@ -170,6 +176,12 @@ def family_of(config: PretrainedConfig) -> Family:
     if config.model_type not in FAMILIES:
         raise ValueError(f"model type {config.model_type!r} is not supported; allowed: {', '.join(FAMILIES)}")
     return FAMILIES[config.model_type]
+
+
+def same_layout(one: PretrainedConfig, other: PretrainedConfig) -> bool:
+    """Return whether two configurations' models have the same layers by the same names, and count positions alike."""
+    ours, theirs = (replace(family_of(config), embedding_projection=None) for config in (one, other))
+    return ours == theirs
 
 
 class Shape(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import Encoder, Layer
+from edgemin_hf.modeling.factorization import factorize, mean_free_axes
 from edgemin_hf.modeling.families import first_position, shape_of
 from edgemin_hf.modeling.surgery import stacked
 
@@ -22,7 +23,11 @@ _TEXTS, _LENGTH = 64, 32
 
 @torch.no_grad()
 def initialize(
-    student: PreTrainedModel, teacher: PreTrainedModel, layers: Sequence[int], initialization: Initialization
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: Sequence[int],
+    initialization: Initialization,
+    token_counts: Tensor | None = None,
 ) -> None:
     """Fill a fresh student with a teacher's weights; what the teacher lacks stays as it is.
 
@@ -49,6 +54,9 @@ def initialize(
       SliceGPT, arXiv 2401.15024): R projects on the h - 1 right singular vectors with the largest singular values, and
       turns them so that every projected vector has mean 0, as LayerNorm asks.
 
+    Of a shorter table of positions the first rows are taken. Tables that are narrower than the teacher's, with a
+    projection behind them, hold what stands above in two factors: `factorize` has the formulas.
+
     A narrower stream is an approximation. LayerNorm takes mean and variance over fewer dimensions, and is not
     rotation-equivariant: "svd" would turn its diagonal of gains into a full matrix, for which G, with rows of R * R
     scaled to sum 1, puts means of the gains ("slice" has G = R). Pooler and head apply
@@ -59,9 +67,10 @@ def initialize(
         teacher: The teacher; its mode is as before when this returns.
         layers: For each student layer the index of the teacher's, from 0.
         initialization: "copy", "slice" or "svd"; "random" does nothing.
+        token_counts: How often each token occurs in the texts to come: what narrower tables hold best.
     """
     if initialization != "random":
-        _Transfer(student, teacher, initialization).run(layers)
+        _Transfer(student, teacher, initialization).run(layers, token_counts)
 
 
 class _Transfer:
@@ -83,16 +92,34 @@ class _Transfer:
             ],
         }
 
-    def run(self, layers: Sequence[int]) -> None:
+    def run(self, layers: Sequence[int], token_counts: Tensor | None) -> None:
         prefix = f"{self.family.layers}."
-        weights = _by_name(self.teacher.model)
-        for name, target in _by_name(self.student.model).items():
+        weights, targets = _by_name(self.teacher.model), _by_name(self.student.model)
+        width = self.student.embedding_width
+        if self.student.embedding_projection and width < self.teacher.embedding_width and not self.copies_only:
+            weights |= self._factorized(width, token_counts)
+        for name, target in targets.items():
             if name in weights and not name.startswith(prefix):
-                self._fill(name, target, weights[name], {})
+                self._fill(name, target, weights[name])
         ours, theirs = self.student.layers, self.teacher.layers
         if not self.copies_only:
             for layer, index in zip(ours, layers, strict=True):
                 self._fill_layer(layer, theirs[index], last=layer.module is ours[-1].module)
+
+    def _factorized(self, width: int, counts: Tensor | None) -> dict[str, Tensor]:
+        """Return, by the student's names, the teacher's embeddings in narrower tables and a projection."""
+        tables = {name: table.weight for _, name, table in self.teacher.embeddings()}
+        for _, name, table in self.student.embeddings():
+            tables[name] = tables[name][: table.num_embeddings]
+        tables, wider = factorize(tables, width, {} if counts is None else {"word_embeddings": counts})
+        norm, first = self.teacher.base.embeddings.LayerNorm, self.teacher.embedding_projection
+        weight, bias = norm.weight.double()[:, None] * wider, norm.bias.double()
+        if first is not None:
+            weight, bias = first.weight.double() @ weight, first.weight.double() @ bias + first.bias.double()
+        path, ones = self.student.family.embedding_projection, torch.ones(width)
+        factors = {f"embeddings.{name}.weight": table for name, table in tables.items()}
+        factors |= {"embeddings.LayerNorm.weight": ones, "embeddings.LayerNorm.bias": torch.zeros(width)}
+        return factors | {f"{path}.weight": weight, f"{path}.bias": bias}
 
     def _fill_layer(self, ours: Layer, theirs: Layer, last: bool) -> None:
         rows = self._head_rows(theirs, last)
@@ -116,15 +143,21 @@ class _Transfer:
                 target.zero_()
             self._fill(name, target, weights[name], known)
 
-    def _fill(self, name: str, target: Tensor, source: Tensor, known: dict[int, Tensor]) -> None:
+    def _fill(self, name: str, target: Tensor, source: Tensor, known: dict[int, Tensor] | None = None) -> None:
+        if name.endswith("position_embeddings.weight"):
+            source = source[: len(target)]
         if self.copies_only and source.shape != target.shape:
             return
         source = source.to(target.dtype)  # a teacher in bf16 is projected in float32
         gain = source.ndim == 1 and name.endswith("weight")
         for axis in range(source.ndim):
             sizes = (source.shape[axis], target.shape[axis])
-            change = known[axis] if axis in known else self.by_size.get(sizes) if sizes[0] != sizes[1] else None
+            change = (
+                known[axis] if known and axis in known else self.by_size.get(sizes) if sizes[0] != sizes[1] else None
+            )
             source = _along(source, axis, change, gain)
+        if known is None and source.shape != target.shape:
+            return  # the tables, or a masked-LM head, of a teacher that has a projection where the student has none
         # Shorter than the target only where the teacher has lost heads.
         target[tuple(slice(size) for size in source.shape)] = source.to(target)
 
@@ -159,13 +192,7 @@ def _residual_change(teacher: PreTrainedModel, width: int, initialization: Initi
         return states.square().sum(0).topk(width).indices.sort().values
     gram = (states.T @ states).double()
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, : width - 1]
-    # A reflection that takes the last unit vector to the direction of the mean, and the others across it.
-    normal = torch.full((width,), -(width**-0.5), dtype=torch.float64, device=gram.device)
-    normal[-1] += 1
-    across = torch.eye(width, dtype=torch.float64, device=gram.device)
-    if width > 1:
-        across -= 2 * torch.outer(normal, normal) / normal.dot(normal)
-    return across[:, : width - 1] @ vectors.T
+    return mean_free_axes(width).to(gram.device) @ vectors.T
 
 
 def _hidden_states(teacher: PreTrainedModel) -> Tensor:

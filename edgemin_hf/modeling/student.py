@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -20,13 +21,13 @@ from transformers import (
 )
 
 from edgemin_hf.modeling.auto_class import AutoClass, model_class, new_model
-from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, shape_of
+from edgemin_hf.modeling.families import family_of, same_layout, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.masters import is_half
-from edgemin_hf.modeling.pooling import POOLING, Pooling, pooling_of
-from edgemin_hf.modeling.pruned_shape import unpruned
+from edgemin_hf.modeling.pooling import POOLING, Pooling
 from edgemin_hf.modeling.sentence_modules import keep_sentence_modules
+from edgemin_hf.modeling.student_config import student_config, teacher_layers
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 
 _AUTO_CLASSES: tuple[AutoClass, ...] = (
@@ -47,14 +48,17 @@ def create_student(
     *,
     layers: Sequence[int] | None = None,
     model_type: str | None = None,
+    embedding_size: int | None = None,
+    max_position_embeddings: int | None = None,
+    token_counts: Tensor | None = None,
     initialization: Initialization = "slice",
     head: Pooling | Literal["auto"] = "auto",
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
     Its layers start from the teacher's that `layers` names: copied where all widths are the teacher's, else cut to its
-    own widths. That needs a family with the teacher's layout (all weights by the same names, such as RoBERTa and
-    XLM-RoBERTa); a student of another is random. All that is random is drawn under PyTorch's seed.
+    own widths. That needs a family with the teacher's layout (layers by the same names: RoBERTa and XLM-RoBERTa,
+    BERT and ELECTRA); a student of another is random. All that is random is drawn under PyTorch's seed.
 
     Args:
         teacher: The model to take after.
@@ -65,6 +69,12 @@ def create_student(
         layers: The teacher's layer, counted from 1, that each student layer starts from; None spreads them evenly
             from the first to the last.
         model_type: Another family, such as "distilbert" for a BERT teacher; None keeps the teacher's.
+        embedding_size: Width of the embedding tables before a projection to `hidden_size`: of families that have one,
+            such as "electra" for a BERT teacher. `factorize` tells how they get the teacher's.
+        max_position_embeddings: Rows of the table of positions: the tokens that a text may have, and those rows that
+            RoBERTa and MPNet never use.
+        token_counts: How often each of the teacher's tokens occurs in the texts to come (vocabulary,): what narrower
+            tables hold best. None takes all for equal.
         initialization: What becomes of the teacher's weights where widths differ; `initialize` has the formulas.
             "slice" keeps the dimensions of the residual stream with the most energy, and evenly spaced heads and
             neurons; "svd" projects the stream on its principal directions instead; "copy" takes only weights of equal
@@ -89,13 +99,22 @@ def create_student(
     if initialization not in INITIALIZATIONS:
         raise ValueError(f"initialization: {initialization}; allowed: {', '.join(INITIALIZATIONS)}")
     config = student_config(
-        teacher.config, num_hidden_layers, hidden_size, num_attention_heads, intermediate_size, layers, model_type, head
+        teacher.config,
+        num_hidden_layers,
+        hidden_size,
+        num_attention_heads,
+        intermediate_size,
+        layers,
+        model_type,
+        head,
+        embedding_size=embedding_size,
+        max_position_embeddings=max_position_embeddings,
     )
     dtype = torch.float32 if is_half(teacher) else teacher.dtype
     student = new_model(auto_class_of(teacher), config).to(dtype=dtype, device=teacher.device)
-    if family_of(config) == family_of(teacher.config):
-        source = _teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
-        initialize(student, teacher, source, initialization)
+    if same_layout(config, teacher.config):
+        source = teacher_layers(shape_of(teacher.config), config.num_hidden_layers, layers)
+        initialize(student, teacher, source, initialization, token_counts)
     keep_sentence_modules(student, teacher)
     return student.train()
 
@@ -161,99 +180,6 @@ def check_vocabulary(checkpoint: str | Path, config: PretrainedConfig, tokenizer
             f"checkpoint: {checkpoint}, whose vocabulary of {len(ours)} is not the teacher's; "
             f"allowed: a model with the teacher's {len(theirs)} tokens and their ids"
         )
-
-
-def student_config(
-    teacher: PretrainedConfig,
-    num_hidden_layers: int | None = None,
-    hidden_size: int | None = None,
-    num_attention_heads: int | None = None,
-    intermediate_size: int | None = None,
-    layers: Sequence[int] | None = None,
-    model_type: str | None = None,
-    head: Pooling | Literal["auto"] = "auto",
-) -> PretrainedConfig:
-    """Return the configuration of the student that `create_student` would build; no weights are needed.
-
-    Raises:
-        ValueError: As `create_student`. The message begins with the argument's name.
-
-    Example:
-        >>> from transformers import BertConfig
-        >>> from edgemin_hf.modeling import student_config
-        >>> config = student_config(BertConfig(), num_hidden_layers=6, hidden_size=384)
-        >>> config.num_attention_heads, config.intermediate_size
-        (12, 1536)
-    """
-    limit = shape_of(teacher)
-    width = limit.hidden_size if hidden_size is None else hidden_size
-    ratio = limit.intermediate_size / limit.hidden_size
-    shape = Shape(
-        limit.num_hidden_layers if num_hidden_layers is None else num_hidden_layers,
-        width,
-        limit.num_attention_heads if num_attention_heads is None else num_attention_heads,
-        round(ratio * width) if intermediate_size is None else intermediate_size,
-    )
-    for name, value in shape._asdict().items():
-        if not 1 <= value <= getattr(limit, name):
-            raise ValueError(f"{name}: {value}; allowed: 1 to {getattr(limit, name)}, the teacher's")
-    if shape.hidden_size % shape.num_attention_heads:
-        raise ValueError(
-            f"num_attention_heads: {shape.num_attention_heads}; allowed: a divisor of hidden_size {shape.hidden_size}"
-        )
-    _teacher_layers(limit, shape.num_hidden_layers, layers)
-    if model_type is None or model_type == teacher.model_type:
-        config = unpruned(teacher)
-    elif model_type in FAMILIES:
-        config = _other_family(teacher, model_type)
-    else:
-        raise ValueError(f"model_type: {model_type}; allowed: {', '.join(FAMILIES)}")
-    for name, value in shape._asdict().items():
-        setattr(config, family_of(config).ffn_width if name == "intermediate_size" else name, value)
-    _follow(config, teacher)
-    if head != "auto" or hasattr(teacher, POOLING):
-        setattr(config, POOLING, pooling_of(teacher) if head == "auto" else head)
-    config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
-    return config
-
-
-def _follow(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    """Set what some families' configurations say of their widths a second time."""
-    head_size = config.hidden_size // config.num_attention_heads
-    if family_of(config).rotary and head_size % 2:
-        raise ValueError(
-            f"num_attention_heads: {config.num_attention_heads} of {head_size}; allowed for {config.model_type}: "
-            "heads of even size"
-        )
-    if getattr(config, "layer_types", None):  # ModernBERT's, which since transformers 5 tell each layer's reach
-        config.layer_types = config.layer_types[: config.num_hidden_layers]
-    if hasattr(config, "pooler_hidden_size"):
-        config.pooler_hidden_size = config.hidden_size
-    if hasattr(config, "attention_head_size"):
-        config.attention_head_size = head_size
-    if config.model_type == teacher.model_type and getattr(teacher, "embedding_size", None) == teacher.hidden_size:
-        config.embedding_size = config.hidden_size
-
-
-def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfig:
-    config = AutoConfig.for_model(model_type, vocab_size=teacher.vocab_size, pad_token_id=teacher.pad_token_id)
-    usable = teacher.max_position_embeddings - first_position(teacher)
-    config.max_position_embeddings = usable + first_position(config)
-    if hasattr(config, "type_vocab_size"):
-        config.type_vocab_size = getattr(teacher, "type_vocab_size", 1)
-    config.id2label, config.label2id = teacher.id2label, teacher.label2id
-    config.problem_type = teacher.problem_type
-    return config
-
-
-def _teacher_layers(teacher: Shape, depth: int, layers: Sequence[int] | None) -> list[int]:
-    """Return the index, from 0, of the teacher's layer that each of `depth` student layers starts from."""
-    last = teacher.num_hidden_layers
-    if layers is None:
-        return [round(i * (last - 1) / (depth - 1)) for i in range(depth)] if depth > 1 else [last - 1]
-    if len(layers) != depth or not all(1 <= layer <= last for layer in layers):
-        raise ValueError(f"layers: {list(layers)}; allowed: {depth} numbers from 1 to {last}, the teacher's depth")
-    return [layer - 1 for layer in layers]
 
 
 def auto_class_of(model: PreTrainedModel) -> AutoClass:

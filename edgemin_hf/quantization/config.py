@@ -28,7 +28,8 @@ class QuantizationConfig(Settings):
             pattern of names (`fnmatch`: "*.attention.*"). Where several match, that with the most characters beside
             wildcards decides. Layers are numbered as in the model when it is first prepared.
         target_size_mb: Largest size of the exported graph, in MB of 10^6 bytes: a recipe then chooses INT8 or INT4 for
-            each layer and table that `overrides` do not name, by what it costs (`edgemin_hf.sensitivity.meet_size`).
+            each layer that `overrides` do not name, by what it costs (`edgemin_hf.sensitivity.meet_size`); for tables
+            where `embeddings` is "int8".
         reduce_range: Whether INT8 weights of linear layers use 7 bits, -64..64: for CPUs without VNNI, whose kernels
             add pairs of uint8 x int8 products in int16, which saturates.
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
@@ -80,7 +81,7 @@ class QuantizationConfig(Settings):
 def _check_target_size(config: QuantizationConfig) -> None:
     if config.target_size_mb is not None and not 0 < config.target_size_mb < float("inf"):
         raise ValueError(f"target_size_mb: {config.target_size_mb}; allowed: above 0")
-    for name, needed in (("weights", "int8"), ("embeddings", "int8"), ("provider", "native")):
+    for name, needed in (("weights", "int8"), ("provider", "native")):
         if getattr(config, name) != needed:
             found = f"{name} {getattr(config, name)}"
             raise ValueError(f"target_size_mb: beside {found}; allowed: {name} {needed}")

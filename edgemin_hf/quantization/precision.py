@@ -55,10 +55,18 @@ def precisions(model: PreTrainedModel, config: QuantizationConfig) -> dict[nn.Mo
     return found
 
 
-def names_without_override(model: PreTrainedModel, config: QuantizationConfig) -> set[str]:
-    """Return the names of the linear layers and tables that `overrides` say nothing of, as `precisions` has them."""
+def names_to_choose(model: PreTrainedModel, config: QuantizationConfig) -> set[str]:
+    """Return the names of the modules whose precision a target may change, as `precisions` has them.
+
+    Those that `overrides` say nothing of, tables among them where `embeddings` is "int8".
+    """
     names = _names_when_prepared(model)
-    return {names[module] for module in precisions(model, config) if not _override(names[module], config.overrides)}
+    return {
+        names[module]
+        for module in precisions(model, config)
+        if not _override(names[module], config.overrides)
+        and (config.embeddings == "int8" or not isinstance(module, nn.Embedding))
+    }
 
 
 def keep_layer_numbers(config: PretrainedConfig) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import first_position
-from edgemin_hf.recipe.context import CACHE, Context
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.models import check_models
+from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.tasks.labels import labels_of
@@ -74,12 +75,13 @@ def _check_raw_text(context: Context) -> None:
 def _check_lengths(context: Context) -> None:
     """Check that every model has positions for the texts that it is to read."""
     recipe, shapes = context.recipe, context.shapes
-    models = [("the teacher", shapes.teacher)] if context.has_teacher else []
-    models += [("the student", shapes.student)] if recipe.student.checkpoint is not None else []
-    beside = list(zip(recipe.teacher.ensemble, shapes.ensemble, strict=True))
-    for name, part, readers in (("task", recipe.task, [*models, *beside]), ("raw_text", recipe.raw_text, models)):
-        for whose, config in readers:
-            longest = config.max_position_embeddings - first_position(config)
-            if part is not None and part.max_length > longest:
-                allowed = f"3 to {longest}, {whose}'s positions"
-                raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: {allowed}")
+    models = {"the teacher": shapes.teacher} if context.has_teacher else {}
+    models |= {} if shapes.assistant is None else {"the assistant": shapes.assistant}
+    models["the student"] = shapes.student
+    beside = dict(zip(recipe.teacher.ensemble, shapes.ensemble, strict=True))
+    for name, part, readers in (("task", recipe.task, models | beside), ("raw_text", recipe.raw_text, models)):
+        positions = {whose: read.max_position_embeddings - first_position(read) for whose, read in readers.items()}
+        whose = min(positions, key=positions.__getitem__)
+        if part is not None and part.max_length > positions[whose]:
+            allowed = f"3 to {positions[whose]}, {whose}'s positions"
+            raise RecipeError(f"{name}.max_length: {part.max_length}; allowed: {allowed}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy
 
 logger = logging.getLogger(__name__)
@@ -98,13 +99,24 @@ class TimedCheckpoints(TrainerCallback):
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """Return the newest complete checkpoint, after deleting all others: a kill may have left half of them."""
+    """Return the newest complete checkpoint, after deleting all others: a kill may have left half of them.
+
+    That with the best model so far stays, which `load_best_model_at_end` takes at the end.
+    """
     steps = {checkpoint: int(checkpoint.name.split("-")[1]) for checkpoint in work.glob("checkpoint-*")}
     complete = [checkpoint for checkpoint in steps if (checkpoint / CheckpointMark.name).exists()]
     newest = max(complete, key=lambda checkpoint: steps[checkpoint], default=None)
+    kept = {newest} if newest is None else {newest, _best_checkpoint(newest)}
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
-        for checkpoint in steps.keys() - {newest}:
+        for checkpoint in steps.keys() - kept:
             shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     return None if newest is None else str(newest)
+
+
+def _best_checkpoint(checkpoint: Path) -> Path | None:
+    """Return the checkpoint of the best evaluation before another one was written; None where there was none."""
+    file = checkpoint / TRAINER_STATE_NAME
+    step = TrainerState.load_from_json(str(file)).best_global_step if file.is_file() else None
+    return None if step is None else checkpoint.with_name(f"checkpoint-{step}")

@@ -1,4 +1,4 @@
-"""A recipe at work: its machine and its data. It knows no stage by name."""
+"""A recipe at work: its machine, its data, and the students made of both. It knows no stage by name."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from huggingface_hub.constants import HF_HOME
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from edgemin_hf.data.corpus import TokenBlocks, token_stream
-from edgemin_hf.data.tables import read_sentences, read_table
-from edgemin_hf.data.tokenization import tokenize
+from edgemin_hf.data.corpus import TokenBlocks
+from edgemin_hf.data.tables import read_table
 from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.pooling import POOLING
+from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
-from edgemin_hf.recipe.schema import Product, Recipe, RecipeError
+from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
 from edgemin_hf.recipe.teachers import teacher_logits
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
 
-CACHE = Path(HF_HOME) / "edgemin"
-"""Where tokenised raw text is kept, for all runs."""
 GROUP_TIMEOUT = timedelta(days=7)
 """How long processes wait for each other: the first may export or augment for hours, and who dies ends all of them."""
 AUGMENTED_ROWS = "train.parquet"
@@ -98,33 +101,54 @@ class Context(RunModels):
         """The rows that a student is trained on and validated with: augmented where the recipe says so."""
         if self.maker(Product.ROWS) is None and not self.shapes.own_tokens:
             return self.data
-        train, validation = (self.task.tokenized(table, self.tokenizer, self.label_ids) for table in self._tables)
+        return self._student_rows(self.tokenizer)
+
+    def _student_rows(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
+        train, validation = (self.task.tokenized(table, tokenizer, self.label_ids) for table in self._tables)
         return train, validation
 
     @cached_property
     def _tables(self) -> tuple[Dataset, Dataset]:
         """The same rows as they are."""
-        task, augmented, seed = self.task, self.maker(Product.ROWS), self.recipe.seed
-        if augmented is None:
-            return task.train_table(self.root, seed), task.validation_table(self.root, seed)
-        return read_table(self.folder(augmented) / AUGMENTED_ROWS), task.validation_table(self.root, seed)
+        augmented = self.maker(Product.ROWS)
+        train, validation = self.task.tables(self.root, self.recipe.seed)
+        return train if augmented is None else read_table(self.folder(augmented) / AUGMENTED_ROWS), validation
+
+    def rows_of(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return those rows in the tokens of the student that a stage trains: its own, where its vocabulary was cut."""
+        with PartialState().main_process_first():
+            if self.maker(Product.VOCABULARY, before=stage) is None:
+                return self.student_data
+            return self._student_rows(self.student_tokenizer(stage))
+
+    def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages."""
+        (train, validation), said = self.rows_of(stage), self._teacher_logits
+        train = _with_logits(train, said["train"])
+        if "validation" in said:
+            validation = _with_logits(validation, said["validation"])
+        if "unlabelled" in said:
+            with PartialState().main_process_first():
+                more = self._unlabelled_rows(self.student_tokenizer(stage))
+            train = concatenate_datasets([train, _with_logits(more, said["unlabelled"])])
+        return train, validation
 
     @cached_property
-    def data_with_teacher_logits(self) -> tuple[Dataset, Dataset]:
-        """The same rows, and those without labels, with the teacher's logits, computed once for all stages."""
+    def _teacher_logits(self) -> dict[str, Tensor]:
+        """What the teacher says of the training rows, the validation rows and those without labels."""
         with PartialState().main_process_first():
             (train, validation), tables = self.student_data, self._tables
-            train = self._with_logits(train, tables[0], "train")
+            said = {"train": teacher_logits(self, tables[0], train, "train")}
             if self.has_teacher:  # a table need not predict what is chosen by its labels
-                validation = self._with_logits(validation, tables[1], "validation")
+                said["validation"] = teacher_logits(self, tables[1], validation, "validation")
             if self.task.unlabelled_files:
-                table = self.task.unlabelled_table(self.root)
-                rows = self.task.tokenized(table, self.tokenizer, self.label_ids, with_labels=False)
-                train = concatenate_datasets([train, self._with_logits(rows, table, "unlabelled")])
-            return train, validation
+                table, rows = self.task.unlabelled_table(self.root), self._unlabelled_rows(self.tokenizer)
+                said["unlabelled"] = teacher_logits(self, table, rows, "unlabelled")
+            return said
 
-    def _with_logits(self, rows: Dataset, table: Dataset, part: str) -> Dataset:
-        return rows.add_column(TEACHER_LOGITS, list(teacher_logits(self, table, rows, part).numpy()))
+    def _unlabelled_rows(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        table = self.task.unlabelled_table(self.root)
+        return self.task.tokenized(table, tokenizer, self.label_ids, with_labels=False)
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
@@ -132,13 +156,8 @@ class Context(RunModels):
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the order of the stages is checked
         if raw.pack:
-            try:
-                stream = token_stream(raw.source(self.root), self.tokenizer, CACHE)
-                return TokenBlocks(stream, self.tokenizer, raw.max_length).split(raw.validation_blocks)
-            except ValueError as error:  # how many blocks there are is known when the text has been read
-                raise RecipeError(f"raw_text: {error}") from None
-        table = read_sentences([self.root / file for file in raw.files], raw.text_column)
-        sentences = tokenize(table, raw.text_column, self.tokenizer, raw.max_length)
+            return packed_rows(raw, self.root, self.tokenizer)
+        sentences = unpacked_rows(raw, self.root, self.tokenizer)
         if self.recipe.task is not None:
             return sentences, self.data[1]
         split = sentences.train_test_split(test_size=_UNPACKED_VALIDATION_SHARE, seed=self.recipe.seed)
@@ -148,3 +167,42 @@ class Context(RunModels):
     def packs(self) -> bool:
         """Whether raw text is packed into blocks of one length."""
         return self.recipe.raw_text is not None and self.recipe.raw_text.pack
+
+    # New students, whose narrower tables are cut by the data.
+
+    def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
+        """Make a student of a shape from its teacher, or from its checkpoint."""
+        set_seed(self.recipe.seed)
+        if shape.checkpoint is not None:
+            student = student_from_checkpoint(teacher, self.tokenizer, self.checkpoint_folder(shape), shape.head)
+        else:
+            counts = None
+            if shape.embedding_size is not None:  # the texts that the student is for, else what it learns from
+                rows = self.raw_text[0] if self.recipe.task is None else self.student_data[0]
+                counts = token_counts(rows, teacher.config.vocab_size)
+            student = create_student(
+                teacher, **student_shape(shape), initialization=shape.initialization, token_counts=counts
+            )
+        task = self.recipe.task
+        if task is not None and (head or self.head) is task.auto_class:
+            # A teacher need not say it, but pipelines would squash the score of a student that does not.
+            student.config.problem_type = task.problem_type
+        return student
+
+    def new_task_student(self) -> PreTrainedModel:
+        """Make a student that learns the task, of the teacher's or an assistant's weights, or of its checkpoint's.
+
+        A checkpoint's may have tokens of its own, and needs no teacher.
+        """
+        shape, assistant = self.recipe.student, self.maker(Product.ASSISTANT)
+        if shape.checkpoint is None:
+            return self.new_student(shape, self.load(self.folder(assistant) if assistant else self.teacher_folder))
+        set_seed(self.recipe.seed)
+        folder = self.checkpoint_folder(shape)
+        labels = {name: value for name, value in self.labels.items() if name != "num_labels"}  # which id2label tells
+        pooling = {} if shape.head == "auto" else {POOLING: shape.head}
+        return load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling).train()
+
+
+def _with_logits(rows: Dataset, logits: Tensor) -> Dataset:
+    return rows.add_column(TEACHER_LOGITS, list(logits.numpy()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edgemin_hf.export.manifest import Fidelity
-from edgemin_hf.report.records import LayerSearch, ModuleError
+from edgemin_hf.report.records import LayerSearch, ModuleError, Trial, VocabularyCut
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class Outcome:
     after: float | None = None
     notes: tuple[str, ...] = ()
     search: LayerSearch | None = None
+    trials: tuple[Trial, ...] | None = None
     precisions: Mapping[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
+    vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
 
     def told(self) -> dict[str, Any]:

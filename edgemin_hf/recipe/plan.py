@@ -138,7 +138,9 @@ def _with_state(context: Context, step: Step, overwrite: bool, resume_anyway: bo
     if record is None or record.fingerprint != step.fingerprint:
         return step
     done = record.finished and step.folder.is_dir()
-    if not done and not any(step.work_folder(context).glob("checkpoint-*")):
+    work = step.work_folder(context)
+    begun = any(work.rglob("checkpoint-*")) or any(work.glob("*.json"))  # which searches leave
+    if not done and not begun:
         return step
     here = replace(step, state="done" if done else "to resume")
     if not (rounding := _rounding(record, step)):

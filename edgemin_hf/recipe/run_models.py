@@ -18,13 +18,11 @@ from transformers import (
 from edgemin_hf.distillation.predictions import Predictions
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.pooling import POOLING
-from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.loading import load_quantized
 from edgemin_hf.recipe.run_folder import RunFolder
-from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
+from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.text import TextTask
@@ -91,16 +89,15 @@ class RunModels(RunFolder):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's tokenizer while it trains: the teacher's, or that of its checkpoint with other tokens."""
+        """The student's until its vocabulary is cut: the teacher's, or that of its checkpoint with other tokens."""
         student = self.recipe.student
         if student.checkpoint is None or not self.shapes.own_tokens:
             return self.teacher_tokenizer
         return free_tokenizer(self.shapes.checkpoint(student.checkpoint, student.revision, weights=False).path)
 
-    @property
-    def student_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The finished student's tokenizer: its own, where the vocabulary was cut."""
-        cut = self.maker(Product.VOCABULARY)
+    def student_tokenizer(self, stage: StageSettings) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of the student as a stage finds it: its own, where the vocabulary was cut."""
+        cut = self.maker(Product.VOCABULARY, before=stage)
         return self.tokenizer if cut is None else free_tokenizer(str(self.folder(cut)))
 
     @cached_property
@@ -155,30 +152,6 @@ class RunModels(RunFolder):
         settings = EdgeminConfig.from_pretrained(self.folder(last)).quantization
         assert settings is not None  # noqa: S101 - it left a quantised student
         return QuantizationConfig.from_dict(settings)
-
-    def new_student(self, shape: Student, teacher: PreTrainedModel, head: AutoClass | None = None) -> PreTrainedModel:
-        """Make a student of a shape from its teacher, or from its checkpoint."""
-        set_seed(self.recipe.seed)
-        if shape.checkpoint is not None:
-            student = student_from_checkpoint(teacher, self.tokenizer, self.checkpoint_folder(shape), shape.head)
-        else:
-            student = create_student(teacher, **student_shape(shape), initialization=shape.initialization)
-        task = self.recipe.task
-        if task is not None and (head or self.head) is task.auto_class:
-            # A teacher need not say it, but pipelines would squash the score of a student that does not.
-            student.config.problem_type = task.problem_type
-        return student
-
-    def new_task_student(self) -> PreTrainedModel:
-        """Make a student that learns the task. A checkpoint's may have tokens of its own, and needs no teacher."""
-        shape = self.recipe.student
-        if shape.checkpoint is None:
-            return self.new_student(shape, self.load(self.teacher_folder))
-        set_seed(self.recipe.seed)
-        folder = self.checkpoint_folder(shape)
-        labels = {name: value for name, value in self.labels.items() if name != "num_labels"}  # which id2label tells
-        pooling = {} if shape.head == "auto" else {POOLING: shape.head}
-        return load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling).train()
 
 
 def has_head(folder: str | Path, head: AutoClass) -> bool:

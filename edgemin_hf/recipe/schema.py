@@ -137,6 +137,8 @@ class Student:
     intermediate_size: int | None = None
     layers: list[int] | None = None
     model_type: str | None = None
+    embedding_size: int | None = None
+    max_position_embeddings: int | None = None
     initialization: Initialization = "slice"
     head: Literal["auto", "cls", "mean"] = "auto"
 

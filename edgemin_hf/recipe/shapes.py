@@ -11,7 +11,7 @@ from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config_and_tokenizer
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.loading import set_pooling
-from edgemin_hf.modeling.student import student_config
+from edgemin_hf.modeling.student_config import student_config
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.recipe.schema import Recipe, RecipeError, Student, model_name, student_shape
 

@@ -26,6 +26,7 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.recipe.checkpoints import CheckpointMark, Resumed, TimedCheckpoints, last_checkpoint
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.early_stopping import EarlyStopping
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.training_arguments import TrainingSettings, make_arguments
@@ -39,6 +40,7 @@ class Parts:
 
     Attributes:
         model: The student.
+        tokenizer: Its tokenizer.
         methods: What it is trained for.
         train: Training examples.
         validation: Validation examples.
@@ -50,12 +52,13 @@ class Parts:
         compute_metrics: The task's metric, where the logits are read.
         pruning: What is pruned in this training.
         quantization: How the student is, or gets, quantised in it.
-        head_learning_rate: Learning rate of the head; None takes that of all else.
+        head_learning_rate: Learning rate of the head; None takes that of the last layer.
+        layer_learning_rate_decay: What the learning rate is multiplied by for each layer further down.
         head_is_new: Whether the model's head is random yet.
-        tokenizer: The model's tokenizer; None takes the student's.
     """
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     methods: list[DistillationConfig]
     train: Dataset
     validation: Dataset
@@ -68,8 +71,8 @@ class Parts:
     pruning: PruningConfig | None = None
     quantization: QuantizationConfig | None = None
     head_learning_rate: float | None = None
+    layer_learning_rate_decay: float = 1.0
     head_is_new: bool = False
-    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: Parts) -> DistillationTrainer:
@@ -84,7 +87,10 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     Raises:
         RecipeError: If the parts do not fit together, which only the models themselves tell.
     """
-    tokenizer = parts.tokenizer or context.tokenizer
+    patience = stage.early_stopping_patience
+    stopping = [] if patience is None else [EarlyStopping(patience)]
+    # Said either way: the stage before may have left the same model with its table frozen.
+    parts.model.get_input_embeddings().requires_grad_(not stage.freeze_embeddings)
     try:
         return DistillationTrainer(
             parts.model,
@@ -94,12 +100,13 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             pruning_config=parts.pruning,
             quantization_config=parts.quantization,
             head_learning_rate=parts.head_learning_rate,
+            layer_learning_rate_decay=parts.layer_learning_rate_decay,
             train_dataset=parts.train,
             eval_dataset=parts.validation,
-            processing_class=tokenizer,
-            data_collator=parts.collator or DataCollatorWithPadding(tokenizer),
+            processing_class=parts.tokenizer,
+            data_collator=parts.collator or DataCollatorWithPadding(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
-            callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *parts.callbacks],
+            callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *stopping, *parts.callbacks],
         )
     except ValueError as error:  # such as how positions are scored
         raise RecipeError(f"{stage.name}: {error}") from error
@@ -140,6 +147,7 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
         trainer.prepare()
+    notes = (*outcome.notes, *_stopped_early(trainer))
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
         with atomic_folder(folder) as partial:
@@ -147,13 +155,20 @@ def train(
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
             write_beside(partial)
-    return replace(outcome, examples=_examples_seen(trainer), metric=metric, before=before, after=after)
+    seen = _examples_seen(trainer)
+    return replace(outcome, examples=seen, metric=metric, before=before, after=after, notes=notes)
 
 
 def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
     """Return some rows, drawn at random, the same ones in all processes."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows.select(order[:count].tolist())
+
+
+def _stopped_early(trainer: DistillationTrainer) -> tuple[str, ...]:
+    state = trainer.state
+    early = 0 < state.global_step < state.max_steps
+    return (f"stopped at step {state.global_step} of {state.max_steps}",) if early else ()
 
 
 def _examples_seen(trainer: DistillationTrainer) -> int:

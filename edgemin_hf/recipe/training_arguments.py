@@ -37,7 +37,7 @@ _OWN_ARGUMENTS = (
 )  # fmt: skip
 """Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage: what is trained
 from, in which precision, what is measured and kept, and that nothing is published on the way."""
-_NO_ARGUMENTS = ("training_arguments", "best_model")
+_NO_ARGUMENTS = ("training_arguments", "best_model", "early_stopping_patience", "freeze_embeddings")
 """Settings of a training that are no fields of `TrainingArguments`."""
 _SET_BY_ARGUMENTS = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 """Variables of the environment that `TrainingArguments` set, for good."""
@@ -49,6 +49,10 @@ class Training:
 
     Attributes:
         best_model: Whether each epoch is validated, and the model of the best one kept.
+        early_stopping_patience: Evaluations in a row without a new best model after which training stops; None never
+            does.
+        freeze_embeddings: Whether the table of the word pieces stays as it is. A small student's is most of what its
+            optimizer writes in a step.
         training_arguments: Any other field of `TrainingArguments` that the recipe does not decide on, by name.
     """
 
@@ -64,6 +68,8 @@ class Training:
     adam_epsilon: Positive = 1e-8
     save_steps: Count = 250
     best_model: bool = False
+    early_stopping_patience: Count | None = None
+    freeze_embeddings: bool = False
     training_arguments: dict[str, object] = field(default_factory=dict)
     least_steps: ClassVar[int] = 1
 
@@ -71,6 +77,11 @@ class Training:
         if self.max_steps < self.least_steps and self.max_steps != -1:
             allowed = f"{self.least_steps} or more, or -1 to go by num_train_epochs"
             raise ValueError(f"max_steps: {self.max_steps}; allowed: {allowed}")
+        if self.early_stopping_patience is not None and not self.best_model:
+            raise ValueError(
+                f"early_stopping_patience: {self.early_stopping_patience} beside best_model: false; allowed: beside "
+                "best_model: true, which validates and knows the best one"
+            )
         _check_arguments(self.training_arguments)
         check_rest(Training, self)
 
@@ -122,6 +133,8 @@ class TrainingSettings(Protocol):
     name: str
     max_steps: int
     best_model: bool
+    early_stopping_patience: int | None
+    freeze_embeddings: bool
     training_arguments: dict[str, object]
 
     def metric(self, context: Context) -> str:

@@ -24,7 +24,7 @@ from edgemin_hf.report.page import (
     stage_table,
 )
 from edgemin_hf.report.records import StageRecord
-from edgemin_hf.report.rivals import rivals_table, verdict
+from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
@@ -136,9 +136,11 @@ def render_card(
         "predictions": predictions,
         "fast": fast,
         "token_types": token_types,
+        "vocabulary": _vocabulary(stages),
         "recipe": _fenced(recipe_yaml, "yaml"),
         "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
         "verdict": [] if rivals is None else verdict(rivals),
+        "figure": None if rivals is None else f"![{in_words(rivals)}](figures/rivals.svg)\n\n{how_to_read(rivals)}",
         "languages": ", ".join(languages),
         "test_set": test_set,
         "licence": licence,
@@ -205,6 +207,19 @@ def _measured_by(rows: Sequence[BenchmarkRow]) -> str:
     if metric is None:
         raise ValueError("benchmark: rows without a metric; expected: those of a recipe's benchmark")
     return metric
+
+
+def _vocabulary(stages: Sequence[StageRecord]) -> str:
+    """Say what a vocabulary that was cut makes of texts; "" where none was."""
+    cut = next((stage.vocabulary for stage in stages if stage.vocabulary is not None), None)
+    if cut is None or cut.after == cut.before:
+        return ""
+    told = [f"of the {one.texts} {one.split:.1%} and {one.unknown:.2%}" for one in cut.coverage]
+    return (
+        f"Its vocabulary was cut to {cut.after:,} of {cut.before:,} pieces. Any other text is answered as well, from "
+        "smaller pieces down to single characters: the share of pieces that became smaller, and the share that is "
+        f"unknown, is {' and '.join(told)}."
+    )
 
 
 def _tags(stages: Sequence[StageRecord]) -> tuple[list[str], bool]:

@@ -1,5 +1,6 @@
 """Draw the benchmark's figures as SVG: readable in black and white, on a phone, and without a legend to look up."""
 
+import html
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ STYLE = {
     "legend.borderpad": 0.2,
 }
 WIDTH = 6.0  # inches, hence 432 units: ten-point text stays readable when a phone shrinks it to its screen
-_CHARACTER = 0.55  # Width of an average character in ems, on the wide side: the reader's font is unknown.
+CHARACTER = 0.55  # Width of an average character in ems, on the wide side: the reader's font is unknown.
 
 
 def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
@@ -72,7 +73,7 @@ def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0))
         axes = figure.add_axes((0.11, 0.13, 0.86, 0.85))
-        _log_axis(axes, points[:, 0])
+        log_axis(axes, points[:, 0])
         low, high = points[:, 1:].min(), points[:, 1:].max()
         margin = 0.25 * max(high - low, 1.0)
         axes.set_ylim(low - margin, high + margin)
@@ -104,7 +105,7 @@ def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
     spreads = dict(sorted(spreads.items(), key=lambda item: item[1][2]))
     with matplotlib.rc_context(STYLE):
         figure, axes = _row_figure(len(spreads), footer=0.75)
-        _log_axis(axes, [value for spread in spreads.values() for value in (spread[0], spread[-1])], room=0.17)
+        log_axis(axes, [value for spread in spreads.values() for value in (spread[0], spread[-1])], room=0.17)
         axes.set_xlabel("milliseconds a call (log scale)")
         figure.text(
             0.5, 0.02, "box: middle half · number: median (p50) · whiskers: p1 to p99", ha="center", va="bottom"
@@ -170,7 +171,7 @@ def _label_points(axes: Axes, labels: Sequence[str], points: NDArray[np.float64]
         else:
             lines.append(label)
     for mark, lines in groups:
-        size = np.array([max(map(len, lines)) * 9 * _CHARACTER, len(lines) * 9 * 1.4])
+        size = np.array([max(map(len, lines)) * 9 * CHARACTER, len(lines) * 9 * 1.4])
         places = list(_places(mark, size, axes.bbox))
         box, line = next((place for place in places if not any(b.count_overlaps(taken) for b in place)), places[-1])
         taken += [box, line]
@@ -242,7 +243,7 @@ def _draw_bar(axes: Axes, y: float, sizes: Mapping[str, int], colours: Mapping[s
         axes.barh(y, width, left=left, height=0.32, color=colours[name], edgecolor="white", linewidth=0.5)
         number = f"{width:.1f}"
         for text in (f"{name} {number}", number) if name in named else (f"{name} {number}", name, number):
-            if 9 * _CHARACTER * len(text) + 4 < width * unit:
+            if 9 * CHARACTER * len(text) + 4 < width * unit:
                 ink = "white" if colours[name] == BLUE else INK
                 axes.text(left + width / 2, y, text, size=9, ha="center", va="center", color=ink)
                 if name in text:
@@ -251,7 +252,7 @@ def _draw_bar(axes: Axes, y: float, sizes: Mapping[str, int], colours: Mapping[s
         left += width
 
 
-def _log_axis(axes: Axes, values: Sequence[float] | NDArray[np.float64], room: float = 0.0) -> None:
+def log_axis(axes: Axes, values: Sequence[float] | NDArray[np.float64], room: float = 0.0) -> None:
     """Give the x axis a log scale with plain numbers at 1, 2 and 5, some of them around all values.
 
     Args:
@@ -282,4 +283,4 @@ def to_svg(figure: Figure, title: str) -> str:
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     svg = re.sub(r'font-family: [^;"]*; ', "", svg)
     style = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, sans-serif"
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" style="{style}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" style="{style}" ', 1)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.report.records import StageRecord
-from edgemin_hf.report.rivals import rivals_table, verdict
+from edgemin_hf.report.rivals import how_to_read, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table, text_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
@@ -27,6 +27,7 @@ def render_report(
     stages: Sequence[StageRecord],
     figures: Mapping[str, str],
     rivals: Comparison | None = None,
+    front: str | None = None,
     taught_by: str = "",
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
@@ -37,6 +38,7 @@ def render_report(
         stages: What each stage of the recipe did.
         figures: SVG by caption. It goes into the page as it is: pass figures drawn here only.
         rivals: What the student was measured against, if it was.
+        front: SVG of that, which comes before all else; None draws nothing there.
         taught_by: What the student learned from, in words.
 
     Returns:
@@ -65,6 +67,8 @@ def render_report(
         taught_by=taught_by,
         rivals=None if rivals is None else rivals_table(rivals),
         verdict=[] if rivals is None else verdict(rivals),
+        front=None if front is None else Markup(front),  # noqa: S704
+        front_caption=None if rivals is None else how_to_read(rivals),
         figures={caption: Markup(svg) for caption, svg in figures.items()},  # noqa: S704
         environment={key.replace("_", " "): environment_text(value) for key, value in described.items()},
         text_columns=TEXT_COLUMNS,

@@ -26,6 +26,29 @@ class LayerSearch(Record):
 
 
 @dataclass(frozen=True)
+class Trial(Record):
+    """A training of a search for the best settings.
+
+    Attributes:
+        learning_rate: Its learning rate.
+        num_train_epochs: Its epochs.
+        examples: Examples that it saw, each as often as it saw it.
+        metric: Name of the metric that counts.
+        before: The metric on the validation rows before it.
+        after: The same after it.
+        notes: What else it told.
+    """
+
+    learning_rate: float
+    num_train_epochs: float
+    examples: int
+    metric: str
+    before: float
+    after: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModuleError(Record):
     """What became of a module that was reconstructed.
 
@@ -38,6 +61,36 @@ class ModuleError(Record):
     name: str
     before: float
     after: float
+
+
+@dataclass(frozen=True)
+class Coverage(Record):
+    """What a vocabulary that was cut makes of texts.
+
+    Attributes:
+        texts: Which texts.
+        split: Share of their pieces that the full vocabulary had whole, and the cut one writes as smaller pieces.
+        unknown: Share of their pieces that the cut vocabulary has no token for.
+    """
+
+    texts: str
+    split: float
+    unknown: float
+
+
+@dataclass(frozen=True)
+class VocabularyCut(Record):
+    """What became of a student's vocabulary.
+
+    Attributes:
+        before: Tokens before.
+        after: Tokens after.
+        coverage: What that means for texts.
+    """
+
+    before: int
+    after: int
+    coverage: tuple[Coverage, ...]
 
 
 @dataclass(frozen=True)
@@ -54,8 +107,10 @@ class StageRecord(Record):
         after: The metric after it.
         notes: What else is worth telling, a line each.
         search: What the search for the teacher's layer found.
+        trials: The trainings of a search for the best settings; all else that is told is the best one's.
         precisions: The precision of each module, where the stage chose them.
         reconstruction: The errors of the modules that were reconstructed.
+        vocabulary: What became of the vocabulary, where the stage cut it.
         fidelity: Outcome of the check of each graph, by precision.
         seconds: How long it took.
         tag: What it adds to the tags of the model on the Hub.
@@ -75,8 +130,10 @@ class StageRecord(Record):
     after: float | None = None
     notes: tuple[str, ...] = ()
     search: LayerSearch | None = None
+    trials: tuple[Trial, ...] | None = None
     precisions: dict[str, str] | None = None
     reconstruction: tuple[ModuleError, ...] | None = None
+    vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
     seconds: float | None = None
     tag: str | None = None

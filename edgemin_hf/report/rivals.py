@@ -28,9 +28,38 @@ def _cells(row: RivalRow) -> list[str]:
 
 
 def verdict(found: Comparison) -> list[str]:
-    """Return a sentence for each rival: whether the student beats it, by how much, and at which latency."""
+    """Return a sentence for each rival: whether the student beats it, by how much, and at which latency.
+
+    The last ones are on rivals that were left out, and why.
+    """
     student, *rivals = found.rows
-    return [_sentence(student, rival) for rival in rivals if rival.ahead is not None]
+    sentences = [_sentence(student, rival) for rival in rivals if rival.ahead is not None]
+    return [*sentences, *(f"Left out: {line}." for line in found.left_out)]
+
+
+def how_to_read(found: Comparison) -> str:
+    """Return the caption of the rivals' figure."""
+    metric = _capitalized(METRICS[found.rows[0].metric].title)
+    better = "up and to the left is better; a mark's area is the size on disk"
+    text = f"{metric} against the latency of a whole call: {better}."
+    if all(row.ahead is None for row in found.rows):
+        return text
+    return f"{text} The dashed lines are this student's: left of them is what is faster, above them what scores more."
+
+
+def in_words(found: Comparison) -> str:
+    """Tell the figure of the rivals to who can't see it: each row's value, latency and size."""
+    metric = METRICS[found.rows[0].metric]
+    rows = [
+        f"{row.name}: {100 * row.value:.1f}{metric.unit if metric.unit == '%' else ''} at {row.latency_ms.p50:.3g} ms, "
+        f"{row.size_bytes / 1e6:.1f} MB"
+        for row in found.rows
+    ]
+    return f"{_capitalized(metric.title)} against the latency of a whole call. {'; '.join(rows)}."
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _sentence(student: RivalRow, rival: RivalRow) -> str:

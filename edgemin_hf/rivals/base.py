@@ -23,8 +23,9 @@ class Given:
 
     Attributes:
         task: The task.
-        encoder: Folder of the teacher before it was fine-tuned, with its tokenizer; of the student's checkpoint where
-            no model is the teacher.
+        encoder: Folder of the teacher as the recipe names it, with its tokenizer; of the student's checkpoint where no
+            model is the teacher.
+        knows_task: Whether that one has been fine-tuned on the task.
         label_ids: Number of each label.
         train: Texts, or pairs of texts, to learn from.
         labels: Their labels as numbers: (rows,), of label sets (rows, labels).
@@ -32,10 +33,12 @@ class Given:
         validation_labels: Their labels.
         test: Texts that are answered.
         seed: Seed of all that is random.
+        teacher: Folder of the fine-tuned teacher's graphs, with its tokenizer; None where there is none yet.
     """
 
     task: TextTask
     encoder: Path
+    knows_task: bool
     label_ids: Mapping[str, int]
     train: Sequence[Text]
     labels: Answers
@@ -43,6 +46,7 @@ class Given:
     validation_labels: Answers
     test: Sequence[Text]
     seed: int
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)

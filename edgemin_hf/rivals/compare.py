@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,8 +15,7 @@ from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.rows import Latency
 from edgemin_hf.benchmark.runners import Inputs, Prepared
 from edgemin_hf.data.tables import Text
-from edgemin_hf.rivals.base import Call, Given, Made
-from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.rivals.base import Call, Given, Made, Maker
 from edgemin_hf.tasks.metrics import Answers, difference
 from edgemin_hf.utils.records import Record
 
@@ -74,18 +73,23 @@ class Comparison(Record):
         >>> from edgemin_hf.rivals import Comparison
         >>> Comparison.from_dict({"rows": []}).rows
         ()
+
+    Attributes:
+        rows: What was measured.
+        left_out: A line on each rival that could not be made, and why.
     """
 
     rows: tuple[RivalRow, ...]
+    left_out: tuple[str, ...] = ()
 
 
-def make_rivals(names: Iterable[str], given: Given, folder: Path) -> list[tuple[Made, float]]:
+def make_rivals(makers: Mapping[str, Maker], given: Given, folder: Path) -> list[tuple[Made, float | None]]:
     """Make rivals, each in a folder of its own; return them with the seconds that they took."""
-    made: list[tuple[Made, float]] = []
-    for name in names:
+    made: list[tuple[Made, float | None]] = []
+    for name, make in makers.items():
         (folder / name).mkdir()
         start = time.perf_counter()
-        found = RIVALS[name](given, folder / name)
+        found = make(given, folder / name)
         made += [(rival, time.perf_counter() - start) for rival in found]
     return made
 
@@ -97,6 +101,7 @@ def compare(
     student: Made | None = None,
     sentences: int = 500,
     rounds: int = 3,
+    left_out: Sequence[str] = (),
 ) -> Comparison:
     """Measure rivals, and a student among them.
 
@@ -107,9 +112,9 @@ def compare(
         student: The student, made like a rival; None where there is none yet.
         sentences: Number of test texts, evenly spaced, that latency is measured on.
         rounds: Rounds over them.
+        left_out: A line on each rival that could not be made.
     """
-    ours = [] if student is None else [(student, None)]
-    all_made: list[tuple[Made, float | None]] = [*ours, *rivals]
+    all_made = [*([] if student is None else [(student, None)]), *rivals]
     chosen = np.linspace(0, len(given.test) - 1, min(sentences, len(given.test))).round().astype(int)
     texts = [given.test[row] for row in chosen]
     runners = {made.name: _Whole(made.call, given.task.predictions) for made, _ in all_made}
@@ -127,7 +132,7 @@ def compare(
         latency = Latency(*(float(np.percentile(times[made.name], q)) for q in (50, 90, 99)))
         ends = (found["ci95"][0], found["ci95"][1])
         rows.append(RivalRow(made.name, found["metric"], found["value"], ends, made.size_bytes, latency, seconds, lead))
-    return Comparison(tuple(rows))
+    return Comparison(tuple(rows), tuple(left_out))
 
 
 @dataclass(frozen=True)

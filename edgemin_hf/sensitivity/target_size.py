@@ -8,7 +8,7 @@ from typing import NamedTuple
 from transformers import PreTrainedModel
 
 from edgemin_hf.quantization.config import QuantizationConfig
-from edgemin_hf.quantization.precision import names_without_override, precisions
+from edgemin_hf.quantization.precision import names_to_choose, precisions
 from edgemin_hf.sensitivity.quantization import PRECISIONS, ModuleSensitivity, Precision, module_bytes
 
 
@@ -73,7 +73,7 @@ def least_bytes(model: PreTrainedModel, config: QuantizationConfig) -> int:
     Returns:
         The bytes.
     """
-    free = names_without_override(model, config)
+    free = names_to_choose(model, config)
     names = {module: name for name, module in model.named_modules()}
     found = 0
     for module, precision in precisions(model, config).items():

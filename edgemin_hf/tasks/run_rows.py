@@ -53,8 +53,8 @@ def write_rows(task: TextTask, root: Path, seed: int, run: Path) -> None:
     if written.is_file() and written.read_text(encoding="utf-8") == content:
         return
     with atomic_folder(run / ROWS) as folder:
-        task.train_table(root, seed).to_parquet(folder / "train.parquet")
-        task.validation_table(root, seed).to_parquet(folder / "validation.parquet")
+        for name, table in zip(("train", "validation"), task.tables(root, seed), strict=True):
+            table.to_parquet(folder / f"{name}.parquet")
         (folder / _TASK).write_text(content, encoding="utf-8")
 
 

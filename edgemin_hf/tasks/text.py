@@ -190,16 +190,20 @@ class TextTask(Task, ABC):
         Returns:
             The training rows and the validation rows, with the tokenizer's columns and "labels".
         """
-        train, validation = (self.tokenized(table, tokenizer, labels) for table in self._tables(root, seed))
+        train, validation = (self.tokenized(table, tokenizer, labels) for table in self.tables(root, seed))
         return train, validation
 
     def train_table(self, root: Path, seed: int) -> Dataset:
         """Read the training rows as they are, without those that are held out."""
-        return self._tables(root, seed)[0]
+        return self.tables(root, seed)[0]
 
-    def validation_table(self, root: Path, seed: int) -> Dataset:
-        """Read the validation rows as they are."""
-        return self._tables(root, seed)[1]
+    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        """Read the training rows and the validation rows as they are."""
+        train = read_table(root / self.train_file)
+        if self.validation_file is not None:
+            return train, read_table(root / self.validation_file)
+        split = train.train_test_split(test_size=self.validation_share, seed=seed)
+        return split["train"], split["test"]
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table, like `train_and_validation`."""
@@ -223,7 +227,7 @@ class TextTask(Task, ABC):
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
         """Return some validation texts or pairs, as they are."""
-        _, validation = self._tables(root, seed)
+        _, validation = self.tables(root, seed)
         texts = validation[self.text_column][:count]
         if self.text_pair_column is None:
             return list(texts)
@@ -265,10 +269,3 @@ class TextTask(Task, ABC):
         if self.problem_type == "single_label_classification":
             return [UNLABELLED] * rows
         return [[nan] * labels] * rows if self.problem_type == "multi_label_classification" else [nan] * rows
-
-    def _tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
-        train = read_table(root / self.train_file)
-        if self.validation_file is not None:
-            return train, read_table(root / self.validation_file)
-        split = train.train_test_split(test_size=self.validation_share, seed=seed)
-        return split["train"], split["test"]

@@ -49,7 +49,8 @@ class RowTrainer(Trainer):
         self, epoch_iterator: Iterator[Mapping[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[Mapping[str, Tensor | float]], None]:
         """Return the batches of a step, of which each row counts as much as any other."""
-        if self.state.global_step >= self.state.max_steps:  # a checkpoint of the last step was resumed
+        # A checkpoint of the last step was resumed, or one at which the training had stopped early.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
             return [], None
         return weighted_batches(epoch_iterator, num_batches, self.accelerator), None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from edgemin_hf.distillation.base import DistillationConfig, Objective
-from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.hooks import filter_forward_inputs, forward_names
 from edgemin_hf.modeling.masters import to_float_masters
 from edgemin_hf.modeling.sentence_modules import write_sentence_modules
 from edgemin_hf.modeling.surgery import cut_like
@@ -26,17 +23,14 @@ from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
 from edgemin_hf.training.arguments import check_arguments, check_objectives, methods_of
-from edgemin_hf.training.checks import check_resumed, check_rows, check_weights, learns_labels
-from edgemin_hf.training.optimizer import learn_head_apart
+from edgemin_hf.training.checks import check_resumed, check_weights, learns_labels
+from edgemin_hf.training.parameter_groups import learning_rates, split_by_rate
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
 from edgemin_hf.training.quantization import StudentQuantization
 from edgemin_hf.training.record import remember_training, training_record, trainings_before
-from edgemin_hf.training.row_trainer import RowTrainer
-from edgemin_hf.training.rows import ROW_WEIGHT
-from edgemin_hf.training.student_forward import StudentForward, projections_in_model
-from edgemin_hf.training.teacher import check_head, load_teacher, record_teacher
-from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
-from edgemin_hf.utils.batches import count_rows
+from edgemin_hf.training.student_forward import projections_in_model
+from edgemin_hf.training.teacher import check_head, load_teacher
+from edgemin_hf.training.term_trainer import TermTrainer
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -44,7 +38,7 @@ if TYPE_CHECKING:
     from edgemin_hf.neural_compressor.guest import QuantizationAwareTrainingConfig, WeightPruningConfig
 
 
-class DistillationTrainer(RowTrainer):
+class DistillationTrainer(TermTrainer):
     """Train a student by the summed objectives of one or several distillation methods.
 
     In every other respect a `transformers.Trainer`: accumulation, mixed precision, callbacks, checkpoints and
@@ -64,7 +58,8 @@ class DistillationTrainer(RowTrainer):
         quantization_config: If given, linear layers and embeddings are swapped for fake-quantised ones at once, and
             `train` first calibrates the ranges of their inputs on the training data, which INT8 needs. Neural
             Compressor's own configuration is taken too.
-        head_learning_rate: Learning rate of the student's head; None takes that of all else.
+        head_learning_rate: Learning rate of the student's head; None takes that of the last layer.
+        layer_learning_rate_decay: What the learning rate is multiplied by for each layer further down.
         **kwargs: As `transformers.Trainer`.
 
     Attributes:
@@ -106,24 +101,24 @@ class DistillationTrainer(RowTrainer):
         pruning_config: PruningConfig | WeightPruningConfig | None = None,
         quantization_config: QuantizationConfig | QuantizationAwareTrainingConfig | None = None,
         head_learning_rate: float | None = None,
+        layer_learning_rate_decay: float = 1.0,
         **kwargs: object,
     ) -> None:
         configs = methods_of(distillation_config)
         args = TrainingArguments("tmp_trainer") if args is None else args
-        self.teacher_model = load_teacher(teacher_model, model, configs)
+        teacher = load_teacher(teacher_model, model, configs)
         settings = None if quantization_config is None else own_settings(quantization_config)
-        check_arguments(model, self.teacher_model, args, kwargs, pruning_config, settings)
+        check_arguments(model, teacher, args, kwargs, pruning_config, settings)
         to_float_masters(model)
         if isinstance(tokenizer := kwargs.get("processing_class"), PreTrainedTokenizerBase):
             kwargs["processing_class"] = fitted(tokenizer, model.config)
-        student = Encoder(model)
-        teacher = None if self.teacher_model is None else Encoder(self.teacher_model)
-        self.objectives: list[Objective] = [config.objective(student, teacher) for config in configs]
-        check_objectives(model, self.teacher_model, args, self.objectives)
-        if self.teacher_model is not teacher_model:
-            check_head(self.teacher_model, self.objectives)
+        compared = Encoder(model), None if teacher is None else Encoder(teacher)
+        objectives: list[Objective] = [config.objective(*compared) for config in configs]
+        check_objectives(model, teacher, args, objectives)
+        if teacher is not teacher_model:
+            check_head(teacher, objectives)
         if pruning_config is not None:
-            activations = {activation for objective in self.objectives for activation in objective.student_activations}
+            activations = {activation for objective in objectives for activation in objective.student_activations}
             check_pruning(model, pruning_config, activations, settings)
         self.record = training_record(configs, pruning_config, settings)
         self._trainings_before, self._remembered = trainings_before(model), False
@@ -132,21 +127,9 @@ class DistillationTrainer(RowTrainer):
             pruned = pruning_config is not None
             self.quantization = StudentQuantization(model, quantization_config, args, pruned=pruned)
         self.pruning = None if pruning_config is None else StudentPruning(self, pruning_config)
-        learned = [objective.projections for objective in self.objectives if objective.projections is not None]
-        self._projections = nn.ModuleList(learned) if learned else None
-        self._means = {True: TermMeans(), False: TermMeans()}  # since they were last told; by whether the model trains
-        super().__init__(model=model, args=args, **kwargs)
-        # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
-        # where a model's forward takes **kwargs and so seems to scale its loss by itself.
-        self.model_accepts_loss_kwargs = False
-        if self.teacher_model is not None:
-            self.teacher_model.requires_grad_(False).eval().to(self.args.device)
-        if self._projections is not None:
-            self._projections.to(self.args.device)
-        self._student_forward = StudentForward(self.objectives, to_the_end=self.is_fsdp_enabled)
-        self._gradients_checked = False
-        self._reads_labels = any(map(learns_labels, configs))
-        self._head_learning_rate = head_learning_rate
+        reads_labels = any(map(learns_labels, configs))
+        super().__init__(objectives, teacher, reads_labels=reads_labels, model=model, args=args, **kwargs)
+        self._head_learning_rate, self._layer_decay = head_learning_rate, layer_learning_rate_decay
         if settings is not None:
             self.add_callback(RangeFreezer(settings))
         self._share_student()
@@ -184,14 +167,15 @@ class DistillationTrainer(RowTrainer):
         return output
 
     def create_optimizer(self, *args: nn.Module | None) -> torch.optim.Optimizer:
-        """Create the optimizer as `Trainer` does; learned ranges, and a head with a rate, get groups of their own."""
+        """Create the optimizer as `Trainer` does, with groups for learned ranges and by learning rate."""
         ranges = self.quantization is not None and self.quantization.learns_ranges
         if ranges:
             self.optimizer = None  # that of an earlier training would not know the parameters of this one
         new = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
-        if new and self._head_learning_rate is not None:
-            learn_head_apart(optimizer, self.model, self._head_learning_rate)
+        head, decay = self._head_learning_rate, self._layer_decay
+        if new and not (head is None and decay == 1):
+            split_by_rate(optimizer, self.model, learning_rates(self.model, self.args.learning_rate, head, decay))
         if ranges and self.quantization is not None:
             self.quantization.place_ranges(optimizer)
         return optimizer
@@ -205,7 +189,7 @@ class DistillationTrainer(RowTrainer):
         if self.quantization is not None:
             self.quantization.calibrate(self._batches)
         if self.pruning is not None:
-            self.pruning.one_shot(self._batches, self._loss_of)
+            self.pruning.one_shot(self._batches, self.loss_of)
         self._share_student()
 
     def _share_student(self) -> None:
@@ -227,13 +211,6 @@ class DistillationTrainer(RowTrainer):
         if self.quantization is not None and self.args.should_save:
             self.quantization.save(folder)
 
-    def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
-        dataset = kwargs.get("dataset", args[0] if args else None)
-        models = [self.model] if self.teacher_model is None else [self.model, self.teacher_model]
-        trained = dataset is self.train_dataset
-        check_rows(dataset, self.data_collator, models, self._reads_labels, trained)
-        return super()._get_dataloader(*args, **kwargs)
-
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""
         if has_length(self.train_dataset):  # else some would be repeated, to give all processes as many
@@ -247,75 +224,13 @@ class DistillationTrainer(RowTrainer):
             self.pruning.after_backward()
         return loss
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor | None, dict[str, Tensor | None]] | None:
-        """Sum the objectives' loss terms.
-
-        Returns:
-            The loss, None where the inputs lack what a term needs, such as labels in evaluation; with the outputs,
-            where they are asked for, {"logits": (batch, labels), or None without a head}.
-
-        Raises:
-            ValueError: If no term can be computed and no output is asked for, or a term can't train the model.
-        """
-        terms, logits = self._terms_of(model, inputs, logits=return_outputs)
-        loss, training, weight = summed(terms), self.model.training, inputs.get(ROW_WEIGHT, 1)
-        if loss is None and not return_outputs and (training or not any(term is not None for term in terms.values())):
-            raise lacking(terms)
-        if training and torch.is_grad_enabled() and not self._gradients_checked and not self.is_fsdp_enabled:
-            check_gradients(terms, self.model, beside=self._projections)
-            self._gradients_checked = True
-        if self.pruning is not None and loss is not None:
-            self.pruning.watch(loss, count_rows(inputs))
-        self._means[training].add(terms, count_rows(inputs) if weight else 0)
-        if loss is not None and weight != 1:
-            loss = loss * weight
-        return (loss, {"logits": logits}) if return_outputs else loss
-
-    def _terms_of(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], logits: bool = False
-    ) -> tuple[Terms, Tensor | None]:
-        """Return the loss terms by name, and the student's logits where they are asked for or needed."""
-        with torch.no_grad(), self.accelerator.autocast():
-            teacher = record_teacher(self.teacher_model, self.objectives, inputs)
-        with self._student_forward.replacing(self.model, teacher, inputs, logits=logits):
-            terms = model(**filter_forward_inputs(self.model, inputs))
-        student_logits = terms.pop("logits")
-        return terms, student_logits
-
-    def _loss_of(self, batch: Mapping[str, Tensor]) -> Tensor:
-        terms, _ = self._terms_of(self.model, batch)
-        loss = summed(terms)
-        if loss is None:
-            raise lacking(terms)
-        return loss
+    def watch_loss(self, loss: Tensor, rows: int) -> None:
+        """Let units that are to go be scored by it."""
+        if self.pruning is not None:
+            self.pruning.watch(loss, rows)
 
     def evaluation_loop(self, *args: object, **kwargs: object) -> EvalLoopOutput:
-        """Evaluate as `Trainer` does, and add the mean of every loss term to the metrics."""
+        """Evaluate as `Trainer` does, with calibrated ranges, and add the mean of every loss term to the metrics."""
         if self.quantization is not None:
             self.quantization.calibrate(self._batches)
-        self._means[False].clear()
-        output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        means = self._means[False].take(self.accelerator.gather)
-        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
-        return output
-
-    def log(self, logs: dict[str, float], *args: object, **kwargs: object) -> None:
-        """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
-        if "loss" in logs:
-            logs = {**logs, **self._means[True].take(self.accelerator.gather)}
-        super().log(logs, *args, **kwargs)
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        # The teacher may read what the student does not, such as token types.
-        teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
-        columns: list[str] = self._signature_columns  # type: ignore[has-type]
-        labels = ["labels"] * self._reads_labels  # which a student without a head does not name
-        self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))
+        return super().evaluation_loop(*args, **kwargs)

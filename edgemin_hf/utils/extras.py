@@ -7,9 +7,11 @@ from typing import Literal
 
 _PACKAGES = {
     "inc": {"neural_compressor": "Neural Compressor", "optimum.intel.neural_compressor": "Optimum Intel"},
-    "openvino": {"openvino": "OpenVINO"},
+    "openvino": {"openvino": "OpenVINO", "nncf": "NNCF"},
     "rivals": {"sklearn": "scikit-learn", "model2vec.train": "model2vec"},
 }
+_LIMITS = {"model2vec.train": " with transformers below 5.4, as in constraints.txt"}
+"""What else a package wants."""
 
 
 def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str, only: str | None = None) -> None:
@@ -25,7 +27,8 @@ def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str, only:
     """
     for package, title in _PACKAGES[extra].items():
         if only in (None, package) and not _is_installed(package):
-            raise ValueError(f"{setting} without {title}; allowed: after pip install 'edgemin-hf[{extra}]'")
+            how = f"pip install 'edgemin-hf[{extra}]'{_LIMITS.get(package, '')}"
+            raise ValueError(f"{setting} without {title}; allowed: after {how}")
 
 
 def _is_installed(package: str) -> bool:

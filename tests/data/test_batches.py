@@ -3,7 +3,7 @@
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from edgemin_hf.data.batches import token_hash, token_lengths
+from edgemin_hf.data.batches import padded_batches, token_hash, token_lengths
 
 IDS = [[2, 7, 3], [2, 3], [], [2, 9, 9, 3]]
 
@@ -35,3 +35,13 @@ def test_rows_are_not_decoded_one_by_one(monkeypatch):
     monkeypatch.setattr(Dataset, "__getitem__", refuse)
     assert token_lengths(rows).sum() == 9
     assert len(token_hash(rows)) == 64
+
+
+def test_batches_of_like_length_hold_each_row_once_with_its_label(tokenizer):
+    rows = Dataset.from_dict({"input_ids": [[2, 7, 3], [2, 3], [2, 9, 9, 3]], "labels": [0, 1, 2]})
+    rows = rows.add_column("attention_mask", [[1] * len(ids) for ids in rows["input_ids"]])
+    found = list(padded_batches(rows, tokenizer, batch_size=2))
+    assert [part.tolist() for part, _ in found] == [[1, 0], [2]]
+    assert [batch["input_ids"].tolist() for _, batch in found] == [[[2, 3, 0], [2, 7, 3]], [[2, 9, 9, 3]]]
+    assert [batch["attention_mask"].tolist() for _, batch in found] == [[[1, 1, 0], [1, 1, 1]], [[1, 1, 1, 1]]]
+    assert [batch["labels"].tolist() for _, batch in found] == [[1, 0], [2]]

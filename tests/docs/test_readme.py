@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.figures import parsed
 from tests.helpers.models import FAMILIES
 
 README = Path(__file__).parents[2] / "README.md"
@@ -48,3 +49,16 @@ def test_the_numbers_of_the_showcase_are_those_of_its_run():
     sentences = [line for line in section.splitlines() if line.startswith("- It ")]
     assert sentences
     assert not [line for line in sentences if line not in card]
+
+
+def test_the_figure_of_the_front_is_the_published_card_s():
+    """It stands first in both, its file lies beside the card, and it tells what the card's table does."""
+    cards = README.parent / "model_cards"
+    card = (cards / "minilm-l3-banking77.md").read_text()
+    [(words, file)] = re.findall(r"^!\[(.*)\]\((.*)\)$", README.read_text(), re.MULTILINE)
+    assert README.read_text().index(file) < README.read_text().index("\n## ")
+    assert f"![{words}]({Path(file).relative_to('model_cards')})" in card.split("\n## ")[0]
+    assert parsed((README.parent / file).read_text()).get("aria-label") == words
+    table = card.split("## Beside the lazy ways")[1].split("\n\n")[1].splitlines()[2:]
+    for name, value, _, latency, size, _ in ([cell.strip() for cell in line.split("|")[1:-1]] for line in table):
+        assert f"{name}: {value.split()[0]}% at {latency} ms, {size} MB" in words

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from transformers import BertModel, TrainingArguments
+from transformers import BertModel
 
-from edgemin_hf import DistillationTrainer, TaskDistillationConfig
 from edgemin_hf.modeling.head_fitting import fit_head, fit_linear, frozen_features, last_linear
 from edgemin_hf.modeling.weights import is_head
 from edgemin_hf.tasks import Regression, TextClassification
@@ -69,18 +68,3 @@ def test_the_head_is_fitted_to_what_its_last_layer_reads_and_nothing_else_moves(
 def test_a_model_without_a_head_is_told():
     with pytest.raises(ValueError, match="BertModel"):
         last_linear(BertModel(tiny().config))
-
-
-def test_a_head_may_learn_faster(tmp_path):
-    model = tiny()
-    args = TrainingArguments(str(tmp_path), learning_rate=1e-5, use_cpu=True, report_to=[], max_steps=1)
-    method = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-    trainer = DistillationTrainer(model, args=args, distillation_config=method, head_learning_rate=1e-3)
-    optimizer = trainer.create_optimizer()
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert len(rates) == sum(len(group["params"]) for group in optimizer.param_groups)
-    for name, parameter in model.named_parameters():
-        assert rates[id(parameter)] == (1e-3 if is_head(model, name) else 1e-5)
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    plain = DistillationTrainer(model, args=args, distillation_config=method).create_optimizer()
-    assert decays == {id(p): group["weight_decay"] for group in plain.param_groups for p in group["params"]}

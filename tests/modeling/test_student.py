@@ -1,14 +1,22 @@
 import pytest
 import torch
 from torch import nn
-from transformers import BertModel, BertTokenizerFast, DebertaV2Config, set_seed
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertModel,
+    BertTokenizerFast,
+    DebertaV2Config,
+    set_seed,
+)
 
 from edgemin_hf import create_student, student_from_checkpoint
 from edgemin_hf.modeling.encoder import Encoder
-from edgemin_hf.modeling.families import shape_of
-from edgemin_hf.modeling.initialization import INITIALIZATIONS
-from edgemin_hf.modeling.student import student_config
+from edgemin_hf.modeling.families import first_position, shape_of
+from edgemin_hf.modeling.initialization import INITIALIZATIONS, _residual_change
+from edgemin_hf.modeling.student_config import student_config
 from edgemin_hf.modeling.surgery import Selection, remove
+from edgemin_hf.modeling.tokenizers import longest_text
 from tests.helpers.models import FAMILIES, PRUNABLE, VOCABULARY, batch, tiny
 
 CARRIED = [name for name in INITIALIZATIONS if name != "random"]
@@ -263,6 +271,14 @@ def test_a_headless_teacher_has_a_headless_student():
         ({"num_hidden_layers": 1, "layers": [4]}, "layers"),
         ({"model_type": "gpt2"}, "model_type: gpt2; allowed: bert"),
         ({"initialization": "pca"}, "initialization: pca; allowed: copy, slice, svd, random"),
+        ({"embedding_size": 8}, "embedding_size: 8 for bert, whose tables .*; allowed: model_type electra or albert"),
+        ({"embedding_size": 33, "model_type": "electra"}, "embedding_size: 33; allowed: 2 to 32, the teacher's"),
+        ({"embedding_size": 1, "model_type": "albert"}, "embedding_size: 1; allowed: 2 to 32, the teacher's"),
+        ({"max_position_embeddings": 67}, "max_position_embeddings: 67; allowed: 3 to 66, the teacher's"),
+        (
+            {"max_position_embeddings": 9, "model_type": "modernbert"},
+            "max_position_embeddings: 9 for modernbert, which",
+        ),
         ({"model_type": "modernbert", "hidden_size": 20}, "num_attention_heads: 4 of 5; allowed for modernbert"),
     ],
 )
@@ -291,3 +307,106 @@ def test_a_checkpoint_of_another_vocabulary(tmp_path, tokenizer):
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"checkpoint: .* vocabulary of 71 is not the teacher's"):
         student_from_checkpoint(tiny(), tokenizer, tmp_path)
+
+
+def even_teacher(**changes):
+    """A teacher whose embeddings differ in few directions, LayerNorm's mean aside: narrower tables can hold them."""
+    teacher = tiny(**{"layer_norm_eps": 1e-12, **changes}).double()
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(32, 7, generator=generator, dtype=torch.double)
+    span = torch.linalg.qr(basis - basis.mean(0)).Q
+    with torch.no_grad():
+        for _, _, table in Encoder(teacher).embeddings():
+            table.weight.copy_(table.weight @ span @ span.T + 0.5)
+        Encoder(teacher).base.embeddings.LayerNorm.weight.uniform_(0.5, 2, generator=generator)
+        Encoder(teacher).base.embeddings.LayerNorm.bias.uniform_(-1, 1, generator=generator)
+    return teacher
+
+
+@torch.no_grad()
+def test_narrow_tables_and_a_projection_are_the_teachers_where_they_can_be(tmp_path):
+    teacher = even_teacher()
+    student = create_student(teacher, model_type="electra", embedding_size=8).eval()
+    assert student.electra.embeddings.word_embeddings.weight.shape == (71, 8)
+    assert student.config.embedding_size == student.electra.embeddings_project.in_features == 8
+    ours, theirs = (
+        model.base_model(**batch(), output_hidden_states=True).hidden_states for model in (student, teacher)
+    )
+    for mine, yours in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, yours)
+    student.float().save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(**batch()).logits, student(**batch()).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("initialization", ["slice", "svd"])
+def test_narrow_tables_before_a_narrower_stream(initialization):
+    teacher = even_teacher()
+    arguments = {"hidden_size": 16, "initialization": initialization, "model_type": "electra", "embedding_size": 8}
+    student = create_student(teacher, 2, **arguments).eval()
+    first = student.base_model(**batch(), output_hidden_states=True).hidden_states[0]
+    change = _residual_change(teacher, 16, initialization)
+    wide = teacher.base_model(**batch(), output_hidden_states=True).hidden_states[0]
+    expected = wide[..., change] if change.ndim == 1 else wide @ change.T
+    torch.testing.assert_close(first, expected)
+
+
+@torch.no_grad()
+def test_narrower_tables_of_a_teacher_that_has_two_factors():
+    teacher = tiny("albert", layer_norm_eps=1e-12).double()
+    embeddings = teacher.albert.embeddings
+    generator = torch.Generator().manual_seed(0)
+    span = torch.linalg.qr(torch.randn(16, 5, generator=generator, dtype=torch.double)).Q
+    for _, _, table in Encoder(teacher).embeddings():
+        table.weight.copy_(table.weight @ span @ span.T)
+    embeddings.LayerNorm.weight.uniform_(0.5, 2, generator=generator)
+    student = create_student(teacher, embedding_size=6).eval()
+    assert student.config.embedding_size == 6
+    torch.testing.assert_close(student(**batch()).logits, teacher(**batch()).logits)
+
+
+@torch.no_grad()
+def test_what_is_frequent_is_held_best():
+    teacher, counts = tiny(), torch.zeros(71, dtype=torch.long)
+    counts[5:20] = 10
+    ids = torch.arange(5, 20)[None]
+    wanted = teacher.base_model(ids, output_hidden_states=True).hidden_states[0]
+
+    def error(**arguments):
+        student = create_student(teacher, model_type="electra", **arguments).eval()
+        return (student.base_model(ids, output_hidden_states=True).hidden_states[0] - wanted).norm() / wanted.norm()
+
+    even, known = error(embedding_size=12), error(embedding_size=12, token_counts=counts)
+    assert known < 0.9 * even
+    assert error(embedding_size=24, token_counts=counts) < known
+    assert error(embedding_size=None) < 1e-5  # as wide as the layers: no projection, the teacher's own tables
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family not in ("deberta", "deberta-v2", "modernbert")]
+)
+def test_fewer_positions_are_the_first(family, tokenizer):
+    teacher = tiny(family)
+    first = first_position(teacher.config)
+    student = create_student(teacher, max_position_embeddings=first + 9).eval()
+    assert student.base_model.embeddings.position_embeddings.num_embeddings == first + 9
+    torch.testing.assert_close(student(**batch()).logits, teacher(**batch()).logits)
+    assert longest_text(tokenizer, student.config) == 9
+
+
+def test_masked_lm_heads_of_narrower_tables():
+    teacher = tiny("albert", head=AutoModelForMaskedLM)
+    student = create_student(teacher, embedding_size=8)
+    assert student.get_output_embeddings().weight is student.get_input_embeddings().weight
+    assert student(**batch()).logits.isfinite().all()
+
+
+def test_a_student_without_a_projection_has_tables_of_its_own():
+    teacher = tiny("electra")  # tables of 16 for layers of 32
+    student = create_student(teacher, model_type="bert").eval()
+    layers = [Encoder(model).layers[1].module.state_dict() for model in (student, teacher)]
+    assert all(torch.equal(weight, layers[1][name]) for name, weight in layers[0].items())
+    assert student.bert.embeddings.LayerNorm.weight.eq(1).all()
+    words, old = (model.get_input_embeddings().weight for model in (student, teacher))
+    assert not (words[5:, :16] == old[5:]).any()

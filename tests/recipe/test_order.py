@@ -41,6 +41,9 @@ WRONG = {
     "two quantisations, pruned between": (
         stages("quantize", "prune", named("quantize", "again")), "again in place 3; allowed: before quantize, which",
     ),
+    "learning after the cut": (
+        stages("task_distill", "prune_vocabulary", named("task_distill", "again")), "again in place 3; allowed: before",
+    ),
     "learning after the graphs": (stages("prune", "export", named("prune", "again")), "again in place 3; .* export,"),
     "two exports": (stages("prune", "export", named("export", "again")), "again in place 3; allowed: before export, "),
     "a teacher of the student's": (stages("task_distill", "finetune"), "finetune in place 2; allowed: before task"),
@@ -80,6 +83,7 @@ def test_names_and_orders_that_can_be(tmp_path):
         stages(named("prune", "task_distill"), "prune"),  # a default name that no other stage here has
         stages("prune", "quantize", named("prune", "again"), "prune_vocabulary", "export"),
         stages("distill", named("distill", "wider_text"), "export"),
+        stages("distill", "task_distill", "prune", "prune_vocabulary", "quantize", "export"),
         stages(
             named("finetune", "my-teacher"), named("task_distill", "teacher"), named("export", "graphs"), "evaluate"
         ),

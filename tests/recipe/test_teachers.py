@@ -125,7 +125,7 @@ def test_several_teachers_teach_the_mean_of_their_logits(several):
     assert main(["run", str(path)]) == 0
     run = several / "run"
     recipe, settings = load_recipe(path)
-    _, validation = Context(recipe, settings, several, run).data_with_teacher_logits
+    _, validation = Context(recipe, settings, several, run).rows_with_teacher_logits(recipe.stages[0])
     by_name = [said(run, several / name) for name in ("first", "second", "third")]
     by_name[2] = by_name[2][:, ::-1]
     mean = np.mean(np.array(by_name, dtype=np.float64), axis=0)
@@ -194,7 +194,7 @@ def rows_of(predicted):
 
     def rows(change):
         recipe, settings = load_recipe(write_recipe(predicted, change))
-        return Context(recipe, settings, predicted, predicted / "run").data_with_teacher_logits
+        return Context(recipe, settings, predicted, predicted / "run").rows_with_teacher_logits(recipe.stages[0])
 
     return rows
 

@@ -1,7 +1,9 @@
 import os
 import re
+from itertools import pairwise
 
 import pytest
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, Trainer
 
 from edgemin_hf.cli import main
@@ -123,3 +125,20 @@ def test_another_argument_is_another_training(place, capsys):
     assert main(["run", str(path)]) == 0
     assert main(["run", str(path), "--set", "finetune.training_arguments={max_grad_norm: 0.5}"]) == 2
     assert "made with finetune.training_arguments: {} instead of {'max_grad_norm': 0.5}" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_frozen_embeddings_stay_as_they_are_and_the_next_stage_trains_them(place):
+    path = write_recipe(place, put("distill.freeze_embeddings", True, "quantize.freeze_embeddings", True))
+    recipe, settings = load_recipe(path, ["student.head=cls"])
+    context = Context(recipe, settings, place, place / "run")
+    stages = [
+        stage for stage in recipe.stages if stage.name in ("finetune", "distill", "task_distill", "prune", "quantize")
+    ]
+    tables = {}
+    for stage in stages:
+        stage.run(context, place / "run" / stage.folder, place / "work" / stage.name)
+        state = load_file(place / "run" / stage.folder / "model.safetensors")
+        tables[stage.name] = state["bert.embeddings.word_embeddings.weight"]
+    same = {later: tables[earlier].equal(tables[later]) for earlier, later in pairwise(tables)}
+    assert same == {"distill": True, "task_distill": False, "prune": False, "quantize": True}

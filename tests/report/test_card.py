@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
 from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.manifest import Manifest, ManifestEntry
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
-from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.records import Coverage, StageRecord, VocabularyCut
 from edgemin_hf.report.tables import Table
 from edgemin_hf.utils.hardware import Environment
 
@@ -87,6 +88,18 @@ def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
     assert [line for line in other.splitlines() if line.startswith("print(classify(")] == [
         line for line in plain.splitlines() if line.startswith("print(classify(")
     ]
+
+
+def test_a_cut_vocabulary_is_told_with_what_it_means_for_texts():
+    told = (Coverage("validation texts", split=0.0121, unknown=0.0002), Coverage("raw text", split=0.3, unknown=0.0))
+    cut = StageRecord("prune_vocabulary", True, vocabulary=VocabularyCut(30522, 2431, told))
+    card = render_card(**FACTS | {"stages": [*FACTS["stages"], cut]})
+    assert "Its vocabulary was cut to 2,431 of 30,522 pieces." in card
+    assert "is of the validation texts 1.2% and 0.02% and of the raw text 30.0% and 0.00%." in card
+    whole = StageRecord("prune_vocabulary", True, vocabulary=VocabularyCut(30522, 30522, told))
+    for stages in (FACTS["stages"], [*FACTS["stages"], whole]):
+        assert "vocabulary" not in render_card(**FACTS | {"stages": stages}).partition("## Results")[0]
+    assert StageRecord.from_dict(json.loads(json.dumps(cut.to_dict()))) == cut
 
 
 def test_the_front_matter_says_what_the_hub_needs():

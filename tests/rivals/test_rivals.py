@@ -24,7 +24,7 @@ def given(workplace):
     truths = [np.array([LABELS.index(label) for _, label in part]) for part in parts]
     ids = {label: number for number, label in enumerate(LABELS)}
     task = TextClassification(*TABLES, max_length=24)
-    made = Given(task, workplace / "teacher", ids, texts[0], truths[0], texts[1], truths[1], texts[2], 0)
+    made = Given(task, workplace / "teacher", False, ids, texts[0], truths[0], texts[1], truths[1], texts[2], 0)
     return made, truths[2]
 
 
@@ -93,5 +93,10 @@ def test_a_comparison_tells_the_lead_with_its_interval_and_is_read_back(given, t
     assert isinstance(found.rows[0], RivalRow)
 
 
+def test_a_new_head_on_a_fine_tuned_encoder_is_called_that(given, tmp_path):
+    made = RIVALS["frozen_encoder"](replace(given[0], knows_task=True), tmp_path)
+    assert [one.name for one in made] == [f"fine-tuned encoder, new linear head, {kind}" for kind in ("fp32", "INT8")]
+
+
 def test_a_recipe_may_name_every_rival():
-    assert get_args(RivalName) == tuple(RIVALS)
+    assert get_args(RivalName) == (*RIVALS, "labels_alone")

@@ -73,7 +73,13 @@ def test_against_every_choice_there_is(seed):
 WIDE = {"hidden_size": 128, "intermediate_size": 512, "vocab_size": 4000}
 
 
-FAMILIES = [("bert", WIDE), ("albert", {}), ("deberta-v2", {}), ("modernbert", {})]
+FAMILIES = [
+    ("bert", WIDE),
+    ("electra", WIDE | {"embedding_size": 64}),
+    ("albert", {}),
+    ("deberta-v2", {}),
+    ("modernbert", {}),
+]
 
 
 @pytest.mark.long
@@ -166,7 +172,7 @@ def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, caps
 def test_settings_that_contradict_a_target_are_refused():
     with pytest.raises(ValueError, match=r"^target_size_mb: 0; allowed: above 0"):
         QuantizationConfig(target_size_mb=0)
-    for name, value in (("weights", "int4"), ("embeddings", "fp32"), ("provider", "inc")):
+    for name, value in (("weights", "int4"), ("provider", "inc")):
         with pytest.raises(ValueError, match=f"^target_size_mb: beside {name} {value}; allowed: {name} "):
             QuantizationConfig(target_size_mb=5, **{name: value})
     with pytest.raises(ValueError, match=r"pruning: beside target_size_mb; allowed: "):

@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedModel
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx_graph import write_graph
@@ -20,7 +21,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import prepare_qat
-from edgemin_hf.quantization.precision import names_without_override
+from edgemin_hf.quantization.precision import names_to_choose
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, Precision, quantization_sensitivity
 from edgemin_hf.sensitivity.target_size import meet_size
@@ -43,7 +44,13 @@ class ChosenPrecisions(Record):
 
 
 def choose_precisions(
-    context: Context, config: QuantizationConfig, student: Callable[[], PreTrainedModel], batch_size: int, work: Path
+    context: Context,
+    config: QuantizationConfig,
+    student: Callable[[], PreTrainedModel],
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    work: Path,
 ) -> ChosenPrecisions:
     """Measure on training rows what quantising each module costs, and choose precisions that meet the target.
 
@@ -53,6 +60,8 @@ def choose_precisions(
         context: The recipe at work.
         config: The settings, which have a `target_size_mb`.
         student: Loads the student.
+        rows: Training rows.
+        tokenizer: The student's.
         batch_size: Rows of a pass.
         work: Folder for what was chosen.
 
@@ -78,43 +87,46 @@ def choose_precisions(
         >>> rows = Dataset.from_dict({"input_ids": [[2, 7, 8, 3]], "attention_mask": [[1, 1, 1, 1]]})
         >>> config, seed = QuantizationConfig(target_size_mb=1.0), SimpleNamespace(seed=0)
         >>> with TemporaryDirectory() as folder:
-        ...     parts = {"student_data": (rows, rows), "tokenizer": tokenizer, "recipe": seed, "output": Path(folder)}
-        ...     context = SimpleNamespace(**parts)  # what it reads of a `Context`
-        ...     chosen = choose_precisions(context, config, lambda: student, batch_size=1, work=Path(folder))
+        ...     context = SimpleNamespace(recipe=seed, output=Path(folder))  # what it reads of a `Context`
+        ...     chosen = choose_precisions(
+        ...         context, config, lambda: student, rows, tokenizer, batch_size=1, work=Path(folder)
+        ...     )
         >>> chosen.precisions["classifier"]
         'int8'
     """
     file = work / "precisions.json"
     with PartialState().main_process_first():
         if not file.is_file():
-            chosen = _choose(context, config, student(), batch_size)
+            batches = list(_batches(rows, config.calibration_examples, batch_size, tokenizer, context.recipe.seed))
+            chosen = _choose(config, student(), batches, context.output)
             write_atomic(file, json.dumps(chosen.to_dict(), indent=2))
     return of_first(ChosenPrecisions.from_dict(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def _choose(
-    context: Context, config: QuantizationConfig, student: PreTrainedModel, batch_size: int
+    config: QuantizationConfig, student: PreTrainedModel, batches: Sequence[dict[str, Tensor]], above: Path
 ) -> ChosenPrecisions:
-    batches = list(_batches(context, config.calibration_examples, batch_size))
     student.to(PartialState().device)
     inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, b).items()} for b in batches]
     measured = quantization_sensitivity(student, inputs, inputs, config).modules
-    free = names_without_override(student, config)
+    free = names_to_choose(student, config)
     candidates = [row for row in measured if row.name in free]
-    precisions, size = precisions_for_size(student, config, candidates, context.output)
+    precisions, size = precisions_for_size(student, config, candidates, above)
     chosen = [row for row in candidates if precisions[row.name] == row.precision]
     share = f"{sum(row.precision == 'int4' for row in chosen)} of {len(chosen)} modules in INT4"
     note = f"{share}, for a graph of {size / 1e6:.2f} MB and a summed loss of {sum(row.loss for row in chosen):.1e}"
     return ChosenPrecisions(precisions, (note,))
 
 
-def _batches(context: Context, count: int, size: int) -> Iterator[dict[str, Tensor]]:
+def _batches(
+    rows: Dataset, count: int, size: int, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Iterator[dict[str, Tensor]]:
     """Yield the rows that are measured, drawn by the recipe's seed, in batches of like length."""
-    rows = context.student_data[0].shuffle(seed=context.recipe.seed)
+    rows = rows.shuffle(seed=seed)
     rows = rows.select(range(min(count, len(rows))))
-    columns = [name for name in rows.column_names if name in context.tokenizer.model_input_names]
+    columns = [name for name in rows.column_names if name in tokenizer.model_input_names]
     examples = sorted(rows.select_columns(columns), key=lambda row: len(row["input_ids"]))
-    collate = DataCollatorWithPadding(context.tokenizer)
+    collate = DataCollatorWithPadding(tokenizer)
     for start in range(0, len(examples), size):
         yield collate(examples[start : start + size])
 

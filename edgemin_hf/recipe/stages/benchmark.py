@@ -59,7 +59,7 @@ class Benchmark(WritingStage):
     def check(self, context: Context) -> None:
         """Check that OpenVINO is there, where it is asked for."""
         if self.openvino:
-            check_extra("openvino", "openvino: true")
+            check_extra("openvino", "openvino: true", "openvino")
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the rows of `benchmark.json`, and all latencies."""

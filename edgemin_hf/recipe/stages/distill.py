@@ -85,7 +85,7 @@ class InnerDistillation(TrainingStage, Method):
         model, teacher = model or self.student(context), self.teacher(context)
         train_rows, validation = self.rows(context)
         packed = self.packed(context)
-        parts = Parts(model, self.methods(), train_rows, validation, teacher, packed=packed)
+        parts = Parts(model, context.tokenizer, self.methods(), train_rows, validation, teacher, packed=packed)
         collation = self.collation(context.tokenizer, context.recipe.seed)
         if collation is not None:
             parts.collator, parts.callbacks = collation

@@ -46,7 +46,7 @@ class Evaluate(WritingStage):
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
-        task, tokenizers = context.task, {"student": context.student_tokenizer}
+        task, tokenizers = context.task, {"student": context.student_tokenizer(self)}
         if context.has_teacher:
             tokenizers = {"teacher": context.teacher_tokenizer, **tokenizers}
         try:

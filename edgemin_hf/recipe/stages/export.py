@@ -56,7 +56,12 @@ class Export(WritingStage):
         texts = context.task.texts(context.root, self.fidelity_texts, context.recipe.seed)
         task, longest = context.task, context.task.max_length
         made = export_onnx(
-            student, context.student_tokenizer, folder / "student", texts=texts, task=type(task), max_length=longest
+            student,
+            context.student_tokenizer(self),
+            folder / "student",
+            texts=texts,
+            task=type(task),
+            max_length=longest,
         )
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
@@ -11,10 +14,13 @@ from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.modeling.loading import load_reporting
 from edgemin_hf.modeling.weights import is_head
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Work
+from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
+from edgemin_hf.recipe.search.learning_rate import epochs_of_search, search_learning_rate
 from edgemin_hf.recipe.stages.head_first import HeadFirst
 from edgemin_hf.recipe.train import Parts
+from edgemin_hf.recipe.training_arguments import check_rest
 
 
 @dataclass(config=STRICT)
@@ -23,6 +29,9 @@ class Finetune(HeadFirst):
 
     With `max_steps: 0` its head alone is fitted, on the frozen encoder.
 
+    Attributes:
+        tune: Whether a few learning rates, and more epochs, are tried, and the best model on the validation rows kept.
+
     Example:
         >>> from edgemin_hf.recipe.stages import Finetune
         >>> Finetune(num_train_epochs=4.0, learning_rate=5e-5).leaves
@@ -30,6 +39,7 @@ class Finetune(HeadFirst):
     """
 
     stage: Literal["finetune"] = "finetune"
+    tune: bool = False
     own_folder: ClassVar[str] = "teacher"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
@@ -37,9 +47,30 @@ class Finetune(HeadFirst):
     least_steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.tune and self.max_steps != -1:
+            raise ValueError(f"max_steps: {self.max_steps} beside tune: true; allowed: -1, since it tries epochs")
         if self.max_steps == 0 and not self.fit_head:
             raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
+        check_rest(Finetune, self)
+
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
+        """Fine-tune, or try several ways to where that is asked for. See `Stage.run`."""
+        if not self.tune:
+            return super().run(context, folder, work)
+
+        def train(learning_rate: float, num_train_epochs: float, model: Path, checkpoints: Path) -> Outcome:
+            trial = replace(self, tune=False, learning_rate=learning_rate, num_train_epochs=num_train_epochs)
+            gc.collect()  # the trainer of the trial before, which refers to itself in circles
+            return trial.run(context, model, checkpoints)
+
+        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work)
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what all trials will cost here, if none stops early. See `TrainingStage.estimate`."""
+        if not self.tune:
+            return super().estimate(context)
+        epochs = epochs_of_search(self.num_train_epochs)
+        return replace(self, tune=False, num_train_epochs=epochs).estimate(context)
 
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of: hard labels alone, and no teacher."""
@@ -48,9 +79,9 @@ class Finetune(HeadFirst):
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-        parts = Parts(model, [labels_alone], train, validation, compute_metrics=context.task.compute_metrics)
+        metrics = context.task.compute_metrics
+        parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         parts.head_is_new = any(is_head(model, name) for name in new)
-        parts.tokenizer = context.teacher_tokenizer
         return parts
 
     def work(self, context: Context) -> Work:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from accelerate import PartialState
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
@@ -14,6 +17,8 @@ from edgemin_hf.recipe.schema import STRICT, Positive
 from edgemin_hf.recipe.stages.training import TrainingStage
 from edgemin_hf.recipe.train import drawn, make_trainer, train
 from edgemin_hf.tasks.base import labelled
+from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.processes import of_first
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
@@ -26,21 +31,28 @@ class HeadFirst(TrainingStage):
     Attributes:
         fit_head: Whether the last layer of a head that does not know the task yet is first fitted on the frozen
             encoder's features (LP-FT, arXiv 2202.10054).
-        head_learning_rate: Learning rate of the head; None takes that of the encoder.
+        head_learning_rate: Learning rate of the head; None takes that of the encoder's last layer.
+        layer_learning_rate_decay: What the learning rate of a layer is multiplied by for each layer above it; the
+            embeddings have the lowest (ELECTRA, arXiv 2003.10555).
     """
 
     fit_head: bool = True
     head_learning_rate: Positive | None = None
+    layer_learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fit the head, then train. See `Stage.run`."""
         parts = self.parts(context)
         parts.head_learning_rate = self.head_learning_rate
+        parts.layer_learning_rate_decay = self.layer_learning_rate_decay
         trainer = make_trainer(context, self, work, parts)
+        told = work / "head_fitted.txt"
 
         def prepare(resumed: bool) -> Outcome:
-            if resumed or not (self.fit_head and parts.head_is_new):
+            if not (self.fit_head and parts.head_is_new):
                 return Outcome()
+            if resumed:
+                return Outcome(notes=of_first((told.read_text("utf-8"),) if told.is_file() else ()))
             known = parts.train
             if context.task.unlabelled_files:
                 known = known.select(labelled(torch.tensor(known["labels"][:])).nonzero().flatten().tolist())
@@ -48,7 +60,9 @@ class HeadFirst(TrainingStage):
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
             fit_head(trainer.model, learned, held_out, context.task.hard_loss)
             metric = self.metric(context)
-            value = trainer.evaluate()[f"eval_{metric}"]
-            return Outcome(notes=(f"with its head fitted on the frozen encoder {value:.4f}",))
+            note = f"with its head fitted on the frozen encoder {trainer.evaluate()[f'eval_{metric}']:.4f}"
+            if PartialState().is_main_process:
+                write_atomic(told, note)
+            return Outcome(notes=(note,))
 
         return train(self, trainer, folder, self.metric(context), prepare=prepare)

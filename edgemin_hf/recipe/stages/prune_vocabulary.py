@@ -11,24 +11,32 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.raw_text import TextFiles
+from edgemin_hf.data.tables import read_sentences
+from edgemin_hf.modeling.tokenizers import fitted
+from edgemin_hf.pruning.coverage import split_share, unknown_share
 from edgemin_hf.pruning.vocabulary import check_cuttable, prune_vocabulary
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.report.records import Coverage, VocabularyCut
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
 _BATCH = 1024
+_TOLD_TEXTS = 10_000
+"""Texts of the raw text that the record tells of."""
 
 
 @dataclass(config=STRICT)
 class PruneVocabulary(WritingStage):
-    """Cut the student's vocabulary to the tokens of the task's training texts, after all training.
+    """Cut the student's vocabulary to the tokens of the task's training texts: before or after it is quantised.
 
-    See `prune_vocabulary`. The student then has a tokenizer of its own.
+    See `prune_vocabulary`. The student then has a tokenizer of its own. What that means for the validation texts, and
+    for the recipe's raw text where it is in files, stands in the record and in the model card.
 
     Attributes:
         files: Further texts whose tokens stay (.txt, .jsonl, .parquet, also .zst), relative to the recipe.
@@ -71,18 +79,23 @@ class PruneVocabulary(WritingStage):
         """
         student = context.student(self)
         assert student is not None  # noqa: S101 - the order of the stages is checked
+        tokenizer = fitted(context.tokenizer, student.config)
         before = student.config.vocab_size
         texts = tqdm(self._all_texts(context), desc="Texts", unit=" texts")
         try:
-            tokenizer = prune_vocabulary(student, context.tokenizer, texts, min_count=self.min_count)
+            cut = prune_vocabulary(student, tokenizer, texts, min_count=self.min_count)
         except ValueError as error:
             raise RecipeError(f"{self.name}.{error}") from error
         student.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        cut.save_pretrained(folder)
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder)
         after = student.config.vocab_size
         note = f"{before:,} tokens became {after:,}" if after < before else f"all {before:,} tokens are used: none went"
-        return Outcome(notes=(note,))
+        told = tuple(_coverage(name, tokenizer, cut, texts) for name, texts in _told_texts(context).items())
+        notes = (
+            f"{one.texts}: {one.split:.2%} of the pieces became smaller, {one.unknown:.2%} unknown" for one in told
+        )
+        return Outcome(notes=(note, *notes), vocabulary=VocabularyCut(before, after, told))
 
     def _leaves_some(self, context: Context) -> bool:
         tokenizer = context.shapes.tokenizer
@@ -101,3 +114,22 @@ class PruneVocabulary(WritingStage):
         table = context.task.train_table(context.root, context.recipe.seed)
         own = (table[column] for column in context.task.text_columns)
         return chain(*own, (piece.text for piece in self._texts(context).pieces()))
+
+
+def _told_texts(context: Context) -> dict[str, list[str]]:
+    """Return the texts that the record tells of, by what they are."""
+    task, raw = context.task, context.recipe.raw_text
+    validation = task.tables(context.root, context.recipe.seed)[1]
+    found = {"validation texts": [text for column in task.text_columns for text in validation[column]]}
+    if raw is not None and raw.files:
+        files = [context.root / file for file in raw.files]
+        if raw.pack:
+            texts = (piece.text for piece in TextFiles(files, raw.text_column).pieces())
+        else:
+            texts = iter(read_sentences(files, raw.text_column)[raw.text_column])
+        found["raw text"] = list(islice(texts, _TOLD_TEXTS))
+    return found
+
+
+def _coverage(name: str, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: list[str]) -> Coverage:
+    return Coverage(name, split_share(before, after, texts), unknown_share(after, texts))

@@ -84,7 +84,7 @@ class Quantize(TaskStage, QuantizationConfig):
     stage: Literal["quantize"] = "quantize"
     hub_tag: ClassVar[str | None] = "quantization-aware-training"
     leaves: ClassVar[tuple[Product, ...]] = (Product.STUDENT, Product.TASK_STUDENT, Product.QUANTIZED)
-    not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.VOCABULARY, Product.GRAPHS)
+    not_after: ClassVar[tuple[Product, ...]] = (Product.QUANTIZED, Product.GRAPHS)
     least_steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
@@ -127,8 +127,9 @@ class Quantize(TaskStage, QuantizationConfig):
             check_pruning(self.pruning, self, context)
         student = _prepared(self, context)
         precisions(student, self)
-        # How small pruning makes the student first is not known yet.
-        if self.target_size_mb is not None and context.maker(Product.PRUNED, before=self) is None:
+        # How small pruning, and a cut of the vocabulary, make the student first is not known yet.
+        made_smaller = any(context.maker(product, before=self) for product in (Product.PRUNED, Product.VOCABULARY))
+        if self.target_size_mb is not None and not made_smaller:
             _check_target_size(student, self)
 
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
@@ -145,7 +146,13 @@ class Quantize(TaskStage, QuantizationConfig):
             return self._run(context, folder, work)
         try:
             chosen = choose_precisions(
-                context, self, lambda: self.student(context), self.per_device_train_batch_size, work
+                context,
+                self,
+                lambda: self.student(context),
+                context.rows_of(self)[0],
+                context.student_tokenizer(self),
+                self.per_device_train_batch_size,
+                work,
             )
         except ValueError as error:
             raise RecipeError(f"{self.name}.{error}") from None
@@ -230,7 +237,7 @@ def check_pruning(pruning: PruningConfig, stage: TaskStage, context: Context) ->
         check_extra("inc", f"saliency: {pruning.saliency}")
     check_prunable(context.shapes.student, heads=pruning.removes_heads, layers=pruning.layer_sparsity > 0)
     check_removal(_prepared(stage, context), pruning)
-    steps = context.estimator.steps(stage, context.estimator.student_text.examples)
+    steps = context.estimator.steps(stage, stage.text(context).examples)
     if pruning.uses_inc and steps:
         pruning_steps(pruning, steps)
     else:

@@ -35,6 +35,7 @@ from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
+from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
 
@@ -95,7 +96,11 @@ class Report(WritingStage):
         for name, (_, svg) in pictures.items():
             (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
         rivals = self._rivals(context)
-        page = render_report(self.title, benchmark, stages, dict(pictures.values()), rivals, _taught_by(context))
+        front = None if rivals is None else draw_rivals(rivals)
+        if front is not None:
+            (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
+        captioned = dict(pictures.values())
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, _taught_by(context))
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
         (folder / "README.md").write_text(card, encoding="utf-8")

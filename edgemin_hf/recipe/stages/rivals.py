@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
+from accelerate import PartialState
 from datasets import Dataset
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.benchmark.whole_call import WholeCall
 from edgemin_hf.data.tables import Text, read_table
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
-from edgemin_hf.recipe.schema import STRICT, Count, Product
-from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.schema import STRICT, Count, Product, Student
+from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.recipe.stages.labels_alone import labels_alone, train_on_labels, training_on_labels
 from edgemin_hf.report.rivals import rivals_text
-from edgemin_hf.rivals.base import Given, Made
+from edgemin_hf.rivals.base import Given, Made, Maker
 from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
+from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
+from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.extras import check_extra
 
-RivalName = Literal["bag_of_words", "static_embeddings", "frozen_encoder"]
+RivalName = Literal["bag_of_words", "static_embeddings", "frozen_encoder", "openvino", "labels_alone"]
 FILE = "rivals.json"
-_PACKAGES = {"bag_of_words": "sklearn", "static_embeddings": "model2vec.train"}
+_OF_A_RUN = ("openvino", "labels_alone")
+"""Those that stand beside a student alone: they need its teacher's graphs, or are trained as it was."""
 
 
 @dataclass(config=STRICT)
-class Rivals(WritingStage):
+class Rivals(Stage):
     """Make the lazy ways to the same answers, and measure them on the test set, whole calls at one thread in turns.
 
     It may stand first, to tell what there is to beat, or after the export, to tell by how much the student does.
 
     Attributes:
-        rivals: Which ones; static_embeddings are model2vec's, for labels alone.
+        rivals: Which ones; None takes all that can be made here, and says which could not. static_embeddings are
+            model2vec's, for labels alone; openvino and labels_alone are made after the export alone.
         sentences: Number of texts, evenly spaced in the test set, that latency is measured on.
         rounds: Number of counted rounds over them.
 
@@ -50,46 +58,98 @@ class Rivals(WritingStage):
     """
 
     stage: Literal["rivals"] = "rivals"
-    rivals: Annotated[list[RivalName], Field(min_length=1)] = field(default_factory=lambda: list(get_args(RivalName)))
+    rivals: Annotated[list[RivalName], Field(min_length=1)] | None = None
     sentences: Count = 300
     rounds: Count = 3
     leaves: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
+    every_process: ClassVar[bool] = True  # for the one that is trained; the first one does all else
     minutes: ClassVar[float] = 3.0
 
     def check(self, context: Context) -> None:
-        """Check that what makes them is installed."""
-        for name in {*_PACKAGES} & {*self.rivals}:
-            check_extra("rivals", f"rivals: {name}", _PACKAGES[name])
-        if "static_embeddings" in self.rivals and context.task.answer == "score":
-            raise ValueError("rivals: static_embeddings for scores; allowed: bag_of_words, frozen_encoder")
+        """Check that those asked for by name can be made."""
+        for name in self.rivals or ():
+            if not self._comes_later(name, context):
+                try:
+                    _check_possible(name, context)
+                except ValueError as error:
+                    raise ValueError(f"rivals: {error}") from None
         slow = not context.shapes.tokenizer.is_fast
         if slow or (context.has_teacher and not context.shapes.teacher_tokenizer.is_fast):
             raise ValueError("rivals: a slow tokenizer; allowed: a fast one (tokenizer.json), which whole calls run")
 
-    def inputs(self, context: Context) -> dict[str, object]:
-        """Return the test set."""
-        return {"test_file": content(context.root / context.task.test_file)}
+    def chosen(self, context: Context) -> tuple[list[str], list[str]]:
+        """Return the names of the rivals that are made, and a line on each that is left out."""
+        made, left_out = [], []
+        for name in self.rivals or get_args(RivalName):
+            try:
+                if self._comes_later(name, context):
+                    raise ValueError(f"{name} before there is a student; allowed: after the stage export")
+                _check_possible(name, context)
+                made.append(name)
+            except ValueError as error:
+                left_out.append(str(error))
+        return made, left_out
 
-    def write(self, context: Context, folder: Path, work: Path) -> Outcome:
+    def inputs(self, context: Context) -> dict[str, object]:
+        """Return the test set, and which rivals are made."""
+        return {"test_file": content(context.root / context.task.test_file), "made": self.chosen(context)[0]}
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what it will cost: a training, and little beside it."""
+        if "labels_alone" not in self.chosen(context)[0]:
+            return super().estimate(context)
+        stage = training_on_labels(context)
+        return Estimate(self.minutes + context.estimator.training(stage, stage.work(context)).minutes)
+
+    def run(self, context: Context, folder: Path, work: Path) -> Outcome:
+        """Make and measure them. See `Stage.run`."""
+        if PartialState().is_main_process:
+            with atomic_folder(folder) as partial_folder:
+                return self._write(context, partial_folder, work)
+        if "labels_alone" in self.chosen(context)[0]:
+            train_on_labels(context, work)
+        return Outcome()
+
+    def _write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write what they are worth, and their files."""
-        beside_student = context.maker(Product.GRAPHS, before=self) is not None
-        # A teacher that is not fine-tuned yet knows no labels.
-        names = context.task.labels(context.root)
-        numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}
-        given, labels = _given(context, numbers)
-        made: list[tuple[Made, float | None]] = [*make_rivals(self.rivals, given, folder)]
+        names, left_out = self.chosen(context)
+        given, labels = _given(context, self._beside_student(context))
+        makers: dict[str, Maker] = {**RIVALS, "labels_alone": partial(labels_alone, context, work)}
+        made = make_rivals({name: makers[name] for name in names}, given, folder)
         student = None
-        if beside_student:
+        if self._beside_student(context):
             student, *teacher = _exported(context, given)
             made += [(one, None) for one in teacher]
-        found = compare(given, labels, made, student, self.sentences, self.rounds)
+        found = compare(given, labels, made, student, self.sentences, self.rounds, left_out)
         (folder / FILE).write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
         return Outcome(notes=tuple(f"{row.name}: {row.value:.4f}" for row in found.rows))
 
     def summary(self, context: Context) -> str:
         """Return the table of the rivals, and the verdict."""
         return rivals_text(read_rivals(context))
+
+    def _beside_student(self, context: Context) -> bool:
+        return context.maker(Product.GRAPHS, before=self) is not None
+
+    def _comes_later(self, name: str, context: Context) -> bool:
+        return name in _OF_A_RUN and not self._beside_student(context)
+
+
+def _check_possible(name: str, context: Context) -> None:
+    """Check that what makes a rival is installed, and that it suits the recipe; ValueError if not."""
+    if name == "bag_of_words":
+        check_extra("rivals", name, "sklearn")
+    elif name == "static_embeddings":
+        if context.task.answer == "score":
+            raise ValueError("static_embeddings for scores; allowed: for labels")
+        check_extra("rivals", name, "model2vec.train")
+    elif name == "openvino":
+        if not context.has_teacher:
+            raise ValueError("openvino of a teacher that is a table; allowed: with teacher.model")
+        check_extra("openvino", name)
+    elif name == "labels_alone" and context.recipe.student == Student():
+        raise ValueError("labels_alone of a copy of the teacher, which is the teacher; allowed: with a student's shape")
 
 
 def read_rivals(context: Context) -> Comparison:
@@ -98,15 +158,29 @@ def read_rivals(context: Context) -> Comparison:
     return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _given(context: Context, numbers: Mapping[str, int]) -> tuple[Given, Answers]:
+def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
     """Return what rivals are made of, and the test rows' labels."""
     task, root, seed = context.task, context.root, context.recipe.seed
-    tables = [task.train_table(root, seed), task.validation_table(root, seed), read_table(root / task.test_file)]
+    tables = [*task.tables(root, seed), read_table(root / task.test_file)]
+    names = task.labels(root)
+    # A teacher that is not fine-tuned yet knows no labels.
+    numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}
     train, validation, test = (_texts(table, task.text_columns) for table in tables)
     truths = [np.array(task.encoded(table, numbers)) for table in tables]
-    student = context.recipe.student
-    encoder = Path(context.base_folder if context.has_teacher else context.checkpoint_folder(student))
-    return Given(task, encoder, numbers, train, truths[0], validation, truths[1], test, seed), truths[2]
+    own = context.base_folder if context.has_teacher else context.checkpoint_folder(context.recipe.student)
+    return Given(
+        task=task,
+        encoder=Path(own),
+        knows_task=_knows_task(context, names, beside_student),
+        label_ids=numbers,
+        train=train,
+        labels=truths[0],
+        validation=validation,
+        validation_labels=truths[1],
+        test=test,
+        seed=seed,
+        teacher=_graphs(context) / "teacher" if beside_student and context.has_teacher else None,
+    ), truths[2]
 
 
 def _texts(table: Dataset, columns: list[str]) -> list[Text]:
@@ -114,20 +188,27 @@ def _texts(table: Dataset, columns: list[str]) -> list[Text]:
     return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
 
 
+def _knows_task(context: Context, names: list[str], beside_student: bool) -> bool:
+    """Return whether the rivals' encoder was fine-tuned on the task before: used as it is, or with the same labels."""
+    if beside_student and context.has_teacher and context.maker(Product.TEACHER) is None:
+        return True
+    task, config = context.task, context.shapes.teacher if context.has_teacher else context.shapes.student
+    has_head = configured_for(config, task.auto_class) and task.compatible(config)
+    return has_head and task.compares_label_names and set(labels_of(config)) == set(names)
+
+
+def _graphs(context: Context) -> Path:
+    return context.folder_with(Product.GRAPHS)
+
+
 def _exported(context: Context, given: Given) -> list[Made]:
     """Return the student, by the smallest graph that was exported, and a fine-tuned teacher's dynamic INT8."""
     graphs = {row: file for row, file in measured_files(context).items() if row[1] == "onnxruntime"}
     student = min((row for row in graphs if row[0] == "student"), key=lambda row: graphs[row].size_bytes)
-    folders = {student: context.folder_with(Product.GRAPHS) / "student"}
+    kept = [("this student", student, _graphs(context) / "student" / TOKENIZER)]
     if context.has_teacher:
         teacher = ("teacher", "onnxruntime", "int8")
-        folders[teacher] = graphs[teacher].path.parent
-    made = []
-    for row, folder in folders.items():
-        words = folder / "tokenizer.json"
-        call = WholeCall(graphs[row].path, words, given.task.max_length)
-        scores = np.concatenate([call(text) for text in given.test])
-        size = graphs[row].size_bytes + words.stat().st_size
-        name = f"{'this ' if row[0] == 'student' else 'fine-tuned '}{row[0]}, {row[2].upper().replace('FP32', 'fp32')}"
-        made.append(Made(name, scores, size, call))
-    return made
+        kept.append(("fine-tuned teacher", teacher, graphs[teacher].path.with_name(TOKENIZER)))
+    return [
+        made_of_graph(name, graphs[row].path, row[2], graphs[row].size_bytes, given, words) for name, row, words in kept
+    ]

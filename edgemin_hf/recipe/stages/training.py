@@ -19,7 +19,7 @@ from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import prefix
-from edgemin_hf.recipe.estimate import Estimate, Work
+from edgemin_hf.recipe.estimate import Estimate, TextSize, Work
 from edgemin_hf.recipe.fingerprint import task_distillation_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
@@ -98,6 +98,10 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
                 raise ValueError(
                     f"also: {method.method} beside task.unlabelled_files; allowed: a method without labels"
                 )
+        if context.maker(Product.VOCABULARY, before=self) is not None:
+            raise ValueError(
+                "also: after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
+            )
         context.shapes.check_tokens(f"also of {self.name}")
         compared = context.shapes.student, context.shapes.teacher
         check_methods(self.also, *compared, context.recipe.task)
@@ -107,6 +111,11 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         """Return what it learns from beside the teacher's model and the labelled rows."""
         return task_distillation_inputs(context)
 
+    @property
+    def labels_alone(self) -> bool:
+        """Whether it learns nothing of a teacher, and so nothing of texts without labels."""
+        return not self.soft_weight and not self.also
+
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""
         return [self, *weighted(self.also)]
@@ -114,22 +123,34 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of. See `TrainingStage.parts`."""
         model = model or self.student(context)
-        train_rows, validation = context.data_with_teacher_logits
+        rows = context.rows_of if self.labels_alone else context.rows_with_teacher_logits
+        train_rows, validation = rows(self)
         teacher = context.load(context.teacher_folder) if self.also else None
         metrics, quantized = context.task.compute_metrics, context.quantization(self)
         return Parts(
-            model, self.methods(), train_rows, validation, teacher, compute_metrics=metrics, quantization=quantized
+            model,
+            context.student_tokenizer(self),
+            self.methods(),
+            train_rows,
+            validation,
+            teacher,
+            compute_metrics=metrics,
+            quantization=quantized,
         )
 
     def student(self, context: Context) -> PreTrainedModel:
-        """Return what the stage before left of the student, or a new one of the teacher's."""
+        """Return what the stage before left of the student, or a new one."""
         return context.student(self) or context.new_task_student()
 
     def work(self, context: Context) -> Work:
         """Return what the training runs: beside the student its teacher, where further methods compare them."""
         trained = self.reshaped(student_before(self, context))
         compared = context.shapes.teacher if self.also else None
-        return Work(trained, context.estimator.student_text, compared)
+        return Work(trained, self.text(context), compared)
+
+    def text(self, context: Context) -> TextSize:
+        """Return the size of the rows that it learns from."""
+        return context.estimator.task_text if self.labels_alone else context.estimator.student_text
 
 
 def weighted(others: Iterable[ParsedAlso]) -> list[DistillationConfig]:

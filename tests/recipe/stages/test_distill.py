@@ -22,7 +22,7 @@ def here(place, tokenizer, monkeypatch):
     tiny(head=AutoModelForMaskedLM, pad_token_id=0).save_pretrained(place / "masked_lm")
     tokenizer.save_pretrained(place / "masked_lm")
     (place / "raw.txt").write_text("\n\n".join(text for text, _ in sentences(400)))
-    monkeypatch.setattr("edgemin_hf.recipe.context.CACHE", place / "cache")
+    monkeypatch.setattr("edgemin_hf.recipe.raw_rows.CACHE", place / "cache")
     monkeypatch.chdir(place)
     return place
 
@@ -176,7 +176,7 @@ def test_killed_and_resumed_equals_uninterrupted(here, method, monkeypatch):
     recipe = write(here, [stage], output_dir="killed", **narrow)
     assert main(["run", recipe]) == 130
     monkeypatch.undo()
-    monkeypatch.setattr("edgemin_hf.recipe.context.CACHE", here / "cache")
+    monkeypatch.setattr("edgemin_hf.recipe.raw_rows.CACHE", here / "cache")
     monkeypatch.chdir(here)
     assert main(["run", recipe]) == 0
     ours, theirs = ((here / name / "distill/model.safetensors").read_bytes() for name in ("killed", "whole"))
