@@ -46,11 +46,8 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/pyth
 
 install: $(VENV)/.installed-quickstart $(OWNERS) $(RIVALS)  ## Make .venv and install the package with its pinned dependencies
 
-# What the second set of packages has no provider for; rivals that it has no packages for are left out with a line.
-ON_5 := --set prune.saliency=taylor
-
 quickstart: install  ## From a real teacher to a measured edge model and its edition for one domain (25 to 40 minutes on two cores)
-	$(BIN)/edgemin run recipes/quickstart.yaml $(if $(STACK),$(ON_5))
+	$(BIN)/edgemin run recipes/quickstart.yaml
 	$(BIN)/edgemin run recipes/quickstart-domain.yaml
 
 test: $(VENV)/.installed-test $(OWNERS) $(if $(STACK),,lint type)  ## Lint, types and tests (no network, no GPU)
