@@ -8,6 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.stages.labels_alone import training_on_labels
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.training.trainer import DistillationTrainer
 from tests.helpers.models import LABELS, VOCABULARY, tiny
@@ -199,12 +200,15 @@ def rows_of(predicted):
     return rows
 
 
+TABLE_RIVALS = ["frozen_encoder", "labels_alone"]
+
+
 @pytest.mark.long
 def test_a_table_teaches_to_the_artefact(predicted):
     def change(recipe):
         from_a_table("task_distill", "prune", "quantize", "export", "evaluate", "benchmark", "report")(recipe)
-        rivals = {"stage": "rivals", "rivals": ["frozen_encoder"], "sentences": 4, "rounds": 1}
-        recipe["stages"].insert(-1, rivals)
+        recipe["stages"].insert(-1, {"stage": "rivals", "rivals": TABLE_RIVALS, "sentences": 4, "rounds": 1})
+        recipe["stages"].insert(2, {"stage": "prune_vocabulary"})
 
     assert main(["run", str(write_recipe(predicted, change))]) == 0
     run = predicted / "run"
@@ -216,7 +220,12 @@ def test_a_table_teaches_to_the_artefact(predicted):
     assert "a small encoder that learned from the predictions of a table, `answers.jsonl`" in card
     assert "Predictions: answers.jsonl." in (run / "artefact/report.html").read_text()
     names = [row["name"] for row in json.loads((run / "rivals/rivals.json").read_text())["rows"]]
-    assert names == ["this student, INT8", "frozen encoder, linear head, fp32", "frozen encoder, linear head, INT8"]
+    assert names == [
+        "this student, INT8",
+        "frozen encoder, linear head, fp32",
+        "frozen encoder, linear head, INT8",
+        "student's checkpoint, labels alone, INT8",
+    ]
     record = json.loads((run / "stages/task_distill.json").read_text())
     assert {"predictions", "unlabelled_files"} <= set(record["inputs"])
     assert "teacher" not in record["inputs"]
@@ -251,6 +260,24 @@ def test_a_teacher_labels_texts_without_labels_itself(several, rows_of):
     texts = [*UNLABELLED, "where is my money"]
     expected = [teacher(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in texts]
     np.testing.assert_allclose(train["teacher_logits"][-4:], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_of_a_table_the_rivals_are_those_that_need_no_model_and_no_text_without_labels(predicted):
+    def change(recipe):
+        from_a_table("task_distill", "export")(recipe)
+        recipe["stages"].append({"stage": "rivals"})
+
+    recipe, settings = load_recipe(write_recipe(predicted, change))
+    context = Context(recipe, settings, predicted, predicted / "run")
+    made, left_out = recipe.stages[-1].chosen(context)
+    assert {"bag_of_words", "frozen_encoder", "labels_alone"} <= set(made)
+    assert "openvino of a teacher that is a table; allowed: with teacher.model" in left_out
+    training = training_on_labels(context)
+    rows = training.parts(context).train
+    assert -100 not in rows["labels"]
+    assert training.text(context).examples == len(rows)
+    student = recipe.stages[0]
+    assert student.text(context).examples == len(rows) + len(UNLABELLED) == len(student.parts(context).train)
 
 
 @pytest.mark.long
