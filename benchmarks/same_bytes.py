@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
-STEPS = {"finetune": 6, "distill": 6, "task_distill": 6, "prune": 8, "quantize": 6}
+STEPS = {"finetune": 6, "distill": 6, "prune": 8, "quantize": 6}
 MEASURED = ("latencies.safetensors",)
 
 
