@@ -44,7 +44,9 @@ def main() -> None:
         output = Path(base.output_dir) if name == "quickstart" else Path("runs/ablations") / name.replace(" ", "-")
         recipe, settings = load_recipe(options.recipe, [*overrides, f"output_dir={output}"])
         # Nobody reads a variant's report; its accuracy is measured with everything else.
-        recipe.stages = [stage for stage in recipe.stages if stage.stage not in (*left_out, "benchmark", "rivals", "report")]
+        recipe.stages = [
+            stage for stage in recipe.stages if stage.stage not in (*left_out, "benchmark", "rivals", "report")
+        ]
         if name != "quickstart":
             take_over(base, recipe)
         run_recipe(recipe, settings, options.recipe.resolve().parent)

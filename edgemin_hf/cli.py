@@ -147,7 +147,12 @@ def _parser() -> argparse.ArgumentParser:
         "measure the lazy ways to the same answers (bag of words, static embeddings, frozen encoder) on a recipe's task"
     )
     rivals = commands.add_parser("rivals", parents=[common], help=lazy)
-    rivals.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe in YAML; only its teacher and task count")
+    rivals.add_argument(
+        "recipe",
+        type=Path,
+        metavar="RECIPE",
+        help="a recipe in YAML; only its teacher, task and student checkpoint count",
+    )
     rivals.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of run")
     rivals.set_defaults(command=_rivals)
 

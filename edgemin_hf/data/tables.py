@@ -190,7 +190,7 @@ def read_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}, which is no file; allowed: an existing file")
     check_utf8(path)
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if not lines:
         raise ValueError(f"{path}, which is empty; allowed: a file with texts")
     return lines

@@ -39,7 +39,6 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     _check_raw_text(context)
     with prefix(""):
         _check_lengths(context)
-        _ = context.shapes.assistant, context.shapes.student
         check_models(context)
     for stage in stages:
         with prefix(f"{stage.name}."):

@@ -178,7 +178,7 @@ class Context(RunModels):
         else:
             counts = None
             if shape.embedding_size is not None:  # the texts that the student is for, else what it learns from
-                rows = self.raw_text[0] if self.recipe.task is None else self.student_data[0]
+                rows = self.raw_text[0] if self.recipe.task is None else self.data[0]
                 counts = token_counts(rows, teacher.config.vocab_size)
             student = create_student(
                 teacher, **student_shape(shape), initialization=shape.initialization, token_counts=counts

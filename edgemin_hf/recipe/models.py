@@ -38,9 +38,10 @@ def fetch_models(context: Context) -> None:
     """
     makers = {"teacher.model": Product.TEACHER, "assistant.checkpoint": Product.ASSISTANT}
     for field, name, revision in _named(context):
-        product = makers.get(field, Product.STUDENT)
-        maker = next((stage for stage in context.recipe.stages if product in stage.leaves), None)
-        if maker is not None and context.finished_record(maker) is None:
+        ensemble = field == "teacher.ensemble"  # of which every stage that learns the task learns
+        product = Product.TASK_STUDENT if ensemble else makers.get(field, Product.STUDENT)
+        readers = [stage for stage in context.recipe.stages if product in stage.leaves]
+        if any(context.finished_record(stage) is None for stage in (readers if ensemble else readers[:1])):
             folder = context.shapes.checkpoint(name, revision).path
             _check_weights(context, field, folder)
 

@@ -139,7 +139,8 @@ def _with_state(context: Context, step: Step, overwrite: bool, resume_anyway: bo
         return step
     done = record.finished and step.folder.is_dir()
     work = step.work_folder(context)
-    begun = any(work.rglob("checkpoint-*")) or any(work.glob("*.json"))  # which searches leave
+    left = any(work.rglob("checkpoint-*")) or any(work.glob("*.json"))  # which searches leave
+    begun = step.stage.resumes and left
     if not done and not begun:
         return step
     here = replace(step, state="done" if done else "to resume")

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_hash
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
 from edgemin_hf.tasks.labels import labels_of, numbers_in
-from edgemin_hf.utils.content import sha256_of
+from edgemin_hf.utils.content import sha256_of_files
 
 
 def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> Tensor:
@@ -54,6 +55,6 @@ def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, ro
 
 
 def _key(rows: Dataset, folder: str) -> str:
-    """Hash what logits are computed from: the token ids and the teacher's weights."""
-    parts = [token_hash(rows), *map(sha256_of, sorted(Path(folder).glob("*.safetensors")))]
+    """Hash what logits are computed from: the token ids, and the teacher's weights and configuration."""
+    parts = [token_hash(rows), sha256_of_files(checkpoint_files(Path(folder)))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

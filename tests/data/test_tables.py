@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from edgemin_hf.data.tables import check_table, notes_on, read_sentences, read_table
+from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_sentences, read_table
 
 ROWS = {"text": ["my card", "send it, please"], "label": ["card", "transfer"]}
 
@@ -164,3 +164,8 @@ def test_raw_text_of_several_kinds_of_files_is_each_sentence_once(tmp_path):
     (tmp_path / "c.jsonl").write_text(json.dumps({"text": "now"}) + "\n")
     paths = [tmp_path / name for name in ("a.csv", "b.parquet", "c.jsonl")]
     assert read_sentences(paths, "text")["text"][:] == ["my card", "send", "late", "now"]
+
+
+def test_a_text_a_line_ends_where_its_line_does(tmp_path):
+    (tmp_path / "texts.txt").write_bytes("my card\r\n\n  \nfirst\u2028still first\n".encode())
+    assert read_lines(tmp_path / "texts.txt") == ["my card", "first\u2028still first"]

@@ -32,6 +32,7 @@ class Stage(ABC):
         leaves: What it leaves for those after it.
         not_after: What must not be there before it.
         every_process: Whether all processes run it together; else the first one does.
+        resumes: Whether it goes on where it was killed.
         hub_tag: What it adds to the tags of the model on the Hub.
         minutes: What it takes, where nothing better is known.
 
@@ -57,6 +58,7 @@ class Stage(ABC):
     leaves: ClassVar[tuple[Product, ...]] = ()
     not_after: ClassVar[tuple[Product, ...]] = ()
     every_process: ClassVar[bool] = False
+    resumes: ClassVar[bool] = True
     hub_tag: ClassVar[str | None] = None
     minutes: ClassVar[float] = 0.1
 

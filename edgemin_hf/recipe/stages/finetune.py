@@ -81,7 +81,8 @@ class Finetune(HeadFirst):
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
         metrics = context.task.compute_metrics
         parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
-        parts.head_is_new = any(is_head(model, name) for name in new)
+        # Without steps the head is all that learns, also one that knows the labels, or others of as many.
+        parts.head_is_new = self.max_steps == 0 or any(is_head(model, name) for name in new)
         return parts
 
     def work(self, context: Context) -> Work:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -11,13 +11,18 @@ from accelerate import PartialState
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.stages.task_distill import TaskDistill
+from edgemin_hf.recipe.stages.training import TaskStage
+from edgemin_hf.recipe.training_arguments import Training
 from edgemin_hf.rivals.base import Given, Made
 from edgemin_hf.rivals.graphs import made_of_graph
 
 
 def training_on_labels(context: Context) -> TaskDistill:
-    """Return the training of a new student: the recipe's first `task_distill`, or its defaults, but for the losses."""
-    like = next((stage for stage in context.recipe.stages if isinstance(stage, TaskDistill)), TaskDistill())
+    """Return the training of a new student: with the arguments of the recipe's first training on the task."""
+    trained = (stage for stage in context.recipe.stages if isinstance(stage, TaskStage) and stage.max_steps)
+    like = next(trained, TaskDistill())
+    if not isinstance(like, TaskDistill):
+        like = TaskDistill(**{part.name: getattr(like, part.name) for part in fields(Training)})
     training = replace(like, soft_weight=0.0, hard_weight=1.0, also=[])
     training.name = "rivals.labels_alone"  # which no stage of a recipe can have: nothing was before it
     return training

@@ -19,6 +19,7 @@ from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.pruning.coverage import split_share, unknown_share
 from edgemin_hf.pruning.vocabulary import check_cuttable, prune_vocabulary
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.fingerprint import raw_text_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
@@ -68,8 +69,10 @@ class PruneVocabulary(WritingStage):
             raise ValueError(f"min_count: {self.min_count}, which no token of the texts reaches; allowed: fewer")
 
     def inputs(self, context: Context) -> dict[str, object]:
-        """Return the further texts, by their content."""
-        return {"files": self._texts(context).fingerprint()}
+        """Return the further texts, and the raw text that the record tells of, by their content."""
+        raw = context.recipe.raw_text
+        told = raw_text_inputs(context) if raw is not None and raw.files else {}
+        return {"files": self._texts(context).fingerprint(), **told}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write student and tokenizer.

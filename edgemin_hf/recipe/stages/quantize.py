@@ -100,6 +100,8 @@ class Quantize(TaskStage, QuantizationConfig):
                     f"max_steps: 0 with pruning.schedule {self.pruning.schedule}; allowed: 1 or more, or one_shot"
                 )
         if self.reconstruction is not None:
+            if self.freeze_embeddings:
+                raise ValueError("freeze_embeddings: true beside reconstruction, which trains them; allowed: false")
             if self.provider == "inc":
                 raise ValueError("reconstruction: beside provider inc, whose scales it can't train; allowed: native")
             if self.pruning is not None:

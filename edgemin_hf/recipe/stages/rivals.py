@@ -17,7 +17,7 @@ from edgemin_hf.data.tables import Text, read_table
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
-from edgemin_hf.recipe.fingerprint import content
+from edgemin_hf.recipe.fingerprint import content, student_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, Student
 from edgemin_hf.recipe.stages.base import Stage
@@ -64,6 +64,7 @@ class Rivals(Stage):
     leaves: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.RIVALS,)
     every_process: ClassVar[bool] = True  # for the one that is trained; the first one does all else
+    resumes: ClassVar[bool] = False
     minutes: ClassVar[float] = 3.0
 
     def check(self, context: Context) -> None:
@@ -74,6 +75,9 @@ class Rivals(Stage):
                     _check_possible(name, context)
                 except ValueError as error:
                     raise ValueError(f"rivals: {error}") from None
+        made, left_out = self.chosen(context)
+        if not made and not self._beside_student(context):
+            raise ValueError(f"rivals: none that can be made here: {'; '.join(left_out)}")
         slow = not context.shapes.tokenizer.is_fast
         if slow or (context.has_teacher and not context.shapes.teacher_tokenizer.is_fast):
             raise ValueError("rivals: a slow tokenizer; allowed: a fast one (tokenizer.json), which whole calls run")
@@ -92,8 +96,10 @@ class Rivals(Stage):
         return made, left_out
 
     def inputs(self, context: Context) -> dict[str, object]:
-        """Return the test set, and which rivals are made."""
-        return {"test_file": content(context.root / context.task.test_file), "made": self.chosen(context)[0]}
+        """Return the test set, which rivals are made, and of what encoder where a table teaches."""
+        test = content(context.root / context.task.test_file)
+        encoder = {} if context.has_teacher else {"encoder": student_inputs(context, context.recipe.student)}
+        return {"test_file": test, "made": self.chosen(context)[0], **encoder}
 
     def estimate(self, context: Context) -> Estimate:
         """Return what it will cost: a training, and little beside it."""

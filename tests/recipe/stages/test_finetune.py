@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -116,6 +117,12 @@ def test_without_steps_the_head_alone_is_fitted(encoder):
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoders.items())
     told = record(encoder, "finetune")
     assert (told["examples"], told["after"] > 0.7) == (0, True)
+    # So is one that knows labels of as many names.
+    shutil.rmtree(encoder / "teacher")
+    shutil.move(encoder / "run/teacher", encoder / "teacher")
+    shutil.rmtree(encoder / "run")
+    assert run(encoder, "finetune", max_steps=0) == 0
+    assert "head fitted" in record(encoder, "finetune")["notes"][0]
 
 
 def test_neither_steps_nor_a_fitted_head_is_refused(encoder, capsys):

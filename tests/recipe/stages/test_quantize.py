@@ -148,6 +148,10 @@ WRONG = {
         {"reconstruction": {}, "pruning": {"head_sparsity": 0.5}},
         r"quantize\.reconstruction: beside pruning, .*; allowed: ",
     ),
+    "frozen tables": (
+        {"reconstruction": {}, "freeze_embeddings": True},
+        r"quantize\.freeze_embeddings: true beside reconstruction, .*; allowed: false",
+    ),
     "Neural Compressor": (
         {"reconstruction": {}, "provider": "inc"},
         r"quantize\.reconstruction: beside provider inc, .*; allowed: native",

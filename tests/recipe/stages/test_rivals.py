@@ -97,6 +97,24 @@ def test_what_is_not_installed_is_left_out_unless_it_is_asked_for(place, capsys,
         assert f"rivals: {name} without" in capsys.readouterr().err
 
 
+def test_labels_alone_takes_the_arguments_of_any_training_on_the_task(place):
+    stages = [
+        {"stage": "prune", "head_sparsity": 0.5, "max_steps": 5, "learning_rate": 3e-4, "freeze_embeddings": True}
+    ]
+    training = training_on_labels(context_of(place, lambda recipe: recipe.update(stages=stages)))
+    assert (training.stage, training.max_steps, training.learning_rate) == ("task_distill", 5, 3e-4)
+    assert training.freeze_embeddings
+
+
+def test_rivals_that_all_come_later_are_one_line_before_the_run(place, capsys):
+    def change(recipe):
+        recipe["stages"] = [{"stage": "rivals", "rivals": ["labels_alone"]}]
+
+    assert main(["rivals", str(write_recipe(place, change))]) == 2
+    expected = "rivals: none that can be made here: labels_alone before there is a student; allowed: after the stage"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_copy_of_the_teacher_has_no_rival_of_its_shape(place, capsys):
     def change(recipe):
         with_rivals(recipe)
