@@ -72,12 +72,7 @@ def model_inputs(context: Context, model: str, revision: str | None = None) -> d
 
 def student_inputs(context: Context, student: Student) -> dict[str, object]:
     """Return what tells a student's beginning from another: its shape, and its checkpoint's files."""
-    later = ("embedding_size", "max_position_embeddings")  # earlier versions did not have them
-    shape = {
-        name: value
-        for name, value in asdict(student).items()
-        if name not in ("checkpoint", "revision") and (value is not None or name not in later)
-    }
+    shape = {name: value for name, value in asdict(student).items() if name not in ("checkpoint", "revision")}
     if student.checkpoint is None:
         return shape
     return {**shape, "checkpoint": model_inputs(context, student.checkpoint, student.revision)}

@@ -1,4 +1,4 @@
-"""The quickstart itself, on the real teacher and data: half an hour, so not in CI."""
+"""The quickstart itself, on the real teacher and data: 25 minutes, so not in CI."""
 
 import json
 from pathlib import Path
