@@ -120,17 +120,21 @@ class PruneVocabulary(WritingStage):
 
 
 def _told_texts(context: Context) -> dict[str, list[str]]:
-    """Return the texts that the record tells of, by what they are."""
+    """Return the texts that the record tells of, by what they are; no training texts, by which the cut was made."""
     task, raw = context.task, context.recipe.raw_text
-    validation = task.tables(context.root, context.recipe.seed)[1]
-    found = {"validation texts": [text for column in task.text_columns for text in validation[column]]}
+    train, validation = (
+        [text for column in task.text_columns for text in table[column]]
+        for table in task.tables(context.root, context.recipe.seed)
+    )
+    found, own = {"validation texts": validation}, set(train)
     if raw is not None and raw.files:
         files = [context.root / file for file in raw.files]
         if raw.pack:
             texts = (piece.text for piece in TextFiles(files, raw.text_column).pieces())
         else:
             texts = iter(read_sentences(files, raw.text_column)[raw.text_column])
-        found["raw text"] = list(islice(texts, _TOLD_TEXTS))
+        if others := list(islice((text for text in texts if text not in own), _TOLD_TEXTS)):
+            found["raw text"] = others
     return found
 
 
