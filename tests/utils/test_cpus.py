@@ -33,10 +33,14 @@ assert others_load() == 0.0
 """
 
 
+def inherited():
+    """Return the environment without what tells threads how to wait."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_"))}
+
+
 def python(code, **environment):
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_"))}
     return subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**inherited, **environment}
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env={**inherited(), **environment}
     )
 
 
@@ -108,7 +112,7 @@ def test_threads_spin_in_a_process_that_is_alone(tmp_path):
 
 @pytest.mark.long
 def test_one_process_at_a_time_spins(tmp_path):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {**inherited(), "XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-c", WAITING + "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as first:
         assert first.stdout.readline().split() == SPINS
