@@ -1,8 +1,11 @@
 """A small recipe, and changes to it."""
 
 import copy
+import json
 
 import yaml
+
+from edgemin_hf.utils.content import sha256_of
 
 RECIPE = {
     "name": "tiny",
@@ -35,6 +38,24 @@ def write_recipe(root, change=lambda recipe: None, name="recipe.yaml"):
     change(recipe)
     (root / name).write_text(yaml.safe_dump(recipe))
     return root / name
+
+
+def finetuning(place, output, **settings):
+    """Write a recipe of a fine-tuning alone, whose run has a folder of its own; return its path as text."""
+
+    def change(recipe):
+        recipe["output_dir"] = str(place / output)
+        recipe["stages"] = [{"stage": "finetune", **settings}]
+
+    return str(write_recipe(place, change, f"{output}.yaml"))
+
+
+def weights(place, output):
+    return sha256_of(place / output / "teacher/model.safetensors")
+
+
+def record(place, output):
+    return json.loads((place / output / "stages/finetune.json").read_text())
 
 
 def only(*names):

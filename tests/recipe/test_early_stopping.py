@@ -1,4 +1,3 @@
-import json
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -8,8 +7,7 @@ from transformers import EarlyStoppingCallback
 
 from edgemin_hf.cli import main
 from edgemin_hf.training.trainer import DistillationTrainer
-from edgemin_hf.utils.content import sha256_of
-from tests.helpers.recipes import put, write_recipe
+from tests.helpers.recipes import finetuning, put, record, weights, write_recipe
 
 STEPS = 5
 """Of an epoch."""
@@ -20,19 +18,7 @@ SETTINGS |= {"fit_head": False, "learning_rate": 1e-3}
 
 
 def recipe(place, output, **changes):
-    def change(recipe):
-        recipe["output_dir"] = str(place / output)
-        recipe["stages"] = [{"stage": "finetune", **SETTINGS, **changes}]
-
-    return str(write_recipe(place, change, f"{output}.yaml"))
-
-
-def weights(place, output):
-    return sha256_of(place / output / "teacher/model.safetensors")
-
-
-def record(place, output):
-    return json.loads((place / output / "stages/finetune.json").read_text())
+    return finetuning(place, output, **SETTINGS | changes)
 
 
 def accuracies(out):

@@ -1,4 +1,3 @@
-import json
 import re
 
 import pytest
@@ -7,8 +6,7 @@ from edgemin_hf.cli import main
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.search.learning_rate import epochs_of_search, search_learning_rate
 from edgemin_hf.training.trainer import DistillationTrainer
-from edgemin_hf.utils.content import sha256_of
-from tests.helpers.recipes import write_recipe
+from tests.helpers.recipes import finetuning, record, weights
 
 RATES = [5e-5, 2e-5, 1e-4]
 
@@ -98,19 +96,7 @@ SETTINGS = {"learning_rate": 1e-3, "num_train_epochs": 2, "best_model": True, "e
 
 
 def recipe(place, output, **changes):
-    def change(recipe):
-        recipe["output_dir"] = str(place / output)
-        recipe["stages"] = [{"stage": "finetune", **SETTINGS, **changes}]
-
-    return str(write_recipe(place, change, f"{output}.yaml"))
-
-
-def weights(place, output):
-    return sha256_of(place / output / "teacher/model.safetensors")
-
-
-def record(place, output):
-    return json.loads((place / output / "stages/finetune.json").read_text())
+    return finetuning(place, output, **SETTINGS | changes)
 
 
 @pytest.fixture(scope="module")
