@@ -391,7 +391,7 @@ def test_what_can_not_be_is_one_line_before_weights_load(root, tokenizer, capsys
 
 
 @pytest.mark.parametrize(("stage", "message"), [
-    ({"stage": "augment"}, "augment: for token_classification; allowed: for tasks on whole texts"),
+    ({"stage": "augment"}, "augment.stage: augment for token_classification; allowed: for tasks on whole texts"),
     ({"stage": "task_distill", "max_steps": 2, "also": [{"method": "mlkd_task"}]}, "token_classification"),
 ])  # fmt: skip
 def test_stages_that_make_no_sense_say_so(root, capsys, stage, message):
