@@ -289,6 +289,7 @@ STAGES = [
     {"stage": "export", "fidelity_texts": 16},
     {"stage": "evaluate"},
     {"stage": "benchmark", "sentences": 8, "rounds": 1},
+    {"stage": "rivals", "sentences": 4, "rounds": 1},
     {"stage": "report"},
 ]
 
@@ -356,6 +357,29 @@ def test_the_cards_snippets_run_as_they_stand(run, monkeypatch):
     answers = run_snippets(card, monkeypatch)
     assert len(answers) >= 2
     assert "ORTModelForTokenClassification" in card
+
+
+@pytest.mark.long
+def test_rivals_are_those_that_tag_words(run):
+    found = read_json(run / "rivals/rivals.json")
+    names = [row["name"].partition(",")[0] for row in found["rows"]]
+    assert {"this student", "frozen encoder", "fine-tuned teacher", "student's shape"} <= set(names)
+    for name in ("bag_of_words", "static_embeddings"):
+        assert f"{name} for token_classification; allowed: for tasks on whole texts" in found["left_out"]
+    results = read_json(run / "evaluate/results.json")
+    assert found["rows"][0]["value"] == results["student_onnxruntime_int8"]["value"]
+    assert all(row["ahead"]["ci95"][0] <= row["ahead"]["value"] for row in found["rows"][1:])
+
+
+@pytest.mark.long
+def test_sensitivity_is_measured_on_the_runs_own_sentences(run, root):
+    measure = ["--measure", "pruning", "quantization", "--sparsities", "0.5"]
+    assert main(["sensitivity", str(run / "task_distill"), "--output", str(root / "costs"), *measure]) == 0
+    found = read_json(root / "costs/sensitivity.json")
+    assert (found["base"]["metric"], found["base"]["n"]) == ("entity_f1", 30)
+    assert found["base"]["value"] == pytest.approx(read_json(run / "stages/task_distill.json")["after"], abs=1e-6)
+    assert found["quantization"][0]["loss"] > 0
+    assert all(np.isfinite(row["value"]) for row in found["measurements"])
 
 
 @pytest.mark.long
