@@ -388,6 +388,33 @@ def test_inputs_that_were_run_are_kept(run):
     assert set(inputs.column_names) == {"input_ids", "token_type_ids", "attention_mask"}
 
 
+def test_a_killed_distillation_goes_on_with_the_same_outputs_to_the_same_weights(root, monkeypatch, capsys):
+    """It finds the teacher's outputs in their file, with the bits that were learned before."""
+    stages = [
+        {"stage": "finetune", "max_steps": 8, "learning_rate": 1e-3},
+        {"stage": "task_distill", "max_steps": 6, "save_steps": 2, "hard_weight": 0.0, "soft_weight": 1.0},
+    ]
+    assert main(["run", str(recipe_of(root, "whole", stages))]) == 0
+    path, step = str(recipe_of(root, "killed", stages)), DistillationTrainer.training_step
+    seen = []
+
+    def killed(trainer, *arguments, **named):
+        seen.append(trainer.state.global_step)
+        if len(seen) == 8 + 4:
+            raise KeyboardInterrupt
+        return step(trainer, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DistillationTrainer, "training_step", killed)
+        assert main(["run", path]) == 130
+    stamp = (root / "killed/cache/token_logits.npy").stat().st_mtime_ns
+    assert main(["run", path]) == 0
+    assert "stage task_distill: resumed at step" in capsys.readouterr().out
+    assert (root / "killed/cache/token_logits.npy").stat().st_mtime_ns == stamp
+    for file in ("cache/token_logits.npy", "task_distill/model.safetensors"):
+        assert (root / "killed" / file).read_bytes() == (root / "whole" / file).read_bytes(), file
+
+
 def test_the_plan_tells_what_there_is_to_know(root, capsys):
     short = [STAGES[0], STAGES[3]]
     assert main(["run", str(recipe_of(root, "plan", short)), "--dry-run"]) == 0
