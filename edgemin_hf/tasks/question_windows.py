@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -21,6 +21,15 @@ START, END = 1, 2
 """What the label of a position is made of: the answer starts there, it ends there; 3 where it is one token."""
 SPECIAL = 4
 """Special tokens around a pair of texts, at most."""
+_FEATURES = {
+    "example": Value("int64"),
+    "context": Value("string"),
+    "answers": List(Value("string")),
+    "counted": List(Value("int8")),
+    "labels": List(Value("int64")),
+    "offsets": List(List(Value("int32"))),
+}
+"""The columns of a window beside the tokenizer's."""
 
 
 def longest_stride(max_length: int) -> int:
@@ -52,7 +61,7 @@ def question_windows(
           is -100;
         - "offsets": the characters of the context that it covers, without white space around them, else (0, 0);
 
-        and "example", the number of the question in the table, and its "context".
+        and "example", the number of the question in the table, its "context" and the texts of its "answers".
 
     Raises:
         ValueError: If the tokenizer does not tell characters.
@@ -68,17 +77,24 @@ def question_windows(
         cut.append(long)
         answers = rows["answers"] if with_labels else [None] * len(numbers)
         encoding = _encoded(tokenizer, questions, rows["context"], max_length, stride)
-        windows = _windows(encoding, rows["context"], answers, tokenizer.padding_side == "left")
         found: dict[str, list[object]] = {name: encoding[name] for name in tokenizer.model_input_names}
         samples = encoding["overflow_to_sample_mapping"]
         found["example"] = [numbers[sample] for sample in samples]
         found["context"] = [rows["context"][sample] for sample in samples]
-        for window in windows:
+        found["answers"] = [answers[sample]["text"] if with_labels else [] for sample in samples]
+        for window in _windows(encoding, rows["context"], answers, tokenizer.padding_side == "left"):
             for name, values in window.items():
                 found.setdefault(name, []).append(values)
         return found
 
-    windows = table.map(encoded, batched=True, with_indices=True, remove_columns=table.column_names, desc="Tokenising")
+    windows = table.map(
+        encoded,
+        batched=True,
+        with_indices=True,
+        remove_columns=table.column_names,
+        features=Features({**{name: List(Value("int32")) for name in tokenizer.model_input_names}, **_FEATURES}),
+        desc="Tokenising",
+    )
     if sum(cut):
         logger.warning("%d of %d questions have more than %d tokens, and are cut there", sum(cut), len(table), longest)
     return windows
@@ -136,9 +152,9 @@ def _windows(
             counted = places[:, 1] > 0
             counted[0] = True
             yield {
-                "counted": counted.astype(np.int8),
+                "counted": counted,
                 "labels": _labels(places, counted, span) if answer is not None else np.full(len(counted), UNLABELLED),
-                "offsets": places.astype(np.int32),
+                "offsets": places,
             }
 
 

@@ -22,21 +22,33 @@ def normalized(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def score(prediction: str, references: Sequence[str]) -> tuple[float, float]:
-    """Return exact match and F1 of an answer, each at best over the references.
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """Return 1.0 where an answer is one of the references, else 0.0.
 
     Without references "" alone is right, as in the script of v2.0; and so it is to those that have no words left.
 
     Example:
-        >>> from edgemin_hf.tasks.squad_score import score
-        >>> score("the Ruben Studdard", ["Kelly Clarkson", "Ruben Christopher Studdard"])
-        (0.0, 0.8)
-        >>> score("", []), score("June", [])
-        ((1.0, 1.0), (0.0, 0.0))
+        >>> from edgemin_hf.tasks.squad_score import exact_match
+        >>> exact_match("the Broncos", ["Denver Broncos", "Broncos"]), exact_match("", [])
+        (1.0, 1.0)
     """
-    truths = [words for text in references if (words := normalized(text))] or [""]
-    found = normalized(prediction)
-    return float(found in truths), max(_f1(found.split(), truth.split()) for truth in truths)
+    return float(normalized(prediction) in _truths(references))
+
+
+def f1(prediction: str, references: Sequence[str]) -> float:
+    """Return the F1 of an answer's words, at best over the references; as of `exact_match` without references.
+
+    Example:
+        >>> from edgemin_hf.tasks.squad_score import f1
+        >>> f1("the Ruben Studdard", ["Kelly Clarkson", "Ruben Christopher Studdard"])
+        0.8
+    """
+    found = normalized(prediction).split()
+    return max(_f1(found, truth.split()) for truth in _truths(references))
+
+
+def _truths(references: Sequence[str]) -> list[str]:
+    return [words for text in references if (words := normalized(text))] or [""]
 
 
 def _f1(found: list[str], truth: list[str]) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgemin_hf.tasks.squad_score import normalized, score
+from edgemin_hf.tasks.squad_score import exact_match, f1, normalized
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_normalisation(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("prediction", "references", "exact", "f1"),
+    ("prediction", "references", "exact", "words"),
     [
         ("Denver Broncos", ["Denver Broncos"], 1, 1),
         ("the denver broncos!", ["Denver Broncos"], 1, 1),
@@ -43,5 +43,6 @@ def test_normalisation(text, expected):
         ("gold", ["the", "gold"], 1, 1),
     ],
 )
-def test_scores(prediction, references, exact, f1):
-    assert score(prediction, references) == (exact, pytest.approx(f1))
+def test_scores(prediction, references, exact, words):
+    assert exact_match(prediction, references) == exact
+    assert f1(prediction, references) == pytest.approx(words)

@@ -1,0 +1,289 @@
+"""Extractive question answering: an answer is a span of the context that a question comes with, or there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypedDict
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedTokenizerBase
+
+from edgemin_hf.data.squad import FEATURES, answers_of
+from edgemin_hf.data.tables import Text, check_table, read_table, values_of
+from edgemin_hf.modeling.auto_class import AutoClass, configured_for
+from edgemin_hf.tasks.answer_spans import Found, best_threshold, find_answers
+from edgemin_hf.tasks.base import UNLABELLED, Outputs
+from edgemin_hf.tasks.metrics import Answer, Answers
+from edgemin_hf.tasks.question_windows import END, START, longest_stride, question_windows
+from edgemin_hf.tasks.squad_score import exact_match, f1
+from edgemin_hf.tasks.table_task import Labels, TableTask
+
+_COLUMNS = ("context", "question", "answers")
+_OUTPUTS = ("start", "end")
+"""What the two logits of a token are about, by which the "labels" of a model are named."""
+_SCORES = {"squad_f1": f1, "squad_exact_match": exact_match}
+_SHOWN = 60
+"""Characters of a text in a message."""
+
+
+class Answered(TypedDict):
+    """The answer to a question.
+
+    Attributes:
+        text: The answer, a span of the context; "" where there is none.
+        margin: By how much the score of "no answer" is above that of the best span.
+        n_best: The best spans, the best first: "text", "start", the character that it begins with, and "score", the sum
+            of its logits.
+    """
+
+    text: str
+    margin: float
+    n_best: list[dict[str, Any]]
+
+
+@dataclass
+class QuestionAnswering(TableTask):
+    """Answers to questions, as spans of their contexts: SQuAD (arXiv 1606.05250, 1806.03822) and what looks like it.
+
+    Tables are SQuAD's own files (.json), or rows (.jsonl, .json, .parquet) with the columns "context", "question" and
+    "answers", {"text": [...], "answer_start": [...]}, whose lists are empty where the context has no answer.
+
+    Attributes:
+        stride: Tokens of a context that two of its windows share, where it is longer than `max_length` allows.
+        max_answer_length: Tokens of an answer, at most.
+        n_best: Spans of a question that are compared, and written down with its answer.
+        no_answer_threshold: By how much the score of "no answer" must be above that of the best span for there to be no
+            answer. None chooses it by validation rows, of each model its own, where some of their questions have no
+            answer; where all have one, so has every other.
+        metric: squad_f1 or squad_exact_match.
+
+    Example:
+        >>> from edgemin_hf.tasks import QuestionAnswering
+        >>> task = QuestionAnswering("train-v2.0.json", "dev-v2.0.json", max_length=256, stride=64)
+        >>> task.metric, task.n_best
+        ('squad_f1', 20)
+    """
+
+    max_length: int = 384
+    stride: int = 128
+    max_answer_length: int = 30
+    n_best: int = 20
+    no_answer_threshold: float | None = None
+    type: Literal["question_answering"] = "question_answering"
+
+    auto_class: ClassVar[AutoClass] = AutoModelForQuestionAnswering
+    pipeline_tag: ClassVar[str] = "question-answering"
+    compares_label_names: ClassVar[bool] = False
+    ragged: ClassVar[bool] = True
+    answer: ClassVar[Answer] = "span"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        longest = longest_stride(self.max_length)
+        if longest < 0:
+            raise ValueError(f"max_length: {self.max_length}; allowed: 9 or more")
+        if not 0 <= self.stride <= longest:
+            raise ValueError(
+                f"stride: {self.stride} with max_length {self.max_length}; allowed: 0 to {longest}, since a question "
+                "may take half of max_length"
+            )
+        for name in ("max_answer_length", "n_best"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
+
+    @property
+    def labels_column(self) -> str:
+        """Name of the column that holds the answers."""
+        return "answers"
+
+    @classmethod
+    def compatible(cls, config: PretrainedConfig) -> bool:
+        """Return whether a model of this configuration gives two numbers for each token."""
+        return bool(config.num_labels == 2 and configured_for(config, cls.auto_class))
+
+    def read(self, path: Path) -> Dataset:
+        """Read a table: the columns "context", "question" and "answers", the last as two lists.
+
+        Raises:
+            ValueError: If one is missing, or answers are something else.
+        """
+        table = read_table(path)
+        for column in _COLUMNS:
+            if column not in table.column_names:
+                raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(table.column_names)}")
+        table = table.select_columns(list(_COLUMNS))
+        if table.features["answers"] == FEATURES["answers"]:
+            return table
+
+        def as_lists(answers: object, row: int) -> dict[str, object]:
+            try:
+                return {"answers": answers_of(answers)}
+            except ValueError as error:
+                raise ValueError(f"row {row + 1} of {path}: {error}") from None
+
+        features = table.features.copy() | {"answers": FEATURES["answers"]}
+        return table.map(as_lists, input_columns="answers", with_indices=True, features=features, desc="Answers")
+
+    def check_rows(self, path: Path) -> None:
+        """Check that each row has a question and a context, and that its answers are where they say.
+
+        Raises:
+            ValueError: If not; the message names the row.
+        """
+        check_table(path, "context", "question")
+        table = self.read(path)
+        sides = (values_of(table, column) for column in _COLUMNS)
+        for row, (context, question, answers) in enumerate(zip(*sides, strict=True), start=1):
+            for name, text in (("question", question), ("context", context)):
+                if not text.strip():
+                    raise ValueError(f"{text!r} as {name} in row {row} of {path}; expected: a text")
+            for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+                if not text.strip():
+                    raise ValueError(
+                        f"an answer without text in row {row} of {path}; expected: one, or empty lists where there is "
+                        "no answer"
+                    )
+                found = context[max(start, 0) : start + len(text)]
+                if found != text:
+                    raise ValueError(
+                        f"answer {_short(text)} in row {row} of {path}, where its context has {_short(found)} from "
+                        f"character {start} on; expected: the answer itself"
+                    )
+
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that some question has an answer; ValueError where not."""
+        if not any(_has_answer(table)):
+            raise ValueError("train_file: no question has an answer; expected: some that have one")
+
+    def notes_on(self, table: Dataset) -> list[str]:
+        """Return how many of a table's questions have no answer."""
+        without = sum(not has for has in _has_answer(table))
+        return [f"{without:,} of {len(table):,} questions have no answer"] if without else []
+
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return what the two numbers are that a model gives for each token."""
+        return list(_OUTPUTS)
+
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+        """Return nothing: which tokens an answer is depends on the tokenizer, see `question_windows`."""
+        return []
+
+    def texts_in(self, table: Dataset) -> Iterator[Text]:
+        """Yield the questions, each with its context."""
+        yield from zip(values_of(table, "question"), values_of(table, "context"), strict=True)
+
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read questions and contexts that only the teacher answers."""
+        columns = ["context", "question"]
+        for file in self.unlabelled_files:
+            check_table(root / file, *columns)
+        return concatenate_datasets([read_table(root / file).select_columns(columns) for file in self.unlabelled_files])
+
+    def tokenized(
+        self,
+        table: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Mapping[str, int],
+        *,
+        with_labels: bool = True,
+    ) -> Dataset:
+        """Tokenise questions with their contexts, in as many windows as these need. See `question_windows`."""
+        return question_windows(table, tokenizer, self.max_length, self.stride, with_labels=with_labels)
+
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return the answers (`Answered`), from start and end logits (length, 2) of each window.
+
+        Args:
+            outputs: The logits.
+            rows: The windows, as `tokenized` makes them.
+        """
+        found = self._found(outputs, rows)
+        contexts = dict(zip(rows["example"], rows["context"], strict=True))
+        return [self._answered(one, context) for one, context in zip(found, contexts.values(), strict=True)]
+
+    def _found(self, outputs: Outputs, rows: Dataset | None) -> list[Found]:
+        assert rows is not None  # noqa: S101 - the task is ragged
+        windows = rows.select_columns(["example", "offsets"])
+        return find_answers(outputs, windows, self.n_best, self.max_answer_length)
+
+    def _answered(self, found: Found, context: str) -> Answered:
+        spans = [{"text": context[s.start : s.end], "start": s.start, "score": s.score} for s in found.spans]
+        threshold = self.no_answer_threshold
+        silent = not spans or (threshold is not None and found.margin > threshold)
+        return {"text": "" if silent else spans[0]["text"], "margin": found.margin, "n_best": spans}
+
+    def references(self, rows: Dataset) -> Answers:
+        """Return the texts of each question's answers; none where it has no answer."""
+        return list(dict(zip(rows["example"], rows["answers"], strict=True)).values())
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> QuestionAnswering:
+        """Return the task with the threshold of "no answer" that is best for a model's outputs on validation rows."""
+        references = self.references(rows)
+        answerable = np.array([bool(texts) for texts in references])
+        if self.no_answer_threshold is not None or answerable.all():
+            return self
+        answers = self.predictions(outputs, rows)
+        gains = np.array([_SCORES[self.metric](a["text"], texts) for a, texts in zip(answers, references, strict=True)])
+        margins = np.array([answer["margin"] for answer in answers])
+        return replace(self, no_answer_threshold=best_threshold(margins, gains, answerable))
+
+    @staticmethod
+    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the mean of the start's and the end's cross-entropy over the counted tokens, a mean over windows.
+
+        Args:
+            logits: Start and end logits (batch, length, 2).
+            labels: As of `question_windows` (batch, length).
+        """
+        counted = labels != UNLABELLED
+        right = torch.stack([counted & (labels & part > 0) for part in (START, END)], dim=-1)
+        return -(_log_softmax(logits, counted) * right).sum(dim=1).mean()
+
+    @staticmethod
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
+        """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)) over the counted tokens.
+
+        Args:
+            student: Start and end logits (batch, length, 2).
+            teacher: Likewise; no gradient flows to them.
+            temperature: T.
+            counted: Which tokens count, bool (batch, length); None counts all.
+
+        Returns:
+            The mean of that of starts and that of ends, a mean over windows, ().
+        """
+        teacher = teacher.detach().to(student.dtype)
+        return temperature**2 * _kl(student / temperature, teacher / temperature, counted)
+
+    @staticmethod
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Compute the mean KL divergence of starts and ends from a reference's, in nats, never negative."""
+        return _kl(logits, reference, counted).clamp(min=0.0)
+
+
+def _has_answer(table: Dataset) -> Iterator[bool]:
+    return (bool(answers["text"]) for answers in values_of(table, "answers"))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def _log_softmax(logits: Tensor, counted: Tensor | None) -> Tensor:
+    """Return log-probabilities over the tokens that count (batch, length, 2), and 0 for others."""
+    if counted is None:
+        return logits.log_softmax(dim=1)
+    left_out = ~counted[..., None]
+    # No infinity: a window of which nothing counts would make NaN of the gradients of all.
+    return logits.masked_fill(left_out, torch.finfo(logits.dtype).min).log_softmax(dim=1).masked_fill(left_out, 0.0)
+
+
+def _kl(logits: Tensor, reference: Tensor, counted: Tensor | None) -> Tensor:
+    ours, theirs = _log_softmax(logits, counted), _log_softmax(reference, counted)
+    likely = theirs.exp() if counted is None else theirs.exp() * counted[..., None]
+    return (likely * (theirs - ours)).sum(dim=1).mean()
