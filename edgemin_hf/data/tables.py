@@ -169,18 +169,26 @@ def _options(path: Path) -> dict[str, object]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn the many errors of a broken file into one, without a progress bar or a log before its one line."""
-    verbosity = datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    """Turn the many errors of a broken file into one."""
     try:
-        yield
+        with quiet():
+            yield
     except (DatasetsError, pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         message = f"{path}, which can't be read ({reason}); allowed: a complete table"
         if "no data" in reason:  # such as "[]"
             message = f"{path}, which is empty; allowed: a file with rows"
         raise ValueError(message) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have `datasets` show no progress bar and log nothing, which would stand before an error's one line."""
+    verbosity = datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
     finally:
         datasets.enable_progress_bars()
         datasets.logging.set_verbosity(verbosity)

@@ -8,7 +8,7 @@ so there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def best_spans(logits: NDArray[np.float32], offsets: NDArray[np.int64], count: i
 
 
 def find_answers(
-    outputs: Sequence[NDArray[np.float32]], windows: Iterable[Mapping[str, object]], count: int, max_length: int
+    outputs: Iterable[NDArray[np.float32]], windows: Iterable[Mapping[str, object]], count: int, max_length: int
 ) -> list[Found]:
     """Find the best spans for each question, over all windows of its context.
 

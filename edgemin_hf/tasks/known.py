@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.multi_label import MultiLabel
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
@@ -18,6 +19,7 @@ TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
     "multi_label": MultiLabel,
+    "question_answering": QuestionAnswering,
 }
 """The tasks by their `type`."""
 

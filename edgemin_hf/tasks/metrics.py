@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
 
+from edgemin_hf.tasks import squad_score
+
 _RESAMPLES = 2000
 _BATCH_VALUES = 1_000_000
 """Values of the resamples that are held in memory at once, of labels and of predictions."""
 
 
-Answer = Literal["label", "score", "label set"]
-"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels)."""
+Answer = Literal["label", "score", "label set", "span"]
+"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels); or a
+list of the texts that an answer may be, and of answers with their "text"."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions, as `Answer` says, or several such arrays (..., examples) or (..., examples, labels)."""
 Answers: TypeAlias = Arrays | Sequence[Any]
@@ -135,6 +138,22 @@ def f1_macro(labels: Arrays, predictions: Arrays) -> Values:
     return values
 
 
+def _scores(score: Callable[[str, Sequence[str]], float]) -> Callable[[Answers, Answers], tuple[Arrays, Arrays]]:
+    """Return what gives the score of each answer (examples, 1), beside what it may be at best."""
+
+    def counts(labels: Answers, predictions: Answers) -> tuple[Arrays, Arrays]:
+        found = [score(answer["text"], texts) for answer, texts in zip(predictions, labels, strict=True)]
+        return np.ones((len(found), 1)), np.array(found)[:, None]
+
+    return counts
+
+
+def mean_score(best: Arrays, scores: Arrays) -> Values:
+    """Compute the mean of examples' scores, as a share of what they may be at best."""
+    values: Values = scores.sum(axis=(-2, -1)) / best.sum(axis=(-2, -1))
+    return values
+
+
 # A heading has at most 17 characters, as many as a value with its interval: the table is to fit a terminal.
 METRICS = {
     "accuracy": Metric("accuracy", "%", "accuracy % [95%]", accuracy),
@@ -144,6 +163,10 @@ METRICS = {
     "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, "score"),
     "f1_micro": Metric("micro F1", "%", "micro F1 % [95%]", f1_micro, "label set"),
     "f1_macro": Metric("macro F1", "%", "macro F1 % [95%]", f1_macro, "label set"),
+    "squad_f1": Metric("SQuAD F1", "%", "SQuAD F1 % [95%]", mean_score, "span", _scores(squad_score.f1)),
+    "squad_exact_match": Metric(
+        "exact match", "%", "exact % [95%]", mean_score, "span", _scores(squad_score.exact_match)
+    ),
 }
 """The metrics by their names in `evaluate` and on the Hub."""
 

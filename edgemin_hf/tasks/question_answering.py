@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Features, concatenate_datasets
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.squad import FEATURES, answers_of
-from edgemin_hf.data.tables import Text, check_table, read_table, values_of
+from edgemin_hf.data.tables import Text, check_table, quiet, read_table, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.tasks.answer_spans import Found, best_threshold, find_answers
 from edgemin_hf.tasks.base import UNLABELLED, Outputs
@@ -31,19 +31,26 @@ _SHOWN = 60
 """Characters of a text in a message."""
 
 
+class Candidate(TypedDict):
+    """A span that may be the answer: its text, the character of the context that it begins with, and its score."""
+
+    text: str
+    start: int
+    score: float
+
+
 class Answered(TypedDict):
     """The answer to a question.
 
     Attributes:
         text: The answer, a span of the context; "" where there is none.
         margin: By how much the score of "no answer" is above that of the best span.
-        n_best: The best spans, the best first: "text", "start", the character that it begins with, and "score", the sum
-            of its logits.
+        n_best: The best spans, the best first.
     """
 
     text: str
     margin: float
-    n_best: list[dict[str, Any]]
+    n_best: list[Candidate]
 
 
 @dataclass
@@ -126,8 +133,9 @@ class QuestionAnswering(TableTask):
             except ValueError as error:
                 raise ValueError(f"row {row + 1} of {path}: {error}") from None
 
-        features = table.features.copy() | {"answers": FEATURES["answers"]}
-        return table.map(as_lists, input_columns="answers", with_indices=True, features=features, desc="Answers")
+        features = Features({**table.features, "answers": FEATURES["answers"]})
+        with quiet():
+            return table.map(as_lists, input_columns="answers", with_indices=True, features=features)
 
     def check_rows(self, path: Path) -> None:
         """Check that each row has a question and a context, and that its answers are where they say.
@@ -156,14 +164,27 @@ class QuestionAnswering(TableTask):
                     )
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
-        """Check that some question has an answer; ValueError where not."""
+        """Check that some question has an answer, and that some contexts can be held out; ValueError where not."""
         if not any(_has_answer(table)):
             raise ValueError("train_file: no question has an answer; expected: some that have one")
+        if self.validation_file is None and len(table.unique("context")) < 2:
+            raise ValueError("train_file: one context in all rows; expected: several, or a validation_file")
 
     def notes_on(self, table: Dataset) -> list[str]:
         """Return how many of a table's questions have no answer."""
         without = sum(not has for has in _has_answer(table))
         return [f"{without:,} of {len(table):,} questions have no answer"] if without else []
+
+    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        """Read the training rows and the validation rows; a context that is held out goes with all its questions."""
+        if self.validation_file is not None:
+            return super().tables(root, seed)
+        table = self.read(root / self.train_file)
+        _, numbers, counts = np.unique(table["context"], return_inverse=True, return_counts=True)
+        order = np.random.default_rng(seed).permutation(len(counts))[:-1]  # one stays to train on
+        enough = np.searchsorted(counts[order].cumsum(), self.validation_share * len(table)) + 1
+        held_out = np.isin(numbers, order[:enough])
+        return table.select(np.flatnonzero(~held_out)), table.select(np.flatnonzero(held_out))
 
     def names_in(self, table: Dataset) -> list[str]:
         """Return what the two numbers are that a model gives for each token."""
@@ -202,17 +223,16 @@ class QuestionAnswering(TableTask):
             outputs: The logits.
             rows: The windows, as `tokenized` makes them.
         """
-        found = self._found(outputs, rows)
+        assert rows is not None  # noqa: S101 - the task is ragged
+        windows = rows.select_columns(["example", "offsets"])
+        found = find_answers(outputs, windows, self.n_best, self.max_answer_length)
         contexts = dict(zip(rows["example"], rows["context"], strict=True))
         return [self._answered(one, context) for one, context in zip(found, contexts.values(), strict=True)]
 
-    def _found(self, outputs: Outputs, rows: Dataset | None) -> list[Found]:
-        assert rows is not None  # noqa: S101 - the task is ragged
-        windows = rows.select_columns(["example", "offsets"])
-        return find_answers(outputs, windows, self.n_best, self.max_answer_length)
-
     def _answered(self, found: Found, context: str) -> Answered:
-        spans = [{"text": context[s.start : s.end], "start": s.start, "score": s.score} for s in found.spans]
+        spans: list[Candidate] = [
+            {"text": context[span.start : span.end], "start": span.start, "score": span.score} for span in found.spans
+        ]
         threshold = self.no_answer_threshold
         silent = not spans or (threshold is not None and found.margin > threshold)
         return {"text": "" if silent else spans[0]["text"], "margin": found.margin, "n_best": spans}
@@ -267,7 +287,7 @@ class QuestionAnswering(TableTask):
 
 
 def _has_answer(table: Dataset) -> Iterator[bool]:
-    return (bool(answers["text"]) for answers in values_of(table, "answers"))
+    return (bool(texts) for texts in values_of(table.flatten(), "answers.text"))
 
 
 def _short(text: str) -> str:

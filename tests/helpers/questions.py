@@ -1,6 +1,7 @@
 """Questions with contexts, and tokenizers of every kind that read them."""
 
 import json
+from functools import cache
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -90,11 +91,18 @@ KINDS = {
 }
 
 
+@cache
+def rules_of(kind):
+    """The rules of a kind, learned once: another time they may come out otherwise."""
+    return KINDS[kind]()
+
+
 def tokenizer_of(kind, side="right"):
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
     inputs = ["input_ids", "attention_mask", *["token_type_ids"] * kind.startswith("word_pieces")]
-    rules = KINDS[kind]()
-    return PreTrainedTokenizerFast(tokenizer_object=rules, padding_side=side, model_input_names=inputs, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rules_of(kind), padding_side=side, model_input_names=inputs, **names
+    )
 
 
 def asked(context, *answers, question="what is it"):
