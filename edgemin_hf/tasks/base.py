@@ -51,6 +51,8 @@ class Task(Protocol):
         problem_type: What `transformers` calls the kind of head; None where it has no name for it.
         auto_class: The `AutoModelFor...` class with such a head.
         ragged: Whether a model answers for each token of an example.
+        fits_head: Whether a head that is new can be fitted alone, on a frozen encoder's features: one row of them for
+            each example.
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
@@ -68,6 +70,7 @@ class Task(Protocol):
     problem_type: ClassVar[ProblemType | None]
     auto_class: ClassVar[AutoClass]
     ragged: ClassVar[bool]
+    fits_head: ClassVar[bool]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]

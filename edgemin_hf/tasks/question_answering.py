@@ -87,6 +87,7 @@ class QuestionAnswering(TableTask):
     pipeline_tag: ClassVar[str] = "question-answering"
     compares_label_names: ClassVar[bool] = False
     ragged: ClassVar[bool] = True
+    fits_head: ClassVar[bool] = False  # what is likely of a token depends on all others of its window
     answer: ClassVar[Answer] = "span"
 
     def __post_init__(self) -> None:

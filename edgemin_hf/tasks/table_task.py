@@ -55,6 +55,7 @@ class TableTask(Task, ABC):
     divergence_name: ClassVar[Divergence] = "kl_divergence"
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
+    fits_head: ClassVar[bool] = True
     problem_type: ClassVar[ProblemType | None] = None
     answer: ClassVar[Answer]
 

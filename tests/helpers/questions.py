@@ -7,6 +7,9 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests.helpers.models import WORDS
+from tests.helpers.recipes import write_recipe
+
 TEXTS = [
     "Melbourne's 18-year-old Olivia won $1,000.50 (net) in the U.S., not in São Paulo.",
     "The café   has\ttwo   rooms; “quotes” stay – and naïve façades.",
@@ -125,3 +128,42 @@ def span_of(window):
 def write_jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def questions(count, seed=0, unanswerable=0.0):
+    """Questions that a tiny model can learn: what comes after a word in a context of words."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        words = generator.permutation(WORDS[2:])[: int(generator.integers(5, 11))].tolist()
+        place = int(generator.integers(len(words) - 1))
+        lacks = generator.random() < unanswerable
+        word = str(generator.choice([other for other in WORDS if other not in words])) if lacks else words[place]
+        answers = {"text": [], "answer_start": []}
+        if not lacks:
+            answers = {"text": [words[place + 1]], "answer_start": [len(" ".join(words[: place + 1])) + 1]}
+        context, question = " ".join(words), f"where is {word}"
+        rows.append({"id": f"{seed}-{number}", "context": context, "question": question, "answers": answers})
+    return rows
+
+
+def question_recipe(root, *changes, run="run", stages=None, **task):
+    """Write a recipe for questions beside tables of them; return its path."""
+
+    def change(recipe):
+        files = {"train_file": "train.jsonl", "test_file": "test.jsonl"}
+        recipe["task"] = {"type": "question_answering", **files, "max_length": 40, "stride": 8, **task}
+        recipe["raw_text"] |= {"files": ["train.jsonl"], "text_column": "context"}
+        recipe["output_dir"] = str(root / run)
+        if stages is not None:
+            recipe["stages"] = stages
+        for one in changes:
+            one(recipe)
+
+    return write_recipe(root, change, f"{run}.yaml")
+
+
+def write_questions(root, unanswerable=0.0):
+    for name, count, seed in (("train", 120, 0), ("test", 24, 1)):
+        write_jsonl(root / f"{name}.jsonl", questions(count, seed, unanswerable))
+    return root
