@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -205,6 +205,14 @@ class Task(Protocol):
             outputs: What it gives for some rows.
             rows: These rows, as `tokenized` makes them; only a ragged task needs them.
         """
+        ...
+
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        ...
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
         ...
 
     def references(self, rows: Dataset) -> Answers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -242,7 +242,11 @@ class QuestionAnswering(TableTask):
         """Return the texts of each question's answers; none where it has no answer."""
         return list(dict(zip(rows["example"], rows["answers"], strict=True)).values())
 
-    def calibrated(self, outputs: Outputs, rows: Dataset) -> QuestionAnswering:
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether the threshold of "no answer" is chosen by a table: some have no answer, and none is set."""
+        return self.no_answer_threshold is None and not all(_has_answer(table))
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
         """Return the task with the threshold of "no answer" that is best for a model's outputs on validation rows."""
         references = self.references(rows)
         answerable = np.array([bool(texts) for texts in references])

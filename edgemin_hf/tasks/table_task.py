@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -147,6 +147,14 @@ class TableTask(Task, ABC):
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return what a model's outputs say, as `measure` takes it. See `Task.predictions`."""
 
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        return False
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
+        return self
+
     def references(self, rows: Dataset) -> Answers:
         """Return the truth of tokenised rows, as `measure` takes it."""
         return np.array(rows["labels"])
@@ -205,7 +213,8 @@ class TableTask(Task, ABC):
         outputs: Outputs = prediction.predictions
         if self.ragged:
             outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
-        return {self.metric: self.value(self.references(rows), self.predictions(outputs, rows))}
+        answers = self.calibrated(outputs, rows).predictions(outputs, rows)
+        return {self.metric: self.value(self.references(rows), answers)}
 
     def value(self, references: Answers, predictions: Answers) -> float:
         """Compute the task's metric alone."""

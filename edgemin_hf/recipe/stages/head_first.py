@@ -45,7 +45,7 @@ class HeadFirst(TrainingStage):
         super().check(context)
         if self.max_steps == 0 and not context.task.fits_head:
             raise ValueError(
-                f"max_steps: 0 for {context.task.type}, whose head is not fitted on a frozen encoder; allowed: 1 or more"
+                f"max_steps: 0 for {context.task.type}, whose head is not fitted alone; allowed: 1 or more"
             )
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
