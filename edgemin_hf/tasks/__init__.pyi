@@ -10,3 +10,4 @@ from .question_answering import QuestionAnswering as QuestionAnswering
 from .regression import Regression as Regression
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification
+from .token_classification import TokenClassification as TokenClassification

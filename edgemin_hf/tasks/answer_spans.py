@@ -9,7 +9,7 @@ so there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -87,7 +87,7 @@ def best_spans(logits: NDArray[np.float32], offsets: NDArray[np.int64], count: i
 
 
 def find_answers(
-    outputs: Iterable[NDArray[np.float32]], windows: Iterable[Mapping[str, object]], count: int, max_length: int
+    outputs: Iterable[NDArray[np.float32]], windows: Iterable[Mapping[str, Any]], count: int, max_length: int
 ) -> list[Found]:
     """Find the best spans for each question, over all windows of its context.
 
@@ -95,13 +95,12 @@ def find_answers(
 
     Args:
         outputs: Start and end logits of each window (length, 2).
-        windows: Each one's "example", the number of its question, and "offsets", as of `best_spans`; the windows of a
-            question follow one another.
+        windows: Each one's "example", the number of its question, and "offsets", as of `best_spans`.
         count: How many spans of a question at most.
         max_length: Tokens of a span at most.
 
     Returns:
-        What was found for each question.
+        What was found for each question, in the order of their numbers.
 
     Example:
         >>> import numpy as np
@@ -111,8 +110,8 @@ def find_answers(
         >>> tuple(found[0].spans[0]), found[0].no_answer, found[0].margin
         ((3, 7, 5.0), 2.0, -3.0)
     """
-    scores: dict[object, dict[tuple[int, int], float]] = {}
-    nothing: dict[object, float] = {}
+    scores: dict[int, dict[tuple[int, int], float]] = {}
+    nothing: dict[int, float] = {}
     for logits, window in zip(outputs, windows, strict=True):
         example = window["example"]
         spans = scores.setdefault(example, {})
@@ -120,7 +119,7 @@ def find_answers(
             place = (span.start, span.end)
             spans[place] = max(span.score, spans.get(place, -np.inf))
         nothing[example] = min(float(np.sum(logits[0], dtype=np.float64)), nothing.get(example, np.inf))
-    ranked = {example: sorted(spans.items(), key=_best_first)[:count] for example, spans in scores.items()}
+    ranked = {example: sorted(scores[example].items(), key=_best_first)[:count] for example in sorted(scores)}
     return [Found([Span(*place, score) for place, score in best], nothing[own]) for own, best in ranked.items()]
 
 

@@ -14,11 +14,13 @@ from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
     "multi_label": MultiLabel,
+    "token_classification": TokenClassification,
     "question_answering": QuestionAnswering,
 }
 """The tasks by their `type`."""

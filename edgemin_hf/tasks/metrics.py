@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
 
 from edgemin_hf.tasks import squad_score
+from edgemin_hf.tasks.entities import entity_counts, entity_f1
 
 _RESAMPLES = 2000
 _BATCH_VALUES = 1_000_000
 """Values of the resamples that are held in memory at once, of labels and of predictions."""
 
 
-Answer = Literal["label", "score", "label set", "span"]
-"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels); or a
-list of the texts that an answer may be, and of answers with their "text"."""
+Answer = Literal["label", "score", "label set", "tags", "span"]
+"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels); lists
+of tags; or lists of the texts that an answer may be, and answers with their "text"."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions, as `Answer` says, or several such arrays (..., examples) or (..., examples, labels)."""
 Answers: TypeAlias = Arrays | Sequence[Any]
@@ -76,7 +77,7 @@ class Metric:
     heading: str
     compute: Callable[[Arrays, Arrays], Values]
     answer: Answer = "label"
-    counts: Callable[[Answers, Answers], tuple[Arrays, Arrays]] | None = None
+    counts: Callable[[Any, Any], tuple[Arrays, Arrays]] | None = None
 
     def arrays(self, labels: Answers, *predictions: Answers) -> list[Arrays]:
         """Return what `compute` takes: the labels and the predictions of each of several models, in pairs."""
@@ -163,6 +164,7 @@ METRICS = {
     "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, "score"),
     "f1_micro": Metric("micro F1", "%", "micro F1 % [95%]", f1_micro, "label set"),
     "f1_macro": Metric("macro F1", "%", "macro F1 % [95%]", f1_macro, "label set"),
+    "entity_f1": Metric("entity F1", "%", "entity F1 % [95%]", entity_f1, "tags", entity_counts),
     "squad_f1": Metric("SQuAD F1", "%", "SQuAD F1 % [95%]", mean_score, "span", _scores(squad_score.f1)),
     "squad_exact_match": Metric(
         "exact match", "%", "exact % [95%]", mean_score, "span", _scores(squad_score.exact_match)

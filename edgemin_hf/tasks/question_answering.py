@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypedDict
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -227,8 +227,7 @@ class QuestionAnswering(TableTask):
         assert rows is not None  # noqa: S101 - the task is ragged
         windows = rows.select_columns(["example", "offsets"])
         found = find_answers(outputs, windows, self.n_best, self.max_answer_length)
-        contexts = dict(zip(rows["example"], rows["context"], strict=True))
-        return [self._answered(one, context) for one, context in zip(found, contexts.values(), strict=True)]
+        return [self._answered(one, text) for one, text in zip(found, _of_examples(rows, "context"), strict=True)]
 
     def _answered(self, found: Found, context: str) -> Answered:
         spans: list[Candidate] = [
@@ -240,7 +239,7 @@ class QuestionAnswering(TableTask):
 
     def references(self, rows: Dataset) -> Answers:
         """Return the texts of each question's answers; none where it has no answer."""
-        return list(dict(zip(rows["example"], rows["answers"], strict=True)).values())
+        return _of_examples(rows, "answers")
 
     def chooses(self, table: Dataset) -> bool:
         """Return whether the threshold of "no answer" is chosen by a table: some have no answer, and none is set."""
@@ -289,6 +288,12 @@ class QuestionAnswering(TableTask):
     def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean KL divergence of starts and ends from a reference's, in nats, never negative."""
         return _kl(logits, reference, counted).clamp(min=0.0)
+
+
+def _of_examples(rows: Dataset, column: str) -> list[Any]:
+    """Return what stands in the windows of each question, which is the same in all of them."""
+    found = dict(zip(rows["example"], rows[column], strict=True))
+    return [found[example] for example in sorted(found)]
 
 
 def _has_answer(table: Dataset) -> Iterator[bool]:
