@@ -87,7 +87,7 @@ def test_gradients_reach_counted_tokens_alone():
     batch = collated(windows, "right", 200)
     for loss in (
         lambda logits: QuestionAnswering.hard_loss(logits, batch["labels"]),
-        lambda logits: QuestionAnswering.soft_loss(logits, random_logits(logits.shape), 2.0, batch["counted"]),
+        lambda logits: QuestionAnswering.soft_loss(logits, random_logits(logits.shape, seed=99), 2.0, batch["counted"]),
     ):
         logits = padded(ours, 200, "right").float().requires_grad_()
         loss(logits).backward()
