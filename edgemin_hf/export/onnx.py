@@ -149,10 +149,6 @@ def export_onnx(
     return Export(output, manifest)
 
 
-_HEADS = tuple({task.auto_class.__name__.removeprefix("AutoModel"): None for task in TASKS.values()})
-"""How the names of classes end whose head a task knows."""
-
-
 def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> None:
     """Check that an export is given a model with a head that a task knows, a tokenizer and texts; ValueError if not."""
     for name, given, kind in (("model", model, PreTrainedModel), ("tokenizer", tokenizer, PreTrainedTokenizerBase)):
@@ -163,9 +159,9 @@ def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> N
     odd = [text for text in texts if not isinstance(text, str | tuple)]
     if odd:
         raise ValueError(f"texts: {odd[0]!r} among them; expected: texts, or pairs of texts as tuples")
-    if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(_HEADS):
-        heads = ", ".join(f"...{head}" for head in _HEADS)
-        raise ValueError(f"model: {type(model).__name__}; allowed: {heads}, or one without a head")
+    heads = dict.fromkeys(task.auto_class.__name__.removeprefix("AutoModel") for task in TASKS.values())
+    if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(tuple(heads)):
+        raise ValueError(f"model: {type(model).__name__}; allowed: a ...{', ...'.join(heads)}, or without a head")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:
