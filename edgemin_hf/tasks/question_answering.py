@@ -9,26 +9,23 @@ from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.data.squad import FEATURES, answers_of
-from edgemin_hf.data.tables import Text, check_table, quiet, read_table, values_of
+from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.tasks.answer_spans import Found, best_threshold, find_answers
 from edgemin_hf.tasks.base import UNLABELLED, Outputs
 from edgemin_hf.tasks.metrics import Answer, Answers
-from edgemin_hf.tasks.question_windows import END, START, longest_stride, question_windows
+from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
+from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions
 from edgemin_hf.tasks.squad_score import exact_match, f1
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
-_COLUMNS = ("context", "question", "answers")
 _OUTPUTS = ("start", "end")
 """What the two logits of a token are about, by which the "labels" of a model are named."""
 _SCORES = {"squad_f1": f1, "squad_exact_match": exact_match}
-_SHOWN = 60
-"""Characters of a text in a message."""
 
 
 class Candidate(TypedDict):
@@ -92,6 +89,8 @@ class QuestionAnswering(TableTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.unlabelled_files:
+            raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
         longest = longest_stride(self.max_length)
         if longest < 0:
             raise ValueError(f"max_length: {self.max_length}; allowed: 9 or more")
@@ -115,65 +114,23 @@ class QuestionAnswering(TableTask):
         return bool(config.num_labels == 2 and configured_for(config, cls.auto_class))
 
     def read(self, path: Path) -> Dataset:
-        """Read a table: the columns "context", "question" and "answers", the last as two lists.
-
-        Raises:
-            ValueError: If one is missing, or answers are something else.
-        """
-        table = read_table(path)
-        for column in _COLUMNS:
-            if column not in table.column_names:
-                raise ValueError(f"column {column!r} of {path}; allowed: {', '.join(table.column_names)}")
-        table = table.select_columns(list(_COLUMNS))
-        if table.features["answers"] == FEATURES["answers"]:
-            return table
-
-        def as_lists(answers: object, row: int) -> dict[str, object]:
-            try:
-                return {"answers": answers_of(answers)}
-            except ValueError as error:
-                raise ValueError(f"row {row + 1} of {path}: {error}") from None
-
-        features = Features({**table.features, "answers": FEATURES["answers"]})
-        with quiet():
-            return table.map(as_lists, input_columns="answers", with_indices=True, features=features)
+        """Read a table of questions; ValueError where a column is missing, or answers are none. See `read_questions`."""
+        return read_questions(path)
 
     def check_rows(self, path: Path) -> None:
-        """Check that each row has a question and a context, and that its answers are where they say.
-
-        Raises:
-            ValueError: If not; the message names the row.
-        """
-        check_table(path, "context", "question")
-        table = self.read(path)
-        sides = (values_of(table, column) for column in _COLUMNS)
-        for row, (context, question, answers) in enumerate(zip(*sides, strict=True), start=1):
-            for name, text in (("question", question), ("context", context)):
-                if not text.strip():
-                    raise ValueError(f"{text!r} as {name} in row {row} of {path}; expected: a text")
-            for text, start in zip(answers["text"], answers["answer_start"], strict=True):
-                if not text.strip():
-                    raise ValueError(
-                        f"an answer without text in row {row} of {path}; expected: one, or empty lists where there is "
-                        "no answer"
-                    )
-                found = context[max(start, 0) : start + len(text)]
-                if found != text:
-                    raise ValueError(
-                        f"answer {_short(text)} in row {row} of {path}, where its context has {_short(found)} from "
-                        f"character {start} on; expected: the answer itself"
-                    )
+        """Check that each row has a question and a context, and that its answers are where they say; else ValueError."""
+        check_questions(path)
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that some question has an answer, and that some contexts can be held out; ValueError where not."""
-        if not any(_has_answer(table)):
+        if not any(have_answers(table)):
             raise ValueError("train_file: no question has an answer; expected: some that have one")
         if self.validation_file is None and len(table.unique("context")) < 2:
             raise ValueError("train_file: one context in all rows; expected: several, or a validation_file")
 
     def notes_on(self, table: Dataset) -> list[str]:
         """Return how many of a table's questions have no answer."""
-        without = sum(not has for has in _has_answer(table))
+        without = sum(not has for has in have_answers(table))
         return [f"{without:,} of {len(table):,} questions have no answer"] if without else []
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
@@ -199,12 +156,10 @@ class QuestionAnswering(TableTask):
         """Yield the questions, each with its context."""
         yield from zip(values_of(table, "question"), values_of(table, "context"), strict=True)
 
-    def unlabelled_table(self, root: Path) -> Dataset:
-        """Read questions and contexts that only the teacher answers."""
-        columns = ["context", "question"]
-        for file in self.unlabelled_files:
-            check_table(root / file, *columns)
-        return concatenate_datasets([read_table(root / file).select_columns(columns) for file in self.unlabelled_files])
+    def fitted(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Return the tokenizer; ValueError of a slow one, which tells no token's characters."""
+        check_fast(tokenizer)
+        return tokenizer
 
     def tokenized(
         self,
@@ -243,7 +198,7 @@ class QuestionAnswering(TableTask):
 
     def chooses(self, table: Dataset) -> bool:
         """Return whether the threshold of "no answer" is chosen by a table: some have no answer, and none is set."""
-        return self.no_answer_threshold is None and not all(_has_answer(table))
+        return self.no_answer_threshold is None and not all(have_answers(table))
 
     def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
         """Return the task with the threshold of "no answer" that is best for a model's outputs on validation rows."""
@@ -294,14 +249,6 @@ def _of_examples(rows: Dataset, column: str) -> list[Any]:
     """Return what stands in the windows of each question, which is the same in all of them."""
     found = dict(zip(rows["example"], rows[column], strict=True))
     return [found[example] for example in sorted(found)]
-
-
-def _has_answer(table: Dataset) -> Iterator[bool]:
-    return (bool(texts) for texts in values_of(table.flatten(), "answers.text"))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _log_softmax(logits: Tensor, counted: Tensor | None) -> Tensor:

@@ -37,6 +37,13 @@ def longest_stride(max_length: int) -> int:
     return max_length - max_length // 2 - SPECIAL - 1
 
 
+def check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer tells the characters of its tokens, as fast ones do; ValueError where not."""
+    if not tokenizer.is_fast:
+        kind = type(tokenizer).__name__
+        raise ValueError(f"tokenizer: {kind}, which tells no token's characters; allowed: a fast one (tokenizer.json)")
+
+
 def question_windows(
     table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, *, with_labels: bool = True
 ) -> Dataset:
@@ -66,9 +73,7 @@ def question_windows(
     Raises:
         ValueError: If the tokenizer does not tell characters.
     """
-    if not tokenizer.is_fast:
-        kind = type(tokenizer).__name__
-        raise ValueError(f"tokenizer: {kind}, which tells no token's characters; expected: a fast one")
+    check_fast(tokenizer)
     longest = max_length // 2
     cut: list[int] = []
 

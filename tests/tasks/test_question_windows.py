@@ -132,5 +132,5 @@ def test_an_answer_of_characters_that_no_token_has_is_none():
 
 def test_slow_tokenizers_are_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
-    with pytest.raises(ValueError, match=r"tokenizer: BertTokenizer.*; expected: a fast one"):
+    with pytest.raises(ValueError, match=r"tokenizer: BertTokenizer.*; allowed: a fast one"):
         windows(ALL, SlowTokenizer(str(tmp_path / "vocab.txt")))

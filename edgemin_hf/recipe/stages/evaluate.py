@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -93,6 +93,12 @@ def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBa
     if not context.task.chooses(table):
         return {}
     return {model: context.task.tokenized(table, tokenizers[model], context.label_ids) for model in tokenizers}
+
+
+def calibrated_task(context: Context, row: Row) -> TableTask:
+    """Return the task with what was chosen for the model of a row."""
+    chosen = json.loads((context.folder_with(Product.PREDICTIONS) / CHOSEN).read_text(encoding="utf-8"))
+    return replace(context.task, **chosen.get("_".join(row), {}))
 
 
 def _changed(task: TableTask, other: TableTask) -> dict[str, object]:
