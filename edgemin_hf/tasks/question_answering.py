@@ -114,11 +114,11 @@ class QuestionAnswering(TableTask):
         return bool(config.num_labels == 2 and configured_for(config, cls.auto_class))
 
     def read(self, path: Path) -> Dataset:
-        """Read a table of questions; ValueError where a column is missing, or answers are none. See `read_questions`."""
+        """Read a table of questions; ValueError where a column is missing, or answers are none."""
         return read_questions(path)
 
     def check_rows(self, path: Path) -> None:
-        """Check that each row has a question and a context, and that its answers are where they say; else ValueError."""
+        """Check that rows have questions and contexts, and that answers are where they say; ValueError where not."""
         check_questions(path)
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
