@@ -45,8 +45,8 @@ class TokenClassification(TableTask):
             and tags.
         scheme: How the files' tags tell entities: iob2, iob1, iobes or bilou.
         label_all_tokens: Whether all pieces of a word learn its tag, those after the first as I-; else the first alone.
-        stride: Tokens that two windows of a sentence have in common which is longer than `max_length`. A word is
-            learned, and predicted, in the one where it has more context.
+        stride: Tokens that two windows of a sentence have in common which is longer than `max_length`; None takes a
+            quarter of that. A word is learned, and predicted, in the one where it has more context.
         max_length: Tokens of a window.
         metric: entity_f1, strict: type and both ends of an entity must be right.
 
@@ -73,7 +73,7 @@ class TokenClassification(TableTask):
     spans_column: str | None = None
     scheme: Scheme = "iob2"
     label_all_tokens: bool = False
-    stride: int = 32
+    stride: int | None = None
     type: Literal["token_classification"] = "token_classification"
 
     auto_class: ClassVar[AutoClass] = AutoModelForTokenClassification
@@ -92,8 +92,11 @@ class TokenClassification(TableTask):
             raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
         if self.max_length < _SHORTEST:
             raise ValueError(f"max_length: {self.max_length}; allowed: {_SHORTEST} or more")
-        if not 0 <= self.stride <= self.max_length // 4:
-            raise ValueError(f"stride: {self.stride}; allowed: 0 to {self.max_length // 4}, a quarter of max_length")
+        self.stride = self.max_length // 4 if self.stride is None else self.stride
+        if not 0 <= self.stride <= self.max_length // 2 - 2:
+            raise ValueError(
+                f"stride: {self.stride}; allowed: 0 to {self.max_length // 2 - 2}, below half of max_length"
+            )
 
     @property
     def labels_column(self) -> str:
@@ -196,7 +199,7 @@ class TokenClassification(TableTask):
         """
         names = sorted(labels, key=lambda name: labels[name])
         tags = self.encoded(table, labels) if with_labels else [[] for _ in range(len(table))]
-        reader = partial(windows, word_tokenizer(tokenizer), max_length=self.max_length, stride=self.stride)
+        reader = partial(windows, word_tokenizer(tokenizer), max_length=self.max_length, stride=self.stride or 0)
         make = partial(
             _rows,
             column=self.tokens_column,
