@@ -27,7 +27,7 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.utils.hardware import Environment
 
 _TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
@@ -95,7 +95,7 @@ def render_card(
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
     title, rows = " ".join(name.split()), benchmark.rows
-    metric = METRICS[_measured_by(rows)]
+    metric = metric_named(_measured_by(rows))
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
@@ -117,7 +117,7 @@ def render_card(
         **_measured(benchmark),
         **_snippets(example, pipeline_arguments),
         "name": title,
-        "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
+        "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
@@ -125,7 +125,7 @@ def render_card(
         "files": markdown_table(_file_table(manifest)),
         "repo_id": _literal(repo_id),
         "task": _literal(manifest.pipeline_tag),
-        "regression": metric.answer == "score",
+        "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
         "max_length": max_length,
@@ -253,7 +253,7 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
         dataset_name=test_set,
         dataset_split="test",
         metric_type=score.metric,
-        metric_name=_capitalized(METRICS[score.metric].title),
+        metric_name=_capitalized(metric_named(score.metric).title),
         metric_value=round(score.value, 4),
     )
     return [result]

@@ -34,6 +34,10 @@ class TabularTask(Task, Protocol):
         """Check that the training rows have something to learn."""
         ...
 
+    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
+        """Find the modules and labels that metrics ask for."""
+        ...
+
     def names_in(self, table: Dataset) -> list[str]:
         """Return the names of a table's labels."""
         ...
@@ -60,6 +64,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     task.check_training(tables["train_file"], teacher)
     names = task.names_in(tables["train_file"])
     labels = {label: number for number, label in enumerate(names)}
+    task.settle_metrics(root, teacher or labels)
     for name in [name for name in tables if name != "train_file"]:
         _check_known(task, name, tables[name], labels, teacher)
     _check_counts(task, {name: len(table) for name, table in tables.items()})

@@ -25,7 +25,19 @@ from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.tasks.base import UNLABELLED, Divergence, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
-from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
+from edgemin_hf.tasks.metrics import (
+    Answer,
+    Answers,
+    Choice,
+    Measurement,
+    check_module,
+    measure,
+    metrics_of,
+    per_class,
+    value_of,
+)
+from edgemin_hf.tasks.metrics.choices import numbered
+from edgemin_hf.tasks.metrics.known import DEFAULTS
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
 """The column "labels" that a model learns from, an entry a row."""
@@ -42,7 +54,8 @@ class TextTask(Task, ABC):
         text_column: Name of the column that holds the text.
         text_pair_column: Name of the column that holds the second text of a pair; None where there is one text.
         label_column: Name of the column that holds the labels.
-        metric: Name of the metric, a key of `METRICS`.
+        metric: A module of `evaluate` by name, path or Hub id; a mapping of its `name` and settings; or a list of
+            several, of which the first decides, or the one with `decides: true`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels: tables with the same columns of texts, or .txt
             with a text a line.
@@ -62,7 +75,7 @@ class TextTask(Task, ABC):
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
-    metric: str = ""
+    metric: Choice | list[Choice] = ""
     validation_share: float = 0.1
     unlabelled_files: list[str] = field(default_factory=list)
     max_length: int = 128
@@ -76,10 +89,9 @@ class TextTask(Task, ABC):
     answer: ClassVar[Answer]
 
     def __post_init__(self) -> None:
-        metrics = [name for name, metric in METRICS.items() if metric.answer == self.answer]
-        self.metric = self.metric or metrics[0]
-        if self.metric not in metrics:
-            raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
+        if self.metric == "":
+            self.metric = DEFAULTS[self.answer]
+        self.metrics = metrics_of(self.metric, self.answer)
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
         columns = [*self.text_columns, self.label_column]
@@ -90,6 +102,25 @@ class TextTask(Task, ABC):
         shortest = 3 * len(self.text_columns)
         if self.max_length < shortest:
             raise ValueError(f"max_length: {self.max_length}; allowed: {shortest} or more")
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric that decides."""
+        return self.metrics[0].name
+
+    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
+        """Find the modules of metrics that do not ship, and the number of a label that a metric is asked for.
+
+        Args:
+            root: The folder that paths are relative to.
+            labels: Number of each label.
+
+        Raises:
+            ValueError: If a module can't be loaded or takes other answers, or a label is not known.
+        """
+        self.metrics = [numbered(metric.located(root), labels) for metric in self.metrics]
+        for metric in self.metrics:
+            check_module(metric, self.answer)
 
     @property
     def threshold(self) -> float | None:
@@ -234,13 +265,28 @@ class TextTask(Task, ABC):
         return list(zip(texts, validation[self.text_pair_column][:count], strict=True))
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Compute the metric from logits (examples, labels): the `compute_metrics` of a Trainer."""
-        compute = METRICS[self.metric].compute
-        return {self.metric: float(compute(prediction.label_ids, self.predictions(prediction.predictions)))}
+        """Compute the metrics from logits (examples, labels): the `compute_metrics` of a Trainer."""
+        found = self.predictions(prediction.predictions)
+        return {metric.name: value_of(metric, prediction.label_ids, found) for metric in self.metrics}
 
-    def measure(self, labels: Answers, predictions: Answers) -> Measurement:
-        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
-        return measure(self.metric, labels, predictions)
+    def measure(self, labels: Answers, predictions: Answers, names: Sequence[str] = ()) -> Measurement:
+        """Measure predictions by the task's metrics, with their 95% intervals.
+
+        Args:
+            labels: The truth, one an example.
+            predictions: The predictions, likewise.
+            names: Names of the labels, by number; without them no label is measured on its own.
+
+        Returns:
+            What the metric that decides found, with what the others did under "others", and each label's own values
+            under "per_class"; see `edgemin_hf.tasks.metrics.measure`.
+        """
+        found, *others = (measure(metric, labels, predictions) for metric in self.metrics)
+        if others:
+            found["others"] = others
+        if names and (rows := per_class(self.metrics[0], self.answer, labels, predictions, names)):
+            found["per_class"] = rows
+        return found
 
     def tokenized(
         self,

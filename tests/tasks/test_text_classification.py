@@ -112,7 +112,7 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, matthews_correlation$"),
+        ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, .*Hub id"),
         ({"metric": "f1", "label_column": "score"}, r"metric: f1 with 3 label\(s\); allowed: .*two labels"),
         ({"metric": "spearmanr", "label_column": "sentence2"}, "train_file: '.*' in column .*, row 1 .*: a number"),
         ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1"),

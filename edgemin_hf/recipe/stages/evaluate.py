@@ -62,7 +62,8 @@ class Evaluate(WritingStage):
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
             predictions["_".join(row)] = task.predictions(logits)
-        results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
+        names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
+        results = {name: task.measure(labels, predicted, names) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         save_file(predictions, folder / "predictions.safetensors")
         for model, dataset in inputs.items():
