@@ -38,7 +38,7 @@ def task_type(settings: Mapping[str, object]) -> str:
         return "multi_label"
     local = metric_named(str(name)).local
     answers = ("label",) if local is None else local.answers
-    return next(name for name, task in TASKS.items() if task.answer in answers)
+    return next((name for name, task in TASKS.items() if task.answer in answers), "text_classification")
 
 
 def task_of(config: PretrainedConfig) -> type[TextTask]:

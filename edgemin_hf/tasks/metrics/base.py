@@ -45,6 +45,14 @@ class LocalMetric(Metric, ABC):
         answers: What labels and predictions may be.
         unit: What 100 times a value is written with.
         greater_is_better: Whether more is better.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks.metrics import LocalMetric, Metric
+        >>> accuracy = Metric("accuracy").local
+        >>> values = accuracy.statistic(np.array([0, 1, 1]), np.array([0, 1, 0]))
+        >>> issubclass(accuracy, LocalMetric), values(np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]))["accuracy"].tolist()
+        (True, [1.0, 0.5])
     """
 
     results: ClassVar[Mapping[str, str]]

@@ -66,7 +66,19 @@ class Measurement(TypedDict):
 
 
 def value_of(metric: Metric, references: Rows, predictions: Rows) -> float:
-    """Return a metric's value, as `measure` does."""
+    """Return a metric's value, as `measure` does.
+
+    Args:
+        metric: The metric.
+        references: The truth, one an example.
+        predictions: The predictions, likewise.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks.metrics import Metric, value_of
+        >>> value_of(Metric("accuracy"), np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+        0.75
+    """
     return float(statistic_of(metric, references, predictions)(np.ones((1, len(references))))[0])
 
 
@@ -146,6 +158,12 @@ def per_class(
         references: The truth, one an example.
         predictions: The predictions, likewise.
         names: The names of the labels, by number.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks.metrics import Metric, per_class
+        >>> per_class(Metric("accuracy"), "label", np.array([0, 1, 1]), np.array([0, 1, 0]), ["no", "yes"])[1]
+        {'name': 'yes', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'support': 2}
     """
     found: list[Any] = []
     settings = metric.settings if metric.module == "seqeval" else {}

@@ -47,6 +47,10 @@ def check_module(metric: Metric, answer: Answer) -> None:
 
     Raises:
         ValueError: If it can't be loaded, or takes something else.
+
+    Example:
+        >>> from edgemin_hf.tasks.metrics import Metric, check_module
+        >>> check_module(Metric("accuracy"), "label")  # what ships is known without being loaded
     """
     if metric.local is not None:
         return

@@ -5,7 +5,7 @@ import pytest
 from edgemin_hf.tasks import TextClassification, metrics
 from edgemin_hf.tasks.metrics import Metric, check_module, difference, measure, metric_named, value_of
 
-MODULE = '''
+MODULE = """
 import datasets
 import evaluate
 
@@ -18,7 +18,7 @@ class Mistakes(evaluate.Metric):
     def _compute(self, predictions, references, factor=1):
         wrong = sum(a != b for a, b in zip(predictions, references))
         return {"mistakes": factor * wrong, "share": wrong / len(predictions), "all": [wrong]}
-'''
+"""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_module_of_a_file_is_measured_like_any_other(module):
     assert found == measure(share, LABELS, FOUND)
     assert (found["metric"], found["value"], found["n"]) == ("mistakes_share", 0.25, 8)
     assert 0 <= found["ci95"][0] < 0.25 < found["ci95"][1]
-    value, (low, high) = difference(share, LABELS, LABELS, FOUND)
+    value, (low, _) = difference(share, LABELS, LABELS, FOUND)
     assert value == 0.25  # less is better: no mistakes are ahead
     assert low >= 0
 
