@@ -8,3 +8,4 @@ from .multi_label import MultiLabel as MultiLabel
 from .regression import Regression as Regression
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification
+from .token_classification import TokenClassification as TokenClassification

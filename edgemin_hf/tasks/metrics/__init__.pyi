@@ -1,9 +1,10 @@
 from .base import Answer as Answer
 from .base import Answers as Answers
+from .base import Arrays as Arrays
 from .base import LocalMetric as LocalMetric
-from .choices import Choice as Choice
 from .choices import metrics_of as metrics_of
 from .known import MODULES as MODULES
+from .known import Choice as Choice
 from .known import Metric as Metric
 from .known import metric_named as metric_named
 from .measurement import Measurement as Measurement

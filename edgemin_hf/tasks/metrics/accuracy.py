@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
 
 
 class Accuracy(LocalMetric):
@@ -17,7 +17,7 @@ class Accuracy(LocalMetric):
     answers: ClassVar[tuple[Answer, ...]] = ("label", "label set")
 
     @staticmethod
-    def statistic(references: Answers, predictions: Answers) -> Statistics:
+    def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         hits = np.asarray(references) == np.asarray(predictions)
         hits = hits if hits.ndim == 1 else hits.all(axis=1)

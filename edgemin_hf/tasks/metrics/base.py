@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 Answer = Literal["label", "score", "label set", "tags", "answers"]
 """What predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels), tags (a
 list an example), or answers (a text an example; its truth is a list of texts that are right, empty without one)."""
-Answers: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
+Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions that are numbers, one an example, as `Answer` says."""
-Rows: TypeAlias = Answers | Sequence[Any]
+Answers: TypeAlias = Arrays | Sequence[Any]
 """Labels or predictions of any kind, one an example."""
 Values: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[[Values], Values]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.tasks.labels import number_of, shown
 from edgemin_hf.tasks.metrics.base import Answer
-from edgemin_hf.tasks.metrics.known import MODULES, Metric, local_module, metric_named
+from edgemin_hf.tasks.metrics.known import MODULES, Choice, Metric, local_module, metric_named
 
-Choice: TypeAlias = str | dict[str, Any]
-"""A metric as a recipe writes it: a name, path or Hub id, or a mapping of `name` and settings."""
 _OWN = {"name": str, "result": str, "greater_is_better": bool, "decides": bool}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from edgemin_hf.tasks.metrics.base import Answers, Values, total
+from edgemin_hf.tasks.metrics.base import Arrays, Values, total
 
 _ROUNDING = 1e-13
 """Share of its size below which a variance is rounding alone."""
@@ -36,7 +36,7 @@ def correlation(first: Values, second: Values, weights: Values) -> Values:
     return values
 
 
-def ranks(values: Answers, weights: Values) -> Values:
+def ranks(values: Arrays, weights: Values) -> Values:
     """Rank values in each resample, equal ones by their mean rank -> float64 (resamples, examples).
 
     What stands there `weight` times, after `before` others, has the mean rank before + (weight + 1) / 2.

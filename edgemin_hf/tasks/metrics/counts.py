@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from edgemin_hf.tasks.metrics.base import Answers, Statistic, Values, total
+from edgemin_hf.tasks.metrics.base import Arrays, Statistic, Values, total
 
 Average = Literal["binary", "micro", "macro", "weighted", "samples"]
 AVERAGES: tuple[Average, ...] = ("binary", "micro", "macro", "weighted", "samples")
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
         return _ratio(self.hits, self.found if name == "precision" else self.truth)
 
 
-def counts_of(references: Answers, predictions: Answers) -> tuple[Counts, list[int]]:
+def counts_of(references: Arrays, predictions: Arrays) -> tuple[Counts, list[int]]:
     """Count each example's classes.
 
     Args:
@@ -54,7 +54,7 @@ def counts_of(references: Answers, predictions: Answers) -> tuple[Counts, list[i
     return Counts(*(csr_array((np.ones(len(c)), (r, c)), shape=shape) for r, c in parts)), classes.tolist()
 
 
-def average_of(name: Part, references: Answers, predictions: Answers, average: Average, pos_label: int) -> Statistic:
+def average_of(name: Part, references: Arrays, predictions: Arrays, average: Average, pos_label: int) -> Statistic:
     """Return what tells a mean of the classes' precision, recall or F1, each as scikit-learn defines it.
 
     Args:

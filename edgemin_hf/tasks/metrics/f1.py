@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
 from edgemin_hf.tasks.metrics.counts import Average, average_of
 
 
@@ -17,7 +17,7 @@ class F1(LocalMetric):
 
     @staticmethod
     def statistic(
-        references: Answers, predictions: Answers, average: Average = "binary", pos_label: int = 1
+        references: Arrays, predictions: Arrays, average: Average = "binary", pos_label: int = 1
     ) -> Statistics:
         """Return its values. See `LocalMetric.statistic` and `average_of`."""
         part = average_of("f1", references, predictions, average, pos_label)

@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from evaluate.loading import import_main_class
 
 from edgemin_hf.tasks.metrics.base import Answer, LocalMetric
 from edgemin_hf.tasks.metrics.counts import AVERAGES
 
+Choice: TypeAlias = str | dict[str, Any]
+"""A metric as a recipe writes it: a name, path or Hub id, or a mapping of `name` and settings."""
 MODULES = (
     "accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "mse", "mae", "seqeval",
     "squad", "squad_v2", "exact_match",
 )  # fmt: skip
 """The modules of `evaluate` that ship, by their names there, each a file beside this one."""
-DEFAULTS: Mapping[Answer, str] = {
-    "label": "accuracy", "score": "pearsonr", "label set": "f1_micro", "tags": "seqeval", "answers": "squad",
-}  # fmt: skip
+DEFAULTS: Mapping[Answer, Choice] = {
+    "label": "accuracy",
+    "score": "pearsonr",
+    "label set": "f1_micro",
+    "tags": {"name": "seqeval", "mode": "strict", "scheme": "IOB2"},
+    "answers": "squad",
+}
 """The metric of a task that names none."""
 _WIDEST = 17
 """Characters of a value with its interval: the table is to fit a terminal."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics, Values
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics, Values
 from edgemin_hf.tasks.metrics.counts import counts_of
 
 
@@ -19,7 +19,7 @@ class MatthewsCorrelation(LocalMetric):
     unit: ClassVar[Literal["%", "×100"]] = "×100"
 
     @staticmethod
-    def statistic(references: Answers, predictions: Answers) -> Statistics:
+    def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         counts, _ = counts_of(references, predictions)
 

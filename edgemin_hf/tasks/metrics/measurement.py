@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
 
-from edgemin_hf.tasks.metrics.base import Answer, Rows, Statistic, Values
+from edgemin_hf.tasks.metrics.base import Answer, Answers, Statistic, Values
 from edgemin_hf.tasks.metrics.counts import counts_of, rows_of
 from edgemin_hf.tasks.metrics.entities import counts_of_entities
 from edgemin_hf.tasks.metrics.known import Metric
@@ -65,7 +65,7 @@ class Measurement(TypedDict):
     per_class: NotRequired[list[ClassValues]]
 
 
-def value_of(metric: Metric, references: Rows, predictions: Rows) -> float:
+def value_of(metric: Metric, references: Answers, predictions: Answers) -> float:
     """Return a metric's value, as `measure` does.
 
     Args:
@@ -82,7 +82,7 @@ def value_of(metric: Metric, references: Rows, predictions: Rows) -> float:
     return float(statistic_of(metric, references, predictions)(np.ones((1, len(references))))[0])
 
 
-def measure(metric: Metric, references: Rows, predictions: Rows) -> Measurement:
+def measure(metric: Metric, references: Answers, predictions: Answers) -> Measurement:
     """Measure predictions, with a 95% interval.
 
     The interval of accuracy is Wilson's; that of any other metric goes from the 2.5th to the 97.5th percentile of 2,000
@@ -115,7 +115,9 @@ def measure(metric: Metric, references: Rows, predictions: Rows) -> Measurement:
     return {"metric": metric.name, "value": value, "ci95": [*ends], "n": count}
 
 
-def difference(metric: Metric, references: Rows, ours: Rows, theirs: Rows) -> tuple[float, tuple[float, float]]:
+def difference(
+    metric: Metric, references: Answers, ours: Answers, theirs: Answers
+) -> tuple[float, tuple[float, float]]:
     """Measure by how much one set of predictions is better than another of the same examples.
 
     The interval is a bootstrap's as of `measure`, accuracy's too, in which both sets are measured on the same resamples

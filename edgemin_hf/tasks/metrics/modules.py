@@ -10,11 +10,11 @@ import evaluate
 import numpy as np
 from datasets import Value
 
-from edgemin_hf.tasks.metrics.base import FEATURES, Answer, Rows, Statistic, Values
+from edgemin_hf.tasks.metrics.base import FEATURES, Answer, Answers, Statistic, Values
 from edgemin_hf.tasks.metrics.known import Metric
 
 
-def statistic_of(metric: Metric, references: Rows, predictions: Rows) -> Statistic:
+def statistic_of(metric: Metric, references: Answers, predictions: Answers) -> Statistic:
     """Return what tells a metric's value of examples that count so many times each, weights -> (resamples,).
 
     Raises:
@@ -89,7 +89,7 @@ def _value(metric: Metric, module: Any, sides: Mapping[str, list[Any]], rows: An
     return float(found[name])
 
 
-def _given(side: Rows, module: Any, name: str) -> list[Any]:
+def _given(side: Answers, module: Any, name: str) -> list[Any]:
     """Return labels or predictions as a module takes them: plain, or the texts of SQuAD's form."""
     rows = side.tolist() if isinstance(side, np.ndarray) else list(side)
     features = module.features[0] if isinstance(module.features, list) else module.features

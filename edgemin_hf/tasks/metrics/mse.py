@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
 
 
 class Mse(LocalMetric):
@@ -19,7 +19,7 @@ class Mse(LocalMetric):
     greater_is_better: ClassVar[bool] = False
 
     @staticmethod
-    def statistic(references: Answers, predictions: Answers) -> Statistics:
+    def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         truth, found = (np.asarray(side, dtype=float) for side in (references, predictions))
         errors = (truth - found) ** 2

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
 from edgemin_hf.tasks.metrics.correlation import correlation
 
 
@@ -19,7 +19,7 @@ class Pearsonr(LocalMetric):
     unit: ClassVar[Literal["%", "×100"]] = "×100"
 
     @staticmethod
-    def statistic(references: Answers, predictions: Answers) -> Statistics:
+    def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         truth, found = (np.asarray(side, dtype=float)[None] for side in (references, predictions))
         return lambda weights: {"pearsonr": correlation(truth, found, weights)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from edgemin_hf.tasks.metrics.base import Answer, Answers, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
 from edgemin_hf.tasks.metrics.correlation import correlation, ranks
 
 
@@ -17,7 +17,7 @@ class Spearmanr(LocalMetric):
     unit: ClassVar[Literal["%", "×100"]] = "×100"
 
     @staticmethod
-    def statistic(references: Answers, predictions: Answers) -> Statistics:
+    def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         return lambda weights: {
             "spearmanr": correlation(ranks(references, weights), ranks(predictions, weights), weights)
