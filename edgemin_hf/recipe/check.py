@@ -13,8 +13,8 @@ from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import check_writable_folder
 
 
@@ -40,13 +40,14 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         check_models(context)
+        _check_reading(context)
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)
     return notes
 
 
-def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | None:
+def _labels_of_teacher(context: Context, task: Task) -> Mapping[str, int] | None:
     """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
     if context.maker(Product.TEACHER) is not None or not context.has_teacher:
         return None
@@ -55,6 +56,20 @@ def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | 
     fits = configured_for(config, task.auto_class) and task.compatible(config)
     with prefix("teacher.model: "):
         return labels_of(config) if fits else None
+
+
+def _check_reading(context: Context) -> None:
+    """Check that the models' tokenizers can read the task's examples, and that the student's head can be as asked."""
+    task, student = context.recipe.task, context.recipe.student
+    if task is None:
+        return
+    if context.has_teacher:
+        with prefix("teacher.model: "):
+            task.fitted(context.shapes.teacher_tokenizer)
+    with prefix("student.checkpoint: "):
+        task.fitted(context.shapes.tokenizer)
+    if task.ragged and student.head != "auto":
+        raise RecipeError(f"student.head: {student.head} for {task.type}, which reads every token; allowed: auto")
 
 
 def _check_raw_text(context: Context) -> None:

@@ -27,7 +27,8 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.known import TASKS
+from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.utils.hardware import Environment
 
 _TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
@@ -95,7 +96,8 @@ def render_card(
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
     title, rows = " ".join(name.split()), benchmark.rows
-    metric = METRICS[_measured_by(rows)]
+    metric = metric_named(_measured_by(rows))
+    tokens = TASKS[manifest.task].answer == "tags"
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
@@ -115,9 +117,11 @@ def render_card(
     )
     variables = {
         **_measured(benchmark),
-        **_snippets(example, pipeline_arguments),
+        **_snippets(example, pipeline_arguments, None if tokens else max_length),
+        "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
+        "tokens": tokens,
         "name": title,
-        "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
+        "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
@@ -125,7 +129,7 @@ def render_card(
         "files": markdown_table(_file_table(manifest)),
         "repo_id": _literal(repo_id),
         "task": _literal(manifest.pipeline_tag),
-        "regression": metric.answer == "score",
+        "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
         "max_length": max_length,
@@ -162,12 +166,14 @@ def _measured(benchmark: Benchmark) -> dict[str, object]:
     }
 
 
-def _snippets(example: Text, pipeline_arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return what the template's snippets call a model with."""
+def _snippets(example: Text, pipeline_arguments: Mapping[str, object], cut: int | None) -> dict[str, object]:
+    """Return what the template's snippets call a model with; `cut`, where a pipeline can be told, after what length."""
     texts = [example] if isinstance(example, str) else list(example)
+    arguments = {} if cut is None else {"truncation": True, "max_length": cut}
+    told = "".join(f", {name}={_written(value)}" for name, value in {**arguments, **pipeline_arguments}.items())
     return {
         "pairs": len(texts) == 2,
-        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
+        "arguments": told,
         "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
         "texts": ", ".join(map(_literal, texts)),
     }
@@ -253,7 +259,7 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
         dataset_name=test_set,
         dataset_split="test",
         metric_type=score.metric,
-        metric_name=_capitalized(METRICS[score.metric].title),
+        metric_name=_capitalized(metric_named(score.metric).title),
         metric_value=round(score.value, 4),
     )
     return [result]
@@ -265,6 +271,10 @@ def _processor(environment: Environment) -> str:
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _written(value: object) -> str:
+    return _literal(value) if isinstance(value, str) else repr(value)
 
 
 def _literal(value: str | Mapping[str, str]) -> str:

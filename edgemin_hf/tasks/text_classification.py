@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.base import Outputs, ProblemType
 from edgemin_hf.tasks.labels import names_in_column, numbers_in_column
 from edgemin_hf.tasks.metrics import Answer, Answers
-from edgemin_hf.tasks.text import Labels, TextTask
+from edgemin_hf.tasks.table_task import Labels
+from edgemin_hf.tasks.text import TextTask
 
 _FEW = 10
 """Rows from which a table whose rows have a label each is taken for one whose columns were mistaken."""
@@ -31,13 +32,14 @@ class TextClassification(TextTask):
 
     Attributes:
         label_column: Name of the column that holds the label, by name.
-        metric: accuracy, f1 (that of the second of two labels) or matthews_correlation.
+        metric: accuracy, f1, precision, recall (of the second of two labels, of a `pos_label`, or an `average` of all)
+            or matthews_correlation.
 
     Example:
         >>> import numpy as np
         >>> from edgemin_hf.tasks import TextClassification
         >>> task = TextClassification("train.csv", "test.csv", label_column="intent", max_length=64)
-        >>> task.metric, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
+        >>> task.metric_name, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
         ('accuracy', [1, 0])
     """
 
@@ -64,14 +66,12 @@ class TextClassification(TextTask):
             raise ValueError(f"{value}; expected: one label, or type: multi_label where a row has a list of them")
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
-        """Check that there are labels to tell apart, F1's two where it is asked for, and that they are labels.
+        """Check that there are labels to tell apart, and that they are labels.
 
         Raises:
             ValueError: If not; the message begins with the field's name.
         """
         names = self.names_in(table)
-        if self.metric == "f1" and len(names) != 2:
-            raise ValueError(f"metric: f1 with {len(names)} label(s); allowed: another, or two labels")
         if len(names) < 2 and not teacher:
             raise ValueError(f"label_column: {names[0]!r} in every row of train_file; expected: two or more labels")
         if len(table) >= _FEW and len(names) > len(table) / 2:
@@ -92,9 +92,9 @@ class TextClassification(TextTask):
         """
         return numbers_in_column(table, self.label_column, labels)
 
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
-        """Return the number of the likeliest label, from logits (examples, labels)."""
-        likeliest: NDArray[np.int64] = logits.argmax(axis=-1)
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return the number of the likeliest label, from their logits (labels,)."""
+        likeliest: NDArray[np.int64] = np.asarray(outputs).argmax(axis=-1)
         return likeliest
 
     @staticmethod
@@ -113,13 +113,14 @@ class TextClassification(TextTask):
         return F.cross_entropy(logits, labels)
 
     @staticmethod
-    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
         """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)), a mean over examples (arXiv 1503.02531).
 
         Args:
             student: Logits (batch, labels).
             teacher: Logits (batch, labels); no gradient flows to them.
             temperature: T.
+            counted: Of no effect.
 
         Returns:
             The scalar loss.
@@ -129,7 +130,7 @@ class TextClassification(TextTask):
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
     @staticmethod
-    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean KL divergence of predictions from a reference's, in nats, never negative."""
         moved = F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), log_target=True, reduction="batchmean")
         return moved.clamp(min=0.0)

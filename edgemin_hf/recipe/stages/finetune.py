@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -63,7 +64,8 @@ class Finetune(HeadFirst):
             gc.collect()  # the trainer of the trial before, which refers to itself in circles
             return trial.run(context, model, checkpoints)
 
-        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work)
+        better = context.task.metrics[0].greater_is_better
+        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work, better)
 
     def estimate(self, context: Context) -> Estimate:
         """Return what all trials will cost here, if none stops early. See `TrainingStage.estimate`."""
@@ -79,7 +81,7 @@ class Finetune(HeadFirst):
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-        metrics = context.task.compute_metrics
+        metrics = partial(context.task.compute_metrics, rows=validation)
         parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         # Without steps the head is all that learns, also one that knows the labels, or others of as many.
         parts.head_is_new = self.max_steps == 0 or any(is_head(model, name) for name in new)
