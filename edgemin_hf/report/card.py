@@ -26,7 +26,7 @@ from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.known import TASKS
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.utils.hardware import Environment
 
@@ -97,8 +97,8 @@ def render_card(
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
     title, rows = " ".join(name.split()), benchmark.rows
-    metric = METRICS[_measured_by(rows)]
-    tokens = metric.answer == "tags"
+    metric = metric_named(_measured_by(rows))
+    tokens = TASKS[manifest.task].answer == "tags"
     if questions is not None:
         pipeline_arguments = reading_arguments(questions)
     finished = finished_row(rows)
@@ -126,7 +126,7 @@ def render_card(
         "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
         "name": title,
-        "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
+        "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
@@ -134,7 +134,7 @@ def render_card(
         "files": markdown_table(_file_table(manifest)),
         "repo_id": literal(repo_id),
         "task": literal(manifest.pipeline_tag),
-        "regression": metric.answer == "score",
+        "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
         "max_length": max_length,
@@ -234,7 +234,7 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
         dataset_name=test_set,
         dataset_split="test",
         metric_type=score.metric,
-        metric_name=_capitalized(METRICS[score.metric].title),
+        metric_name=_capitalized(metric_named(score.metric).title),
         metric_value=round(score.value, 4),
     )
     return [result]

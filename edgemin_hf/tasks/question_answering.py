@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict
@@ -15,17 +15,16 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 
 from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
-from edgemin_hf.tasks.answer_spans import Found, best_threshold, find_answers
+from edgemin_hf.tasks.answer_spans import Found, Span, best_threshold, find_answers
 from edgemin_hf.tasks.base import UNLABELLED, Outputs
 from edgemin_hf.tasks.metrics import Answer, Answers
+from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
 from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
 from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions
-from edgemin_hf.tasks.squad_score import exact_match, f1
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
 _OUTPUTS = ("start", "end")
 """What the two logits of a token are about, by which the "labels" of a model are named."""
-_SCORES = {"squad_f1": f1, "squad_exact_match": exact_match}
 
 
 class Candidate(TypedDict):
@@ -36,18 +35,11 @@ class Candidate(TypedDict):
     score: float
 
 
-class Answered(TypedDict):
-    """The answer to a question.
+class Alternatives(TypedDict):
+    """What an answer was chosen from: the score of there being none, and the best spans, the best first."""
 
-    Attributes:
-        text: The answer, a span of the context; "" where there is none.
-        margin: By how much the score of "no answer" is above that of the best span.
-        n_best: The best spans, the best first.
-    """
-
-    text: str
-    margin: float
-    n_best: list[Candidate]
+    no_answer: float
+    spans: list[Candidate]
 
 
 @dataclass
@@ -64,13 +56,13 @@ class QuestionAnswering(TableTask):
         no_answer_threshold: By how much the score of "no answer" must be above that of the best span for there to be no
             answer. None chooses it by validation rows, of each model its own, where some of their questions have no
             answer; where all have one, so has every other.
-        metric: squad_f1 or squad_exact_match.
+        metric: squad, or squad_v2 where some questions have no answer: each has F1 and exact match.
 
     Example:
         >>> from edgemin_hf.tasks import QuestionAnswering
         >>> task = QuestionAnswering("train-v2.0.json", "dev-v2.0.json", max_length=256, stride=64)
         >>> task.metric, task.n_best
-        ('squad_f1', 20)
+        ('squad', 20)
     """
 
     max_length: int = 384
@@ -85,7 +77,7 @@ class QuestionAnswering(TableTask):
     compares_label_names: ClassVar[bool] = False
     ragged: ClassVar[bool] = True
     fits_head: ClassVar[bool] = False  # what is likely of a token depends on all others of its window
-    answer: ClassVar[Answer] = "span"
+    answer: ClassVar[Answer] = "answers"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +112,10 @@ class QuestionAnswering(TableTask):
     def check_rows(self, path: Path) -> None:
         """Check that rows have questions and contexts, and that answers are where they say; ValueError where not."""
         check_questions(path)
+        if any(metric.module == "squad" for metric in self.metrics) and not all(have_answers(self.read(path))):
+            raise ValueError(
+                f"{path} has questions without an answer, for which metric squad has no rule; allowed: metric: squad_v2"
+            )
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that some question has an answer, and that some contexts can be held out; ValueError where not."""
@@ -173,26 +169,35 @@ class QuestionAnswering(TableTask):
         return question_windows(table, tokenizer, self.max_length, self.stride, with_labels=with_labels)
 
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
-        """Return the answers (`Answered`), from start and end logits (length, 2) of each window.
+        """Return the texts of the answers, "" where there is none.
 
         Args:
-            outputs: The logits.
+            outputs: Start and end logits of each window (length, 2).
             rows: The windows, as `tokenized` makes them.
         """
         assert rows is not None  # noqa: S101 - the task is ragged
+        return [self._text(found, context) for found, context in self._found(outputs, rows)]
+
+    def _found(self, outputs: Outputs, rows: Dataset) -> Iterator[tuple[Found, str]]:
+        """Return what was found for each question, and its context."""
         windows = rows.select_columns(["example", "offsets"])
         found = find_answers(outputs, windows, self.n_best, self.max_answer_length)
-        return [self._answered(one, text) for one, text in zip(found, _of_examples(rows, "context"), strict=True)]
+        return zip(found, _of_examples(rows, "context"), strict=True)
 
-    def _answered(self, found: Found, context: str) -> Answered:
-        spans: list[Candidate] = [
-            {"text": context[span.start : span.end], "start": span.start, "score": span.score} for span in found.spans
-        ]
+    def _text(self, found: Found, context: str) -> str:
         threshold = self.no_answer_threshold
-        silent = not spans or (threshold is not None and found.margin > threshold)
-        return {"text": "" if silent else spans[0]["text"], "margin": found.margin, "n_best": spans}
+        if not found.spans or (threshold is not None and found.margin > threshold):
+            return ""
+        return context[found.spans[0].start : found.spans[0].end]
 
-    def references(self, rows: Dataset) -> Answers:
+    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[Alternatives]:
+        """Return the best spans for each question, and the score of there being no answer."""
+        return [
+            {"no_answer": found.no_answer, "spans": [_shown(span, context) for span in found.spans]}
+            for found, context in self._found(outputs, rows)
+        ]
+
+    def references(self, rows: Dataset) -> list[list[str]]:
         """Return the texts of each question's answers; none where it has no answer."""
         return _of_examples(rows, "answers")
 
@@ -206,10 +211,12 @@ class QuestionAnswering(TableTask):
         answerable = np.array([bool(texts) for texts in references])
         if self.no_answer_threshold is not None or answerable.all():
             return self
-        answers = self.predictions(outputs, rows)
-        gains = np.array([_SCORES[self.metric](a["text"], texts) for a, texts in zip(answers, references, strict=True)])
-        margins = np.array([answer["margin"] for answer in answers])
-        return replace(self, no_answer_threshold=best_threshold(margins, gains, answerable))
+        found = list(self._found(outputs, rows))
+        margins = np.array([one.margin for one, _ in found])
+        gains = best_of(f1_of_words, references, [self._text(*one) for one in found])
+        chosen = replace(self, no_answer_threshold=best_threshold(margins, gains, answerable))
+        chosen.metrics = self.metrics  # which may be settled
+        return chosen
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -243,6 +250,10 @@ class QuestionAnswering(TableTask):
     def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean KL divergence of starts and ends from a reference's, in nats, never negative."""
         return _kl(logits, reference, counted).clamp(min=0.0)
+
+
+def _shown(span: Span, context: str) -> Candidate:
+    return {"text": context[span.start : span.end], "start": span.start, "score": span.score}
 
 
 def _of_examples(rows: Dataset, column: str) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -68,18 +68,21 @@ class Evaluate(WritingStage):
         chosen: dict[str, dict[str, object]] = {}
         for row, file in measured_files(context).items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
-            name, own = "_".join(row), task
-            if row[0] in validation:
-                rows = validation[row[0]]
+            name, told, own = "_".join(row), " / ".join(row), task
+            if (rows := validation.get(row[0])) is not None:
                 held_out = arrays_of(rows.select_columns(inputs[row[0]].column_names))
-                own = task.calibrated(predict(runner, held_out, f"Validation of {' / '.join(row)}"), rows)
+                own = task.calibrated(predict(runner, held_out, f"Validation of {told}"), rows)
                 chosen[name] = _changed(task, own)
-            outputs = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
+            outputs = predict(runner, arrays[row[0]], f"Predictions of {told}")
             predictions[name] = own.predictions(outputs, tests[row[0]])
+            if alternatives := own.alternatives(outputs, tests[row[0]]):
+                _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
         truth = task.references(tests["student"])
-        results = {name: task.measure(truth, predicted) for name, predicted in predictions.items()}
+        names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
+        results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (folder / CHOSEN).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
+        if chosen:
+            (folder / CHOSEN).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
         _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
@@ -97,7 +100,8 @@ def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBa
 
 def calibrated_task(context: Context, row: Row) -> TableTask:
     """Return the task with what was chosen for the model of a row."""
-    chosen = json.loads((context.folder_with(Product.PREDICTIONS) / CHOSEN).read_text(encoding="utf-8"))
+    file = context.folder_with(Product.PREDICTIONS) / CHOSEN
+    chosen = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return replace(context.task, **chosen.get("_".join(row), {}))
 
 
@@ -114,8 +118,13 @@ def _save(predictions: Mapping[str, Answers], folder: Path) -> None:
         save_file(arrays, folder / "predictions.safetensors")
         return
     lines = (dict(zip(predictions, answers, strict=True)) for answers in zip(*predictions.values(), strict=True))
-    written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
+    _write_lines(folder / "predictions.jsonl", lines)
+
+
+def _write_lines(file: Path, lines: Iterable[object]) -> None:
+    """Write JSON, a value a line."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:
