@@ -199,7 +199,7 @@ def _check_teacher(context: Context) -> None:
     config = shapes.teacher
     _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
     try:
-        task.check_labels(task.read(context.root / task.train_file), config)
+        task.check_labels(task.table(context.root, "train"), config)
     except ValueError as error:
         raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
 
