@@ -119,10 +119,11 @@ class QuestionAnswering(TableTask):
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that some question has an answer, and that some contexts can be held out; ValueError where not."""
+        field = self.field("train")
         if not any(have_answers(table)):
-            raise ValueError("train_file: no question has an answer; expected: some that have one")
-        if self.validation_file is None and len(table.unique("context")) < 2:
-            raise ValueError("train_file: one context in all rows; expected: several, or a validation_file")
+            raise ValueError(f"{field}: no question has an answer; expected: some that have one")
+        if self.holds_out and len(table.unique("context")) < 2:
+            raise ValueError(f"{field}: one context in all rows; expected: several, or a {self.field('validation')}")
 
     def notes_on(self, table: Dataset) -> list[str]:
         """Return how many of a table's questions have no answer."""
@@ -131,9 +132,9 @@ class QuestionAnswering(TableTask):
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         """Read the training rows and the validation rows; a context that is held out goes with all its questions."""
-        if self.validation_file is not None:
+        if not self.holds_out:
             return super().tables(root, seed)
-        table = self.read(root / self.train_file)
+        table = self.table(root, "train")
         _, numbers, counts = np.unique(table["context"], return_inverse=True, return_counts=True)
         order = np.random.default_rng(seed).permutation(len(counts))[:-1]  # one stays to train on
         enough = np.searchsorted(counts[order].cumsum(), self.validation_share * len(table)) + 1
