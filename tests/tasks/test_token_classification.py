@@ -289,6 +289,7 @@ STAGES = [
     {"stage": "export", "fidelity_texts": 16},
     {"stage": "evaluate"},
     {"stage": "benchmark", "sentences": 8, "rounds": 1},
+    {"stage": "rivals", "sentences": 4, "rounds": 1},
     {"stage": "report"},
 ]
 
@@ -359,6 +360,29 @@ def test_the_cards_snippets_run_as_they_stand(run, monkeypatch):
 
 
 @pytest.mark.long
+def test_rivals_are_those_that_tag_words(run):
+    found = read_json(run / "rivals/rivals.json")
+    names = [row["name"].partition(",")[0] for row in found["rows"]]
+    assert {"this student", "frozen encoder", "fine-tuned teacher", "student's shape"} <= set(names)
+    for name in ("bag_of_words", "static_embeddings"):
+        assert f"{name} for token_classification; allowed: for tasks on whole texts" in found["left_out"]
+    results = read_json(run / "evaluate/results.json")
+    assert found["rows"][0]["value"] == results["student_onnxruntime_int8"]["value"]
+    assert all(row["ahead"]["ci95"][0] <= row["ahead"]["value"] for row in found["rows"][1:])
+
+
+@pytest.mark.long
+def test_sensitivity_is_measured_on_the_runs_own_sentences(run, root):
+    measure = ["--measure", "pruning", "quantization", "--sparsities", "0.5"]
+    assert main(["sensitivity", str(run / "task_distill"), "--output", str(root / "costs"), *measure]) == 0
+    found = read_json(root / "costs/sensitivity.json")
+    assert (found["base"]["metric"], found["base"]["n"]) == ("entity_f1", 30)
+    assert found["base"]["value"] == pytest.approx(read_json(run / "stages/task_distill.json")["after"], abs=1e-6)
+    assert found["quantization"][0]["loss"] > 0
+    assert all(np.isfinite(row["value"]) for row in found["measurements"])
+
+
+@pytest.mark.long
 def test_inputs_that_were_run_are_kept(run):
     inputs = load_from_disk(str(run / "evaluate/inputs/student"))
     assert set(inputs.column_names) == {"input_ids", "token_type_ids", "attention_mask"}
@@ -391,7 +415,7 @@ def test_what_can_not_be_is_one_line_before_weights_load(root, tokenizer, capsys
 
 
 @pytest.mark.parametrize(("stage", "message"), [
-    ({"stage": "augment"}, "augment: for token_classification; allowed: for tasks on whole texts"),
+    ({"stage": "augment"}, "augment.stage: augment for token_classification; allowed: for tasks on whole texts"),
     ({"stage": "task_distill", "max_steps": 2, "also": [{"method": "mlkd_task"}]}, "token_classification"),
 ])  # fmt: skip
 def test_stages_that_make_no_sense_say_so(root, capsys, stage, message):
