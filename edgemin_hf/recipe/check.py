@@ -60,10 +60,10 @@ def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:
     ):
         return []
     texts = context.estimator.task_text
-    if task.validation_file is None:
+    if task.holds_out:
         rows = texts.examples / (1 - task.validation_share)
     else:
-        rows = texts.examples + len(task.read(context.root / task.validation_file))
+        rows = texts.examples + len(task.table(context.root, "validation"))
     size = rows * texts.tokens * max(len(context.label_ids), 2) * np.dtype(np.float16).itemsize
     return [f"the teacher's outputs for each token: up to about {size / 1e6:.1f} MB in {context.output / 'cache'}"]
 

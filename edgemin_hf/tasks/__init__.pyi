@@ -1,11 +1,11 @@
 from .base import Task as Task
 from .known import TASKS as TASKS
 from .known import task_of as task_of
-from .metrics import METRICS as METRICS
 from .metrics import Measurement as Measurement
 from .metrics import Metric as Metric
 from .metrics import measure as measure
 from .multi_label import MultiLabel as MultiLabel
+from .question_answering import QuestionAnswering as QuestionAnswering
 from .regression import Regression as Regression
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -14,13 +14,18 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
-from edgemin_hf.tasks.metrics import Answers, Measurement
+from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Divergence = Literal["kl_divergence", "squared_difference"]
 Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 """What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
+Files: TypeAlias = str | list[str]
+"""A file, a pattern of files such as data/*.csv, or a list of several."""
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+"""The rows that a task has: to train on, for every choice, and for the final evaluation."""
 UNLABELLED = -100
 """The label of an example without one, as PyTorch has it, where labels are the numbers of classes; else it is NaN."""
 
@@ -63,16 +68,20 @@ class Task(Protocol):
         problem_type: What `transformers` calls the kind of head; None where it has no name for it.
         auto_class: The `AutoModelFor...` class with such a head.
         ragged: Whether a model answers for each token of an example.
+        fits_head: Whether a head that is new can be fitted alone, on a frozen encoder's features: one row of them for
+            each example.
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
-        train_file: Table to train on.
-        test_file: Table that only the final evaluation opens.
-        validation_file: Table for every choice; None holds out a share of the training table.
+        train_file: Table to train on, or several.
+        test_file: Table that only the final evaluation opens, likewise.
+        validation_file: Table for every choice, likewise; None holds out a share of the training table.
+        dataset: Id or folder of a dataset with splits, instead of files.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
-        metric: Name of the metric, a key of `METRICS`.
+        metric: The metric, or several; see `edgemin_hf.tasks.metrics.metrics_of`.
+        metrics: The same ready to use, the one that decides first.
         max_length: Tokens after which an example is cut.
     """
 
@@ -80,17 +89,46 @@ class Task(Protocol):
     problem_type: ClassVar[ProblemType | None]
     auto_class: ClassVar[AutoClass]
     ragged: ClassVar[bool]
+    fits_head: ClassVar[bool]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
     compares_label_names: ClassVar[bool]
-    train_file: str
-    test_file: str
-    validation_file: str | None
+    train_file: Files
+    test_file: Files
+    validation_file: Files | None
+    dataset: str | None
     validation_share: float
     unlabelled_files: list[str]
-    metric: str
+    metric: Choice | list[Choice]
+    metrics: list[Metric]
     max_length: int
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation rows are held out from those to train on."""
+        ...
+
+    def field(self, part: Part) -> str:
+        """Return the name of the setting that says where a part's rows come from."""
+        ...
+
+    def path(self, root: Path, part: Part) -> Path:
+        """Return the file of a part's rows; ValueError where there is none."""
+        ...
+
+    def table(self, root: Path, part: Part) -> Dataset:
+        """Read a part's rows as they are."""
+        ...
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric that decides."""
+        ...
+
+    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
+        """Find the modules and labels that metrics ask for; ValueError where there are no such."""
+        ...
 
     @property
     def threshold(self) -> float | None:
@@ -220,18 +258,30 @@ class Task(Protocol):
         """
         ...
 
+    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[object]:
+        """Return what else could have been answered, for each example; nothing where that is not told."""
+        ...
+
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        ...
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
+        ...
+
     def references(self, rows: Dataset) -> Answers:
         """Return the truth of tokenised rows with labels, one an example."""
         ...
 
     def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
-        """Compute the metric of predictions for some rows: with these given, the `compute_metrics` of a Trainer."""
+        """Compute the metrics of predictions for some rows: with these given, the `compute_metrics` of a Trainer."""
         ...
 
     def value(self, references: Answers, predictions: Answers) -> float:
-        """Compute the task's metric alone."""
+        """Compute the metric that decides, alone."""
         ...
 
-    def measure(self, references: Answers, predictions: Answers) -> Measurement:
-        """Measure predictions by the task's metric, with its 95% interval."""
+    def measure(self, references: Answers, predictions: Answers, names: Sequence[str] = ()) -> Measurement:
+        """Measure predictions by the task's metrics, with their 95% intervals, and each label where names are given."""
         ...

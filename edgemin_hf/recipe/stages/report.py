@@ -28,16 +28,17 @@ from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
-from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
-from edgemin_hf.report.page import render_report, summary_table
+from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import Measurement
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 
 Words = Annotated[str, Field(pattern=r"\S")]
 
@@ -100,7 +101,8 @@ class Report(WritingStage):
         if front is not None:
             (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
         captioned = dict(pictures.values())
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, _taught_by(context))
+        told = _taught_by(context), _measured(context, benchmark)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told)
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -117,6 +119,8 @@ class Report(WritingStage):
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
+        finished = finished_row(benchmark.rows)
+        task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
         return render_card(
             name=self.title,
@@ -142,6 +146,7 @@ class Report(WritingStage):
             rivals=rivals,
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
+            questions=task if isinstance(task, QuestionAnswering) else None,
         )
 
     def summary(self, context: Context) -> str:
@@ -151,6 +156,14 @@ class Report(WritingStage):
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+
+
+def _measured(context: Context, benchmark: Benchmark) -> Measurement:
+    """Return all that was measured of the row to deploy."""
+    row = finished_row(benchmark.rows)
+    file = context.folder_with(Product.PREDICTIONS) / "results.json"
+    found: Measurement = json.loads(file.read_text("utf-8"))[f"{row.model}_{row.runtime}_{row.precision}"]
+    return found
 
 
 def _taught_by(context: Context) -> str:
@@ -170,9 +183,10 @@ def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:
         for (model, runtime, precision), file in measured_files(context).items()
         if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
     }
+    metric = context.task.metrics[0]
     pictures = {
         "size_metric": (
-            f"Size on disk against {METRICS[context.task.metric].title}: up and to the left is better. "
+            f"Size on disk against {metric.title}: {metric.way_up} and to the left is better. "
             "The upright axis does not start at zero.",
             figures.size_against_metric(benchmark.rows),
         ),

@@ -62,7 +62,7 @@ class TrainingStage(Stage, Training):
 
     def metric(self, context: Context) -> str:
         """Return what validation measures."""
-        return context.task.metric
+        return context.task.metric_name
 
     def trainer(self, context: Context, work: Path, model: PreTrainedModel | None = None) -> DistillationTrainer:
         """Return its trainer, nothing trained or removed yet."""
@@ -199,7 +199,7 @@ def _check_teacher(context: Context) -> None:
     config = shapes.teacher
     _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
     try:
-        task.check_labels(task.read(context.root / task.train_file), config)
+        task.check_labels(task.table(context.root, "train"), config)
     except ValueError as error:
         raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
 
@@ -212,5 +212,5 @@ def _check_head(task: Task, named: str, config: PretrainedConfig, when: str) -> 
     if not task.compatible(config):
         raise RecipeError(
             f"{named}, which has {config.num_labels} label(s) and problem_type {config.problem_type}; allowed for "
-            f"{task.metric}{when}: {task.problem_type}"
+            f"{task.metric_name}{when}: {task.problem_type}"
         )
