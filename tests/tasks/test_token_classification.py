@@ -134,7 +134,7 @@ def test_a_bad_row_is_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"metric": "accuracy"}, "metric: accuracy; allowed: entity_f1"),
+    ({"metric": "accuracy"}, "metric: accuracy"),
     ({"stride": 63}, "stride: 63; allowed: 0 to 62, below half of max_length"),
     ({"max_length": 7}, "max_length: 7; allowed: 8 or more"),
     ({"unlabelled_files": ["more.txt"]}, r"unlabelled_files: .*; allowed: none for token_classification"),
@@ -226,7 +226,7 @@ def test_the_metric_in_training_cuts_off_what_a_trainer_pads(tokenizer):
     padded = np.full((len(rows), 12, 5), -100, dtype=np.float32)
     for row, output in zip(padded, outputs, strict=True):
         row[: len(output)] = output
-    found = task.compute_metrics(EvalPrediction(padded, None), rows)["entity_f1"]
+    found = task.compute_metrics(EvalPrediction(padded, None), rows)["seqeval"]
     predictions, references = task.predictions(outputs, rows), task.references(rows)
     assert found == pytest.approx(f1_score(references, predictions, mode="strict", scheme=IOB2))
 
@@ -325,7 +325,7 @@ def run(root):
 
 @pytest.mark.long
 def test_every_stage_speaks_of_the_metric(run):
-    assert_every_stage_speaks_of("entity_f1", run, 40, learns="finetune")
+    assert_every_stage_speaks_of("seqeval", run, 40, learns="finetune")
     assert "Each word gets one of the tags" in (run / "artefact/README.md").read_text()
     assert "with its head fitted" in read_json(run / "stages/finetune.json")["notes"][0]
 
@@ -376,7 +376,7 @@ def test_sensitivity_is_measured_on_the_runs_own_sentences(run, root):
     measure = ["--measure", "pruning", "quantization", "--sparsities", "0.5"]
     assert main(["sensitivity", str(run / "task_distill"), "--output", str(root / "costs"), *measure]) == 0
     found = read_json(root / "costs/sensitivity.json")
-    assert (found["base"]["metric"], found["base"]["n"]) == ("entity_f1", 30)
+    assert (found["base"]["metric"], found["base"]["n"]) == ("seqeval", 30)
     assert found["base"]["value"] == pytest.approx(read_json(run / "stages/task_distill.json")["after"], abs=1e-6)
     assert found["quantization"][0]["loss"] > 0
     assert all(np.isfinite(row["value"]) for row in found["measurements"])
