@@ -267,7 +267,9 @@ def test_every_recipe_of_the_repository_is_valid():
     assert recipes
     for path in recipes:
         recipe, _ = load_recipe(path)
-        if recipe.task is not None:
+        # Data under terms that this repository's are not is fetched by whoever runs its recipe, into a folder beside.
+        fetched = {"squad_small", "wnut17"}
+        if recipe.task is not None and not fetched & set(Path(str(recipe.task.train_file)).parts):
             recipe.task.check(path.parent)
 
 
