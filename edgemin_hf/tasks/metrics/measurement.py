@@ -173,7 +173,9 @@ def per_class(
         found = rows_of(*counts_of_entities(references, predictions, **settings))
     elif answer in ("label", "label set"):
         counts, numbers = counts_of(references, predictions)
-        found = rows_of(counts, [names[int(number)] for number in numbers])
+        # Answers that are no numbers of labels, such as ratings of a model with one output, are their own names.
+        by_number = dict(enumerate(names)) if max(numbers, default=0) < len(names) else {}
+        found = rows_of(counts, [by_number.get(int(number), str(int(number))) for number in numbers])
     return found
 
 
