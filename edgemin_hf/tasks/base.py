@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -21,6 +21,8 @@ Divergence = Literal["kl_divergence", "squared_difference"]
 Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 """What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
+LabelLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of logits and labels: a mean over examples, such as a task's `hard_loss`."""
 Files: TypeAlias = str | list[str]
 """A file, a pattern of files such as data/*.csv, or a list of several."""
 Part = Literal["train", "validation", "test"]
@@ -195,6 +197,14 @@ class Task(Protocol):
 
     def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
         """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        ...
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's rows lose some of their text by `max_length`."""
+        ...
+
+    def label_loss(self, root: Path, labels: Mapping[str, int], seed: int) -> LabelLoss:
+        """Return `hard_loss` as the task's settings have it."""
         ...
 
     def unlabelled_table(self, root: Path) -> Dataset:

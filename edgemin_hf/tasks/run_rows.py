@@ -15,7 +15,7 @@ from edgemin_hf.utils.records import Json
 ROWS = "rows"
 """Their folder in that of a run."""
 _TASK = "task.json"
-_LATER: tuple[str, ...] = ()
+_LATER = ("stratify", "class_weights", "label_smoothing")
 """Settings of tasks that earlier versions did not have: where they hold their defaults, nothing is another."""
 
 
