@@ -28,6 +28,7 @@ from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
 from edgemin_hf.recipe.teachers import teacher_logits, token_outputs
 from edgemin_hf.tasks.base import PARTS, LabelLoss
+from edgemin_hf.tasks.class_weights import label_loss
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -102,7 +103,7 @@ class Context(RunModels):
     @cached_property
     def label_loss(self) -> LabelLoss:
         """The loss with labels of whatever learns the task here."""
-        return self.task.label_loss(self.root, self.label_ids, self.recipe.seed)
+        return label_loss(self.task, self.root, self.label_ids, self.recipe.seed)
 
     @cached_property
     def cut_rows(self) -> dict[str, int]:

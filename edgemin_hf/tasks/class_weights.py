@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgemin_hf.tasks.base import LabelLoss
 from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.table_task import TableTask
 
 
 def balanced_weights(answer: Answer, labels: Sequence[Any], count: int) -> Tensor:
@@ -36,6 +40,24 @@ def balanced_weights(answer: Answer, labels: Sequence[Any], count: int) -> Tenso
         return torch.stack([_balanced(np.array([len(labels) - one, one])) for one in yes])
     numbers = np.concatenate([np.atleast_1d(np.asarray(label, dtype=int)) for label in labels])
     return _balanced(np.bincount(numbers[numbers >= 0], minlength=count).astype(float))
+
+
+def label_loss(task: TableTask, root: Path, labels: Mapping[str, int], seed: int) -> LabelLoss:
+    """Return a task's `hard_loss` as its settings have it: with class weights of the training rows, and smoothing.
+
+    Args:
+        task: The task.
+        root: The folder that its paths are relative to.
+        labels: Number of each label.
+        seed: Seed of the draw that held rows out.
+    """
+    loss: Any = task.hard_loss
+    if not task.class_weights and not task.label_smoothing:
+        return loss  # type: ignore[no-any-return]
+    weights = None
+    if task.class_weights:
+        weights = balanced_weights(task.answer, task.encoded(task.train_table(root, seed), labels), len(labels))
+    return partial(loss, class_weights=weights, label_smoothing=task.label_smoothing)
 
 
 def _balanced(counts: Any) -> Tensor:

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as setting
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -16,9 +15,8 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import Text
-from edgemin_hf.tasks.base import Divergence, LabelLoss, Outputs, ProblemType, Task
+from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
-from edgemin_hf.tasks.class_weights import balanced_weights
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import (
     Answer,
@@ -75,6 +73,7 @@ class TableTask(TableSource, Task, ABC):
     divergence_name: ClassVar[Divergence] = "kl_divergence"
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
+    fits_head: ClassVar[bool] = True
     problem_type: ClassVar[ProblemType | None] = None
     answer: ClassVar[Answer]
 
@@ -187,6 +186,18 @@ class TableTask(TableSource, Task, ABC):
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return what a model's outputs say, as `measure` takes it. See `Task.predictions`."""
 
+    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[object]:
+        """Return what else could have been answered, for each example; nothing where that is not told."""
+        return ()
+
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        return False
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
+        return self
+
     def references(self, rows: Dataset) -> Answers:
         """Return the truth of tokenised rows, as `measure` takes it."""
         return np.array(rows["labels"])
@@ -235,23 +246,6 @@ class TableTask(TableSource, Task, ABC):
         """Return the number of each row's label, by the table's own order of labels."""
         return [int(number) for number in self.encoded(table, {n: i for i, n in enumerate(self.names_in(table))})]  # type: ignore[arg-type]
 
-    def label_loss(self, root: Path, labels: Mapping[str, int], seed: int) -> LabelLoss:
-        """Return `hard_loss` as the task's settings have it: with class weights of the training rows, and smoothing.
-
-        Args:
-            root: The folder that paths are relative to.
-            labels: Number of each label.
-            seed: Seed of the draw that held rows out.
-        """
-        if not self.class_weights and not self.label_smoothing:
-            return self.hard_loss
-        weights = None
-        if self.class_weights:
-            known = self.encoded(self.train_table(root, seed), labels)
-            weights = balanced_weights(self.answer, known, len(labels))
-        loss: Any = self.hard_loss
-        return partial(loss, class_weights=weights, label_smoothing=self.label_smoothing)
-
     def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
         """Return how many of a table's rows are cut by `max_length`."""
         return 0
@@ -273,7 +267,7 @@ class TableTask(TableSource, Task, ABC):
         outputs: Outputs = prediction.predictions
         if self.ragged:
             outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
-        truth, found = self.references(rows), self.predictions(outputs, rows)
+        truth, found = self.references(rows), self.calibrated(outputs, rows).predictions(outputs, rows)
         return {metric.name: value_of(metric, truth, found) for metric in self.metrics}
 
     def value(self, references: Answers, predictions: Answers) -> float:

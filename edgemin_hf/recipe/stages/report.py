@@ -28,7 +28,7 @@ from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
-from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
@@ -38,6 +38,7 @@ from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 
 Words = Annotated[str, Field(pattern=r"\S")]
 
@@ -118,6 +119,8 @@ class Report(WritingStage):
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
+        finished = finished_row(benchmark.rows)
+        task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
         return render_card(
             name=self.title,
@@ -143,6 +146,7 @@ class Report(WritingStage):
             rivals=rivals,
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
+            questions=task if isinstance(task, QuestionAnswering) else None,
         )
 
     def summary(self, context: Context) -> str:
