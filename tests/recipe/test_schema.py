@@ -262,12 +262,16 @@ def test_overrides_reach_the_recipe_and_its_stages(place):
         load_recipe(path, ["distill.max_step=3"])
 
 
+FETCHED = {"wnut17"}
+"""Recipes whose data is no part of the repository; they say how it comes."""
+
+
 def test_every_recipe_of_the_repository_is_valid():
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
         recipe, _ = load_recipe(path)
-        if recipe.task is not None:
+        if recipe.task is not None and path.stem not in FETCHED:
             recipe.task.check(path.parent)
 
 
