@@ -79,6 +79,7 @@ class Task(Protocol):
         train_file: Table to train on, or several.
         test_file: Table that only the final evaluation opens, likewise.
         validation_file: Table for every choice, likewise; None holds out a share of the training table.
+        further_tests: Further tables that the final evaluation measures, by name.
         dataset: Id or folder of a dataset with splits, instead of files.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
@@ -100,6 +101,7 @@ class Task(Protocol):
     test_file: Files
     validation_file: Files | None
     dataset: str | None
+    further_tests: dict[str, Files]
     validation_share: float
     unlabelled_files: list[str]
     metric: Choice | list[Choice]
@@ -117,6 +119,10 @@ class Task(Protocol):
 
     def path(self, root: Path, part: Part) -> Path:
         """Return the file of a part's rows; ValueError where there is none."""
+        ...
+
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows that are named as a part's are; ValueError where there is none."""
         ...
 
     def table(self, root: Path, part: Part) -> Dataset:

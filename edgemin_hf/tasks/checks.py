@@ -75,6 +75,13 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
         tables[name] = task.read(paths[name])
+    for name, named in task.further_tests.items():
+        try:
+            paths[f"further_tests.{name}"] = path = task.named_path(root, named)
+            task.check_rows(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"further_tests.{name}: {error}") from None
+        tables[f"further_tests.{name}"] = task.read(path)
     train = tables[task.field("train")]
     task.check_training(train, teacher)
     names = task.names_in(train)
@@ -103,7 +110,8 @@ def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:
     if held_out and (train < 1 or validation < least):
         told = f"{count} row(s), of which {validation} are held out for validation"
         raise ValueError(f"{fields['train']}: {told}; expected: more, or a {fields['validation']}")
-    for name, wanted in ((fields["validation"], least), (fields["test"], 2)):
+    further = [(f"further_tests.{name}", 2) for name in task.further_tests]
+    for name, wanted in ((fields["validation"], least), (fields["test"], 2), *further):
         if rows.get(name, wanted) < wanted:
             raise ValueError(f"{name}: {rows[name]} row(s); expected: {wanted} or more")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from dataclasses import field as setting
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -26,6 +29,7 @@ class TableSource(ABC):
         train_split: Its split to train on.
         validation_split: That for every choice; None holds out a share of the split to train on.
         test_split: That which only the final evaluation opens.
+        further_tests: Further tables, or splits, that the final evaluation measures, by a name for each.
         revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
     """
 
@@ -38,6 +42,7 @@ class TableSource(ABC):
     validation_split: str | None = None
     test_split: str = "test"
     revision: str | None = None
+    further_tests: dict[str, Files] = setting(default_factory=dict)
 
     def check_source(self) -> None:
         """Check that there are files, or a dataset; ValueError where not."""
@@ -67,10 +72,29 @@ class TableSource(ABC):
         Raises:
             ValueError: If there is no such file, dataset or split.
         """
+        return self.named_path(root, getattr(self, self.field(part)))
+
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows that are named as a part's are: by files, or by a split.
+
+        Args:
+            root: The folder that paths are relative to.
+            named: The files or the split.
+            with_labels: Whether rows of a split whose class is not told are left out.
+        """
         if self.dataset:
-            split, config = getattr(self, self.field(part)), self.dataset_config
-            return split_file(root, self.dataset, config, split, self.revision, self.labels_column)
-        return one_file(files_of(root, getattr(self, self.field(part))))
+            label_column = self.labels_column if with_labels else ""
+            return split_file(root, self.dataset, self.dataset_config, str(named), self.revision, label_column)
+        return one_file(files_of(root, named))
+
+    @property
+    def submissions(self) -> Mapping[str, Files]:
+        """Rows without labels whose predictions are wanted, by the names of the files for them; here none."""
+        return {}
+
+    def submitted(self, predictions: Any, names: Sequence[str]) -> list[str]:
+        """Return predictions of such rows as they are to be written; `names` are those of the labels, by number."""
+        return [str(one) for one in predictions]
 
     def table(self, root: Path, part: Part) -> Dataset:
         """Read a part's rows as they are. See `path`."""
