@@ -91,6 +91,19 @@ def test_lists_conll_files_and_spans_are_the_same_sentences(tmp_path):
     assert task.names_in(table) == list(TAGS)
 
 
+def test_sentences_without_tags_come_from_words_texts_and_conll_files(tmp_path):
+    words = ["the", "old", "cards", "are", "$", "5"]
+    (tmp_path / "lines.txt").write_text("the old cards are $5\n\n")
+    (tmp_path / "texts.csv").write_text("text,other\nthe old cards are $5,x\n   ,y\n")
+    (tmp_path / "words.jsonl").write_text(json.dumps({"tokens": words}))
+    write(tmp_path / "tagged.conll", [(words, ["O"] * 6)])
+    for name in ("lines.txt", "texts.csv", "words.jsonl", "tagged.conll"):
+        assert task_for(tmp_path, unlabelled_files=[name]).unlabelled_table(tmp_path)[:] == {"tokens": [words]}, name
+    (tmp_path / "words.jsonl").write_text(json.dumps({"tokens": "the old cards"}))
+    with pytest.raises(ValueError, match=r"'the old cards' in column 'tokens', row 1 of .*; allowed: a list of words"):
+        task_for(tmp_path, unlabelled_files=["words.jsonl"]).unlabelled_table(tmp_path)
+
+
 def test_class_labels_keep_their_names_and_their_order(tmp_path):
     names = ["B-thing", "I-thing", "O"]
     features = Features({"tokens": ListOf(Value("string")), "tags": ListOf(ClassLabel(names=names))})
@@ -137,7 +150,6 @@ def test_a_bad_row_is_one_line(tmp_path, change, message):
     ({"metric": "accuracy"}, "metric: accuracy"),
     ({"stride": 63}, "stride: 63; allowed: 0 to 62, below half of max_length"),
     ({"max_length": 7}, "max_length: 7; allowed: 8 or more"),
-    ({"unlabelled_files": ["more.txt"]}, r"unlabelled_files: .*; allowed: none for token_classification"),
     ({"tags_column": "tokens"}, "tags_column: tokens, tokens as columns; expected: different ones"),
 ])  # fmt: skip
 def test_bad_settings_are_one_line(settings, message):
@@ -394,8 +406,10 @@ def test_a_killed_distillation_goes_on_with_the_same_outputs_to_the_same_weights
         {"stage": "finetune", "max_steps": 8, "learning_rate": 1e-3},
         {"stage": "task_distill", "max_steps": 6, "save_steps": 2, "hard_weight": 0.0, "soft_weight": 1.0},
     ]
-    assert main(["run", str(recipe_of(root, "whole", stages))]) == 0
-    path, step = str(recipe_of(root, "killed", stages)), DistillationTrainer.training_step
+    (root / "more.txt").write_text("\n".join(" ".join(words) for words, _ in drawn(50, 40)))
+    more = {"unlabelled_files": ["more.txt"]}
+    assert main(["run", str(recipe_of(root, "complete", stages, **more))]) == 0
+    path, step = str(recipe_of(root, "killed", stages, **more)), DistillationTrainer.training_step
     seen = []
 
     def killed(trainer, *arguments, **named):
@@ -412,7 +426,9 @@ def test_a_killed_distillation_goes_on_with_the_same_outputs_to_the_same_weights
     assert "stage task_distill: resumed at step" in capsys.readouterr().out
     assert (root / "killed/cache/token_logits.npy").stat().st_mtime_ns == stamp
     for file in ("cache/token_logits.npy", "task_distill/model.safetensors"):
-        assert (root / "killed" / file).read_bytes() == (root / "whole" / file).read_bytes(), file
+        assert (root / "killed" / file).read_bytes() == (root / "complete" / file).read_bytes(), file
+    told = sum(len(words) for words, _ in [*drawn(120, 0), *drawn(30, 10), *drawn(50, 40)])
+    assert np.load(root / "complete/cache/token_logits.npy", mmap_mode="r").shape == (told, 5)
 
 
 def test_the_plan_tells_what_there_is_to_know(root, capsys):
