@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from edgemin_hf.modeling.auto_class import AutoClass, model_class, new_model
+from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding
 from edgemin_hf.modeling.families import family_of, same_layout, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import load_pruned
@@ -35,6 +36,7 @@ _AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,
     AutoModelForMaskedLM,
+    AutoModelForSentenceEmbedding,
     AutoModel,
 )
 
@@ -53,6 +55,7 @@ def create_student(
     token_counts: Tensor | None = None,
     initialization: Initialization = "slice",
     head: Pooling | Literal["auto"] = "auto",
+    embedding_width: int | None = None,
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
@@ -80,6 +83,8 @@ def create_student(
             neurons; "svd" projects the stream on its principal directions instead; "copy" takes only weights of equal
             shape, and no layers; "random" takes nothing, also where widths are equal.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does.
+        embedding_width: Width of a sentence encoder's vectors, None the teacher's: one whose layers have another width
+            gets a dense layer behind its pooling, which starts at random.
 
     Returns:
         The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
@@ -109,6 +114,7 @@ def create_student(
         head,
         embedding_size=embedding_size,
         max_position_embeddings=max_position_embeddings,
+        embedding_width=embedding_width,
     )
     dtype = torch.float32 if is_half(teacher) else teacher.dtype
     student = new_model(auto_class_of(teacher), config).to(dtype=dtype, device=teacher.device)
@@ -166,7 +172,9 @@ def student_from_checkpoint(
             f"allowed: one with the teacher's, of {teacher.config.vocab_size}"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    pooling = {} if head == "auto" else {POOLING: head}
+    pooling: dict[str, object] = {} if head == "auto" else {POOLING: head}
+    if hasattr(teacher.config, SENTENCE):
+        pooling = {SENTENCE: getattr(teacher.config, SENTENCE)}
     model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling)
     keep_sentence_modules(model, teacher)
     return model.to(teacher.device).train()
