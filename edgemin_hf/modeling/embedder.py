@@ -6,10 +6,10 @@ is trained, pruned, quantised and exported like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple, cast, get_args
+from typing import ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +37,21 @@ class SentenceHead(NamedTuple):
         dense: Outputs of the linear layer behind it; None where there is none.
         activation: What follows that layer.
         normalized: Whether vectors have length 1.
+        dimensions: Widths of the prefixes that stand alone, from the largest (Matryoshka, arXiv 2205.13147).
 
     Example:
         >>> from transformers import BertConfig
         >>> from edgemin_hf.modeling.embedder import SentenceHead
         >>> config = BertConfig(sentence_embedding={"pooling": "cls"})
         >>> SentenceHead.of(config), SentenceHead.of(config).width(config)
-        (SentenceHead(pooling='cls', dense=None, activation='identity', normalized=True), 768)
+        (SentenceHead(pooling='cls', dense=None, activation='identity', normalized=True, dimensions=()), 768)
     """
 
     pooling: SentencePooling = "mean"
     dense: int | None = None
     activation: DenseActivation = "identity"
     normalized: bool = True
+    dimensions: Sequence[int] = ()
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> SentenceHead:
@@ -66,11 +68,18 @@ class SentenceHead(NamedTuple):
         ):
             if value not in allowed:
                 raise ValueError(f"{SENTENCE}.{name} of its configuration: {value}; allowed: {', '.join(allowed)}")
-        return head
+        width = head.width(config)
+        if odd := [one for one in head.dimensions if not 1 <= one <= width]:
+            raise ValueError(f"dimensions: {odd[0]}; allowed: 1 to {width}, the vectors' width")
+        return head._replace(dimensions=tuple(head.dimensions))
 
     def width(self, config: PretrainedConfig) -> int:
         """Return the width of the vectors."""
         return int(self.dense or config.hidden_size)
+
+    def widths(self, config: PretrainedConfig) -> list[int]:
+        """Return the widths that vectors may be cut to, from their whole width."""
+        return sorted({self.width(config), *self.dimensions}, reverse=True)
 
 
 def set_width(config: PretrainedConfig, teacher: PretrainedConfig, width: int | None = None) -> None:
@@ -84,10 +93,9 @@ def set_width(config: PretrainedConfig, teacher: PretrainedConfig, width: int | 
     head = SentenceHead.of(teacher)
     width = head.width(teacher) if width is None else width
     # What follows a teacher's own layer bounds its vectors, and so has no place where another map is learned.
-    dense, activation = (head.dense, head.activation) if width == head.dense else (width, "identity")
-    if width == config.hidden_size and head.dense is None:
-        dense = None
-    setattr(config, SENTENCE, head._replace(dense=dense, activation=activation)._asdict())
+    activation = head.activation if width == head.dense else "identity"
+    dense = None if width == config.hidden_size and head.dense is None else width
+    setattr(config, SENTENCE, head._replace(dense=dense, activation=activation, dimensions=())._asdict())
 
 
 @dataclass
@@ -163,4 +171,4 @@ class AutoModelForSentenceEmbedding:
         'BertForSentenceEmbedding'
     """
 
-    _model_mapping = _Embedders()
+    _model_mapping: ClassVar[Mapping[type[PretrainedConfig], type[PreTrainedModel]]] = _Embedders()
