@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ _AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,
     AutoModelForMaskedLM,
-    AutoModelForSentenceEmbedding,
+    cast(AutoClass, AutoModelForSentenceEmbedding),
     AutoModel,
 )
 
