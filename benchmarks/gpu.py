@@ -47,9 +47,9 @@ from edgemin_hf import (
     TaskDistillationConfig,
     cached_teacher_logits,
 )
+from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.distillation.known import METHODS
-from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.quantization.native import fake_quantized_linears

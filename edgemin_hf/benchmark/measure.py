@@ -118,9 +118,13 @@ def measure_latency(
     return {row: np.array(values) for row, values in times.items()}
 
 
-def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> NDArray[np.float32]:
-    """Run all inputs, one at a time as they would be served, and return the logits (inputs, labels)."""
-    return np.concatenate([runner.run(runner.prepare(one)) for one in tqdm(inputs, desc=progress, unit="example")])
+def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> list[NDArray[np.float32]]:
+    """Run all inputs, one at a time as they would be served, and return what the head gives for each.
+
+    Returns:
+        (width,) each, or (length, width) of a head that answers for each token.
+    """
+    return [runner.run(runner.prepare(one))[0] for one in tqdm(inputs, desc=progress, unit="example")]
 
 
 def benchmark_rows(

@@ -1,8 +1,8 @@
-"""One way to run a model, whatever its runtime: ready inputs in, logits out."""
+"""One way to run a model, whatever its runtime: ready inputs in, and out what its head gives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
+from edgemin_hf.modeling.outputs import head_names, head_output
 from edgemin_hf.modeling.tokenizers import graph_feed
 
 Inputs = Mapping[str, NDArray[np.int64]]
@@ -33,7 +34,7 @@ class Runner(Protocol):
         ...
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Return the logits (1, labels)."""
+        """Return what the head gives, (1, width) or (1, length, width)."""
         ...
 
 
@@ -69,9 +70,11 @@ class PyTorchRunner:
         return filter_forward_inputs(self.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Return the logits (1, labels)."""
+        """Return what the head gives, (1, width) or (1, length, width)."""
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self.model(**prepared).logits.numpy()
+            found = head_output(self.model(**prepared))
+        assert found is not None  # noqa: S101 - it was loaded with its head
+        logits: NDArray[np.float32] = found.numpy()
         return logits
 
 
@@ -106,15 +109,15 @@ class OnnxRunner:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.names = [node.name for node in self.session.get_inputs()]
+        self.outputs = _wanted([node.name for node in self.session.get_outputs()])
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return graph_feed(self.names, inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Return the logits (1, labels)."""
-        logits: NDArray[np.float32] = self.session.run(None, prepared)[0]
-        return logits
+        """Return what the head gives, (1, width) or (1, length, width)."""
+        return _joined(self.outputs, self.session.run(self.outputs, prepared))
 
 
 class OpenVinoRunner:
@@ -154,15 +157,30 @@ class OpenVinoRunner:
         compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
         self.request = compiled.create_infer_request()
         self.names = [node.get_any_name() for node in compiled.inputs]
+        self.outputs = _wanted([node.get_any_name() for node in compiled.outputs])
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
         return graph_feed(self.names, inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Return the logits (1, labels)."""
-        logits: NDArray[np.float32] = self.request.infer(prepared, share_inputs=True)[0]
-        return logits
+        """Return what the head gives, (1, width) or (1, length, width)."""
+        found = self.request.infer(prepared, share_inputs=True)
+        return _joined(self.outputs, [found[name] for name in self.outputs])
+
+
+def _wanted(outputs: Sequence[str]) -> list[str]:
+    """Return the names of a graph's outputs that its head gives; of another graph that of the first."""
+    return list(head_names(outputs)) or list(outputs[:1])
+
+
+def _joined(names: Sequence[str], outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return outputs as one array."""
+    if len(outputs) == 1:
+        return outputs[0]
+    joined = head_output(dict(zip(names, outputs, strict=True)))
+    assert joined is not None  # noqa: S101 - `_wanted` found their names
+    return joined
 
 
 def load_runner(

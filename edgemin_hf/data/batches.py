@@ -12,7 +12,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from edgemin_hf.data.padding import PaddingCollator
 
 _ROWS = 10_000
 
@@ -107,7 +109,7 @@ def padded_batches(
     Yields:
         Which rows they are, int64 (batch,), and their tensors.
     """
-    collate = DataCollatorWithPadding(tokenizer)
+    collate = PaddingCollator(tokenizer)
     order = np.argsort(token_lengths(rows), kind="stable")
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]

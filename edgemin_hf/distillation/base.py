@@ -95,7 +95,7 @@ class Method(Settings, DistillationConfig):
         """Check the settings against two models' shapes; ValueError where they do not fit."""
 
     def check_task(self, problem_type: str) -> None:
-        """Check the settings against what `transformers` calls the kind of head; ValueError where they do not fit."""
+        """Check the settings against the kind of head (or the task's type, where it has no name); else ValueError."""
 
     def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
         """Return how batches are made; None where padding, or blocks of one length, will do."""

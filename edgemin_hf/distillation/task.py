@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS
 from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
-from edgemin_hf.tasks.base import labelled
-from edgemin_hf.tasks.known import TASKS, task_of
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.base import Task, labelled
+from edgemin_hf.tasks.known import TASKS, named_config, task_of
 from edgemin_hf.utils.settings import Settings
-
-TEACHER_LOGITS = "teacher_logits"
-"""Name of the input that carries logits which the teacher computed beforehand, (batch, labels)."""
 
 
 @dataclass
@@ -63,24 +60,32 @@ class TaskDistillationConfig(Settings):
         """
         if student.model is student.base:
             raise ValueError(f"model: {type(student.model).__name__} without a head; allowed: {', '.join(TASKS)}")
-        task = task_of(student.config)
+        task = task_of(student.model)
         if teacher is not None and self.soft_weight:
-            _check_teacher(task, student.config, teacher.config)
+            _check_teacher(task, student.config, named_config(teacher.model))
         return TaskDistillationObjective(self, task)
 
 
-def _check_teacher(task: type[TextTask], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-    if not task.compatible(teacher) or teacher.num_labels != student.num_labels:
-        theirs = next((other.problem_type for other in TASKS.values() if other.compatible(teacher)), None)
+def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    fits = task.compatible(teacher) and task_of(teacher).auto_class is task.auto_class
+    if not fits or teacher.num_labels != student.num_labels:
+        try:
+            theirs = _head(task_of(teacher))
+        except ValueError:  # a head that no task has
+            theirs = "problem_type None"
         raise ValueError(
-            f"teacher_model: problem_type {theirs} with {teacher.num_labels} label(s); "
-            f"allowed: the student's, {task.problem_type} with {student.num_labels}"
+            f"teacher_model: {theirs} with {teacher.num_labels} label(s); "
+            f"allowed: the student's, {_head(task)} with {student.num_labels}"
         )
     if task.compares_label_names and teacher.id2label != student.id2label:
         raise ValueError(
             f"teacher_model: labels {list(teacher.id2label.values())[:5]}...; "
             f"allowed: the student's, in the same order: {list(student.id2label.values())[:5]}..."
         )
+
+
+def _head(task: type[Task]) -> str:
+    return task.type if task.problem_type is None else f"problem_type {task.problem_type}"
 
 
 class TaskDistillationObjective:
@@ -91,7 +96,7 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig, task: type[TextTask]) -> None:
+    def __init__(self, config: TaskDistillationConfig, task: type[Task]) -> None:
         self.config = config
         self.task = task
         self.needs_teacher_logits = config.soft_weight > 0
@@ -118,9 +123,10 @@ class TaskDistillationObjective:
                 raise ValueError(
                     f"{TEACHER_LOGITS}: {tuple(target.shape)}; allowed: {tuple(logits.shape)}, the student's"
                 )
-            terms["soft_labels"] = (
-                None if target is None else config.soft_weight * self.task.soft_loss(logits, target, config.temperature)
-            )
+            terms["soft_labels"] = None
+            if target is not None:
+                soft = self.task.soft_loss(logits, target, config.temperature, inputs.get(COUNTED))
+                terms["soft_labels"] = config.soft_weight * soft
         if config.hard_weight and labels is None and training:
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from edgemin_hf.data.tables import Text
 from edgemin_hf.export.check_texts import Encoded, enough_texts, long_batches, short_batches
 from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.outputs import Array, head_output
 from edgemin_hf.modeling.tokenizers import fitted, graph_feed
 from edgemin_hf.quantization.integer import quantized_weights
 
@@ -131,6 +132,7 @@ class Comparison:
         self._model, self._disturbed = model, _disturbed(float_copy(model))
         self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
         self._names = [node.name for node in self._session.get_inputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
         self.errors: list[float] = []
         self.floors: list[float] = []
         self.sizes: list[float] = []
@@ -141,9 +143,8 @@ class Comparison:
             inputs = filter_forward_inputs(
                 self._model, {name: torch.from_numpy(array) for name, array in batch.items()}
             )
-            ours = self._model(**inputs)[0].numpy()
-            noisy = self._disturbed(**inputs)[0].numpy()
-        theirs = self._session.run(None, graph_feed(self._names, batch))[0]
+            ours, noisy = (_answer(model(**inputs)).numpy() for model in (self._model, self._disturbed))
+        theirs = _answer(dict(zip(self._outputs, self._session.run(None, graph_feed(self._names, batch)), strict=True)))
         for found, difference in ((self.errors, theirs - ours), (self.floors, noisy - ours), (self.sizes, ours)):
             found.extend(_mean_of_each_text(np.abs(difference), batch["attention_mask"]))
 
@@ -152,6 +153,12 @@ class Comparison:
         floor, size = (float(np.quantile(found, 0.75)) for found in (self.floors, self.sizes))
         limit = max(_MARGIN * floor, epsilon * size)
         return Fidelity(float(np.median(self.errors)), floor, limit, len(self.errors))
+
+
+def _answer(outputs: Mapping[str, Array]) -> Array:
+    """Return what a head gives, or the first output where there is none."""
+    found = head_output(outputs)
+    return next(iter(outputs.values())) if found is None else found
 
 
 def float_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -143,7 +143,7 @@ def export_onnx(
         tokenizer.save_pretrained(folder)
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
         if task is None and model is not model.base_model:
-            task = task_of(model.config)
+            task = task_of(model)
         manifest = _manifest(entries, task)
         manifest.write(folder)
     return Export(output, manifest)

@@ -16,6 +16,7 @@ from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.outputs import head_names, head_output
 from edgemin_hf.modeling.tokenizers import graph_feed
 
 TEXTS = SAMPLE_TEXTS[:4]
@@ -25,26 +26,28 @@ _DIGITS = 5
 
 
 def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
-    """Return the logits that a graph gives for each of `TEXTS` in ONNX Runtime; nothing where it has no head."""
+    """Return what a graph's head gives for each of `TEXTS` in ONNX Runtime; nothing where it has no head."""
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    if "logits" not in {node.name for node in session.get_outputs()}:
+    wanted = head_names([node.name for node in session.get_outputs()])
+    if not wanted:
         return ()
     names = [node.name for node in session.get_inputs()]
     feeds = (graph_feed(names, inputs) for inputs in inputs_of_each(tokenizer, TEXTS))
-    return tuple(_rounded(session.run(["logits"], feed)[0]) for feed in feeds)
+    answers = (head_output(dict(zip(wanted, session.run(wanted, feed), strict=True))) for feed in feeds)
+    return tuple(_rounded(answer) for answer in answers if answer is not None)
 
 
 def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
-    """Return the logits that a model gives for each of `TEXTS` in PyTorch; nothing where it has no head."""
+    """Return what a model's head gives for each of `TEXTS` in PyTorch; nothing where it has no head."""
     model = float_copy(model)
     found = []
     for inputs in inputs_of_each(tokenizer, TEXTS):
         tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
         with torch.inference_mode():
-            output = model(**filter_forward_inputs(model, tensors))
-        if "logits" not in output:
+            answer = head_output(model(**filter_forward_inputs(model, tensors)))
+        if answer is None:
             return ()
-        found.append(_rounded(output["logits"].numpy()))
+        found.append(_rounded(answer.numpy()))
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
+from edgemin_hf.modeling.outputs import head_output
 from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 
 Inputs: TypeAlias = tuple[Tensor, ...]
@@ -117,7 +118,7 @@ class Recording:
 
     Attributes:
         activations: The recorded tensors, each (batch, length, width).
-        logits: The model's logits, (batch, labels) or (batch, length, vocabulary); None where nobody asked for them.
+        logits: What the model's head gives, (batch, width) or (batch, length, width); None where nobody asked for it.
 
     Example:
         >>> import torch
@@ -136,7 +137,7 @@ def record(
     activations: Collection[Activation],
     logits: bool,
     inputs: Mapping[str, Tensor],
-    forward: Callable[..., object] | None = None,
+    forward: Callable[..., Mapping[str, Tensor]] | None = None,
     to_the_end: bool = False,
 ) -> Recording:
     """Run a model once and record what an objective reads.
@@ -169,8 +170,8 @@ def record(
     if not activations and not logits:
         return recording
     with recorded(Encoder(model), activations, end=not logits and not to_the_end) as found:
-        output = (forward or model)(**inputs)
-        recording.logits = getattr(output, "logits", None) if logits else None
+        output: Mapping[str, Tensor] = (forward or model)(**inputs)
+        recording.logits = head_output(output) if logits else None
     mask = inputs.get("attention_mask")
     recording.activations = {activation: _padded(tensor, mask) for activation, tensor in found.items()}
     return recording
@@ -226,7 +227,9 @@ class PartialForward:
         """
         with self.begun_at(start, hidden):
             if end > self.depth:
-                return self.model(**batch).logits
+                logits = head_output(self.model(**batch))
+                assert logits is not None  # noqa: S101 - the caller's: it has a head
+                return logits
             last = Activation(end - 1, "output")
             with recorded(self.encoder, [last], end=True) as found:
                 self.model(**batch)

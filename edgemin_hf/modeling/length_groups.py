@@ -20,7 +20,7 @@ def record_by_length(
     model: PreTrainedModel,
     activations: Collection[Activation],
     inputs: Mapping[str, Tensor],
-    forward: Callable[..., object] | None = None,
+    forward: Callable[..., Mapping[str, Tensor]] | None = None,
 ) -> Recording:
     """Record tensors as `record` does, from passes over examples of like length, each cut to its longest.
 

@@ -13,8 +13,8 @@ from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import check_writable_folder
 
 
@@ -46,7 +46,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     return notes
 
 
-def _labels_of_teacher(context: Context, task: TextTask) -> Mapping[str, int] | None:
+def _labels_of_teacher(context: Context, task: Task) -> Mapping[str, int] | None:
     """Return the labels of a teacher for the task that is not fine-tuned; None where there is no such teacher."""
     if context.maker(Product.TEACHER) is not None or not context.has_teacher:
         return None

@@ -14,8 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from edgemin_hf.data.corpus import TokenBlocks
-from edgemin_hf.data.tables import read_table
-from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
@@ -112,7 +111,7 @@ class Context(RunModels):
         """The same rows as they are."""
         augmented = self.maker(Product.ROWS)
         train, validation = self.task.tables(self.root, self.recipe.seed)
-        return train if augmented is None else read_table(self.folder(augmented) / AUGMENTED_ROWS), validation
+        return train if augmented is None else self.task.read(self.folder(augmented) / AUGMENTED_ROWS), validation
 
     def rows_of(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return those rows in the tokens of the student that a stage trains: its own, where its vocabulary was cut."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -10,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from datasets import Dataset
 from transformers import AutoModel, PretrainedConfig
 
-from edgemin_hf.data.tables import read_table, values_of
+from edgemin_hf.data.tables import Text, read_table, values_of
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.loading import empty_model
 from edgemin_hf.recipe.schema import Recipe
@@ -122,7 +122,7 @@ class Estimator:
         """Size of the task's training rows."""
         task = self.recipe.task
         assert task is not None  # noqa: S101 - the recipe's check
-        rows, tokens = _text_size([self.root / task.train_file], *task.text_columns)
+        rows, tokens = _size_of(task.texts_in(task.read(self.root / task.train_file)))
         return TextSize(rows if task.validation_file else round(rows * (1 - task.validation_share)), tokens)
 
     @cached_property
@@ -131,7 +131,7 @@ class Estimator:
         task, (rows, tokens) = self.recipe.task, self.task_text
         if task is None or not task.unlabelled_files:
             return self.task_text
-        more, their_tokens = _size_of([task.unlabelled_table(self.root)], *task.text_columns)
+        more, their_tokens = _size_of(task.texts_in(task.unlabelled_table(self.root)))
         return TextSize(rows + more, (rows * tokens + more * their_tokens) / (rows + more))
 
     @cached_property
@@ -140,7 +140,8 @@ class Estimator:
         raw = self.recipe.raw_text
         assert raw is not None  # noqa: S101 - the recipe's check
         if not raw.pack:
-            return TextSize(*_text_size([self.root / file for file in raw.files], raw.text_column))
+            tables = [read_table(self.root / file) for file in raw.files]
+            return TextSize(*_size_of(str(text) for table in tables for text in values_of(table, raw.text_column)))
         if raw.dataset is not None:
             tokens: float = _TOKENS_PER_DOCUMENT * (raw.source(self.root).total or 0)
         else:
@@ -189,15 +190,13 @@ class Estimator:
         return steps.per_device_train_batch_size * steps.gradient_accumulation_steps * self.processes
 
 
-def _text_size(files: list[Path], *columns: str) -> tuple[int, float]:
-    """Return the number of rows and their mean length in tokens, guessed from their characters."""
-    return _size_of([read_table(file) for file in files], *columns)
-
-
-def _size_of(tables: list[Dataset], *columns: str) -> tuple[int, float]:
-    rows = sum(map(len, tables))
-    characters = sum(len(str(text)) for table in tables for column in columns for text in values_of(table, column))
-    return rows, 1 + len(columns) + _TOKENS_PER_CHARACTER * characters / max(1, rows)
+def _size_of(texts: Iterable[Text]) -> tuple[int, float]:
+    """Return the number of texts, or pairs, and their mean length in tokens, guessed from their characters."""
+    rows = sides = characters = 0
+    for text in texts:
+        parts = (text,) if isinstance(text, str) else text
+        rows, sides, characters = rows + 1, sides + len(parts), characters + sum(map(len, parts))
+    return rows, 1 + (sides + _TOKENS_PER_CHARACTER * characters) / max(1, rows)
 
 
 def _product_speed(dtype: torch.dtype) -> float:

@@ -25,6 +25,7 @@ from edgemin_hf.recipe.run_folder import RunFolder
 from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student
 from edgemin_hf.recipe.shapes import Shapes
 from edgemin_hf.tasks.labels import labels_of
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
@@ -51,7 +52,7 @@ class RunModels(RunFolder):
         return self.recipe.teacher.model is not None
 
     @property
-    def task(self) -> TextTask:
+    def task(self) -> TableTask:
         """The task, of a stage that can't be without one."""
         assert self.recipe.task is not None  # noqa: S101 - the order of the stages is checked
         return self.recipe.task
@@ -104,7 +105,11 @@ class RunModels(RunFolder):
     def predictions(self) -> Predictions | None:
         """What the teacher's table predicts; None where the teacher is a model."""
         file = self.recipe.teacher.predictions
-        return None if file is None else Predictions(self.root / file, self.task, self.label_ids)
+        if file is None:
+            return None
+        if not isinstance(self.task, TextTask):
+            raise ValueError(f"{file} for {self.task.type}; allowed: for tasks on whole texts")
+        return Predictions(self.root / file, self.task, self.label_ids)
 
     def checkpoint_folder(self, shape: Student) -> str:
         """Return the folder of a student's checkpoint, found or downloaded."""

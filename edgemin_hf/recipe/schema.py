@@ -18,7 +18,7 @@ from edgemin_hf.data.raw_text import HubText, TextFiles
 from edgemin_hf.modeling.initialization import Initialization
 from edgemin_hf.recipe.errors import RecipeError as RecipeError
 from edgemin_hf.tasks.known import TASKS, task_type
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.table_task import TableTask
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]
@@ -192,7 +192,7 @@ class RawText:
 
 
 if TYPE_CHECKING:
-    ParsedTask = TextTask
+    ParsedTask = TableTask
 else:
     _PARSED = {
         name: dataclass(config=STRICT)(type(task.__name__, (task,), {"__doc__": task.__doc__, "__module__": __name__}))

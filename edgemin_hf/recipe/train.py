@@ -13,7 +13,6 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
     DataCollator,
-    DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -104,7 +104,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             train_dataset=parts.train,
             eval_dataset=parts.validation,
             processing_class=parts.tokenizer,
-            data_collator=parts.collator or DataCollatorWithPadding(parts.tokenizer),
+            data_collator=parts.collator or PaddingCollator(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *stopping, *parts.callbacks],
         )

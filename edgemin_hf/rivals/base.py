@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemin_hf.data.tables import Text
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.metrics import Arrays
 from edgemin_hf.tasks.text import TextTask
 
 Call = Callable[[Text], NDArray[np.float32]]
@@ -41,9 +41,9 @@ class Given:
     knows_task: bool
     label_ids: Mapping[str, int]
     train: Sequence[Text]
-    labels: Answers
+    labels: Arrays
     validation: Sequence[Text]
-    validation_labels: Answers
+    validation_labels: Arrays
     test: Sequence[Text]
     seed: int
     teacher: Path | None = None
@@ -57,7 +57,7 @@ class Made:
         name: What it is, in a table.
         scores: Logits or scores of the test texts (texts, labels).
         size_bytes: Size of the files that it needs to answer.
-        call: Answers one text.
+        call: Arrays one text.
 
     Example:
         >>> import numpy as np

@@ -19,7 +19,7 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.rivals.base import Given, Made
 from edgemin_hf.rivals.graphs import made_of_graph
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.metrics import Arrays
 
 
 def frozen_encoder(given: Given, folder: Path) -> list[Made]:
@@ -44,7 +44,7 @@ def frozen_encoder(given: Given, folder: Path) -> list[Made]:
 
 
 def _batches(
-    texts: Sequence[Text], labels: Answers, tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[Text], labels: Arrays, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[Mapping[str, Tensor]]:
     rows = Dataset.from_dict({**encode(tokenizer, texts, max_length), "labels": labels})
     return (batch for _, batch in padded_batches(rows, tokenizer))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.tasks.metrics import Answer, Answers
+from edgemin_hf.tasks.metrics import Answer, Arrays
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,7 +26,7 @@ class Linear:
         answer: What they are.
     """
 
-    def __init__(self, features: Features, labels: Answers, answer: Answer) -> None:
+    def __init__(self, features: Features, labels: Arrays, answer: Answer) -> None:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import Ridge
         from sklearn.multiclass import OneVsRestClassifier

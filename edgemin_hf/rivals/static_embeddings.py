@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemin_hf.rivals.base import Given, Made, folder_bytes, joined
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.metrics import Arrays
 
 _DIMENSIONS = 256
 _NEVER = 1e-6
@@ -55,7 +55,7 @@ def static_embeddings(given: Given, folder: Path) -> list[Made]:
     ]
 
 
-def _by_name(labels: Answers) -> list[str] | list[list[str]]:
+def _by_name(labels: Arrays) -> list[str] | list[list[str]]:
     """Return labels as model2vec takes them: by name, or a list of names for each text."""
     if labels.ndim == 1:
         return [str(label) for label in labels]

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
@@ -26,11 +27,12 @@ from edgemin_hf.pruning.masks import masked
 from edgemin_hf.pruning.saliency import Saliency
 from edgemin_hf.pruning.selection import most_salient
 from edgemin_hf.sensitivity.kept import Kept
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.sensitivity.outputs import rows_of
+from edgemin_hf.tasks.base import Outputs
 
 Kind = Literal["heads", "neurons", "layers"]
 Masks = list[tuple[nn.Module, Tensor]]
-Predict = Callable[[Mapping[str, Tensor]], Answers]
+Predict = Callable[[Mapping[str, Tensor]], NDArray[np.generic]]
 """Runs the model on a batch; what it predicts, an example along the first dimension."""
 
 
@@ -95,7 +97,7 @@ def predict_with_cuts(
     batches: Sequence[Mapping[str, Tensor]],
     predict: Predict,
     kept: Kept | None = None,
-) -> tuple[Answers, dict[Cut, Answers]]:
+) -> tuple[Outputs, dict[Cut, Outputs]]:
     """Predict with the unpruned model, and with each cut: its least salient units masked, all others as they are.
 
     Args:
@@ -107,9 +109,9 @@ def predict_with_cuts(
         kept: Keeps what was predicted, and knows what was before; None keeps nothing.
 
     Returns:
-        The unpruned model's predictions, (examples, ...) in the order of the batches, and those with each cut.
+        The unpruned model's predictions in the order of the batches, as of `rows_of`, and those with each cut.
     """
-    parts: list[Mapping[str, Answers]] = []
+    parts: list[Mapping[str, NDArray[np.generic]]] = []
     masks = {cut: _masks(model, saliency, cut) for cut in cuts}
     layers = PartialForward(model)
     was_training = model.training
@@ -117,7 +119,7 @@ def predict_with_cuts(
     try:
         with tqdm(total=len(batches) * (1 + len(cuts)), desc="Sensitivity", unit="pass") as bar:
 
-            def predicted(batch: Mapping[str, Tensor]) -> dict[str, Answers]:
+            def predicted(batch: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
                 unpruned, hidden = layers.observe(partial(predict, batch))
                 bar.update()
                 found = {"unpruned": unpruned}
@@ -133,7 +135,7 @@ def predict_with_cuts(
                 bar.update(max(0, (number + 1) * (1 + len(cuts)) - bar.n))
     finally:
         model.train(was_training)
-    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    together = {name: rows_of([part[name] for part in parts], batches) for name in parts[0]}
     return together["unpruned"], {cut: together[str(number)] for number, cut in enumerate(cuts)}
 
 

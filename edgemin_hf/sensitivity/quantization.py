@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -30,11 +30,12 @@ from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.sensitivity.kept import Kept
+from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, logits_of, rows_of
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.known import task_of
 
 Precision = Literal["int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Batch = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class ModuleSensitivity:
             squared difference of the scores.
         size_bytes: Bytes of its weights and their scales at this precision.
         saved_bytes: How many bytes fewer that is than at each other precision, "fp32" among them.
-        logits: What the model then gives, (rows, labels), float32, on the CPU.
+        logits: What the model then gives, float32: (rows, width), or (length, width) for each row.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
         >>> from edgemin_hf.sensitivity import ModuleSensitivity
-        >>> cost = {"loss": 1e-4, "size_bytes": 1024, "saved_bytes": {"fp32": 3072}, "logits": torch.zeros(8, 2)}
+        >>> cost = {"loss": 1e-4, "size_bytes": 1024, "saved_bytes": {"fp32": 3072}, "logits": np.zeros((8, 2))}
         >>> ModuleSensitivity("classifier", kind="linear", precision="int8", **cost).saved_bytes["fp32"]
         3072
     """
@@ -65,24 +66,24 @@ class ModuleSensitivity:
     loss: float
     size_bytes: int
     saved_bytes: dict[str, int]
-    logits: Tensor = field(repr=False, compare=False)
+    logits: Outputs = field(repr=False, compare=False)
 
 
 class QuantizationSensitivity(NamedTuple):
     """What `quantization_sensitivity` measured.
 
     Attributes:
-        logits: What the unquantised model gives, (rows, labels), float32, on the CPU.
+        logits: What the unquantised model gives, float32: (rows, width), or (length, width) for each row.
         modules: Each module at each precision that it can be stored in, the largest loss first.
 
     Example:
-        >>> import torch
+        >>> import numpy as np
         >>> from edgemin_hf.sensitivity import QuantizationSensitivity
-        >>> QuantizationSensitivity(logits=torch.zeros(8, 2), modules=[]).logits.shape
-        torch.Size([8, 2])
+        >>> QuantizationSensitivity(logits=np.zeros((8, 2)), modules=[]).logits.shape
+        (8, 2)
     """
 
-    logits: Tensor
+    logits: Outputs
     modules: list[ModuleSensitivity]
 
 
@@ -113,7 +114,8 @@ def quantization_sensitivity(
     Args:
         model: A classifier or regressor in full precision; it stays as it is, and is in evaluation mode meanwhile.
         calibration: Batches of its inputs, without labels, that the INT8 layers' input ranges are taken from.
-        batches: Batches that are measured, likewise. Their sizes and padding change nothing.
+        batches: Batches that are measured, likewise, with `counted` where the task is ragged. Their sizes and padding
+            change nothing.
         config: The settings of the grids; None takes the defaults. Which precision it asks for does not matter.
         kept: Keeps the logits, and knows what was measured before; None keeps nothing.
 
@@ -144,29 +146,34 @@ def quantization_sensitivity(
         parts: list[Mapping[str, NDArray[np.generic]]] = []
         with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
 
-            def logits_of(batch: Batch) -> dict[str, NDArray[np.generic]]:
-                output, hidden = layers.observe(partial(model, **batch))
-                found = {"unquantized": output.logits.float().cpu().numpy()}
+            def measured(batch: Batch) -> dict[str, NDArray[np.generic]]:
+                inputs = inputs_of(model, batch)
+                output, hidden = layers.observe(partial(logits_of, model, batch))
+                found = {"unquantized": output.cpu().numpy()}
                 for number, candidate in enumerate(candidates):
                     start = candidate.start
                     with _swapped(candidate):
-                        logits = layers.run(batch, hidden[start], start, layers.depth + 1)
+                        logits = layers.run(inputs, hidden[start], start, layers.depth + 1)
                     found[str(number)] = logits.float().cpu().numpy()
                     bar.update()
                 return found
 
             for number, batch in enumerate(batches):
-                one = partial(logits_of, batch)
+                one = partial(measured, batch)
                 parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
                 bar.update(max(0, (number + 1) * len(candidates) - bar.n))
     finally:
         model.train(was_training)
 
-    def together(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([part[name] for part in parts]))
+    def together(name: str) -> Outputs:
+        return rows_of([part[name] for part in parts], batches)
 
     unquantized = together("unquantized")
-    rows = [_row(model, one, together(str(number)), unquantized) for number, one in enumerate(candidates)]
+    task = task_of(model)
+    rows = []
+    for number, candidate in enumerate(candidates):
+        outputs = together(str(number))
+        rows.append(_row(candidate, outputs, divergence(task, outputs, unquantized, batches)))
     return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
 
 
@@ -239,7 +246,7 @@ def _calibrated(
 
     with hooked(before=[(linear, widen) for linear in linears]):
         for batch in batches:
-            model(**batch)
+            model(**inputs_of(model, batch))
     return forms
 
 
@@ -253,14 +260,14 @@ def _swapped(candidate: _Candidate) -> Iterator[None]:
         setattr(candidate.parent, candidate.child, before)
 
 
-def _row(model: PreTrainedModel, candidate: _Candidate, logits: Tensor, reference: Tensor) -> ModuleSensitivity:
+def _row(candidate: _Candidate, outputs: Outputs, loss: float) -> ModuleSensitivity:
     size = candidate.sizes[candidate.precision]
     return ModuleSensitivity(
         name=candidate.name,
         kind="embedding" if isinstance(candidate.quantized, nn.Embedding) else "linear",
         precision=candidate.precision,
-        loss=task_of(model.config).divergence(logits.double(), reference.double()).item(),
+        loss=loss,
         size_bytes=size,
         saved_bytes={other: of - size for other, of in candidate.sizes.items() if other != candidate.precision},
-        logits=logits,
+        logits=outputs,
     )

@@ -7,40 +7,41 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.data.batches import token_lengths
-from edgemin_hf.data.tables import read_table
+from edgemin_hf.data.padding import COUNTED, PaddingCollator
 from edgemin_hf.hub.checkpoints import checkpoint_files, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import first_position
-from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.kept import Kept
+from edgemin_hf.sensitivity.outputs import logits_of
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
 from edgemin_hf.sensitivity.quantization_figure import draw_modules
 from edgemin_hf.sensitivity.records import CutRow, ModuleRow, SensitivityRecord
 from edgemin_hf.sensitivity.settings import CURVES, HEAT_MAP, MODULES, NUMBERS, PAGE, SensitivitySettings
+from edgemin_hf.tasks.base import Outputs, Task
 from edgemin_hf.tasks.checks import shared_rows
 from edgemin_hf.tasks.known import task_of
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.metrics import METRICS, Answers
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
 from edgemin_hf.utils.cpus import warn_if_busy
@@ -90,15 +91,15 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     config = _checked(settings, task)
     tokenizer = load_tokenizer(resolve_checkpoint(settings.model, weights=False).path, config)
     labels = labels_of(config)
-    train = _rows(settings.train, settings.saliency_examples, settings, tokenizer, labels)
-    data = _rows(settings.data, settings.examples, settings, tokenizer, labels)
+    train = _rows(task, settings.train, settings.saliency_examples, settings.seed, tokenizer, labels)
+    data = _rows(task, settings.data, settings.examples, settings.seed, tokenizer, labels)
     torch.set_num_threads(settings.threads)
     folder = resolve_checkpoint(settings.model).path
     model = load_pruned(folder, task.auto_class).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     batches = _batches(train, settings, tokenizer), _batches(data, settings, tokenizer)
     kept = Kept(settings.output, [_asked(settings), sha256_of_files(checkpoint_files(Path(folder)))])
-    result = _measure(model, task, settings, *batches, kept)
+    result = _measure(model, task, settings, *batches, data, kept)
     pictures: dict[str, str] = {}
     if result.measurements:
         pictures |= {HEAT_MAP: draw_heat_map(result), CURVES: draw_sensitivity_curves(result)}
@@ -119,11 +120,12 @@ def _asked(settings: SensitivitySettings) -> dict[str, object]:
     return {**asked, "train": sha256_of(settings.train), "data": sha256_of(settings.data)}
 
 
-def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
+def _checked(settings: SensitivitySettings, task: Task) -> PretrainedConfig:
     """Check files and model against each other, without weights; return the model's configuration."""
     config = load_config(settings.model)
     if not configured_for(config, task.auto_class):
-        raise ValueError(f"model: {settings.model}, without a classification head; allowed: a fine-tuned classifier")
+        head = "a classification head" if task.problem_type else f"a head for {task.type}"
+        raise ValueError(f"model: {settings.model}, without {head}; allowed: a fine-tuned classifier")
     if not task.compatible(config):
         allowed = [name for name, metric in METRICS.items() if metric.answer == task_of(config).answer]
         raise ValueError(
@@ -140,73 +142,66 @@ def _checked(settings: SensitivitySettings, task: TextTask) -> PretrainedConfig:
             task.check_table(getattr(settings, name), config)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    for note in shared_rows({"train": settings.train, "data": settings.data}, task.text_columns):
+    for note in shared_rows(task, {"train": settings.train, "data": settings.data}):
         logger.info(note)
     return config
 
 
-def _rows(
-    file: Path, count: int, settings: SensitivitySettings, tokenizer: Tokenizer, labels: Mapping[str, int]
-) -> Dataset:
+def _rows(task: Task, file: Path, count: int, seed: int, tokenizer: Tokenizer, labels: Mapping[str, int]) -> Dataset:
     """Read, draw and tokenise rows; the longest come first, so that what does not fit in memory fails at once."""
-    table = read_table(file)
+    table = task.read(file)
     if 0 < count < len(table):
-        table = table.select(np.random.default_rng(settings.seed).permutation(len(table))[:count])
-    rows = settings.task.tokenized(table, tokenizer, labels)
+        table = table.select(np.random.default_rng(seed).permutation(len(table))[:count])
+    rows = task.tokenized(table, tokenizer, labels)
     return rows.select(np.argsort(-token_lengths(rows), kind="stable"))
 
 
 def _batches(rows: Dataset, settings: SensitivitySettings, tokenizer: Tokenizer) -> list[dict[str, Tensor]]:
-    collate = DataCollatorWithPadding(tokenizer)
-    kept = rows.select_columns([n for n in rows.column_names if n in {*tokenizer.model_input_names, "labels"}])
+    collate = PaddingCollator(tokenizer)
+    kept = rows.select_columns([n for n in rows.column_names if n in {*tokenizer.model_input_names, COUNTED, "labels"}])
     starts = range(0, len(kept), settings.batch_size)
     return [collate(list(kept.select(range(i, min(i + settings.batch_size, len(kept)))))) for i in starts]
 
 
 def _measure(
     model: PreTrainedModel,
-    task: TextTask,
+    task: Task,
     settings: SensitivitySettings,
     train: list[dict[str, Tensor]],
     data: list[dict[str, Tensor]],
+    rows: Dataset,
     kept: Kept,
 ) -> SensitivityRecord:
-    def logits_of(batch: Mapping[str, Tensor]) -> Tensor:
-        return model(
-            **{name: value.to(model.device) for name, value in filter_forward_inputs(model, batch).items()}
-        ).logits.float()
+    run = partial(logits_of, model)
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
-        labels, logits = batch["labels"].to(model.device), logits_of(batch)
-        return task.hard_loss(logits, labels)
+        return task.hard_loss(run(batch), batch["labels"].to(model.device))
 
     cuts = cuts_of(model, sorted(settings.sparsities)) if "pruning" in settings.measure else []
-    _tell_minutes(model, settings, logits_of, (train, data), len(cuts))
-    labels = np.concatenate([batch["labels"].numpy() for batch in data])
+    _tell_minutes(model, settings, run, (train, data), len(cuts))
+    truth = task.references(rows)
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
 
-    def change(predictions: Answers, base: float) -> dict[str, float]:
-        value = float(METRICS[task.metric].compute(labels, predictions))
+    def change(outputs: Outputs, base: float) -> dict[str, float]:
+        value = task.value(truth, task.predictions(outputs, rows))
         return {"value": value, "change": value - base}
 
     if cuts:
-        unpruned, predictions = predict_with_cuts(
+        unpruned, found = predict_with_cuts(
             model,
             kept.saliency(lambda: _saliency(model, settings, train, loss_of)),
             cuts,
             data,
-            lambda batch: task.predictions(logits_of(batch).cpu().numpy()),
+            lambda batch: run(batch).cpu().numpy(),
             kept,
         )
-        base = Score.from_dict(task.measure(labels, unpruned))
-        measurements = [_cut_row(cut, **change(predictions[cut], base.value)) for cut in cuts]
+        base = Score.from_dict(task.measure(truth, task.predictions(unpruned, rows)))
+        measurements = [_cut_row(cut, **change(found[cut], base.value)) for cut in cuts]
     if "quantization" in settings.measure:
-        found = quantization_sensitivity(model, _inputs(model, train), _inputs(model, data), kept=kept)
-        base = Score.from_dict(task.measure(labels, task.predictions(found.logits.numpy())))
-        modules = [
-            _module_row(row, **change(task.predictions(row.logits.numpy()), base.value)) for row in found.modules
-        ]
+        whole, costs = quantization_sensitivity(model, train, data, kept=kept)
+        base = Score.from_dict(task.measure(truth, task.predictions(whole, rows)))
+        modules = [_module_row(row, **change(row.logits, base.value)) for row in costs]
     return SensitivityRecord(
         base=base,
         measurements=tuple(measurements),
@@ -238,7 +233,7 @@ def _tell_minutes(
     # A backward pass costs about two forward ones; ranges are taken from one.
     passes = len(data) * (1 + (cuts + modules) / 2) + len(train) * (3 * bool(cuts) + bool(modules))
     minutes = passes * (time.perf_counter() - start) / 60
-    rows = sum(len(batch["labels"]) for batch in data)
+    rows = sum(len(batch["input_ids"]) for batch in data)
     logger.info("About %.1f min: %d cuts and %d modules, on %d rows", minutes, cuts, modules, rows)
     warn_if_busy("the minutes are what it takes beside them")
 
@@ -247,13 +242,6 @@ def _saliency(model: PreTrainedModel, settings: SensitivitySettings, batches: Ba
     if settings.saliency == "random":
         return random_saliency(model, settings.seed)
     return MEASURES[settings.saliency](model, batches, loss_of)
-
-
-def _inputs(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [
-        {name: value.to(model.device) for name, value in filter_forward_inputs(model, batch).items()}
-        for batch in batches
-    ]
 
 
 def _cut_row(cut: Cut, value: float, change: float) -> CutRow:

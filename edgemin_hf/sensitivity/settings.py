@@ -10,7 +10,7 @@ from typing import Any
 from edgemin_hf.pruning.saliency import MEASURES
 from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.run_rows import rows_of_run
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.atomic_files import check_writable_folder
 
 SALIENCIES = (*MEASURES, "random")
@@ -125,7 +125,7 @@ class SensitivitySettings:
             raise ValueError(f"output: {self.output}, which can't be made in {above}; allowed: a new folder") from None
 
     @property
-    def task(self) -> TextTask:
+    def task(self) -> TableTask:
         """The task, told by the metric and the columns."""
         names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
         if self.label_columns is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -18,15 +18,22 @@ from edgemin_hf.tasks.metrics import Answers, Measurement
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Divergence = Literal["kl_divergence", "squared_difference"]
+Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
+"""What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
 UNLABELLED = -100
 """The label of an example without one, as PyTorch has it, where labels are the numbers of classes; else it is NaN."""
 
 
 def labelled(labels: Tensor) -> Tensor:
-    """Return which examples have labels, bool (batch,): labels (batch,) or (batch, labels), see `UNLABELLED`."""
-    known = ~labels.isnan() if labels.is_floating_point() else labels != UNLABELLED
-    return known if known.dim() == 1 else known.all(dim=1)
+    """Return which examples have labels, bool (batch,), see `UNLABELLED`.
+
+    Args:
+        labels: (batch,); (batch, labels), of each a yes or no; or whole numbers (batch, length), of which some count.
+    """
+    if labels.is_floating_point():
+        return ~labels.isnan() if labels.dim() == 1 else ~labels.isnan().any(dim=1)
+    return labels != UNLABELLED if labels.dim() == 1 else (labels != UNLABELLED).any(dim=1)
 
 
 class Task(Protocol):
@@ -35,10 +42,15 @@ class Task(Protocol):
     What the class knows (the head, its losses) serves models without any data; what an object knows are the files and
     columns of a recipe.
 
+    A model's head gives one tensor a batch (`edgemin_hf.modeling.outputs`): (batch, width), or of a ragged task, which
+    asks about each token, (batch, length, width). The rows of a ragged task have a column `counted`
+    (`edgemin_hf.data.padding`), which tells the tokens that its losses and predictions are about.
+
     Attributes:
         type: Its name in a recipe.
-        problem_type: What `transformers` calls the kind of head.
+        problem_type: What `transformers` calls the kind of head; None where it has no name for it.
         auto_class: The `AutoModelFor...` class with such a head.
+        ragged: Whether a model answers for each token of an example.
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
@@ -53,8 +65,9 @@ class Task(Protocol):
     """
 
     type: str
-    problem_type: ClassVar[ProblemType]
+    problem_type: ClassVar[ProblemType | None]
     auto_class: ClassVar[AutoClass]
+    ragged: ClassVar[bool]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
@@ -72,11 +85,6 @@ class Task(Protocol):
         """Probability from which a label is given; None where an example has one answer."""
         ...
 
-    @property
-    def text_columns(self) -> list[str]:
-        """Names of the columns that hold text."""
-        ...
-
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:
         """Return whether a model of this configuration has the task's kind of head."""
@@ -84,17 +92,34 @@ class Task(Protocol):
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss with true labels: logits (batch, labels), float32 -> a mean over examples, ()."""
+        """Compute the loss with true labels -> a mean over examples, ().
+
+        Args:
+            logits: (batch, width), or (batch, length, width), float32.
+            labels: As `tokenized` makes them; of a ragged task `UNLABELLED` where nothing counts.
+        """
         ...
 
     @staticmethod
-    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Compute the loss with a teacher's logits, both (batch, labels) -> a mean over examples, ()."""
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
+        """Compute the loss with a teacher's logits -> a mean over examples, ().
+
+        Args:
+            student: (batch, width), or (batch, length, width).
+            teacher: Likewise.
+            temperature: What softens the predictions.
+            counted: Which tokens count, bool (batch, length); of an example the loss is the mean over its own. None
+                where a task is not ragged.
+        """
         ...
 
     @staticmethod
-    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
-        """Compute how far predictions moved from a reference's, both (rows, labels) -> (), 0 where not at all."""
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Compute how far predictions moved from a reference's, as of `soft_loss` -> (), 0 where not at all."""
+        ...
+
+    def read(self, path: Path) -> Dataset:
+        """Read one of the task's tables; ValueError where that can't be done."""
         ...
 
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
@@ -129,6 +154,10 @@ class Task(Protocol):
         """Read the texts without labels."""
         ...
 
+    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        """Read the training rows and the validation rows as they are."""
+        ...
+
     def train_table(self, root: Path, seed: int) -> Dataset:
         """Read the training rows as they are, without those that are held out."""
         ...
@@ -151,21 +180,42 @@ class Task(Protocol):
         *,
         with_labels: bool = True,
     ) -> Dataset:
-        """Tokenise a table's texts, and turn its labels into the numbers of "labels"; without them `UNLABELLED`."""
+        """Tokenise a table's texts, and turn its labels into the numbers of "labels"; without them `UNLABELLED`.
+
+        Of a ragged task there may be several rows of an example, one after the other, with the columns that
+        `predictions` and `references` need.
+        """
+        ...
+
+    def texts_in(self, table: Dataset) -> Iterator[Text]:
+        """Yield a table's texts, or pairs of texts, a row each."""
         ...
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
         """Return some validation texts or pairs, as they are."""
         ...
 
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
-        """Return what the logits (examples, labels) say."""
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return what a model's outputs say, one answer an example.
+
+        Args:
+            outputs: What it gives for some rows.
+            rows: These rows, as `tokenized` makes them; only a ragged task needs them.
+        """
         ...
 
-    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Compute the metric: the `compute_metrics` of a Trainer."""
+    def references(self, rows: Dataset) -> Answers:
+        """Return the truth of tokenised rows with labels, one an example."""
         ...
 
-    def measure(self, labels: Answers, predictions: Answers) -> Measurement:
+    def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
+        """Compute the metric of predictions for some rows: with these given, the `compute_metrics` of a Trainer."""
+        ...
+
+    def value(self, references: Answers, predictions: Answers) -> float:
+        """Compute the task's metric alone."""
+        ...
+
+    def measure(self, references: Answers, predictions: Answers) -> Measurement:
         """Measure predictions by the task's metric, with its 95% interval."""
         ...

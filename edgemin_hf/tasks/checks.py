@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import ceil, floor
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from edgemin_hf.data.tables import notes_on, read_table, values_of
+from edgemin_hf.data.tables import Text, notes_on, values_of
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import classes_of, describe_order, number_of, similar
 from edgemin_hf.tasks.metrics import Answer
@@ -24,10 +24,18 @@ class TabularTask(Task, Protocol):
     """What is asked of a task here, beside what each has."""
 
     answer: ClassVar[Answer]
-    label_column: str
+
+    @property
+    def labels_column(self) -> str:
+        """Name of the column that holds the labels."""
+        ...
 
     def check_rows(self, path: Path) -> None:
         """Check the texts and labels of a table's rows."""
+        ...
+
+    def notes_on(self, table: Dataset) -> list[str]:
+        """Return what is worth knowing of a table's rows."""
         ...
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
@@ -44,7 +52,7 @@ class TabularTask(Task, Protocol):
 
 
 def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
-    """Check the tables of a task; see `TextTask.check`.
+    """Check the tables of a task; see `TableTask.check`.
 
     Returns:
         Lines on what was found: the labels' order, how files were read, rows that stand in two tables.
@@ -56,7 +64,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
             task.check_rows(path)
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
-        tables[name] = read_table(path)
+        tables[name] = task.read(path)
     task.check_training(tables["train_file"], teacher)
     names = task.names_in(tables["train_file"])
     labels = {label: number for number, label in enumerate(names)}
@@ -66,7 +74,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     notes = [f"{name}: {note}" for name, path in paths.items() for note in notes_on(path)]
     for name, table in tables.items():
         notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
-    notes += [*shared_rows(paths, task.text_columns), *_repeated_rows(task, tables)]
+    notes += [*shared_rows(task, paths), *_repeated_rows(task, tables)]
     if task.unlabelled_files:
         notes += _notes_on_unlabelled(task, root, tables)
     return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes]
@@ -106,7 +114,7 @@ def _notes_on_labels(
         return []
     notes = [describe_order(names if teacher is None else sorted(teacher, key=lambda name: teacher[name]))]
     if teacher is not None:
-        numbers = {name: number_of(name, teacher, classes_of(table, task.label_column)) for name in names}
+        numbers = {name: number_of(name, teacher, classes_of(table, task.labels_column)) for name in names}
         by_number = {number: name for name, number in teacher.items()}
         renamed = [
             f"{name} is {by_number[number]}"
@@ -120,29 +128,25 @@ def _notes_on_labels(
 
 
 def _notes_on_rows(task: TabularTask, table: Dataset) -> list[str]:
-    notes = []
-    for column in task.text_columns:
-        empty = [row for row, text in enumerate(values_of(table, column), start=1) if not str(text).strip()]
-        if empty:
-            notes.append(f"{len(empty)} row(s) without text in column {column!r}, the first is row {empty[0]}")
-    if task.label_column in table.column_names:
-        spaced = sum(isinstance(v, str) and v != v.strip() for v in values_of(table, task.label_column))
+    notes = task.notes_on(table)
+    if task.labels_column in table.column_names:
+        spaced = sum(isinstance(v, str) and v != v.strip() for v in values_of(table, task.labels_column))
         if spaced:
             notes.append(f"white space around {spaced} label(s) left out")
     return notes
 
 
-def shared_rows(files: Mapping[str, Path], columns: list[str]) -> list[str]:
+def shared_rows(task: Task, files: Mapping[str, Path]) -> list[str]:
     """Return how many rows of each table stand in another too.
 
     Args:
+        task: The task.
         files: The tables by what they are for, the training table first.
-        columns: Their columns of texts.
 
     Raises:
         ValueError: If the rows of another table are those of the training table.
     """
-    hashes = {name: _hashes(read_table(file), columns) for name, file in files.items()}
+    hashes = {name: _hashes(task.texts_in(task.read(file))) for name, file in files.items()}
     notes = []
     for first, second in combinations(files, 2):
         ours, others = hashes[first], hashes[second]
@@ -158,7 +162,7 @@ def shared_rows(files: Mapping[str, Path], columns: list[str]) -> list[str]:
 def _repeated_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str]:
     """Return how many training rows repeat another's text, where some are held out."""
     count = len(tables["train_file"])
-    repeated = count - len(np.unique(_hashes(tables["train_file"], task.text_columns)))
+    repeated = count - len(np.unique(_hashes(task.texts_in(tables["train_file"]))))
     if "validation_file" in tables or not repeated:
         return []
     return [f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it"]
@@ -167,17 +171,17 @@ def _repeated_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str
 def _notes_on_unlabelled(task: TabularTask, root: Path, tables: Mapping[str, Dataset]) -> list[str]:
     """Return how many texts without labels stand in a table that chooses or measures."""
     try:
-        ours = _hashes(task.unlabelled_table(root), task.text_columns)
+        ours = _hashes(task.texts_in(task.unlabelled_table(root)))
     except (ValueError, OSError) as error:
         raise ValueError(f"unlabelled_files: {error}") from None
     notes = [f"unlabelled_files: {len(ours):,} texts"]
     for name in [name for name in tables if name != "train_file"]:
-        if shared := int(np.isin(ours, _hashes(tables[name], task.text_columns)).sum()):
+        if shared := int(np.isin(ours, _hashes(task.texts_in(tables[name]))).sum()):
             notes.append(f"unlabelled_files: {shared:,} of {len(ours):,} rows have the text of a row of {name}")
     return notes
 
 
-def _hashes(table: Dataset, columns: list[str]) -> NDArray[np.int64]:
-    """Return a number for each row's texts, the same for the same texts in this process, int64 (rows,)."""
-    texts = zip(*(values_of(table, column) for column in columns), strict=True)
-    return np.fromiter((hash(tuple(str(text).strip() for text in row)) for row in texts), np.int64, len(table))
+def _hashes(texts: Iterable[Text]) -> NDArray[np.int64]:
+    """Return a number for each text or pair, the same for the same texts in this process, int64 (rows,)."""
+    sides = ((text,) if isinstance(text, str) else text for text in texts)
+    return np.fromiter((hash(tuple(side.strip() for side in text)) for text in sides), np.int64)

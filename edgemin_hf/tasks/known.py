@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
+from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.regression import Regression
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
 
-TASKS: dict[str, type[TextTask]] = {
+TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
     "multi_label": MultiLabel,
@@ -32,8 +34,17 @@ def task_type(settings: Mapping[str, object]) -> str:
     return next(name for name, task in TASKS.items() if task.answer == answer)
 
 
-def task_of(config: PretrainedConfig) -> type[TextTask]:
-    """Return the task that a model of a configuration has a head for.
+def named_config(model: PreTrainedModel) -> PretrainedConfig:
+    """Return a model's configuration as it would be saved: with the class of the model in `architectures`."""
+    config = copy.copy(model.config)
+    config.architectures = [type(model).__name__]
+    return config
+
+
+def task_of(model: PreTrainedModel | PretrainedConfig) -> type[TableTask]:
+    """Return the task that a model, or one of a configuration, has a head for.
+
+    A configuration without `architectures` is taken for a text classifier's or a regressor's.
 
     Raises:
         ValueError: If there is none.
@@ -44,9 +55,10 @@ def task_of(config: PretrainedConfig) -> type[TextTask]:
         >>> task_of(BertConfig(num_labels=3)).__name__, task_of(BertConfig(num_labels=1)).__name__
         ('TextClassification', 'Regression')
     """
-    for task in TASKS.values():
-        if task.compatible(config):
-            return task
+    config = named_config(model) if isinstance(model, PreTrainedModel) else model
+    fitting = [task for task in TASKS.values() if task.compatible(config)]
+    if fitting:
+        return next((task for task in fitting if configured_for(config, task.auto_class)), fitting[0])
     implied = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
     raise ValueError(
         f"model: problem_type {implied} with {config.num_labels} label(s); allowed: single_label_classification with "

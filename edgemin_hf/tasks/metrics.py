@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ _BATCH_VALUES = 1_000_000
 
 Answer = Literal["label", "score", "label set"]
 """What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels)."""
-Answers = NDArray[np.int64 | np.float32 | np.float64]
+Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions, as `Answer` says, or several such arrays (..., examples) or (..., examples, labels)."""
+Answers: TypeAlias = Arrays | Sequence[Any]
+"""Labels or predictions: an array where an answer is a number or several; else a list of them, one an example."""
 Values = NDArray[np.float64]
 """What a metric makes of them, (...)."""
 
@@ -55,6 +57,8 @@ class Metric:
         heading: What stands over a column of such values with their intervals.
         compute: From labels and predictions (..., examples), sets (..., examples, labels), to the metric (...).
         answer: What labels and predictions are.
+        counts: What makes arrays (examples, numbers) of labels and predictions that are lists; None where they are
+            arrays.
 
     Example:
         >>> import numpy as np
@@ -67,24 +71,31 @@ class Metric:
     title: str
     unit: Literal["%", "×100"]
     heading: str
-    compute: Callable[[Answers, Answers], Values]
+    compute: Callable[[Arrays, Arrays], Values]
     answer: Answer = "label"
+    counts: Callable[[Answers, Answers], tuple[Arrays, Arrays]] | None = None
+
+    def arrays(self, labels: Answers, *predictions: Answers) -> list[Arrays]:
+        """Return what `compute` takes: the labels and the predictions of each of several models, in pairs."""
+        if self.counts is None:
+            return [array for found in predictions for array in (np.asarray(labels), np.asarray(found))]
+        return [array for found in predictions for array in self.counts(labels, found)]
 
 
-def accuracy(labels: Answers, predictions: Answers) -> Values:
+def accuracy(labels: Arrays, predictions: Arrays) -> Values:
     """Compute the share of hits."""
     hits: Values = (labels == predictions).mean(axis=-1)
     return hits
 
 
-def f1(labels: Answers, predictions: Answers) -> Values:
+def f1(labels: Arrays, predictions: Arrays) -> Values:
     """Compute the harmonic mean of precision and recall of label 1."""
     truth, found = labels == 1, predictions == 1
     values: Values = 2 * (truth & found).sum(axis=-1) / np.maximum(truth.sum(axis=-1) + found.sum(axis=-1), 1)
     return values
 
 
-def matthews_correlation(labels: Answers, predictions: Answers) -> Values:
+def matthews_correlation(labels: Arrays, predictions: Arrays) -> Values:
     """Compute Matthews' correlation of two or more labels: R_K of Gorodkin (2004), for two the phi coefficient."""
     classes = np.union1d(labels, predictions)
     counts = [np.stack([(side == c).sum(axis=-1, dtype=float) for c in classes]) for side in (labels, predictions)]
@@ -95,7 +106,7 @@ def matthews_correlation(labels: Answers, predictions: Answers) -> Values:
     return values
 
 
-def pearson(labels: Answers, predictions: Answers) -> Values:
+def pearson(labels: Arrays, predictions: Arrays) -> Values:
     """Compute Pearson's correlation."""
     with warnings.catch_warnings():
         for expected in (ConstantInputWarning, NearConstantInputWarning):
@@ -104,19 +115,19 @@ def pearson(labels: Answers, predictions: Answers) -> Values:
     return values
 
 
-def spearman(labels: Answers, predictions: Answers) -> Values:
+def spearman(labels: Arrays, predictions: Arrays) -> Values:
     """Compute Spearman's rank correlation; equal values share their mean rank."""
     return pearson(rankdata(labels, axis=-1), rankdata(predictions, axis=-1))
 
 
-def f1_micro(labels: Answers, predictions: Answers) -> Values:
+def f1_micro(labels: Arrays, predictions: Arrays) -> Values:
     """Compute F1 over all decisions about all labels."""
     hits = (labels * predictions).sum(axis=(-2, -1))
     values: Values = 2 * hits / np.maximum(labels.sum(axis=(-2, -1)) + predictions.sum(axis=(-2, -1)), 1)
     return values
 
 
-def f1_macro(labels: Answers, predictions: Answers) -> Values:
+def f1_macro(labels: Arrays, predictions: Arrays) -> Values:
     """Compute the mean over labels of each label's F1."""
     hits = (labels * predictions).sum(axis=-2)
     of_labels: Values = 2 * hits / np.maximum(labels.sum(axis=-2) + predictions.sum(axis=-2), 1)
@@ -135,6 +146,12 @@ METRICS = {
     "f1_macro": Metric("macro F1", "%", "macro F1 % [95%]", f1_macro, "label set"),
 }
 """The metrics by their names in `evaluate` and on the Hub."""
+
+
+def value_of(name: str, labels: Answers, predictions: Answers) -> float:
+    """Compute a metric alone; see `measure`."""
+    metric = METRICS[name]
+    return float(metric.compute(*metric.arrays(labels, predictions)))
 
 
 def measure(name: str, labels: Answers, predictions: Answers) -> Measurement:
@@ -159,6 +176,7 @@ def measure(name: str, labels: Answers, predictions: Answers) -> Measurement:
         (0.75, [0.3, 0.95])
     """
     compute = METRICS[name].compute
+    labels, predictions = METRICS[name].arrays(labels, predictions)
     value = float(compute(labels, predictions))
     if name == "accuracy":
         hits = int((labels == predictions).sum())
@@ -192,13 +210,14 @@ def difference(name: str, labels: Answers, ours: Answers, theirs: Answers) -> tu
         (0.5, True, True)
     """
     compute = METRICS[name].compute
-    value = float(compute(labels, ours) - compute(labels, theirs))
+    labels, ours, others, theirs = METRICS[name].arrays(labels, ours, theirs)
+    value = float(compute(labels, ours) - compute(others, theirs))
     return value, _interval(
-        labels, lambda drawn: compute(labels[drawn], ours[drawn]) - compute(labels[drawn], theirs[drawn])
+        labels, lambda drawn: compute(labels[drawn], ours[drawn]) - compute(others[drawn], theirs[drawn])
     )
 
 
-def _interval(labels: Answers, statistic: Callable[[NDArray[np.int64]], Values]) -> tuple[float, float]:
+def _interval(labels: Arrays, statistic: Callable[[NDArray[np.int64]], Values]) -> tuple[float, float]:
     """Return the 2.5th and the 97.5th percentile of a statistic of examples drawn with replacement."""
     interval = bootstrap(
         (np.arange(len(labels)),),

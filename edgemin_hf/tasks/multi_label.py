@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table, values_of
-from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.base import Outputs, ProblemType
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, ordered, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
-from edgemin_hf.tasks.text import Labels, TextTask
+from edgemin_hf.tasks.table_task import Labels
+from edgemin_hf.tasks.text import TextTask
 
 _ANSWERS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 """What a column of a label of its own may hold, in lower case."""
@@ -146,9 +147,9 @@ class MultiLabel(TextTask):
             answers.append(answer)
         return answers
 
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return a 1 for each label whose probability reaches the threshold, int64 (examples, labels)."""
-        reaches: NDArray[np.bool_] = logits >= np.log(self.threshold / (1 - self.threshold))
+        reaches: NDArray[np.bool_] = np.asarray(outputs) >= np.log(self.threshold / (1 - self.threshold))
         return reaches.astype(np.int64)
 
     @staticmethod
@@ -157,7 +158,7 @@ class MultiLabel(TextTask):
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
     @staticmethod
-    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
         """Compute T^2 KL(teacher || student) of each label's softened yes or no, a mean over labels and examples.
 
         Hinton's soft labels (arXiv 1503.02531) for labels that do not exclude each other: sigmoid(logit / T) instead of
@@ -167,6 +168,7 @@ class MultiLabel(TextTask):
             student: Logits (batch, labels).
             teacher: Logits (batch, labels); no gradient flows to them.
             temperature: T.
+            counted: Of no effect.
 
         Returns:
             The scalar loss.
@@ -176,7 +178,7 @@ class MultiLabel(TextTask):
         )
 
     @staticmethod
-    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the KL divergence of predictions from a reference's, in nats: a sum over labels, a mean over rows."""
         return _binary_kl(logits, reference).sum(dim=-1).mean().clamp(min=0.0)
 

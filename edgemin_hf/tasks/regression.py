@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch.nn.functional as F
 from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table
-from edgemin_hf.tasks.base import Divergence, ProblemType
+from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType
 from edgemin_hf.tasks.metrics import Answer, Answers
-from edgemin_hf.tasks.text import Labels, TextTask
+from edgemin_hf.tasks.table_task import Labels
+from edgemin_hf.tasks.text import TextTask
 
 
 @dataclass
@@ -70,9 +70,9 @@ class Regression(TextTask):
         """Return the scores as floating-point numbers."""
         return [float(score) for score in table[self.label_column]]
 
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
-        """Return the scores (examples,), from logits (examples, 1)."""
-        return logits[:, 0]
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return the scores (examples,), from their one logit each."""
+        return np.asarray(outputs)[:, 0]
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -80,13 +80,14 @@ class Regression(TextTask):
         return F.mse_loss(logits, labels.to(logits.dtype).view_as(logits))
 
     @staticmethod
-    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
         """Compute the mean squared error with the teacher's scores (Ba and Caruana 2014, arXiv 1312.6184).
 
         Args:
             student: Scores (batch, 1).
             teacher: Scores (batch, 1); no gradient flows to them.
             temperature: Of no effect.
+            counted: Of no effect.
 
         Returns:
             The scalar loss.
@@ -94,6 +95,6 @@ class Regression(TextTask):
         return F.mse_loss(student, teacher.detach().to(student.dtype))
 
     @staticmethod
-    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean squared difference of scores from a reference's."""
         return (logits - reference).square().mean()

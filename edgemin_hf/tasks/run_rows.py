@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.content import sha256_of
 from edgemin_hf.utils.records import Json
@@ -31,7 +31,7 @@ class RunRows(NamedTuple):
     task: Json
 
 
-def write_rows(task: TextTask, root: Path, seed: int, run: Path) -> None:
+def write_rows(task: TableTask, root: Path, seed: int, run: Path) -> None:
     """Write the training and the validation rows of a task as `rows/train.parquet` and `rows/validation.parquet`.
 
     Where they stand already they stay.

@@ -1,49 +1,33 @@
-"""What tasks on a text or a pair of texts share: tables, columns, the split, tokenising."""
+"""What tasks on a text or a pair of texts share: columns, texts without labels, tokenising."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
-import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
-from numpy.typing import NDArray
-from transformers import (
-    AutoModelForSequenceClassification,
-    EvalPrediction,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.data.tables import Text, check_table, read_lines, read_table
+from edgemin_hf.data.tables import Text, check_table, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
-from edgemin_hf.tasks.base import UNLABELLED, Divergence, ProblemType, Task
-from edgemin_hf.tasks.checks import check_tables
-from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
-from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure
-
-Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]]
-"""The column "labels" that a model learns from, an entry a row."""
+from edgemin_hf.tasks.base import UNLABELLED
+from edgemin_hf.tasks.table_task import Labels, TableTask
 
 
 @dataclass
-class TextTask(Task, ABC):
+class TextTask(TableTask, ABC):
     """A task on a text, or a pair of texts, with one answer for each.
 
     Attributes:
         train_file: Table (.tsv, .csv, .jsonl, .json, .parquet) to train on; relative to the recipe.
-        test_file: Table that only the final evaluation opens.
-        validation_file: Table for every choice; None holds out a share of the training table.
         text_column: Name of the column that holds the text.
         text_pair_column: Name of the column that holds the second text of a pair; None where there is one text.
         label_column: Name of the column that holds the labels.
-        metric: Name of the metric, a key of `METRICS`.
-        validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels: tables with the same columns of texts, or .txt
             with a text a line.
         max_length: Tokens after which a text, or a pair together, is cut.
@@ -56,32 +40,15 @@ class TextTask(Task, ABC):
         ['text', 'answer']
     """
 
-    train_file: str
-    test_file: str
-    validation_file: str | None = None
     text_column: str = "text"
     text_pair_column: str | None = None
     label_column: str = "label"
-    metric: str = ""
-    validation_share: float = 0.1
-    unlabelled_files: list[str] = field(default_factory=list)
-    max_length: int = 128
 
     auto_class: ClassVar[AutoClass] = AutoModelForSequenceClassification
     pipeline_tag: ClassVar[str] = "text-classification"
-    pipeline_arguments: ClassVar[Mapping[str, object]] = {}
-    divergence_name: ClassVar[Divergence] = "kl_divergence"
-    compares_label_names: ClassVar[bool] = True
-    problem_type: ClassVar[ProblemType]
-    answer: ClassVar[Answer]
 
     def __post_init__(self) -> None:
-        metrics = [name for name, metric in METRICS.items() if metric.answer == self.answer]
-        self.metric = self.metric or metrics[0]
-        if self.metric not in metrics:
-            raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+        super().__post_init__()
         columns = [*self.text_columns, self.label_column]
         if len(set(columns)) != len(columns):
             texts = " and ".join(self.text_columns)
@@ -92,14 +59,14 @@ class TextTask(Task, ABC):
             raise ValueError(f"max_length: {self.max_length}; allowed: {shortest} or more")
 
     @property
-    def threshold(self) -> float | None:
-        """Probability from which a label is given; None where an example has one answer."""
-        return None
-
-    @property
     def text_columns(self) -> list[str]:
         """Names of the columns that hold text: one, or two for pairs."""
         return [self.text_column, *([] if self.text_pair_column is None else [self.text_pair_column])]
+
+    @property
+    def labels_column(self) -> str:
+        """Name of the column that holds the labels."""
+        return self.label_column
 
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:
@@ -110,104 +77,18 @@ class TextTask(Task, ABC):
         implied = "regression" if config.num_labels == 1 else "single_label_classification"
         return (config.problem_type or implied) == cls.problem_type
 
-    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
-        """Check all rows of all tables and what the tables are to each other, and return what is worth knowing of them.
-
-        The test table is read for its columns and labels alone: nothing is predicted or chosen by it.
-
-        Args:
-            root: The folder that the tables' paths are relative to.
-            teacher: The labels of a teacher that is not fine-tuned, which knows them already.
-
-        Raises:
-            ValueError: If one is missing, empty or broken, lacks a column or a label, has labels that the metric is not
-                for, or is another one; the message begins with the field's name.
-        """
-        return check_tables(self, root, teacher)
-
     def check_rows(self, path: Path) -> None:
         """Check the texts and labels of a table's rows; ValueError where they will not do."""
         check_table(path, *self.text_columns, label_column=self.label_column)
 
-    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
-        """Check that the training rows have something to learn; ValueError where not.
-
-        Args:
-            table: All of the training table.
-            teacher: As of `check`.
-        """
-
-    def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
-        """Check one table, and that a model of a configuration knows its labels.
-
-        Raises:
-            ValueError: If not.
-        """
-        self.check_rows(path)
-        if config is not None:
-            self.check_labels(read_table(path), config)
-
-    def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
-        """Check that a model of a configuration knows a table's labels; ValueError where not."""
-        if not self.compares_label_names:
-            return
-        known = labels_of(config)
-        for label in self.names_in(table):
-            if number_of(label, known, classes_of(table, self.label_column)) is None:
-                raise ValueError(f"label {label!r}, which the model does not know; allowed: {shown(known)}")
-
-    @abstractmethod
-    def names_in(self, table: Dataset) -> list[str]:
-        """Return the names of the labels that a table has, in the order of their numbers."""
-
-    @abstractmethod
-    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
-        """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
-
-    @abstractmethod
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
-        """Return what the logits (examples, labels) say, as `measure` takes it."""
-
-    def labels(self, root: Path) -> list[str]:
-        """Return the names of the training table's labels, in the order of their numbers."""
-        return self.names_in(read_table(root / self.train_file))
-
-    def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
-        """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
-        names = {index: label for label, index in label_ids.items()}
-        return {
-            "num_labels": len(label_ids),
-            "label2id": dict(label_ids),
-            "id2label": names,
-            "problem_type": self.problem_type,
-        }
-
-    def train_and_validation(
-        self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], seed: int
-    ) -> tuple[Dataset, Dataset]:
-        """Read, split and tokenise the training table, and the validation table where there is one.
-
-        Returns:
-            The training rows and the validation rows, with the tokenizer's columns and "labels".
-        """
-        train, validation = (self.tokenized(table, tokenizer, labels) for table in self.tables(root, seed))
-        return train, validation
-
-    def train_table(self, root: Path, seed: int) -> Dataset:
-        """Read the training rows as they are, without those that are held out."""
-        return self.tables(root, seed)[0]
-
-    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
-        """Read the training rows and the validation rows as they are."""
-        train = read_table(root / self.train_file)
-        if self.validation_file is not None:
-            return train, read_table(root / self.validation_file)
-        split = train.train_test_split(test_size=self.validation_share, seed=seed)
-        return split["train"], split["test"]
-
-    def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
-        """Read and tokenise the test table, like `train_and_validation`."""
-        return self.tokenized(read_table(root / self.test_file), tokenizer, labels)
+    def notes_on(self, table: Dataset) -> list[str]:
+        """Return which rows are without text."""
+        notes = []
+        for column in self.text_columns:
+            empty = [row for row, text in enumerate(values_of(table, column), start=1) if not str(text).strip()]
+            if empty:
+                notes.append(f"{len(empty)} row(s) without text in column {column!r}, the first is row {empty[0]}")
+        return notes
 
     def unlabelled_table(self, root: Path) -> Dataset:
         """Read the texts without labels: columns of texts alone.
@@ -225,22 +106,10 @@ class TextTask(Task, ABC):
                 tables.append(read_table(root / file).select_columns(self.text_columns).cast(columns))
         return concatenate_datasets(tables)
 
-    def texts(self, root: Path, count: int, seed: int) -> list[Text]:
-        """Return some validation texts or pairs, as they are."""
-        _, validation = self.tables(root, seed)
-        texts = validation[self.text_column][:count]
-        if self.text_pair_column is None:
-            return list(texts)
-        return list(zip(texts, validation[self.text_pair_column][:count], strict=True))
-
-    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Compute the metric from logits (examples, labels): the `compute_metrics` of a Trainer."""
-        compute = METRICS[self.metric].compute
-        return {self.metric: float(compute(prediction.label_ids, self.predictions(prediction.predictions)))}
-
-    def measure(self, labels: Answers, predictions: Answers) -> Measurement:
-        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
-        return measure(self.metric, labels, predictions)
+    def texts_in(self, table: Dataset) -> Iterator[Text]:
+        """Yield a table's texts, or pairs of texts, a row each."""
+        sides = zip(*(map(str, values_of(table, column)) for column in self.text_columns), strict=True)
+        return ((first, *second) if second else first for first, *second in sides)
 
     def tokenized(
         self,

@@ -16,10 +16,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.tasks.base import ProblemType
+from edgemin_hf.tasks.base import Outputs, ProblemType
 from edgemin_hf.tasks.labels import names_in_column, numbers_in_column
 from edgemin_hf.tasks.metrics import Answer, Answers
-from edgemin_hf.tasks.text import Labels, TextTask
+from edgemin_hf.tasks.table_task import Labels
+from edgemin_hf.tasks.text import TextTask
 
 _FEW = 10
 """Rows from which a table whose rows have a label each is taken for one whose columns were mistaken."""
@@ -92,9 +93,9 @@ class TextClassification(TextTask):
         """
         return numbers_in_column(table, self.label_column, labels)
 
-    def predictions(self, logits: NDArray[np.float32]) -> Answers:
-        """Return the number of the likeliest label, from logits (examples, labels)."""
-        likeliest: NDArray[np.int64] = logits.argmax(axis=-1)
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return the number of the likeliest label, from their logits (labels,)."""
+        likeliest: NDArray[np.int64] = np.asarray(outputs).argmax(axis=-1)
         return likeliest
 
     @staticmethod
@@ -113,13 +114,14 @@ class TextClassification(TextTask):
         return F.cross_entropy(logits, labels)
 
     @staticmethod
-    def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:
         """Compute T^2 KL(softmax(teacher / T) || softmax(student / T)), a mean over examples (arXiv 1503.02531).
 
         Args:
             student: Logits (batch, labels).
             teacher: Logits (batch, labels); no gradient flows to them.
             temperature: T.
+            counted: Of no effect.
 
         Returns:
             The scalar loss.
@@ -129,7 +131,7 @@ class TextClassification(TextTask):
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
     @staticmethod
-    def divergence(logits: Tensor, reference: Tensor) -> Tensor:
+    def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean KL divergence of predictions from a reference's, in nats, never negative."""
         moved = F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), log_target=True, reduction="batchmean")
         return moved.clamp(min=0.0)

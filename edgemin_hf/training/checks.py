@@ -92,7 +92,7 @@ def _positions(model: PreTrainedModel) -> int | None:
 
 def _check_labels(dataset: Dataset, column: str, student: PreTrainedModel, *, some_lack: bool) -> None:
     classifies = type(student).__name__.endswith("ForSequenceClassification")
-    if not classifies or task_of(student.config).problem_type != "single_label_classification":
+    if not classifies or task_of(student).problem_type != "single_label_classification":
         return
     values = pa.chunked_array(dataset.select_columns(column).with_format("arrow")[:].column(0))
     numbers = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)

@@ -104,9 +104,11 @@ class RowTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             found = self.compute_loss(model, counted, return_outputs=not prediction_loss_only)
         loss, outputs = found if isinstance(found, tuple) else (found, {})
-        logits = outputs.get("logits")
+        logits, mask = outputs.get("logits"), inputs.get("attention_mask")
         if logits is None:
             return loss, None, None
+        if logits.ndim == 3 and mask is not None:
+            logits = _own_tokens_first(logits, mask[: len(logits)])
         if len(logits) < rows:  # as many as the other processes have; what is too much goes when they are gathered
             logits = torch.cat([logits, logits.new_zeros(rows - len(logits), *logits.shape[1:])])
         return loss, logits, inputs.get("labels")
@@ -135,3 +137,9 @@ class RowTrainer(Trainer):
         order = np.argsort(token_lengths(columns), kind="stable")
         loader = DataLoader(columns.select(order), self.args.eval_batch_size, collate_fn=self.data_collator)
         return map(self._prepare_inputs, loader)
+
+
+def _own_tokens_first(values: Tensor, mask: Tensor) -> Tensor:
+    """Return values (batch, length, width) with each row's own tokens first, wherever its padding is."""
+    order = mask.bool().int().argsort(dim=1, descending=True, stable=True)
+    return values.gather(1, order[..., None].expand_as(values))

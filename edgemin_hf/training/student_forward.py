@@ -16,7 +16,7 @@ from edgemin_hf.modeling.length_groups import record_by_length
 
 class _Step(NamedTuple):
     student: PreTrainedModel
-    own_forward: Callable[..., object]
+    own_forward: Callable[..., Mapping[str, Tensor]]
     teacher: Recording
     inputs: Mapping[str, Tensor]
     needs_logits: bool

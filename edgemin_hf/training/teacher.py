@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
+from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.distillation.base import DistillationConfig, Method, Objective
-from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.modeling.hooks import Recording, filter_forward_inputs, record
 from edgemin_hf.modeling.length_groups import record_by_length

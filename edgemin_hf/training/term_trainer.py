@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
+from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS, TEACHER_ROW
 from edgemin_hf.distillation.base import Objective
-from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.hooks import filter_forward_inputs, forward_names
 from edgemin_hf.training.checks import check_rows
 from edgemin_hf.training.row_trainer import RowTrainer
@@ -140,4 +140,5 @@ class TermTrainer(RowTrainer):
         teacher = () if self.teacher_model is None else forward_names(type(self.teacher_model))
         columns: list[str] = self._signature_columns  # type: ignore[has-type]
         labels = ["labels"] * self._reads_labels  # which a student without a head does not name
-        self._signature_columns = list(dict.fromkeys([*columns, *labels, TEACHER_LOGITS, *teacher]))
+        ours = [*labels, COUNTED, TEACHER_LOGITS, TEACHER_ROW]
+        self._signature_columns = list(dict.fromkeys([*columns, *ours, *teacher]))

@@ -79,9 +79,9 @@ def test_each_module_alone_against_a_copy_on_numpys_grids(family):
     for row in modules[:: max(1, len(modules) // 12)]:
         expected = logits(quantized_alone(model, row.name, row.precision))
         # A value at the edge between two steps may fall to either side.
-        moved = np.abs(expected - whole.numpy()).max()
+        moved = np.abs(expected - whole).max()
         np.testing.assert_allclose(row.logits, expected, atol=max(1e-4, 0.1 * moved), err_msg=f"{row}")
-        assert row.loss == pytest.approx(divergence(row.logits.numpy(), whole.numpy()), rel=1e-3, abs=1e-9)
+        assert row.loss == pytest.approx(divergence(row.logits, whole), rel=1e-3, abs=1e-9)
     of = {(row.name, row.precision): row.loss for row in modules}
     assert sum(of[name, "int4"] for name in names) > sum(of[name, "int8"] for name in names)
 
@@ -119,7 +119,7 @@ def test_a_model_on_the_grids_loses_nothing_by_int4_and_one_score_is_compared_by
                 module.weight.copy_(torch.from_numpy(on_int4_groups(module.weight.double().numpy())).float())
     whole, modules = quantization_sensitivity(model, CALIBRATION, BATCHES)
     for row in modules:
-        assert row.loss == pytest.approx(np.square(row.logits.numpy() - whole.numpy()).mean(), rel=1e-4, abs=1e-12)
+        assert row.loss == pytest.approx(np.square(row.logits - whole).mean(), rel=1e-4, abs=1e-12)
         if row.name.endswith("key") and row.precision == "int4":
             assert row.loss < 1e-9
 

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from transformers import AutoConfig
 
 from edgemin_hf.cli import main
-from edgemin_hf.distillation.task import TEACHER_LOGITS
+from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks.regression import Regression
 from tests.helpers.models import batch, tiny

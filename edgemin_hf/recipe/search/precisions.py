@@ -13,11 +13,11 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgemin_hf.data.padding import COUNTED, PaddingCollator
 from edgemin_hf.export.graph import size_bytes
 from edgemin_hf.export.onnx_graph import write_graph
-from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.integer import integer_copy
 from edgemin_hf.quantization.native import prepare_qat
@@ -107,8 +107,7 @@ def _choose(
     config: QuantizationConfig, student: PreTrainedModel, batches: Sequence[dict[str, Tensor]], above: Path
 ) -> ChosenPrecisions:
     student.to(PartialState().device)
-    inputs = [{n: v.to(student.device) for n, v in filter_forward_inputs(student, b).items()} for b in batches]
-    measured = quantization_sensitivity(student, inputs, inputs, config).modules
+    measured = quantization_sensitivity(student, batches, batches, config).modules
     free = names_to_choose(student, config)
     candidates = [row for row in measured if row.name in free]
     precisions, size = precisions_for_size(student, config, candidates, above)
@@ -124,9 +123,9 @@ def _batches(
     """Yield the rows that are measured, drawn by the recipe's seed, in batches of like length."""
     rows = rows.shuffle(seed=seed)
     rows = rows.select(range(min(count, len(rows))))
-    columns = [name for name in rows.column_names if name in tokenizer.model_input_names]
+    columns = [name for name in rows.column_names if name in (*tokenizer.model_input_names, COUNTED)]
     examples = sorted(rows.select_columns(columns), key=lambda row: len(row["input_ids"]))
-    collate = DataCollatorWithPadding(tokenizer)
+    collate = PaddingCollator(tokenizer)
     for start in range(0, len(examples), size):
         yield collate(examples[start : start + size])
 

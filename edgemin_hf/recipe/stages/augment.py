@@ -22,6 +22,7 @@ from edgemin_hf.recipe.fingerprint import content, model_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import write_atomic
 
 _TEXTS_A_PART = 512
@@ -65,7 +66,9 @@ class Augment(WritingStage):
         return AugmentationConfig(self.copies, self.probability, self.candidates, self.model, vectors, seed)
 
     def check(self, context: Context) -> None:
-        """Check that its model predicts words, and that its word vectors are there."""
+        """Check that the task's examples are texts, that its model predicts words, and that its vectors are there."""
+        if not isinstance(context.task, TextTask):
+            raise ValueError(f"stages: {self.name} for {context.task.type}; allowed: for tasks on whole texts")
         model, _ = self._words(context)
         found = context.shapes.checkpoint(*self._words(context), weights=False)
         config = AutoConfig.from_pretrained(found.path)
@@ -98,9 +101,11 @@ class Augment(WritingStage):
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the training rows and their copies as one table; the parts that a killed run had finished stay."""
-        table = context.task.train_table(context.root, context.recipe.seed)
+        task = context.task
+        assert isinstance(task, TextTask)  # noqa: S101 - `check`
+        table = task.train_table(context.root, context.recipe.seed)
         tables = [table]
-        for column in context.task.text_columns:
+        for column in task.text_columns:
             copies = self._copies(context, table[column], column, work)
             rows, texts = [row for row, _ in copies], [text for _, text in copies]
             tables.append(table.select(rows).remove_columns(column).add_column(column, texts).cast(table.features))

@@ -54,21 +54,33 @@ class Evaluate(WritingStage):
             tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
         except ValueError as error:  # it may have changed since the plan was made
             raise RecipeError(f"task.test_file: {error}") from None
-        labels = np.array(tests["student"]["labels"])
-        inputs = {model: test.remove_columns("labels") for model, test in tests.items()}
+        read = {model: set(tokenizer.model_input_names) for model, tokenizer in tokenizers.items()}
+        inputs = {m: test.select_columns([n for n in test.column_names if n in read[m]]) for m, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
         predictions: dict[str, Answers] = {}
         for row, file in measured_files(context).items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
-            logits = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
-            predictions["_".join(row)] = task.predictions(logits)
-        results = {name: task.measure(labels, predicted) for name, predicted in predictions.items()}
+            outputs = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
+            predictions["_".join(row)] = task.predictions(outputs, tests[row[0]])
+        truth = task.references(tests["student"])
+        results = {name: task.measure(truth, predicted) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        save_file(predictions, folder / "predictions.safetensors")
+        _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
         notes = (f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
         return Outcome(notes=tuple(notes))
+
+
+def _save(predictions: Mapping[str, Answers], folder: Path) -> None:
+    """Write arrays into one file of them; answers that are none as JSON, a line an example, by the models' names."""
+    arrays = {name: answers for name, answers in predictions.items() if isinstance(answers, np.ndarray)}
+    if len(arrays) == len(predictions):
+        save_file(arrays, folder / "predictions.safetensors")
+        return
+    lines = (dict(zip(predictions, answers, strict=True)) for answers in zip(*predictions.values(), strict=True))
+    written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
 
 
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:

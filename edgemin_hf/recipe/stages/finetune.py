@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -79,7 +80,7 @@ class Finetune(HeadFirst):
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
-        metrics = context.task.compute_metrics
+        metrics = partial(context.task.compute_metrics, rows=validation)
         parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         # Without steps the head is all that learns, also one that knows the labels, or others of as many.
         parts.head_is_new = self.max_steps == 0 or any(is_head(model, name) for name in new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import field
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.raw_text import TextFiles
-from edgemin_hf.data.tables import read_sentences
+from edgemin_hf.data.tables import Text, read_sentences
 from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.pruning.coverage import split_share, unknown_share
 from edgemin_hf.pruning.vocabulary import check_cuttable, prune_vocabulary
@@ -114,18 +114,15 @@ class PruneVocabulary(WritingStage):
         return TextFiles([context.root / file for file in self.files], self.text_column)
 
     def _all_texts(self, context: Context) -> Iterator[str]:
-        table = context.task.train_table(context.root, context.recipe.seed)
-        own = (table[column] for column in context.task.text_columns)
-        return chain(*own, (piece.text for piece in self._texts(context).pieces()))
+        own = _sides(context.task.texts_in(context.task.train_table(context.root, context.recipe.seed)))
+        return chain(own, (piece.text for piece in self._texts(context).pieces()))
 
 
 def _told_texts(context: Context) -> dict[str, list[str]]:
     """Return the texts that the record tells of, by what they are; no training texts, by which the cut was made."""
     task, raw = context.task, context.recipe.raw_text
-    train, validation = (
-        [text for column in task.text_columns for text in table[column]]
-        for table in task.tables(context.root, context.recipe.seed)
-    )
+    tables = task.tables(context.root, context.recipe.seed)
+    train, validation = (list(_sides(task.texts_in(table))) for table in tables)
     found, own = {"validation texts": validation}, set(train)
     if raw is not None and raw.files:
         files = [context.root / file for file in raw.files]
@@ -136,6 +133,12 @@ def _told_texts(context: Context) -> dict[str, list[str]]:
         if others := list(islice((text for text in texts if text not in own), _TOLD_TEXTS)):
             found["raw text"] = others
     return found
+
+
+def _sides(texts: Iterable[Text]) -> Iterator[str]:
+    """Yield texts, of pairs each side."""
+    for text in texts:
+        yield from (text,) if isinstance(text, str) else text
 
 
 def _coverage(name: str, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, texts: list[str]) -> Coverage:

@@ -9,11 +9,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.data.tables import Text, read_table
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
@@ -29,7 +27,8 @@ from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
 from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
 from edgemin_hf.rivals.known import RIVALS
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.metrics import Arrays
+from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.extras import check_extra
 
@@ -69,6 +68,8 @@ class Rivals(Stage):
 
     def check(self, context: Context) -> None:
         """Check that those asked for by name can be made."""
+        if not isinstance(context.task, TextTask):
+            raise ValueError(f"rivals: for {context.task.type}; allowed: for tasks on whole texts")
         for name in self.rivals or ():
             if not self._comes_later(name, context):
                 try:
@@ -164,14 +165,15 @@ def read_rivals(context: Context) -> Comparison:
     return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
+def _given(context: Context, beside_student: bool) -> tuple[Given, Arrays]:
     """Return what rivals are made of, and the test rows' labels."""
     task, root, seed = context.task, context.root, context.recipe.seed
-    tables = [*task.tables(root, seed), read_table(root / task.test_file)]
+    assert isinstance(task, TextTask)  # noqa: S101 - `check`
+    tables = [*task.tables(root, seed), task.read(root / task.test_file)]
     names = task.labels(root)
     # A teacher that is not fine-tuned yet knows no labels.
     numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}
-    train, validation, test = (_texts(table, task.text_columns) for table in tables)
+    train, validation, test = (list(task.texts_in(table)) for table in tables)
     truths = [np.array(task.encoded(table, numbers)) for table in tables]
     own = context.base_folder if context.has_teacher else context.checkpoint_folder(context.recipe.student)
     return Given(
@@ -187,11 +189,6 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
         seed=seed,
         teacher=_graphs(context) / "teacher" if beside_student and context.has_teacher else None,
     ), truths[2]
-
-
-def _texts(table: Dataset, columns: list[str]) -> list[Text]:
-    sides = [list(table[column]) for column in columns]
-    return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
 
 
 def _knows_task(context: Context, names: list[str], beside_student: bool) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
-from edgemin_hf.data.tables import read_table
 from edgemin_hf.distillation.base import DistillationConfig, Method
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.weighted import Weighted
@@ -126,7 +126,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         rows = context.rows_of if self.labels_alone else context.rows_with_teacher_logits
         train_rows, validation = rows(self)
         teacher = context.load(context.teacher_folder) if self.also else None
-        metrics, quantized = context.task.compute_metrics, context.quantization(self)
+        metrics = partial(context.task.compute_metrics, rows=validation)
         return Parts(
             model,
             context.student_tokenizer(self),
@@ -135,7 +135,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             validation,
             teacher,
             compute_metrics=metrics,
-            quantization=quantized,
+            quantization=context.quantization(self),
         )
 
     def student(self, context: Context) -> PreTrainedModel:
@@ -169,7 +169,7 @@ def check_methods(
     for method in methods:
         method.check_shapes(shape_of(student), shape_of(teacher))
         if task is not None:
-            method.check_task(task.problem_type)
+            method.check_task(task.problem_type or task.type)
         if method.teacher_head == "masked_lm" and not configured_for(teacher, AutoModelForMaskedLM):
             raise ValueError(
                 f"method: {method.method} with a {', '.join(teacher.architectures or ['model'])} as teacher; "
@@ -195,7 +195,7 @@ def _check_teacher(context: Context) -> None:
     config = shapes.teacher
     _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
     try:
-        task.check_labels(read_table(context.root / task.train_file), config)
+        task.check_labels(task.read(context.root / task.train_file), config)
     except ValueError as error:
         raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
 

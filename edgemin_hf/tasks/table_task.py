@@ -1,0 +1,215 @@
+"""What tasks on tables of examples share: files, the split, their checks, the metric."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
+
+from edgemin_hf.data.batches import token_lengths
+from edgemin_hf.data.tables import Text, read_table
+from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
+from edgemin_hf.tasks.checks import check_tables
+from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
+from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure, value_of
+
+Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[int]]
+"""The column "labels" that a model learns from, an entry a row."""
+
+
+@dataclass
+class TableTask(Task, ABC):
+    """A task whose examples are the rows of tables.
+
+    Attributes:
+        train_file: Table to train on; relative to the recipe.
+        test_file: Table that only the final evaluation opens.
+        validation_file: Table for every choice; None holds out a share of the training table.
+        metric: Name of the metric, a key of `METRICS`.
+        validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
+        unlabelled_files: Further texts, which the teacher alone labels.
+        max_length: Tokens after which an example is cut.
+
+    Example:
+        >>> from edgemin_hf.tasks import TASKS
+        >>> from edgemin_hf.tasks.table_task import TableTask
+        >>> issubclass(TASKS["regression"], TableTask)
+        True
+    """
+
+    train_file: str
+    test_file: str
+    validation_file: str | None = None
+    metric: str = ""
+    validation_share: float = 0.1
+    unlabelled_files: list[str] = field(default_factory=list)
+    max_length: int = 128
+
+    pipeline_arguments: ClassVar[Mapping[str, object]] = {}
+    divergence_name: ClassVar[Divergence] = "kl_divergence"
+    compares_label_names: ClassVar[bool] = True
+    ragged: ClassVar[bool] = False
+    problem_type: ClassVar[ProblemType | None] = None
+    answer: ClassVar[Answer]
+
+    def __post_init__(self) -> None:
+        metrics = [name for name, metric in METRICS.items() if metric.answer == self.answer]
+        self.metric = self.metric or metrics[0]
+        if self.metric not in metrics:
+            raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability from which a label is given; None where an example has one answer."""
+        return None
+
+    @property
+    @abstractmethod
+    def labels_column(self) -> str:
+        """Name of the column that holds the labels."""
+
+    def read(self, path: Path) -> Dataset:
+        """Read one of the task's tables; ValueError where that can't be done."""
+        return read_table(path)
+
+    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+        """Check all rows of all tables and what the tables are to each other, and return what is worth knowing of them.
+
+        The test table is read for its columns and labels alone: nothing is predicted or chosen by it.
+
+        Args:
+            root: The folder that the tables' paths are relative to.
+            teacher: The labels of a teacher that is not fine-tuned, which knows them already.
+
+        Raises:
+            ValueError: If one is missing, empty or broken, lacks a column or a label, has labels that the metric is not
+                for, or is another one; the message begins with the field's name.
+        """
+        return check_tables(self, root, teacher)
+
+    @abstractmethod
+    def check_rows(self, path: Path) -> None:
+        """Check the rows of a table; ValueError where they will not do."""
+
+    def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
+        """Check that the training rows have something to learn; ValueError where not.
+
+        Args:
+            table: All of the training table.
+            teacher: As of `check`.
+        """
+
+    def notes_on(self, table: Dataset) -> list[str]:
+        """Return what is worth knowing of a table's rows, a line each."""
+        return []
+
+    def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
+        """Check one table, and that a model of a configuration knows its labels.
+
+        Raises:
+            ValueError: If not.
+        """
+        self.check_rows(path)
+        if config is not None:
+            self.check_labels(self.read(path), config)
+
+    def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
+        """Check that a model of a configuration knows a table's labels; ValueError where not."""
+        if not self.compares_label_names:
+            return
+        known = labels_of(config)
+        for label in self.names_in(table):
+            if number_of(label, known, classes_of(table, self.labels_column)) is None:
+                raise ValueError(f"label {label!r}, which the model does not know; allowed: {shown(known)}")
+
+    @abstractmethod
+    def names_in(self, table: Dataset) -> list[str]:
+        """Return the names of the labels that a table has, in the order of their numbers."""
+
+    @abstractmethod
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+        """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
+
+    @abstractmethod
+    def texts_in(self, table: Dataset) -> Iterator[Text]:
+        """Yield a table's texts, or pairs of texts, a row each."""
+
+    @abstractmethod
+    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
+        """Return what a model's outputs say, as `measure` takes it. See `Task.predictions`."""
+
+    def references(self, rows: Dataset) -> Answers:
+        """Return the truth of tokenised rows, as `measure` takes it."""
+        return np.array(rows["labels"])
+
+    def labels(self, root: Path) -> list[str]:
+        """Return the names of the training table's labels, in the order of their numbers."""
+        return self.names_in(self.read(root / self.train_file))
+
+    def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
+        """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        names = {index: label for label, index in label_ids.items()}
+        return {
+            "num_labels": len(label_ids),
+            "label2id": dict(label_ids),
+            "id2label": names,
+            "problem_type": self.problem_type,
+        }
+
+    def train_and_validation(
+        self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int], seed: int
+    ) -> tuple[Dataset, Dataset]:
+        """Read, split and tokenise the training table, and the validation table where there is one.
+
+        Returns:
+            The training rows and the validation rows, with the tokenizer's columns and "labels".
+        """
+        train, validation = (self.tokenized(table, tokenizer, labels) for table in self.tables(root, seed))
+        return train, validation
+
+    def train_table(self, root: Path, seed: int) -> Dataset:
+        """Read the training rows as they are, without those that are held out."""
+        return self.tables(root, seed)[0]
+
+    def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
+        """Read the training rows and the validation rows as they are."""
+        train = self.read(root / self.train_file)
+        if self.validation_file is not None:
+            return train, self.read(root / self.validation_file)
+        split = train.train_test_split(test_size=self.validation_share, seed=seed)
+        return split["train"], split["test"]
+
+    def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
+        """Read and tokenise the test table, like `train_and_validation`."""
+        return self.tokenized(self.read(root / self.test_file), tokenizer, labels)
+
+    def texts(self, root: Path, count: int, seed: int) -> list[Text]:
+        """Return some validation texts or pairs, as they are."""
+        _, validation = self.tables(root, seed)
+        return list(self.texts_in(validation.select(range(min(count, len(validation))))))
+
+    def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
+        """Compute the metric of predictions for some rows: with these given, the `compute_metrics` of a Trainer.
+
+        A Trainer pads what a model gives for each token; what stands behind a row's own tokens is cut off.
+        """
+        outputs: Outputs = prediction.predictions
+        if self.ragged:
+            outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
+        return {self.metric: self.value(self.references(rows), self.predictions(outputs, rows))}
+
+    def value(self, references: Answers, predictions: Answers) -> float:
+        """Compute the task's metric alone."""
+        return value_of(self.metric, references, predictions)
+
+    def measure(self, references: Answers, predictions: Answers) -> Measurement:
+        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
+        return measure(self.metric, references, predictions)
