@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.distillation.base import Method
-from edgemin_hf.distillation.task import TEACHER_LOGITS
 from edgemin_hf.modeling.embedder import EMBEDDER, SentenceHead
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording

@@ -63,7 +63,7 @@ class TaskDistillationConfig(Settings):
         task = task_of(student.model)
         if teacher is not None and self.soft_weight:
             _check_teacher(task, student.config, named_config(teacher.model))
-        return TaskDistillationObjective(self, task)
+        return TaskDistillationObjective(self, task, student.config)
 
 
 def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
@@ -96,9 +96,9 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig, task: type[Task]) -> None:
+    def __init__(self, config: TaskDistillationConfig, task: type[Task], student: PretrainedConfig) -> None:
         self.config = config
-        self.task = task
+        self.task, self._student = task, student
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(
@@ -125,8 +125,10 @@ class TaskDistillationObjective:
                 )
             terms["soft_labels"] = None
             if target is not None:
-                soft = self.task.soft_loss(logits, target, config.temperature, inputs.get(COUNTED))
-                terms["soft_labels"] = config.soft_weight * soft
+                pairs = zip(*(self.task.compared(one, self._student) for one in (logits, target)), strict=True)
+                counted = inputs.get(COUNTED)
+                losses = [self.task.soft_loss(ours, theirs, config.temperature, counted) for ours, theirs in pairs]
+                terms["soft_labels"] = config.soft_weight * torch.stack(losses).sum()
         if config.hard_weight and labels is None and training:
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight:

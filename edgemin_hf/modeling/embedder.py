@@ -82,15 +82,20 @@ class SentenceHead(NamedTuple):
         return sorted({self.width(config), *self.dimensions}, reverse=True)
 
 
-def set_width(config: PretrainedConfig, teacher: PretrainedConfig, width: int | None = None) -> None:
+def set_width(
+    config: PretrainedConfig, teacher: PretrainedConfig, width: int | Literal["hidden_size"] | None = None
+) -> None:
     """Give a student's configuration the teacher's head, with the dense layer that a width asks for.
 
     Args:
         config: The student's, whose hidden size stands.
         teacher: The teacher's.
-        width: Width of the student's vectors; None is the teacher's.
+        width: Width of the student's vectors, without a dense layer that of its layers; None is the teacher's.
     """
     head = SentenceHead.of(teacher)
+    if width == "hidden_size":
+        setattr(config, SENTENCE, head._replace(dense=None, activation="identity", dimensions=())._asdict())
+        return
     width = head.width(teacher) if width is None else width
     # What follows a teacher's own layer bounds its vectors, and so has no place where another map is learned.
     activation = head.activation if width == head.dense else "identity"

@@ -55,7 +55,7 @@ def create_student(
     token_counts: Tensor | None = None,
     initialization: Initialization = "slice",
     head: Pooling | Literal["auto"] = "auto",
-    embedding_width: int | None = None,
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
@@ -84,7 +84,8 @@ def create_student(
             shape, and no layers; "random" takes nothing, also where widths are equal.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does.
         embedding_width: Width of a sentence encoder's vectors, None the teacher's: one whose layers have another width
-            gets a dense layer behind its pooling, which starts at random.
+            gets a dense layer behind its pooling, which starts at random. "hidden_size" is that of its layers, without
+            a dense layer, whatever the teacher has.
 
     Returns:
         The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.

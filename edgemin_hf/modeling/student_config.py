@@ -29,7 +29,7 @@ def student_config(
     *,
     embedding_size: int | None = None,
     max_position_embeddings: int | None = None,
-    embedding_width: int | None = None,
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PretrainedConfig:
     """Return the configuration of the student that `create_student` would build; no weights are needed.
 

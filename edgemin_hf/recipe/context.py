@@ -184,8 +184,7 @@ class Context(RunModels):
             )
         task = self.recipe.task
         if task is not None and (head or self.head) is task.auto_class:
-            # A teacher need not say it, but pipelines would squash the score of a student that does not.
-            student.config.problem_type = task.problem_type
+            task.configure(student.config)
         return student
 
     def new_task_student(self) -> PreTrainedModel:

@@ -7,5 +7,6 @@ from .metrics import Metric as Metric
 from .metrics import measure as measure
 from .multi_label import MultiLabel as MultiLabel
 from .regression import Regression as Regression
+from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification

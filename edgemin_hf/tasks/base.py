@@ -54,6 +54,7 @@ class Task(Protocol):
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
+        learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
         train_file: Table to train on.
         test_file: Table that only the final evaluation opens.
@@ -71,6 +72,7 @@ class Task(Protocol):
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
+    learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
     train_file: str
     test_file: str
@@ -88,6 +90,20 @@ class Task(Protocol):
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:
         """Return whether a model of this configuration has the task's kind of head."""
+        ...
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Write into a student's configuration what the task asks of its head; ValueError where it can't have that."""
+        ...
+
+    @classmethod
+    def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
+        """Return what of an output a soft loss is computed of, whose sum it is: all of it, and its parts.
+
+        Args:
+            output: What a student's head gives, or what it learns.
+            config: The student's configuration.
+        """
         ...
 
     @staticmethod

@@ -11,6 +11,7 @@ from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.regression import Regression
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
 
@@ -18,6 +19,7 @@ TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
     "multi_label": MultiLabel,
+    "sentence_embedding": SentenceEmbedding,
 }
 """The tasks by their `type`."""
 

@@ -10,6 +10,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 from datasets import Dataset
+from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_lengths
@@ -53,6 +54,7 @@ class TableTask(Task, ABC):
 
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
     divergence_name: ClassVar[Divergence] = "kl_divergence"
+    learns_labels: ClassVar[bool] = True
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
     problem_type: ClassVar[ProblemType | None] = None
@@ -70,6 +72,15 @@ class TableTask(Task, ABC):
     def threshold(self) -> float | None:
         """Probability from which a label is given; None where an example has one answer."""
         return None
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Write into a student's configuration what kind of head it has: pipelines would squash a score without it."""
+        config.problem_type = self.problem_type
+
+    @classmethod
+    def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
+        """Return what of an output a soft loss is computed of: all of it. See `Task.compared`."""
+        return [output]
 
     @property
     @abstractmethod
