@@ -26,7 +26,7 @@ from edgemin_hf.modeling.masters import is_half
 from edgemin_hf.modeling.tokenizers import fitted, load_tokenizer
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.tasks.base import Task
-from edgemin_hf.tasks.known import task_of
+from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
 
 TARGETS: tuple[Target, ...] = (CheckpointTarget(), Fp32Target(), QuantizedTarget())
@@ -149,9 +149,6 @@ def export_onnx(
     return Export(output, manifest)
 
 
-_HEAD = "ForSequenceClassification"
-
-
 def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> None:
     """Check that an export is given a model with a head that a task knows, a tokenizer and texts; ValueError if not."""
     for name, given, kind in (("model", model, PreTrainedModel), ("tokenizer", tokenizer, PreTrainedTokenizerBase)):
@@ -162,8 +159,10 @@ def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> N
     odd = [text for text in texts if not isinstance(text, str | tuple)]
     if odd:
         raise ValueError(f"texts: {odd[0]!r} among them; expected: texts, or pairs of texts as tuples")
-    if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(_HEAD):
-        raise ValueError(f"model: {type(model).__name__}; allowed: one for sequence classification, or without a head")
+    heads = {task.auto_class.__name__.removeprefix("AutoModel") for task in TASKS.values()}
+    if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(tuple(heads)):
+        allowed = ", ".join(f"...{head}" for head in sorted(heads))
+        raise ValueError(f"model: {type(model).__name__}; allowed: {allowed}, or one without a head")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:

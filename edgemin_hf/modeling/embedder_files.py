@@ -110,6 +110,17 @@ def set_sentence_head(config: PretrainedConfig, source: str, head: object = None
     config.architectures = [sentence_embedder(plain).__name__]
 
 
+def head_of(config: PretrainedConfig) -> dict[str, object]:
+    """Return what tells a checkpoint the head of another model: an argument of `load_pruned`; none without one."""
+    return {SENTENCE: getattr(config, SENTENCE)} if hasattr(config, SENTENCE) else {}
+
+
+def keep_sentence_files(student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Let texts be given to a student as they are to its teacher: cut alike, and with the same prompts."""
+    if hasattr(teacher, SENTENCE) and hasattr(teacher, SENTENCE_FILES):
+        setattr(student, SENTENCE_FILES, getattr(teacher, SENTENCE_FILES))
+
+
 @torch.no_grad()
 def read_dense(model: PreTrainedModel, source: str, missing: Collection[str]) -> list[str]:
     """Fill a model's dense layer from the file that sentence-transformers keeps it in.

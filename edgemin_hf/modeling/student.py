@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from edgemin_hf.modeling.auto_class import AutoClass, model_class, new_model
-from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding
+from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, set_width
+from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.families import family_of, same_layout, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import load_pruned
@@ -131,6 +132,7 @@ def student_from_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     checkpoint: str | Path,
     head: Pooling | Literal["auto"] = "auto",
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PreTrainedModel:
     """Load a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
 
@@ -141,6 +143,7 @@ def student_from_checkpoint(
         tokenizer: The teacher's tokenizer.
         checkpoint: Folder of the published model and its tokenizer; only safetensors are loaded.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the checkpoint was made for.
+        embedding_width: As of `create_student`.
 
     Returns:
         The student, in float32 whatever the teacher's dtype, on its device, in training mode.
@@ -175,9 +178,12 @@ def student_from_checkpoint(
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
     pooling: dict[str, object] = {} if head == "auto" else {POOLING: head}
     if hasattr(teacher.config, SENTENCE):
-        pooling = {SENTENCE: getattr(teacher.config, SENTENCE)}
-    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling)
+        set_width(config, teacher.config, embedding_width)
+    model = load_pruned(
+        checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling, **head_of(config)
+    )
     keep_sentence_modules(model, teacher)
+    keep_sentence_files(model.config, teacher.config)
     return model.to(teacher.device).train()
 
 

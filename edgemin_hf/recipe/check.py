@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 from edgemin_hf.data.tables import check_table
@@ -40,6 +41,9 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         check_models(context)
+    if recipe.task is not None:
+        with prefix("task."):
+            recipe.task.configure(copy.copy(context.shapes.student))
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)

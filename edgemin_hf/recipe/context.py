@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from edgemin_hf.data.corpus import TokenBlocks
 from edgemin_hf.data.padding import TEACHER_LOGITS
 from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
@@ -23,7 +24,7 @@ from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
-from edgemin_hf.recipe.teachers import teacher_logits
+from edgemin_hf.recipe.teachers import as_learned, teacher_logits
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -143,7 +144,7 @@ class Context(RunModels):
             if self.task.unlabelled_files:
                 table, rows = self.task.unlabelled_table(self.root), self._unlabelled_rows(self.tokenizer)
                 said["unlabelled"] = teacher_logits(self, table, rows, "unlabelled")
-            return said
+            return as_learned(self, said)
 
     def _unlabelled_rows(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         table = self.task.unlabelled_table(self.root)
@@ -173,14 +174,18 @@ class Context(RunModels):
         """Make a student of a shape from its teacher, or from its checkpoint."""
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
-            student = student_from_checkpoint(teacher, self.tokenizer, self.checkpoint_folder(shape), shape.head)
+            folder, width = self.checkpoint_folder(shape), self.task.embedding_width if self.recipe.task else None
+            student = student_from_checkpoint(teacher, self.tokenizer, folder, shape.head, width)
         else:
             counts = None
             if shape.embedding_size is not None:  # the texts that the student is for, else what it learns from
                 rows = self.raw_text[0] if self.recipe.task is None else self.data[0]
                 counts = token_counts(rows, teacher.config.vocab_size)
             student = create_student(
-                teacher, **student_shape(shape), initialization=shape.initialization, token_counts=counts
+                teacher,
+                **student_shape(shape, self.recipe.task),
+                initialization=shape.initialization,
+                token_counts=counts,
             )
         task = self.recipe.task
         if task is not None and (head or self.head) is task.auto_class:
@@ -199,7 +204,11 @@ class Context(RunModels):
         folder = self.checkpoint_folder(shape)
         labels = {name: value for name, value in self.labels.items() if name != "num_labels"}  # which id2label tells
         pooling = {} if shape.head == "auto" else {POOLING: shape.head}
-        return load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling).train()
+        config = self.shapes.student
+        model = load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling, **head_of(config))
+        keep_sentence_files(model.config, config)
+        self.task.configure(model.config)
+        return model.train()
 
 
 def _with_logits(rows: Dataset, logits: Tensor) -> Dataset:

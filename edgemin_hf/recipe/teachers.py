@@ -12,10 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_hash
+from edgemin_hf.distillation.principal import on_directions, principal_directions
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.hub.checkpoints import checkpoint_files
+from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
 from edgemin_hf.tasks.labels import labels_of, numbers_in
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.content import sha256_of_files
 
 
@@ -42,6 +45,23 @@ def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> 
         rows = run.task.tokenized(table, tokenizer, run.label_ids, with_labels=False)
         said.append(_said_by(run, folder, tokenizer, rows, f"{part}_logits_{number}"))
     return torch.stack(said).double().mean(dim=0).float()
+
+
+def as_learned(run: RunModels, said: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a student learns of what the teacher says of some rows: of vectors it may be a narrower space.
+
+    Args:
+        run: The models of the run.
+        said: The teacher's answers, (rows, width) each, by which rows they are.
+    """
+    task, width = run.task, run.shapes.student.hidden_size
+    if not (isinstance(task, SentenceEmbedding) and task.is_principal(run.shapes.teacher, width)):
+        return said
+    directions = principal_directions(
+        torch.cat([said[part] for part in ("train", "unlabelled") if part in said]), width
+    )
+    normalized = SentenceHead.of(run.shapes.teacher).normalized
+    return {part: on_directions(vectors, directions, normalized=normalized) for part, vectors in said.items()}
 
 
 def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, rows: Dataset, name: str) -> Tensor:

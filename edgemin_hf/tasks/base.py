@@ -154,6 +154,10 @@ class Task(Protocol):
         """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
         ...
 
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that a teacher, used as it is, is one for the data; ValueError where not."""
+        ...
+
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model of a configuration knows a table's labels; ValueError where not."""
         ...

@@ -21,6 +21,7 @@ from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, SentenceHead
+from edgemin_hf.modeling.embedder_files import prompts_of
 from edgemin_hf.tasks.base import Divergence, Outputs
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.table_task import Labels, TableTask
@@ -265,6 +266,14 @@ class SentenceEmbedding(TableTask):
     def labels(self, root: Path) -> list[str]:
         """Return the same: the training texts have none."""
         return [self.label_column]
+
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that texts are given to the teacher as its files say: with its default prompt. ValueError where not."""
+        prompts = prompts_of(teacher)
+        if (default := prompts.get("", "")) and self.prompt != default:
+            raise ValueError(
+                f"prompt: {self.prompt!r}; expected: {default!r}, which the teacher puts before every text"
+            )
 
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check nothing: a model knows no labels."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -73,6 +73,11 @@ class TableTask(Task, ABC):
         """Probability from which a label is given; None where an example has one answer."""
         return None
 
+    @property
+    def embedding_width(self) -> Literal["hidden_size"] | None:
+        """Width of the vectors of a student that gives some, as `create_student` takes it."""
+        return None
+
     def configure(self, config: PretrainedConfig) -> None:
         """Write into a student's configuration what kind of head it has: pipelines would squash a score without it."""
         config.problem_type = self.problem_type
@@ -131,6 +136,13 @@ class TableTask(Task, ABC):
         self.check_rows(path)
         if config is not None:
             self.check_labels(self.read(path), config)
+
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that a teacher, used as it is, knows the training table's labels; ValueError where not."""
+        try:
+            self.check_labels(self.read(root / self.train_file), teacher)
+        except ValueError as error:
+            raise ValueError(f"{error} (without the stage finetune the teacher's labels count)") from None
 
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model of a configuration knows a table's labels; ValueError where not."""
