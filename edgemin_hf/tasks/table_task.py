@@ -74,6 +74,11 @@ class TableTask(Task, ABC):
         return None
 
     @property
+    def more_test_files(self) -> dict[str, str]:
+        """Further files that only the final evaluation measures by, by their fields."""
+        return {}
+
+    @property
     def embedding_width(self) -> Literal["hidden_size"] | None:
         """Width of the vectors of a student that gives some, as `create_student` takes it."""
         return None

@@ -20,7 +20,10 @@ from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 
 @dataclass(config=STRICT)
@@ -42,7 +45,8 @@ class Evaluate(WritingStage):
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
         openvino = {"openvino": True} if wants_openvino(context) else {}
-        return {"test_file": content(context.root / context.task.test_file), **openvino}
+        more = {name: content(context.root / file) for name, file in context.task.more_test_files.items()}
+        return {"test_file": content(context.root / context.task.test_file), **more, **openvino}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
@@ -58,18 +62,23 @@ class Evaluate(WritingStage):
         inputs = {m: test.select_columns([n for n in test.column_names if n in read[m]]) for m, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
         predictions: dict[str, Answers] = {}
-        for row, file in measured_files(context).items():
+        files, given = measured_files(context), dict[Row, Outputs]()
+        for row, file in files.items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             outputs = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
             predictions["_".join(row)] = task.predictions(outputs, tests[row[0]])
+            given[row] = outputs
         truth = task.references(tests["student"])
         results = {name: task.measure(truth, predicted) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
-        notes = (f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
-        return Outcome(notes=tuple(notes))
+        notes = tuple(f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
+        if isinstance(task, SentenceEmbedding):
+            write_given_out(context, task, given, truth, folder)
+            notes += notes_on(write_retrieval(context, task, files, tokenizers, folder))
+        return Outcome(notes=notes)
 
 
 def _save(predictions: Mapping[str, Answers], folder: Path) -> None:
