@@ -70,22 +70,19 @@ def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: Pretrai
     fits = task.compatible(teacher) and task_of(teacher).auto_class is task.auto_class
     if not fits or teacher.num_labels != student.num_labels:
         try:
-            theirs = _head(task_of(teacher))
+            other = task_of(teacher)
+            theirs = other.type if other.problem_type is None else f"problem_type {other.problem_type}"
         except ValueError:  # a head that no task has
             theirs = "problem_type None"
         raise ValueError(
             f"teacher_model: {theirs} with {teacher.num_labels} label(s); "
-            f"allowed: the student's, {_head(task)} with {student.num_labels}"
+            f"allowed: the student's, {task.problem_type or task.type} with {student.num_labels}"
         )
     if task.compares_label_names and teacher.id2label != student.id2label:
         raise ValueError(
             f"teacher_model: labels {list(teacher.id2label.values())[:5]}...; "
             f"allowed: the student's, in the same order: {list(student.id2label.values())[:5]}..."
         )
-
-
-def _head(task: type[Task]) -> str:
-    return task.type if task.problem_type is None else f"problem_type {task.problem_type}"
 
 
 class TaskDistillationObjective:

@@ -10,3 +10,4 @@ from .regression import Regression as Regression
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification
+from .token_classification import TokenClassification as TokenClassification

@@ -36,6 +36,18 @@ def labelled(labels: Tensor) -> Tensor:
     return labels != UNLABELLED if labels.dim() == 1 else (labels != UNLABELLED).any(dim=1)
 
 
+def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean over examples of the mean over an example's own counted tokens, 0 of one that has none.
+
+    Args:
+        values: (batch, length); of tokens by themselves (tokens,), whose mean is returned.
+        counted: Which count, bool likewise; None counts all.
+    """
+    if counted is None:
+        return values.mean()
+    return ((values * counted).sum(dim=-1) / counted.sum(dim=-1).clamp(min=1)).mean()
+
+
 class Task(Protocol):
     """What a model is for.
 
@@ -190,6 +202,10 @@ class Task(Protocol):
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table."""
+        ...
+
+    def fitted(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Return a tokenizer that reads the task's examples, to be saved with models; ValueError where it can't."""
         ...
 
     def tokenized(

@@ -14,12 +14,14 @@ from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
+from edgemin_hf.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
     "multi_label": MultiLabel,
     "sentence_embedding": SentenceEmbedding,
+    "token_classification": TokenClassification,
 }
 """The tasks by their `type`."""
 

@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ConstantInputWarning, NearConstantInputWarning, binomtest, bootstrap, pearsonr, rankdata
 
+from edgemin_hf.tasks.entities import entity_counts, entity_f1
+
 _RESAMPLES = 2000
 _BATCH_VALUES = 1_000_000
 """Values of the resamples that are held in memory at once, of labels and of predictions."""
 
 
-Answer = Literal["label", "score", "label set"]
-"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels)."""
+Answer = Literal["label", "score", "label set", "tags"]
+"""What labels and predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels), or
+lists of tags."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions, as `Answer` says, or several such arrays (..., examples) or (..., examples, labels)."""
 Answers: TypeAlias = Arrays | Sequence[Any]
@@ -73,7 +76,7 @@ class Metric:
     heading: str
     compute: Callable[[Arrays, Arrays], Values]
     answer: Answer = "label"
-    counts: Callable[[Answers, Answers], tuple[Arrays, Arrays]] | None = None
+    counts: Callable[[Any, Any], tuple[Arrays, Arrays]] | None = None
 
     def arrays(self, labels: Answers, *predictions: Answers) -> list[Arrays]:
         """Return what `compute` takes: the labels and the predictions of each of several models, in pairs."""
@@ -144,6 +147,7 @@ METRICS = {
     "spearmanr": Metric("Spearman correlation", "×100", "Spearman ×100", spearman, "score"),
     "f1_micro": Metric("micro F1", "%", "micro F1 % [95%]", f1_micro, "label set"),
     "f1_macro": Metric("macro F1", "%", "macro F1 % [95%]", f1_macro, "label set"),
+    "entity_f1": Metric("entity F1", "%", "entity F1 % [95%]", entity_f1, "tags", entity_counts),
 }
 """The metrics by their names in `evaluate` and on the Hub."""
 

@@ -166,6 +166,10 @@ class TableTask(Task, ABC):
     def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
         """Return the labels of a table's rows as numbers; ValueError where a label is not known."""
 
+    def fitted(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Return a tokenizer that reads the task's examples: here as it is."""
+        return tokenizer
+
     @abstractmethod
     def texts_in(self, table: Dataset) -> Iterator[Text]:
         """Yield a table's texts, or pairs of texts, a row each."""
@@ -202,6 +206,10 @@ class TableTask(Task, ABC):
         """
         train, validation = (self.tokenized(table, tokenizer, labels) for table in self.tables(root, seed))
         return train, validation
+
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read the texts without labels; ValueError of a task that learns from none."""
+        raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
 
     def train_table(self, root: Path, seed: int) -> Dataset:
         """Read the training rows as they are, without those that are held out."""
