@@ -36,6 +36,7 @@ from edgemin_hf.utils.weight_files import WEIGHTS, WeightsError
 _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 """The modules that are read, in the order that they must stand in; the last two need not be there."""
 _PROJECTION = "projection."
+_PROMPTS = "config_sentence_transformers.json"
 _ACTIVATIONS: dict[DenseActivation, str] = {
     "identity": "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
@@ -202,7 +203,20 @@ def _write_dense(head: SentenceHead, hidden: int, folder: Path, path: str) -> No
 
 def prompts_of(config: PretrainedConfig) -> Mapping[str, str]:
     """Return the prompts of a sentence encoder by name, the default one under "": what stands before every text."""
-    told = getattr(config, SENTENCE_FILES, {}).get("config_sentence_transformers.json", {})
-    prompts = {name: text for name, text in (told.get("prompts") or {}).items() if text}
-    default = told.get("default_prompt_name")
+    told = cast(Files, getattr(config, SENTENCE_FILES, {}).get(_PROMPTS, {}))
+    prompts = {name: text for name, text in cast(dict[str, str], told.get("prompts") or {}).items() if text}
+    default = str(told.get("default_prompt_name"))
     return prompts | ({"": prompts[default]} if default in prompts else {})
+
+
+def set_default_prompt(config: PretrainedConfig, prompt: str) -> None:
+    """Make a prompt the default one in a sentence encoder's configuration, under the name that it has there."""
+    prompts = prompts_of(config)
+    if prompt == prompts.get("", ""):
+        return
+    files = cast(Files, getattr(config, SENTENCE_FILES, {}))
+    told = cast(Files, files.get(_PROMPTS, {}))
+    name = next((name for name, text in prompts.items() if text == prompt and name), "default")
+    named = cast(dict[str, str], told.get("prompts") or {}) | {name: prompt}
+    written = {**told, "prompts": named, "default_prompt_name": name}
+    setattr(config, SENTENCE_FILES, {**files, _PROMPTS: written})

@@ -26,6 +26,7 @@ from edgemin_hf.report.page import (
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
+from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.hardware import Environment
@@ -59,6 +60,7 @@ def render_card(
     pooled: bool = False,
     teachers: int = 1,
     predictions: str | None = None,
+    vectors: VectorsOfCard | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -87,6 +89,7 @@ def render_card(
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
         teachers: Number of models whose mean it learned from.
         predictions: Name of the table that was the teacher; None where a model was.
+        vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -101,21 +104,24 @@ def render_card(
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     tags, untrained = _tags(stages)
+    of_vectors = () if vectors is None else ("sentence-transformers", "feature-extraction")
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
         eval_results=_eval_results(finished, manifest.pipeline_tag, [*datasets, test_set][0], test_set),
         language=list(languages),
-        library_name="transformers",
+        library_name="transformers" if vectors is None else "sentence-transformers",
         license=licence,
         metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=title,
         pipeline_tag=manifest.pipeline_tag,
-        tags=["onnx", "optimum", finished.precision, "edge", *tags],
+        tags=["onnx", "optimum", finished.precision, "edge", *of_vectors, *tags],
     )
     variables = {
         **_measured(benchmark),
         **_snippets(example, pipeline_arguments),
+        **({"prompt": None, "space": None} if vectors is None else vectors.words()),
+        "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
         "name": title,
         "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,

@@ -18,6 +18,7 @@ from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, SentenceHead
+from edgemin_hf.modeling.embedder_files import set_default_prompt
 from edgemin_hf.tasks.base import Divergence, Outputs
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.scored_pairs import ScoredPairs
@@ -68,7 +69,7 @@ class SentenceEmbedding(ScoredPairs):
         return configured_for(config, cls.auto_class)
 
     def configure(self, config: PretrainedConfig) -> None:
-        """Write into a student's configuration which prefixes of its vectors stand alone.
+        """Write into a student's configuration which prefixes of its vectors stand alone, and its prompt.
 
         Raises:
             ValueError: If one is longer than the vectors.
@@ -76,6 +77,7 @@ class SentenceEmbedding(ScoredPairs):
         head = SentenceHead.of(config)._replace(dimensions=self.dimensions)
         setattr(config, SENTENCE, head._asdict())
         SentenceHead.of(config)
+        set_default_prompt(config, self.prompt)
 
     @property
     def embedding_width(self) -> Literal["hidden_size"] | None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from edgemin_hf.benchmark.rows import Benchmark
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
@@ -30,14 +31,17 @@ from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
+from edgemin_hf.recipe.vector_measures import read_given_out
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
-from edgemin_hf.report.page import render_report, summary_table
+from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
+from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 Words = Annotated[str, Field(pattern=r"\S")]
 
@@ -128,7 +132,7 @@ class Report(WritingStage):
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
-            example=context.task.texts(context.root, 1, context.recipe.seed)[0],
+            example=_example(context),
             max_length=context.task.max_length,
             benchmark=benchmark,
             stages=stages,
@@ -142,6 +146,7 @@ class Report(WritingStage):
             rivals=rivals,
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
+            vectors=_vectors(context, benchmark),
         )
 
     def summary(self, context: Context) -> str:
@@ -151,6 +156,22 @@ class Report(WritingStage):
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+
+
+def _example(context: Context) -> Text:
+    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors."""
+    texts = context.task.texts(context.root, 1, context.recipe.seed)
+    return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
+
+
+def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
+    """Return what the card tells of vectors: those of the graph to deploy; None of a model that gives none."""
+    task, row = context.task, finished_row(benchmark.rows)
+    if not isinstance(task, SentenceEmbedding):
+        return None
+    told = read_given_out(context.folder_with(Product.PREDICTIONS), f"{row.model}_{row.runtime}_{row.precision}")
+    principal = task.is_principal(context.shapes.teacher, context.shapes.student.hidden_size)
+    return VectorsOfCard(told, principal, task.prompt)
 
 
 def _taught_by(context: Context) -> str:
