@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding
 
+from edgemin_hf.modeling.tokenizers import TOKEN_TYPES
+
 COUNTED = "counted"
 """Column of rows whose task asks about each token: 1 for the tokens that losses and predictions are about, else 0."""
 TEACHER_LOGITS = "teacher_logits"
@@ -50,6 +52,9 @@ class PaddingCollator(DataCollatorWithPadding):
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> BatchEncoding:
         """Return the tensors of a batch."""
         rows = [dict(row) for row in features]
+        if COUNTED in rows[0]:  # beside it stand columns that no model reads
+            known = {*self.tokenizer.model_input_names, TOKEN_TYPES, TEACHER_ROW, *_PADDING}
+            rows = [{name: value for name, value in row.items() if name in known} for row in rows]
         if TEACHER_ROW in rows[0]:
             for row in rows:
                 row[TEACHER_LOGITS] = self._scattered(row.pop(TEACHER_ROW), row[COUNTED])

@@ -159,10 +159,9 @@ def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> N
     odd = [text for text in texts if not isinstance(text, str | tuple)]
     if odd:
         raise ValueError(f"texts: {odd[0]!r} among them; expected: texts, or pairs of texts as tuples")
-    heads = {task.auto_class.__name__.removeprefix("AutoModel") for task in TASKS.values()}
+    heads = dict.fromkeys(task.auto_class.__name__.removeprefix("AutoModel") for task in TASKS.values())
     if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(tuple(heads)):
-        allowed = ", ".join(f"...{head}" for head in sorted(heads))
-        raise ValueError(f"model: {type(model).__name__}; allowed: {allowed}, or one without a head")
+        raise ValueError(f"model: {type(model).__name__}; allowed: a ...{', ...'.join(heads)}, or without a head")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:

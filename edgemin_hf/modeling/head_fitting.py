@@ -18,6 +18,8 @@ from edgemin_hf.modeling.weights import is_head
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4)
 """Weights of the squared coefficients of scaled features, of which validation takes the best."""
 _ITERATIONS = 100
+_NO_LABEL = -100
+"""The label of a token that does not count."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of logits (rows, labels) and labels: a mean over rows, such as a task's `hard_loss`."""
@@ -45,6 +47,8 @@ def last_linear(model: PreTrainedModel) -> nn.Linear:
 def frozen_features(model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> Features:
     """Run a model without dropout and return what its last linear layer reads, with the labels.
 
+    Of a model that answers for each token, with a label for each, the rows are the tokens whose label counts.
+
     Args:
         model: The model; it stays as it is.
         batches: Its inputs and "labels", on its device.
@@ -58,6 +62,9 @@ def frozen_features(model: PreTrainedModel, batches: Iterable[Mapping[str, Tenso
             for batch in batches:
                 model(**{k: v for k, v in filter_forward_inputs(model, batch).items() if k != "labels"})
                 labels.append(batch["labels"].cpu())
+                if seen[-1].shape[:-1] == labels[-1].shape and labels[-1].ndim == 2:
+                    counts = labels[-1] != _NO_LABEL
+                    seen[-1], labels[-1] = seen[-1][counts], labels[-1][counts]
     finally:
         model.train(training)
     return torch.cat(seen), torch.cat(labels)

@@ -41,6 +41,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         check_models(context)
+        _check_reading(context)
     if recipe.task is not None:
         with prefix("task."):
             recipe.task.configure(copy.copy(context.shapes.student))
@@ -59,6 +60,20 @@ def _labels_of_teacher(context: Context, task: Task) -> Mapping[str, int] | None
     fits = configured_for(config, task.auto_class) and task.compatible(config)
     with prefix("teacher.model: "):
         return labels_of(config) if fits else None
+
+
+def _check_reading(context: Context) -> None:
+    """Check that the models' tokenizers can read the task's examples, and that the student's head can be as asked."""
+    task, student = context.recipe.task, context.recipe.student
+    if task is None:
+        return
+    if context.has_teacher:
+        with prefix("teacher.model: "):
+            task.fitted(context.shapes.teacher_tokenizer)
+    with prefix("student.checkpoint: "):
+        task.fitted(context.shapes.tokenizer)
+    if task.ragged and student.head != "auto":
+        raise RecipeError(f"student.head: {student.head} for {task.type}, which reads every token; allowed: auto")
 
 
 def _check_raw_text(context: Context) -> None:

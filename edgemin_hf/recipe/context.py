@@ -7,14 +7,17 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from edgemin_hf.data.corpus import TokenBlocks
-from edgemin_hf.data.padding import TEACHER_LOGITS
+from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS, TEACHER_ROW, PaddingCollator
+from edgemin_hf.distillation.token_outputs import TokenOutputs
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.loading import load_pruned
@@ -23,8 +26,8 @@ from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
-from edgemin_hf.recipe.schema import Product, Recipe, StageSettings, Student, student_shape
-from edgemin_hf.recipe.teachers import as_learned, teacher_logits
+from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
+from edgemin_hf.recipe.teachers import as_learned, teacher_logits, token_outputs
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -122,7 +125,12 @@ class Context(RunModels):
             return self._student_rows(self.student_tokenizer(stage))
 
     def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
-        """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages."""
+        """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
+
+        Of a ragged task they have their number among `token_outputs` instead, which the collator knows.
+        """
+        if self.task.ragged:
+            return self._numbered_rows(stage)
         (train, validation), said = self.rows_of(stage), self._teacher_logits
         train = _with_logits(train, said["train"])
         if "validation" in said:
@@ -132,6 +140,34 @@ class Context(RunModels):
                 more = self._unlabelled_rows(self.student_tokenizer(stage))
             train = concatenate_datasets([train, _with_logits(more, said["unlabelled"])])
         return train, validation
+
+    def _numbered_rows(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return the rows of a ragged task with their numbers among the teacher's outputs.
+
+        Where a cut of the vocabulary divides words into other pieces, some rows may have other tokens that count: these
+        are no training rows, and validation rows have no numbers then.
+        """
+        (train, validation), outputs = self.rows_of(stage), self.token_outputs
+        first = len(self.student_data[0])
+        same = [_count_alike(train, outputs.lengths[:first]), _count_alike(validation, outputs.lengths[first:])]
+        train = train.add_column(TEACHER_ROW, list(range(len(train)))).select(np.flatnonzero(same[0]))
+        if not len(train):
+            raise RecipeError(
+                f"{stage.name}: rows that the teacher reads otherwise; expected: before a vocabulary's cut"
+            )
+        if same[1].all():
+            validation = validation.add_column(TEACHER_ROW, list(range(first, len(outputs))))
+        return train, validation
+
+    @cached_property
+    def token_outputs(self) -> TokenOutputs:
+        """What the teacher says of each counted token of the training rows, then of the validation rows."""
+        with PartialState().main_process_first():
+            return token_outputs(self, concatenate_datasets(list(self.student_data)))
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
+        """Return what makes batches of `rows_with_teacher_logits`."""
+        return PaddingCollator(tokenizer, teacher=self.token_outputs if self.task.ragged else None)
 
     @cached_property
     def _teacher_logits(self) -> dict[str, Tensor]:
@@ -209,6 +245,15 @@ class Context(RunModels):
         keep_sentence_files(model.config, config)
         self.task.configure(model.config)
         return model.train()
+
+
+def _count_alike(rows: Dataset, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which rows have as many tokens that count as they are said to have; none where there are other rows."""
+    if len(rows) != len(lengths):
+        return np.zeros(len(rows), dtype=bool)
+    found = np.array([sum(counted) for counted in rows[COUNTED]])
+    alike: NDArray[np.bool_] = found == lengths
+    return alike
 
 
 def _with_logits(rows: Dataset, logits: Tensor) -> Dataset:

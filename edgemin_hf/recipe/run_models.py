@@ -86,7 +86,7 @@ class RunModels(RunFolder):
         # From the fine-tuned teacher where there is one: the Hub is not needed again.
         finetune = self.maker(Product.TEACHER)
         finetuned = finetune is not None and self.finished_record(finetune) is not None
-        return free_tokenizer(self.teacher_folder if finetuned else self.base_folder)
+        return self._fitted(free_tokenizer(self.teacher_folder if finetuned else self.base_folder))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -94,7 +94,12 @@ class RunModels(RunFolder):
         student = self.recipe.student
         if student.checkpoint is None or not self.shapes.own_tokens:
             return self.teacher_tokenizer
-        return free_tokenizer(self.shapes.checkpoint(student.checkpoint, student.revision, weights=False).path)
+        found = self.shapes.checkpoint(student.checkpoint, student.revision, weights=False)
+        return self._fitted(free_tokenizer(found.path))
+
+    def _fitted(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Return a tokenizer that reads the task's examples, where there is a task."""
+        return tokenizer if self.recipe.task is None else self.recipe.task.fitted(tokenizer)
 
     def student_tokenizer(self, stage: StageSettings) -> PreTrainedTokenizerBase:
         """Return the tokenizer of the student as a stage finds it: its own, where the vocabulary was cut."""

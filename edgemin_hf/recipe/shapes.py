@@ -103,7 +103,7 @@ class Shapes:
         return self._start(self._recipe.student, self.assistant, "student")
 
     def check_tokens(self, stage: str) -> None:
-        """Check that assistant and student have the teacher's tokens, by their numbers.
+        """Check that assistant, student and further teachers have the teacher's tokens, by their numbers.
 
         Args:
             stage: What compares the models token by token, in a message.
@@ -111,6 +111,12 @@ class Shapes:
         Raises:
             RecipeError: If one has not.
         """
+        for model in self._recipe.teacher.ensemble:
+            if self._read("teacher.ensemble", model)[1].get_vocab() != self.teacher_tokenizer.get_vocab():
+                raise RecipeError(
+                    f"teacher.ensemble: {model}, whose tokens are not those of teacher.model; allowed beside {stage}, "
+                    "which compares them token by token: a model with the same tokens"
+                )
         for name, shape in (("assistant", self._recipe.assistant), ("student", self._recipe.student)):
             if shape is None or shape.checkpoint is None:
                 continue

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from edgemin_hf.data.batches import token_hash
 from edgemin_hf.distillation.principal import on_directions, principal_directions
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
+from edgemin_hf.distillation.token_outputs import TokenOutputs, cached_token_outputs
 from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
@@ -62,6 +63,25 @@ def as_learned(run: RunModels, said: dict[str, Tensor]) -> dict[str, Tensor]:
     )
     normalized = SentenceHead.of(run.shapes.teacher).normalized
     return {part: on_directions(vectors, directions, normalized=normalized) for part, vectors in said.items()}
+
+
+def token_outputs(run: RunModels, rows: Dataset) -> TokenOutputs:
+    """Return the mean of what the teachers' heads give for the counted tokens of rows, computed once for all stages.
+
+    Args:
+        run: The models of the run, all of the same tokens.
+        rows: Rows of a ragged task.
+    """
+    folders = [run.teacher_folder, *(run.shapes.checkpoint(model).path for model in run.recipe.teacher.ensemble)]
+    files, orders, lengths = list[Path](), list[list[int] | None](), list[int]()
+    for number, folder in enumerate(folders, start=1):
+        teacher = run.load(folder).to(PartialState().device)
+        file = run.output / "cache" / (f"token_logits_{number}.npy" if number > 1 else "token_logits.npy")
+        lengths = list(cached_token_outputs(teacher, rows, run.teacher_tokenizer, file, _key(rows, folder)).lengths)
+        files.append(file)
+        named = run.task.compares_label_names
+        orders.append(numbers_in(labels_of(teacher.config), run.label_ids) if named else None)
+    return TokenOutputs(files, lengths, orders)
 
 
 def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, rows: Dataset, name: str) -> Tensor:

@@ -28,6 +28,7 @@ from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdic
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import METRICS
 from edgemin_hf.utils.hardware import Environment
 
@@ -99,6 +100,7 @@ def render_card(
     """
     title, rows = " ".join(name.split()), benchmark.rows
     metric = METRICS[_measured_by(rows)]
+    tokens = metric.answer == "tags"
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
@@ -119,9 +121,11 @@ def render_card(
     )
     variables = {
         **_measured(benchmark),
-        **_snippets(example, pipeline_arguments),
         **({"prompt": None, "space": None} if vectors is None else vectors.words()),
         "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
+        **_snippets(example, pipeline_arguments, None if tokens else max_length),
+        "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
+        "tokens": tokens,
         "name": title,
         "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
@@ -168,12 +172,14 @@ def _measured(benchmark: Benchmark) -> dict[str, object]:
     }
 
 
-def _snippets(example: Text, pipeline_arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return what the template's snippets call a model with."""
+def _snippets(example: Text, pipeline_arguments: Mapping[str, object], cut: int | None) -> dict[str, object]:
+    """Return what the template's snippets call a model with; `cut`, where a pipeline can be told, after what length."""
     texts = [example] if isinstance(example, str) else list(example)
+    arguments = {} if cut is None else {"truncation": True, "max_length": cut}
+    told = "".join(f", {name}={_written(value)}" for name, value in {**arguments, **pipeline_arguments}.items())
     return {
         "pairs": len(texts) == 2,
-        "arguments": "".join(f", {name}={value!r}" for name, value in pipeline_arguments.items()),
+        "arguments": told,
         "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
         "texts": ", ".join(map(_literal, texts)),
     }
@@ -271,6 +277,10 @@ def _processor(environment: Environment) -> str:
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _written(value: object) -> str:
+    return _literal(value) if isinstance(value, str) else repr(value)
 
 
 def _literal(value: str | Mapping[str, str]) -> str:

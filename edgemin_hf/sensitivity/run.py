@@ -89,7 +89,7 @@ def run_sensitivity(settings: SensitivitySettings) -> SensitivityRecord:
     """
     task = settings.task
     config = _checked(settings, task)
-    tokenizer = load_tokenizer(resolve_checkpoint(settings.model, weights=False).path, config)
+    tokenizer = task.fitted(load_tokenizer(resolve_checkpoint(settings.model, weights=False).path, config))
     labels = labels_of(config)
     train = _rows(task, settings.train, settings.saliency_examples, settings.seed, tokenizer, labels)
     data = _rows(task, settings.data, settings.examples, settings.seed, tokenizer, labels)

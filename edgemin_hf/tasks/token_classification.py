@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
@@ -23,7 +24,7 @@ from edgemin_hf.tasks.entities import OUTSIDE, Scheme, check_tag, inside, loose_
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.sentences import check_sentences, named_tags, read_sentences
-from edgemin_hf.tasks.table_task import Labels, TableTask
+from edgemin_hf.tasks.table_task import TableTask
 
 _SHORTEST = 8
 """Tokens of the shortest window: special ones, and some words."""
@@ -155,22 +156,20 @@ class TokenClassification(TableTask):
             return list(classes.names)
         return tags_of(tag[2:] for tags in named_tags(table, self.tags_column) for tag in tags if tag != OUTSIDE)
 
-    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Labels:
+    def encoded(self, table: Dataset, labels: Mapping[str, int]) -> Sequence[list[int]]:
         """Return the numbers of each sentence's tags.
 
         Raises:
             ValueError: If a tag is not among `labels`.
         """
-        return list(self._encoded(table, labels))
-
-    def _encoded(self, table: Dataset, labels: Mapping[str, int]) -> Iterator[list[int]]:
+        named = named_tags(table, self.tags_column)
         numbers: dict[str, int] = {}
-        for name in {name for tags in named_tags(table, self.tags_column) for name in tags}:
+        for name in sorted({name for tags in named for name in tags}):
             number = number_of(name, labels)
             if number is None:
                 raise ValueError(f"tags_column: {name!r} in the data; allowed: {shown(labels)}")
             numbers[name] = number
-        return ([numbers[name] for name in tags] for tags in named_tags(table, self.tags_column))
+        return [[numbers[name] for name in tags] for tags in named]
 
     def texts_in(self, table: Dataset) -> Iterator[Text]:
         """Yield the words of each sentence with spaces between them."""
@@ -195,38 +194,29 @@ class TokenClassification(TableTask):
             where one does; "word_ids", the number of the word whose tag a token tells, else -1; "example", the number
             of the sentence, "words", how many it has, and in its first row "tags", those of all of them.
         """
-        reader, names = word_tokenizer(tokenizer), sorted(labels, key=lambda name: labels[name])
-        tags = list(self._encoded(table, labels)) if with_labels else [[] for _ in range(len(table))]
-        going_on = [labels[inside(name, labels)] for name in names]
-
-        def rows_of(batch: dict[str, list[list[str]]], numbers: list[int]) -> dict[str, list[object]]:
-            sentences = batch[self.tokens_column]
-            made = [
-                self._row(window, number, len(words), tags[number], going_on, first=window is found[0])
-                for number, words, found in zip(
-                    numbers, sentences, windows(reader, sentences, self.max_length, self.stride), strict=True
-                )
-                for window in found
-            ]
-            return {name: [row[name] for row in made] for name in made[0]}
-
+        names = sorted(labels, key=lambda name: labels[name])
+        tags = self.encoded(table, labels) if with_labels else [[] for _ in range(len(table))]
+        reader = partial(windows, word_tokenizer(tokenizer), max_length=self.max_length, stride=self.stride)
+        make = partial(
+            _rows,
+            column=self.tokens_column,
+            tags=tags,
+            reader=reader,
+            going_on=[labels[inside(name, labels)] for name in names] if self.label_all_tokens else None,
+        )
         columns = table.column_names
-        rows = table.map(rows_of, batched=True, with_indices=True, remove_columns=columns, desc="Tokenising")
-        return rows.cast_column("tags", ListOf(ClassLabel(names=names)))
-
-    def _row(
-        self, window: Window, example: int, words: int, tags: list[int], going_on: list[int], *, first: bool
-    ) -> dict[str, object]:
-        pairs = list(zip(window.word_ids, window.inner_ids, strict=True))
-        labels, counted = [UNLABELLED] * len(pairs), [0] * len(pairs)
-        for place, (word, inner) in enumerate(pairs):
-            if word == NO_WORD and (inner == NO_WORD or not self.label_all_tokens):
-                continue
-            counted[place] = 1
-            if tags:
-                labels[place] = going_on[tags[inner]] if word == NO_WORD else tags[word]
-        told = {"example": example, "words": words, "tags": tags if first else []}
-        return {**window.inputs, "labels": labels, COUNTED: counted, "word_ids": window.word_ids, **told}
+        numbers, tag = ListOf(Value("int32")), ClassLabel(names=names)
+        features = dict.fromkeys(reader([["a"]])[0][0].inputs, numbers)
+        features |= {"labels": ListOf(Value("int64")), COUNTED: ListOf(Value("int8")), "word_ids": numbers}
+        features |= {"example": Value("int32"), "words": Value("int32"), "tags": ListOf(tag)}
+        return table.map(
+            make,
+            batched=True,
+            with_indices=True,
+            remove_columns=columns,
+            features=Features(features),
+            desc="Tokenising",
+        )
 
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return the likeliest tag of each word, by sentences; a word without pieces is in no entity."""
@@ -280,3 +270,42 @@ class TokenClassification(TableTask):
 def _divergences(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute KL(softmax(teacher) || softmax(student)) of each token: (batch, length, tags) -> (batch, length)."""
     return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none").sum(dim=-1)
+
+
+def _rows(
+    batch: Mapping[str, Sequence[Sequence[str]]],
+    numbers: Sequence[int],
+    *,
+    column: str,
+    tags: Sequence[Sequence[int]],
+    reader: Callable[[Sequence[Sequence[str]]], list[list[Window]]],
+    going_on: Sequence[int] | None,
+) -> dict[str, list[object]]:
+    """Return the rows of some sentences, by columns: see `TokenClassification.tokenized`.
+
+    Args:
+        batch: The sentences.
+        numbers: Their numbers in the table.
+        column: Name of the column of words.
+        tags: Numbers of the tags of each sentence of the table; empty where they are not known.
+        reader: Tokenises sentences.
+        going_on: The tag that a further piece of a word learns, by the word's; None where it learns none.
+    """
+    rows = []
+    for number, words, found in zip(numbers, batch[column], reader(batch[column]), strict=True):
+        for window in found:
+            labels, counted = _labels(window, tags[number], going_on)
+            told = {"example": number, "words": len(words), "tags": tags[number] if window is found[0] else []}
+            rows.append({**window.inputs, "labels": labels, COUNTED: counted, "word_ids": window.word_ids, **told})
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _labels(window: Window, tags: Sequence[int], going_on: Sequence[int] | None) -> tuple[list[int], list[int]]:
+    """Return a label for each token of a window, and whether it counts."""
+    labels, counted = [UNLABELLED] * len(window.word_ids), [0] * len(window.word_ids)
+    for place, (word, inner) in enumerate(zip(window.word_ids, window.inner_ids, strict=True)):
+        if word != NO_WORD or (inner != NO_WORD and going_on is not None):
+            counted[place] = 1
+            if tags:
+                labels[place] = tags[word] if word != NO_WORD or going_on is None else going_on[tags[inner]]
+    return labels, counted

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from edgemin_hf.data.padding import COUNTED
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
@@ -22,6 +25,8 @@ from edgemin_hf.utils.processes import of_first
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
+_FITTED_TOKENS = 100_000
+"""Tokens, at most, of a head that answers for each."""
 
 
 @dataclass(config=STRICT)
@@ -56,7 +61,7 @@ class HeadFirst(TrainingStage):
             known = parts.train
             if context.task.unlabelled_files:
                 known = known.select(labelled(torch.tensor(known["labels"][:])).nonzero().flatten().tolist())
-            rows = (drawn(rows, _FITTED_ROWS, context.recipe.seed) for rows in (known, parts.validation))
+            rows = (_fitted_on(rows, context.recipe.seed) for rows in (known, parts.validation))
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
             fit_head(trainer.model, learned, held_out, context.task.hard_loss)
             metric = self.metric(context)
@@ -66,3 +71,12 @@ class HeadFirst(TrainingStage):
             return Outcome(notes=(note,))
 
         return train(self, trainer, folder, self.metric(context), prepare=prepare)
+
+
+def _fitted_on(rows: Dataset, seed: int) -> Dataset:
+    """Draw the rows that a head is fitted on."""
+    rows = drawn(rows, _FITTED_ROWS, seed)
+    if COUNTED not in rows.column_names:
+        return rows
+    ends = np.cumsum([sum(counted) for counted in rows[COUNTED]])
+    return rows.select(range(max(1, int(np.searchsorted(ends, _FITTED_TOKENS, side="right")))))

@@ -90,6 +90,8 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             _check_teacher(context)
         if self.labels_alone and not context.task.learns_labels:
             raise ValueError(f"soft_weight: 0 for {context.task.type}, which has no labels; allowed: above 0")
+        if context.task.ragged and self.soft_weight:
+            context.shapes.check_tokens(f"{self.name}, of {context.task.type}")
         if not self.also:
             check_training_arguments(context, self)
             return
@@ -127,15 +129,17 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         model = model or self.student(context)
         rows = context.rows_of if self.labels_alone else context.rows_with_teacher_logits
         train_rows, validation = rows(self)
+        tokenizer = context.student_tokenizer(self)
         teacher = context.load(context.teacher_folder) if self.also else None
         metrics = partial(context.task.compute_metrics, rows=validation)
         return Parts(
             model,
-            context.student_tokenizer(self),
+            tokenizer,
             self.methods(),
             train_rows,
             validation,
             teacher,
+            collator=None if self.labels_alone else context.collator(tokenizer),
             compute_metrics=metrics,
             quantization=context.quantization(self),
         )
