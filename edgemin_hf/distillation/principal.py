@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from edgemin_hf.distillation.token_outputs import TokenOutputs, new_file
+from edgemin_hf.utils.atomic_files import write_atomic
 
 _ROWS = 65_536
 
@@ -53,23 +58,48 @@ def on_directions(vectors: Tensor, directions: Tensor, *, normalized: bool) -> T
         normalized: Whether vectors have length 1.
 
     Returns:
-        (rows, count), in the dtype of `vectors`.
+        (rows, count), float64.
     """
-    found = torch.empty(len(vectors), directions.shape[1], dtype=vectors.dtype)
-    start = 0
-    for rows in _chunks(vectors):
-        parts = rows @ directions.double()
-        if normalized:
-            parts = torch.nn.functional.normalize(parts, dim=1)
-        found[start : start + len(rows)] = parts.to(found.dtype)
-        start += len(rows)
-    return found
+    parts = vectors.double() @ directions.double()
+    return torch.nn.functional.normalize(parts, dim=1) if normalized else parts
 
 
 def energy_kept(vectors: Tensor, directions: Tensor) -> float:
     """Return the share of vectors' squared lengths that lies along directions."""
     kept = sum(float((rows @ directions.double()).square().sum()) for rows in _chunks(vectors))
     return kept / sum(float(rows.square().sum()) for rows in _chunks(vectors))
+
+
+def cached_principal_outputs(
+    outputs: TokenOutputs, learned: int, count: int, path: Path, key: str, *, normalized: bool
+) -> TokenOutputs:
+    """Return a teacher's vectors on their principal directions, from disk where they were computed before.
+
+    Args:
+        outputs: The vectors, one a row.
+        learned: How many of the rows, the first ones, the directions are those of.
+        count: How many directions.
+        path: The .npy file (rows, count), float16; a file beside it keeps the key.
+        key: What the vectors depend on.
+        normalized: Whether they have length 1.
+
+    Returns:
+        They, one a row.
+    """
+    told, key = path.with_suffix(".key"), f"{key} {learned} {count} {normalized}"
+    if not (path.is_file() and told.is_file() and told.read_text(encoding="utf-8") == key):
+        told.unlink(missing_ok=True)
+        vectors = torch.from_numpy(np.load(outputs.files[0], mmap_mode="c"))  # nothing is written into it
+        directions = principal_directions(vectors[:learned], count)
+        partial = path.with_name(f".{path.name}.partial")
+        flat = new_file(partial, np.float16, (len(vectors), count))
+        for start in range(0, len(vectors), _ROWS):
+            rows = slice(start, start + _ROWS)
+            flat[rows] = on_directions(vectors[rows], directions, normalized=normalized).numpy()
+        flat.flush()
+        partial.replace(path)
+        write_atomic(told, key)
+    return TokenOutputs([path], outputs.lengths.tolist())
 
 
 def _chunks(vectors: Tensor) -> Iterator[Tensor]:

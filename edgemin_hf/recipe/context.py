@@ -27,7 +27,8 @@ from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
-from edgemin_hf.recipe.teachers import as_learned, teacher_logits, token_outputs
+from edgemin_hf.recipe.teachers import teacher_logits, teacher_vectors, token_outputs
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -127,10 +128,13 @@ class Context(RunModels):
     def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
 
-        Of a ragged task they have their number among `token_outputs` instead, which the collator knows.
+        Of a ragged task, or one of vectors, they have their number among `token_outputs` instead, which the collator
+        knows.
         """
         if self.task.ragged:
             return self._numbered_rows(stage)
+        if isinstance(self.task, SentenceEmbedding):
+            return self._numbered_texts(stage)
         (train, validation), said = self.rows_of(stage), self._teacher_logits
         train = _with_logits(train, said["train"])
         if "validation" in said:
@@ -159,15 +163,39 @@ class Context(RunModels):
             validation = validation.add_column(TEACHER_ROW, list(range(first, len(outputs))))
         return train, validation
 
+    def _numbered_texts(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return texts, those of further files among them, with their numbers among the teacher's vectors."""
+        train, validation = self.rows_of(stage)
+        with PartialState().main_process_first():
+            train = self._with_unlabelled(train, self.student_tokenizer(stage))
+        train, validation = (
+            rows.add_column(TEACHER_ROW, list(range(first, first + len(rows))))
+            for rows, first in ((train, 0), (validation, len(train)))
+        )
+        return train, validation
+
+    def _with_unlabelled(self, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        more = [self._unlabelled_rows(tokenizer)] if self.task.unlabelled_files else []
+        return concatenate_datasets([train, *more])
+
     @cached_property
     def token_outputs(self) -> TokenOutputs:
-        """What the teacher says of each counted token of the training rows, then of the validation rows."""
+        """What the teacher says of each counted token of the training rows, then of the validation rows.
+
+        Of a task of vectors, what its student learns of each text.
+        """
         with PartialState().main_process_first():
+            if isinstance(self.task, SentenceEmbedding):
+                train, validation = self.data
+                learned = self._with_unlabelled(train, self.teacher_tokenizer)
+                rows = concatenate_datasets([learned, validation.select_columns(learned.column_names)])
+                return teacher_vectors(self, self.task, rows, len(learned))
             return token_outputs(self, concatenate_datasets(list(self.student_data)))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
         """Return what makes batches of `rows_with_teacher_logits`."""
-        return PaddingCollator(tokenizer, teacher=self.token_outputs if self.task.ragged else None)
+        flat = self.task.ragged or isinstance(self.task, SentenceEmbedding)
+        return PaddingCollator(tokenizer, teacher=self.token_outputs if flat else None)
 
     @cached_property
     def _teacher_logits(self) -> dict[str, Tensor]:
@@ -180,7 +208,7 @@ class Context(RunModels):
             if self.task.unlabelled_files:
                 table, rows = self.task.unlabelled_table(self.root), self._unlabelled_rows(self.tokenizer)
                 said["unlabelled"] = teacher_logits(self, table, rows, "unlabelled")
-            return as_learned(self, said)
+            return said
 
     def _unlabelled_rows(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         table = self.task.unlabelled_table(self.root)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_hash
-from edgemin_hf.distillation.principal import on_directions, principal_directions
+from edgemin_hf.distillation.principal import cached_principal_outputs
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.distillation.token_outputs import TokenOutputs, cached_token_outputs
 from edgemin_hf.hub.checkpoints import checkpoint_files
@@ -48,21 +48,22 @@ def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> 
     return torch.stack(said).double().mean(dim=0).float()
 
 
-def as_learned(run: RunModels, said: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what a student learns of what the teacher says of some rows: of vectors it may be a narrower space.
+def teacher_vectors(run: RunModels, task: SentenceEmbedding, rows: Dataset, learned: int) -> TokenOutputs:
+    """Return what a student learns of the teacher's vectors, computed once for all stages: they, or a narrower space.
 
     Args:
         run: The models of the run.
-        said: The teacher's answers, (rows, width) each, by which rows they are.
+        task: The task.
+        rows: Rows as the teacher reads them: those that are learned from, then those of validation.
+        learned: How many they are.
     """
-    task, width = run.task, run.shapes.student.hidden_size
-    if not (isinstance(task, SentenceEmbedding) and task.is_principal(run.shapes.teacher, width)):
-        return said
-    directions = principal_directions(
-        torch.cat([said[part] for part in ("train", "unlabelled") if part in said]), width
-    )
-    normalized = SentenceHead.of(run.shapes.teacher).normalized
-    return {part: on_directions(vectors, directions, normalized=normalized) for part, vectors in said.items()}
+    cache, width, key = run.output / "cache", run.shapes.student.hidden_size, _key(rows, run.teacher_folder)
+    teacher = run.load(run.teacher_folder).to(PartialState().device)
+    vectors = cached_token_outputs(teacher, rows, run.teacher_tokenizer, cache / "vectors.npy", key)
+    if not task.is_principal(teacher.config, width):
+        return vectors
+    normalized = SentenceHead.of(teacher.config).normalized
+    return cached_principal_outputs(vectors, learned, width, cache / "principal.npy", key, normalized=normalized)
 
 
 def token_outputs(run: RunModels, rows: Dataset) -> TokenOutputs:

@@ -21,6 +21,8 @@ from edgemin_hf.tasks.table_task import Labels, TableTask
 
 SCORES = "scores"
 """Column of tokenised pairs that holds their scores, in each of a pair's two rows."""
+PLACES = "places"
+"""Column of tokenised pairs that holds the numbers of their texts, since rows may come in any order."""
 _RETRIEVAL = ("corpus_file", "queries_file", "qrels_file")
 _SHORTEST = 3
 """Tokens: one of a text, and two special ones."""
@@ -137,7 +139,8 @@ class ScoredPairs(TableTask, ABC):
         rows = tokenize(rows, "text", tokenizer, self.max_length)
         if not (with_labels and self._is_pairs(table)):
             return rows
-        return rows.add_column(SCORES, np.repeat(np.array(self.encoded(table, labels)), 2))
+        scores = np.repeat(np.array(self.encoded(table, labels)), 2)
+        return rows.add_column(SCORES, scores).add_column(PLACES, np.arange(len(rows)))
 
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
         """Check texts and pairs, and return what is worth knowing of them. See `TableTask.check`."""
@@ -206,4 +209,5 @@ class ScoredPairs(TableTask, ABC):
 
     def references(self, rows: Dataset) -> Answers:
         """Return the score of each pair, (pairs,)."""
-        return np.array(rows[SCORES])[::2]
+        scores: Answers = np.array(rows[SCORES])[np.argsort(rows[PLACES])][::2]
+        return scores

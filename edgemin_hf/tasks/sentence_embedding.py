@@ -21,8 +21,8 @@ from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding
 from edgemin_hf.modeling.embedder_files import set_default_prompt
 from edgemin_hf.tasks.base import Divergence, Outputs
 from edgemin_hf.tasks.metrics import Answers
-from edgemin_hf.tasks.scored_pairs import ScoredPairs
-from edgemin_hf.tasks.vectors import cosines
+from edgemin_hf.tasks.scored_pairs import PLACES, ScoredPairs
+from edgemin_hf.tasks.vectors import Vectors, cosines
 
 Space = Literal["auto", "teacher", "principal"]
 
@@ -124,6 +124,11 @@ class SentenceEmbedding(ScoredPairs):
         distance = 1 - torch.nn.functional.cosine_similarity(student, theirs, dim=1)
         return (distance + (student - theirs).square().sum(dim=1) / square).mean()
 
+    def in_order(self, outputs: Outputs, rows: Dataset | None) -> Vectors:
+        """Return the vectors of the texts of pairs in turn, (2 * pairs, width), in whatever order the rows come."""
+        vectors = np.asarray(outputs)
+        return vectors if rows is None else vectors[np.argsort(rows[PLACES])]
+
     @staticmethod
     def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute the mean over texts of the squared distance of vectors from a reference's."""
@@ -131,5 +136,5 @@ class SentenceEmbedding(ScoredPairs):
 
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return the cosine of each pair, float32 (pairs,), from the vectors of their texts in turn."""
-        vectors = np.asarray(outputs)
+        vectors = self.in_order(outputs, rows)
         return cosines(vectors[::2], vectors[1::2]).astype(np.float32)

@@ -31,7 +31,7 @@ from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
-from edgemin_hf.recipe.vector_measures import read_given_out
+from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import finished_row, render_report, summary_table
@@ -89,6 +89,9 @@ class Report(WritingStage):
         """Write the artefact."""
         shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
         shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
+        for name in (GIVEN_OUT, RETRIEVAL):
+            if (measured := context.folder_with(Product.PREDICTIONS) / name).is_file():
+                shutil.copy(measured, folder)
         benchmark = read_benchmark(context)
         settings = publishable(context.settings, context.root)
         recipe_yaml = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
