@@ -25,6 +25,7 @@ from edgemin_hf.tasks.scored_pairs import PLACES, ScoredPairs
 from edgemin_hf.tasks.vectors import Vectors, cosines
 
 Space = Literal["auto", "teacher", "principal"]
+_LEAST_SQUARE = 1e-12
 
 
 @dataclass
@@ -120,7 +121,7 @@ class SentenceEmbedding(ScoredPairs):
             The scalar loss.
         """
         theirs = teacher.detach().to(student.dtype)
-        square = theirs.square().sum(dim=1).clamp(min=torch.finfo(theirs.dtype).tiny)
+        square = theirs.square().sum(dim=1).clamp(min=_LEAST_SQUARE)
         distance = 1 - torch.nn.functional.cosine_similarity(student, theirs, dim=1)
         return (distance + (student - theirs).square().sum(dim=1) / square).mean()
 
