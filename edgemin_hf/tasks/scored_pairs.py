@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.sentences import sentences_in
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
@@ -34,6 +35,7 @@ class ScoredPairs(TableTask, ABC):
 
     Attributes:
         train_file: Texts to train on: .txt with a text a line, or a table with columns of texts.
+        split_sentences: Whether .txt, and .txt.zst, hold documents between blank lines, whose sentences are the texts.
         validation_file: Pairs and scores for every choice; there must be one.
         text_column: Name of the column that holds the first text of a pair.
         text_pair_column: Name of the column that holds the second.
@@ -53,6 +55,7 @@ class ScoredPairs(TableTask, ABC):
     text_pair_column: str = "sentence2"
     label_column: str = "score"
     train_columns: list[str] = field(default_factory=list)
+    split_sentences: bool = False
     prompt: str = ""
     corpus_file: str | None = None
     queries_file: str | None = None
@@ -89,8 +92,10 @@ class ScoredPairs(TableTask, ABC):
 
     def _texts_of(self, path: Path) -> Dataset:
         """Read a file of training texts, each different one once."""
-        if path.suffix == ".txt":
-            texts: Iterator[object] = iter(read_lines(path))
+        if self.split_sentences and path.name.endswith((".txt", ".txt.zst")):
+            texts: Iterator[object] = sentences_in(path)
+        elif path.suffix == ".txt":
+            texts = iter(read_lines(path))
         else:
             table = read_table(path)
             pair = [name for name in (self.text_column, self.text_pair_column) if name in table.column_names]
