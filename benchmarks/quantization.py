@@ -29,7 +29,8 @@ from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QUANTIZED_GRAPHS
 from edgemin_hf.export.ptq import quantize_static
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.yaml_file import load_recipe
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import value_of
+from edgemin_hf.tasks.metrics.modules import statistic_of
 
 LEARNING_RATES = {"sst2": 1e-4, "stsb": 1e-4, "rte": 5e-5}
 FP32 = "fp32"
@@ -161,8 +162,9 @@ class Comparison:
 
     def metric(self, predictions: np.ndarray) -> np.ndarray:
         """Compute the task's metric of predictions (..., rows)."""
-        labels = np.broadcast_to(self.labels, predictions.shape)
-        return METRICS[self.context.task.metric].compute(labels, predictions)
+        rows = predictions.reshape(-1, predictions.shape[-1])
+        values = [value_of(self.context.task.metrics[0], self.labels, one) for one in rows]
+        return np.reshape(values, predictions.shape[:-1])
 
     def row(self, name: str, outcome: Outcome, whole: np.ndarray) -> str:
         """Format a row of the table; `whole` are the fp32 model's predictions (rows,)."""
@@ -178,10 +180,14 @@ class Comparison:
 
     def interval(self, predictions: np.ndarray, whole: np.ndarray) -> tuple[float, float]:
         """Return the 95% interval of the difference to fp32, times 100: a bootstrap over rows, paired."""
-        rows = np.random.default_rng(0).integers(0, len(whole), (RESAMPLES, len(whole)))
-        compute, labels = METRICS[self.context.task.metric].compute, self.labels[rows]
-        ours = np.mean([compute(labels, one[rows]) for one in predictions], axis=0)
-        low, high = np.percentile(100 * (ours - compute(labels, whole[rows])), [2.5, 97.5])
+        drawn = np.random.default_rng(0).integers(0, len(whole), (RESAMPLES, len(whole)))
+        weights = np.stack([np.bincount(rows, minlength=len(whole)) for rows in drawn]).astype(float)
+        metric = self.context.task.metrics[0]
+        ours, theirs = (
+            np.mean([statistic_of(metric, self.labels, one)(weights) for one in side], axis=0)
+            for side in (predictions, [whole])
+        )
+        low, high = np.percentile(100 * (ours - theirs), [2.5, 97.5])
         return float(low), float(high)
 
 
@@ -228,7 +234,7 @@ def main() -> None:
 
 def table(comparison: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
     """Return a task's table."""
-    metric = METRICS[comparison.context.task.metric]
+    metric = comparison.context.task.metrics[0]
     head = f"| | {metric.title} {metric.unit} | % of fp32 | difference [95%, paired] | MB | seconds to make |"
     whole = outcomes[FP32].predictions[0]
     rows = [comparison.row(name, outcome, whole) for name, outcome in outcomes.items()]

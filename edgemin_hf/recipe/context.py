@@ -61,7 +61,7 @@ class Context(RunModels):
         ...     _ = Path(folder, "demo.yaml").write_text(json.dumps(settings))
         ...     recipe, plain = load_recipe(Path(folder, "demo.yaml"))
         ...     context = Context(recipe, plain, root=Path(folder), output=Path(folder, "run"))
-        >>> context.task.metric, context.maker(Product.TEACHER).name, context.folder_with(Product.STUDENT).name
+        >>> context.task.metric_name, context.maker(Product.TEACHER).name, context.folder_with(Product.STUDENT).name
         ('accuracy', 'finetune', 'task_distill')
     """
 

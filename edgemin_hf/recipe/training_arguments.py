@@ -172,7 +172,10 @@ def make_arguments(
     if stage.best_model:
         metric = stage.metric(context)
         saved = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
-        saved |= {"metric_for_best_model": metric, "greater_is_better": metric != "loss"}
+        saved |= {
+            "metric_for_best_model": metric,
+            "greater_is_better": metric != "loss" and context.task.metrics[0].greater_is_better,
+        }
     arguments = TrainingArguments(
         output_dir=str(work),
         **training_arguments({**defaults, **stage.arguments()}),

@@ -29,7 +29,7 @@ from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.known import TASKS
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.utils.hardware import Environment
 
 _TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
@@ -99,8 +99,8 @@ def render_card(
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
     title, rows = " ".join(name.split()), benchmark.rows
-    metric = METRICS[_measured_by(rows)]
-    tokens = metric.answer == "tags"
+    metric = metric_named(_measured_by(rows))
+    tokens = TASKS[manifest.task].answer == "tags"
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
@@ -127,7 +127,7 @@ def render_card(
         "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
         "name": title,
-        "task_name": "multi-label " * (metric.answer == "label set") + manifest.pipeline_tag.replace("-", " "),
+        "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
@@ -135,7 +135,7 @@ def render_card(
         "files": markdown_table(_file_table(manifest)),
         "repo_id": _literal(repo_id),
         "task": _literal(manifest.pipeline_tag),
-        "regression": metric.answer == "score",
+        "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
         "max_length": max_length,
@@ -265,7 +265,7 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
         dataset_name=test_set,
         dataset_split="test",
         metric_type=score.metric,
-        metric_name=_capitalized(METRICS[score.metric].title),
+        metric_name=_capitalized(metric_named(score.metric).title),
         metric_value=round(score.value, 4),
     )
     return [result]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgemin_hf.benchmark.rows import BenchmarkRow
 from edgemin_hf.report.page import three_digits
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -67,7 +67,7 @@ def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
     scores = [row.score for row in rows if row.score is not None]
     if not scores:
         raise ValueError("no row of the benchmark has a value to draw")
-    metric = METRICS[scores[0].metric]
+    metric = metric_named(scores[0].metric)
     spans = [(score.value, *(score.ci95 or (score.value, score.value))) for score in scores]
     points = np.column_stack(([row.size_bytes / 1e6 for row in rows], 100 * np.array(spans)))
     with matplotlib.rc_context(STYLE):
@@ -79,7 +79,7 @@ def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
         axes.set_ylim(low - margin, high + margin)
         axes.set_yticks([tick for tick in axes.get_yticks() if low - margin <= tick <= max(100, high)])
         axes.set_xlabel("size on disk in MB (log scale)")
-        axes.set_ylabel(f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}, with its 95% interval")
+        axes.set_ylabel(f"{metric.axis}, with its 95% interval")
         axes.grid(True)
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)

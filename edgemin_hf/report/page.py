@@ -9,11 +9,12 @@ import jinja2
 from markupsafe import Markup
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
+from edgemin_hf.report.measurement import class_tables, further_metrics
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table, text_table
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import Measurement, metric_named
 
 DASH = "—"
 _INTEGERS = ("int8", "int4")
@@ -29,6 +30,7 @@ def render_report(
     rivals: Comparison | None = None,
     front: str | None = None,
     taught_by: str = "",
+    measured: Measurement | None = None,
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
@@ -40,6 +42,7 @@ def render_report(
         rivals: What the student was measured against, if it was.
         front: SVG of that, which comes before all else; None draws nothing there.
         taught_by: What the student learned from, in words.
+        measured: All that was measured of the row to deploy; None shows no more than its rows.
 
     Returns:
         The page.
@@ -65,6 +68,8 @@ def render_report(
         conditions=conditions(benchmark),
         stages=stage_table(stages),
         taught_by=taught_by,
+        further=None if measured is None else further_metrics(measured),
+        classes=None if measured is None else class_tables(measured),
         rivals=None if rivals is None else rivals_table(rivals),
         verdict=[] if rivals is None else verdict(rivals),
         front=None if front is None else Markup(front),  # noqa: S704
@@ -119,10 +124,10 @@ def headline(benchmark: Benchmark) -> str:
     sentences = [f"The {row.model} at {row.precision} in {runtime} takes {size}."]
     sentences.append(f"Half of its calls return within {speed}{_speeds(rows, row)}.")
     if row.score is not None:
-        metric = METRICS[row.score.metric]
-        name, unit = (metric.title, "%") if metric.unit == "%" else (f"{metric.title} {metric.unit}", "")
+        metric = metric_named(row.score.metric)
+        name, unit = (metric.title, "%") if metric.unit == "%" else (metric.axis, "")
         quality = f"Its {name} is {100 * row.score.value:.1f}{unit}"
-        if teacher and teacher.score and teacher.score.value > 0:
+        if teacher and teacher.score and teacher.score.value > 0 and metric.greater_is_better:
             kept, theirs = row.score.value / teacher.score.value, 100 * teacher.score.value
             quality += f" against the teacher's {theirs:.1f}{unit}, so it keeps {kept:.1%} of it"
         sentences.append(quality + ".")
@@ -134,7 +139,7 @@ def result_table(benchmark: Benchmark) -> Table:
     rows = benchmark.rows
     metric = rows[0].metric if rows else None
     headers = ["model", "runtime", "precision", "params (M)", "size (MB)"]
-    headers.append("metric" if metric is None else METRICS[metric].heading)
+    headers.append("metric" if metric is None else metric_named(metric).heading)
     headers += ["p50 (ms)", "p90 (ms)", "p99 (ms)"]
     compared = any(_reference(rows, row) for row in rows)
     return Table(headers + ["smaller", "faster"] * compared, [_cells(rows, row, compared) for row in rows])

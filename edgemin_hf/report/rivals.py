@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from edgemin_hf.report.tables import Table, text_table
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 
 def rivals_table(found: Comparison) -> Table:
     """Lay out what the student and its rivals are worth and cost."""
-    metric = METRICS[found.rows[0].metric]
+    metric = metric_named(found.rows[0].metric)
     headers = ["way", metric.heading, "student ahead", "whole call (ms)", "size (MB)", "made in"]
     return Table(headers, [_cells(row) for row in found.rows])
 
@@ -39,9 +39,9 @@ def verdict(found: Comparison) -> list[str]:
 
 def how_to_read(found: Comparison) -> str:
     """Return the caption of the rivals' figure."""
-    metric = _capitalized(METRICS[found.rows[0].metric].title)
-    better = "up and to the left is better; a mark's area is the size on disk"
-    text = f"{metric} against the latency of a whole call: {better}."
+    metric = metric_named(found.rows[0].metric)
+    better = f"{metric.way_up} and to the left is better; a mark's area is the size on disk"
+    text = f"{_capitalized(metric.title)} against the latency of a whole call: {better}."
     if all(row.ahead is None for row in found.rows):
         return text
     return f"{text} The dashed lines are this student's: left of them is what is faster, above them what scores more."
@@ -49,7 +49,7 @@ def how_to_read(found: Comparison) -> str:
 
 def in_words(found: Comparison) -> str:
     """Tell the figure of the rivals to who can't see it: each row's value, latency and size."""
-    metric = METRICS[found.rows[0].metric]
+    metric = metric_named(found.rows[0].metric)
     rows = [
         f"{row.name}: {100 * row.value:.1f}{metric.unit if metric.unit == '%' else ''} at {row.latency_ms.p50:.3g} ms, "
         f"{row.size_bytes / 1e6:.1f} MB"

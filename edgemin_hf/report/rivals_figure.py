@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgemin_hf.report.figures import BLUE, CHARACTER, GREY, INK, STYLE, VERMILION, WIDTH, log_axis, to_svg
 from edgemin_hf.report.rivals import in_words
 from edgemin_hf.rivals.compare import Comparison, RivalRow
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 _LARGEST, _SMALLEST = 13.0, 2.0
 """Radii of marks."""
@@ -35,7 +35,7 @@ def draw_rivals(found: Comparison) -> str:
     Returns:
         The figure as SVG.
     """
-    rows, metric = found.rows, METRICS[found.rows[0].metric]
+    rows, metric = found.rows, metric_named(found.rows[0].metric)
     points = np.array([[row.latency_ms.p50, *(100 * value for value in (row.value, *row.ci95))] for row in rows])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 5.4))
@@ -46,7 +46,7 @@ def draw_rivals(found: Comparison) -> str:
         upper, lower = downwards[: (len(rows) + 1) // 2], downwards[(len(rows) + 1) // 2 :]
         _set_limits(axes, points, len(upper))
         axes.set_xlabel("whole call, text in and answer out, in ms at one thread (log scale)")
-        axes.set_ylabel(f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}, with its 95% interval")
+        axes.set_ylabel(f"{metric.axis}, with its 95% interval")
         axes.grid(True)
         if any(row.ahead is not None for row in rows):
             _draw_student(axes, points, [_colour(row) for row in rows])

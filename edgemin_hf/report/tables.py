@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-TEXT_COLUMNS = frozenset({"model", "runtime", "precision", "stage", "validation metric", "file", "runs in", "way"})
+TEXT_COLUMNS = frozenset(
+    {"model", "runtime", "precision", "stage", "validation metric", "file", "runs in", "way", "label", "further metric"}
+)
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
 
 

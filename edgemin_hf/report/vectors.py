@@ -9,7 +9,7 @@ from typing import NamedTuple
 from edgemin_hf.report.page import with_interval
 from edgemin_hf.report.tables import Table
 from edgemin_hf.tasks.given_out import GivenOut
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 
 class VectorsOfCard(NamedTuple):
@@ -33,6 +33,6 @@ class VectorsOfCard(NamedTuple):
 
 def vectors_table(rows: Sequence[GivenOut]) -> Table:
     """Format what vectors are worth at each width and precision."""
-    heading = METRICS[rows[0].metric].heading
+    heading = metric_named(rows[0].metric).heading
     cells = [[f"{row.dimensions}", row.precision, f"{row.bytes:,}", with_interval(row.value, row.ci95)] for row in rows]
     return Table(["dimensions", "precision", "bytes", heading], cells)

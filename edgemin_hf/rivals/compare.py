@@ -127,7 +127,7 @@ def compare(
         found = given.task.measure(labels, answers[made.name])
         lead = None
         if student is not None and made is not student:
-            value, ends = difference(given.task.metric, labels, answers[student.name], answers[made.name])
+            value, ends = difference(given.task.metrics[0], labels, answers[student.name], answers[made.name])
             lead = Ahead(value, ends)
         latency = Latency(*(float(np.percentile(times[made.name], q)) for q in (50, 90, 99)))
         ends = (found["ci95"][0], found["ci95"][1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, to_svg
 from edgemin_hf.sensitivity.records import CutRow, SensitivityRecord
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 TITLES = {"heads": "heads", "neurons": "feed-forward neurons", "layers": "layer"}
 """What stands over the panel of each kind of measurement."""
@@ -65,7 +65,7 @@ def draw_heat_map(result: SensitivityRecord) -> str:
                 y = layers + 0.4 if row.layer is None else row.layer - 1
                 _draw_cell(axes, left + shares.index(row.sparsity), y, row.change, scale)
             left += len(shares) + _GAP
-        return to_svg(figure, f"Change of {METRICS[result.base.metric].title} in points by layer and sparsity")
+        return to_svg(figure, f"Change of {metric_named(result.base.metric).title} in points by layer and sparsity")
 
 
 def draw_sensitivity_curves(result: SensitivityRecord) -> str:
@@ -82,8 +82,7 @@ def draw_sensitivity_curves(result: SensitivityRecord) -> str:
     found = _by_kind(result)
     lines = [kind for kind in found if kind != "layers"]
     layers = max(row.layer or 0 for rows in found.values() for row in rows)
-    metric = METRICS[result.base.metric]
-    label = f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}"
+    metric = metric_named(result.base.metric)
     base = 100 * result.base.value
     heights = [_height(100 * row.value, base) for rows in found.values() for row in rows]
     low, high = min(-0.7, *heights), max(0.7, *heights)
@@ -99,7 +98,7 @@ def draw_sensitivity_curves(result: SensitivityRecord) -> str:
             panels.append(figure.add_axes(place))
             _draw_lines(panels[-1], found[kind], layers, base)
             panels[-1].set_title(TITLES[kind], size=10, weight="bold")
-        panels[0].set_ylabel(label)
+        panels[0].set_ylabel(metric.axis)
         entries = panels[0].get_legend_handles_labels()
         panels[0].legend(
             *entries, ncols=5, loc="lower left", bbox_to_anchor=(0.09, lower / height),
@@ -108,7 +107,7 @@ def draw_sensitivity_curves(result: SensitivityRecord) -> str:
         if lower:
             panels.append(figure.add_axes((0.11, 0.5 / height, 0.84, 1.35 / height)))
             _draw_without(panels[-1], found["layers"], base)
-            panels[-1].set_ylabel(fill(label, 16))
+            panels[-1].set_ylabel(fill(metric.axis, 16))
         for axes in panels:
             axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
             names = [""] * len(ticks) if axes in panels[1 : len(lines)] else [f"{tick:.3g}" for tick in ticks]

@@ -14,7 +14,7 @@ from edgemin_hf.report.tables import Table
 from edgemin_hf.sensitivity.figures import TITLES, points
 from edgemin_hf.sensitivity.quantization_figure import LOSSES, loss_title, losses_by_module
 from edgemin_hf.sensitivity.records import SensitivityRecord
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 
 _SETTINGS = {"heads": "head_sparsity", "neurons": "ffn_sparsity", "layers": "layer_sparsity"}
 """The setting of a recipe's stage `prune` that removes units of each kind."""
@@ -55,10 +55,9 @@ def rankings(result: SensitivityRecord) -> list[Ranking]:
 def base_line(result: SensitivityRecord) -> str:
     """Say what the model as it is reaches, on how many rows."""
     base = result.base
-    metric = METRICS[base.metric]
-    name = f"{metric.title} {'in %' if metric.unit == '%' else metric.unit}"
+    metric = metric_named(base.metric)
     interval = "" if base.ci95 is None else f" [{100 * base.ci95[0]:.1f}, {100 * base.ci95[1]:.1f}]"
-    return f"The model as it is: {name} {100 * base.value:.1f}{interval}, on {base.n:,} rows"
+    return f"The model as it is: {metric.axis} {100 * base.value:.1f}{interval}, on {base.n:,} rows"
 
 
 def summary(result: SensitivityRecord) -> str:

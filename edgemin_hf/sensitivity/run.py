@@ -41,7 +41,7 @@ from edgemin_hf.tasks.base import Outputs, Task
 from edgemin_hf.tasks.checks import shared_rows
 from edgemin_hf.tasks.known import task_of
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics.choices import allowed_for
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
 from edgemin_hf.utils.cpus import warn_if_busy
@@ -127,13 +127,11 @@ def _checked(settings: SensitivitySettings, task: Task) -> PretrainedConfig:
         head = "a classification head" if task.problem_type else f"a head for {task.type}"
         raise ValueError(f"model: {settings.model}, without {head}; allowed: a fine-tuned classifier")
     if not task.compatible(config):
-        allowed = [name for name, metric in METRICS.items() if metric.answer == task_of(config).answer]
         raise ValueError(
-            f"metric: {task.metric} for a model of {config.num_labels} label(s) and problem_type "
-            f"{config.problem_type}; allowed: {', '.join(allowed)}"
+            f"metric: {task.metric_name} for a model of {config.num_labels} label(s) and problem_type "
+            f"{config.problem_type}; allowed: {allowed_for(task_of(config).answer)}"
         )
-    if task.metric == "f1" and config.num_labels != 2:
-        raise ValueError(f"metric: f1 for a model of {config.num_labels} labels; allowed: another, or two labels")
+    task.settle_metrics(Path(), labels_of(config))
     longest = config.max_position_embeddings - first_position(config)
     if task.max_length > longest:
         raise ValueError(f"max_length: {task.max_length}; allowed: 3 to {longest}, the model's positions")

@@ -1,7 +1,6 @@
 from .base import Task as Task
 from .known import TASKS as TASKS
 from .known import task_of as task_of
-from .metrics import METRICS as METRICS
 from .metrics import Measurement as Measurement
 from .metrics import Metric as Metric
 from .metrics import measure as measure

@@ -14,7 +14,7 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
-from edgemin_hf.tasks.metrics import Answers, Measurement
+from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Divergence = Literal["kl_divergence", "squared_difference"]
@@ -73,7 +73,8 @@ class Task(Protocol):
         validation_file: Table for every choice; None holds out a share of the training table.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
-        metric: Name of the metric, a key of `METRICS`.
+        metric: The metric, or several; see `edgemin_hf.tasks.metrics.metrics_of`.
+        metrics: The same ready to use, the one that decides first.
         max_length: Tokens after which an example is cut.
     """
 
@@ -91,8 +92,18 @@ class Task(Protocol):
     validation_file: str | None
     validation_share: float
     unlabelled_files: list[str]
-    metric: str
+    metric: Choice | list[Choice]
+    metrics: list[Metric]
     max_length: int
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric that decides."""
+        ...
+
+    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
+        """Find the modules and labels that metrics ask for; ValueError where there are no such."""
+        ...
 
     @property
     def threshold(self) -> float | None:
@@ -245,13 +256,13 @@ class Task(Protocol):
         ...
 
     def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
-        """Compute the metric of predictions for some rows: with these given, the `compute_metrics` of a Trainer."""
+        """Compute the metrics of predictions for some rows: with these given, the `compute_metrics` of a Trainer."""
         ...
 
     def value(self, references: Answers, predictions: Answers) -> float:
-        """Compute the task's metric alone."""
+        """Compute the metric that decides, alone."""
         ...
 
-    def measure(self, references: Answers, predictions: Answers) -> Measurement:
-        """Measure predictions by the task's metric, with its 95% interval."""
+    def measure(self, references: Answers, predictions: Answers, names: Sequence[str] = ()) -> Measurement:
+        """Measure predictions by the task's metrics, with their 95% intervals, and each label where names are given."""
         ...

@@ -68,6 +68,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     task.check_training(tables["train_file"], teacher)
     names = task.names_in(tables["train_file"])
     labels = {label: number for number, label in enumerate(names)}
+    task.settle_metrics(root, teacher or labels)
     for name in [name for name in tables if name != "train_file"]:
         _check_known(task, name, tables[name], labels, teacher)
     _check_counts(task, {name: len(table) for name, table in tables.items()})

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.auto_class import configured_for
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
@@ -26,6 +26,10 @@ TASKS: dict[str, type[TableTask]] = {
 """The tasks by their `type`."""
 
 
+_OF_LABEL_SETS = ("f1_micro", "f1_macro")
+"""Metrics of labels and of label sets that by themselves mean the latter, as they did when they were theirs alone."""
+
+
 def task_type(settings: Mapping[str, object]) -> str:
     """Return the type of a task's settings: the one that they name, else the one whose metric they name.
 
@@ -33,9 +37,14 @@ def task_type(settings: Mapping[str, object]) -> str:
     """
     if settings.get("type") is not None:
         return str(settings["type"])
-    metric = METRICS.get(str(settings.get("metric")))
-    answer = "label" if metric is None else metric.answer
-    return next(name for name, task in TASKS.items() if task.answer == answer)
+    choice = settings.get("metric")
+    first = choice[0] if isinstance(choice, list | tuple) and choice else choice
+    name = first.get("name") if isinstance(first, Mapping) else first
+    if name in _OF_LABEL_SETS:
+        return "multi_label"
+    local = metric_named(str(name)).local
+    answers = ("label",) if local is None else local.answers
+    return next((name for name, task in TASKS.items() if task.answer in answers), "text_classification")
 
 
 def named_config(model: PreTrainedModel) -> PretrainedConfig:

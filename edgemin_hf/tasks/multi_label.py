@@ -35,7 +35,8 @@ class MultiLabel(TextTask):
         label_column: Name of the column that holds the list; of no use beside `label_columns`.
         label_columns: Names of the columns, one a label, that hold 0 or 1; None where labels are a list.
         threshold: Probability from which a label is given, above 0 and below 1.
-        metric: f1_micro (over all decisions) or f1_macro (the mean over labels).
+        metric: f1_micro (over all decisions), f1_macro (the mean over labels), precision and recall likewise, accuracy
+            (the share of rows of which every label is right), or several of them.
 
     Example:
         >>> import numpy as np

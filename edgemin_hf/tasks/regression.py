@@ -26,7 +26,7 @@ class Regression(TextTask):
 
     Attributes:
         label_column: Name of the column that holds the score, a number.
-        metric: pearsonr or spearmanr.
+        metric: pearsonr, spearmanr, mse or mae.
 
     Example:
         >>> import torch

@@ -149,6 +149,7 @@ class ScoredPairs(TableTask, ABC):
 
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
         """Check texts and pairs, and return what is worth knowing of them. See `TableTask.check`."""
+        self.settle_metrics(root, {})
         notes, texts = [], dict[str, set[str]]()
         for name, files in (("train_file", [self.train_file]), ("unlabelled_files", self.unlabelled_files)):
             try:

@@ -18,7 +18,19 @@ from edgemin_hf.data.tables import Text, read_table
 from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
-from edgemin_hf.tasks.metrics import METRICS, Answer, Answers, Measurement, measure, value_of
+from edgemin_hf.tasks.metrics import (
+    Answer,
+    Answers,
+    Choice,
+    Measurement,
+    check_module,
+    measure,
+    metrics_of,
+    per_class,
+    value_of,
+)
+from edgemin_hf.tasks.metrics.choices import numbered
+from edgemin_hf.tasks.metrics.known import DEFAULTS
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[int]]
 """The column "labels" that a model learns from, an entry a row."""
@@ -32,7 +44,8 @@ class TableTask(Task, ABC):
         train_file: Table to train on; relative to the recipe.
         test_file: Table that only the final evaluation opens.
         validation_file: Table for every choice; None holds out a share of the training table.
-        metric: Name of the metric, a key of `METRICS`.
+        metric: A module of `evaluate` by name, path or Hub id; a mapping of its `name` and settings; or a list of
+            several, of which the first decides, or the one with `decides: true`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels.
         max_length: Tokens after which an example is cut.
@@ -47,7 +60,7 @@ class TableTask(Task, ABC):
     train_file: str
     test_file: str
     validation_file: str | None = None
-    metric: str = ""
+    metric: Choice | list[Choice] = ""
     validation_share: float = 0.1
     unlabelled_files: list[str] = field(default_factory=list)
     max_length: int = 128
@@ -61,12 +74,30 @@ class TableTask(Task, ABC):
     answer: ClassVar[Answer]
 
     def __post_init__(self) -> None:
-        metrics = [name for name, metric in METRICS.items() if metric.answer == self.answer]
-        self.metric = self.metric or metrics[0]
-        if self.metric not in metrics:
-            raise ValueError(f"metric: {self.metric}; allowed: {', '.join(metrics)}")
+        if self.metric == "":
+            self.metric = DEFAULTS[self.answer]
+        self.metrics = metrics_of(self.metric, self.answer)
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric that decides."""
+        return self.metrics[0].name
+
+    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
+        """Find the modules of metrics that do not ship, and the number of a label that a metric is asked for.
+
+        Args:
+            root: The folder that paths are relative to.
+            labels: Number of each label.
+
+        Raises:
+            ValueError: If a module can't be loaded or takes other answers, or a label is not known.
+        """
+        self.metrics = [numbered(metric.located(root), labels) for metric in self.metrics]
+        for metric in self.metrics:
+            check_module(metric, self.answer)
 
     @property
     def threshold(self) -> float | None:
@@ -233,19 +264,35 @@ class TableTask(Task, ABC):
         return list(self.texts_in(validation.select(range(min(count, len(validation))))))
 
     def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
-        """Compute the metric of predictions for some rows: with these given, the `compute_metrics` of a Trainer.
+        """Compute the metrics of predictions for some rows: with these given, the `compute_metrics` of a Trainer.
 
         A Trainer pads what a model gives for each token; what stands behind a row's own tokens is cut off.
         """
         outputs: Outputs = prediction.predictions
         if self.ragged:
             outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
-        return {self.metric: self.value(self.references(rows), self.predictions(outputs, rows))}
+        truth, found = self.references(rows), self.predictions(outputs, rows)
+        return {metric.name: value_of(metric, truth, found) for metric in self.metrics}
 
     def value(self, references: Answers, predictions: Answers) -> float:
-        """Compute the task's metric alone."""
-        return value_of(self.metric, references, predictions)
+        """Compute the metric that decides, alone."""
+        return value_of(self.metrics[0], references, predictions)
 
-    def measure(self, references: Answers, predictions: Answers) -> Measurement:
-        """Measure predictions by the task's metric, with its 95% interval; see `edgemin_hf.tasks.metrics.measure`."""
-        return measure(self.metric, references, predictions)
+    def measure(self, references: Answers, predictions: Answers, names: Sequence[str] = ()) -> Measurement:
+        """Measure predictions by the task's metrics, with their 95% intervals.
+
+        Args:
+            references: The truth, one an example.
+            predictions: The predictions, likewise.
+            names: Names of the labels, by number; without them no label is measured on its own.
+
+        Returns:
+            What the metric that decides found, with what the others did under "others", and each label's own values
+            under "per_class"; see `edgemin_hf.tasks.metrics.measure`.
+        """
+        found, *others = (measure(metric, references, predictions) for metric in self.metrics)
+        if others:
+            found["others"] = others
+        if names and (rows := per_class(self.metrics[0], self.answer, references, predictions, names)):
+            found["per_class"] = rows
+        return found

@@ -32,13 +32,14 @@ class TextClassification(TextTask):
 
     Attributes:
         label_column: Name of the column that holds the label, by name.
-        metric: accuracy, f1 (that of the second of two labels) or matthews_correlation.
+        metric: accuracy, f1, precision, recall (of the second of two labels, of a `pos_label`, or an `average` of all)
+            or matthews_correlation.
 
     Example:
         >>> import numpy as np
         >>> from edgemin_hf.tasks import TextClassification
         >>> task = TextClassification("train.csv", "test.csv", label_column="intent", max_length=64)
-        >>> task.metric, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
+        >>> task.metric_name, task.predictions(np.array([[0.1, 2.0], [1.0, -1.0]])).tolist()
         ('accuracy', [1, 0])
     """
 
@@ -65,14 +66,12 @@ class TextClassification(TextTask):
             raise ValueError(f"{value}; expected: one label, or type: multi_label where a row has a list of them")
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
-        """Check that there are labels to tell apart, F1's two where it is asked for, and that they are labels.
+        """Check that there are labels to tell apart, and that they are labels.
 
         Raises:
             ValueError: If not; the message begins with the field's name.
         """
         names = self.names_in(table)
-        if self.metric == "f1" and len(names) != 2:
-            raise ValueError(f"metric: f1 with {len(names)} label(s); allowed: another, or two labels")
         if len(names) < 2 and not teacher:
             raise ValueError(f"label_column: {names[0]!r} in every row of train_file; expected: two or more labels")
         if len(table) >= _FEW and len(names) > len(table) / 2:

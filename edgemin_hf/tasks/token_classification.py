@@ -48,7 +48,7 @@ class TokenClassification(TableTask):
         stride: Tokens that two windows of a sentence have in common which is longer than `max_length`. A word is
             learned, and predicted, in the one where it has more context.
         max_length: Tokens of a window.
-        metric: entity_f1, strict: type and both ends of an entity must be right.
+        metric: seqeval, strictly of IOB2 where nothing else is said: type and both ends of an entity must be right.
 
     Example:
         >>> import numpy as np

@@ -170,6 +170,15 @@ WRONG = {
     "no tokenizer": (put("teacher.model", "bare"), "teacher.model: .*bare.* tokenizer.*; expected: tokenizer.json"),
     "no configuration": (put("teacher.model", "broken"), "teacher.model: .*broken: its configuration can't be"),
     "unknown metric": (put("task.metric", "bleu"), "task.metric: bleu; allowed: accuracy, f1"),
+    "a metric of tags": (
+        put("task.metric", "seqeval"),
+        "task.metric: seqeval, which is of tags; allowed: accuracy, f1",
+    ),
+    "a label of a metric": (
+        put("task.metric", {"name": "f1", "pos_label": "no_label"}),
+        "task.metric.pos_label: no_label; allowed: ",
+    ),
+    "a module of a metric": (put("task.metric", "my/module.py"), "task.metric: my/module.py, which can't be loaded"),
     "no scores": (put("task.metric", "pearsonr"), "task.train_file: 'card_problem' in .*; allowed: a number"),
     "validation": (put("task.validation_share", 1.0), "task.validation_share: 1.0; allowed: above 0 and below 1"),
 }

@@ -172,7 +172,7 @@ WRONG = {
     "no columns": (lines(A), {"label_columns": []}, r"label_columns: \[\]; expected: different columns, at least one"),
     "a column twice": (lines(A), {"label_columns": ["x", "x"]}, "label_columns: .*; expected: different columns"),
     "a column for columns": (lines(A), {"label_columns": "x"}, "label_columns: .x.; allowed: a valid "),
-    "another metric": (lines(A), {"metric": "accuracy"}, "metric: accuracy; allowed: f1_micro, f1_macro"),
+    "another metric": (lines(A), {"metric": "pearsonr"}, "metric: pearsonr, .*scores; allowed: accuracy, f1_micro, "),
     "no such task": (lines(A), {"type": "unknown"}, "type: unknown; allowed: text_classification, .*multi_label"),
     "others' labels": (
         lines(A), {"validation_file": "validation.jsonl"}, "validation_file: label_column: 'new' in .*; allowed: x",
@@ -508,7 +508,7 @@ def test_sensitivity_of_label_sets(columns, run, root, tmp_path, capsys):
         logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
     assert numbers["base"]["value"] == pytest.approx(micro_f1(truth_of(root), (logits >= 0).numpy()), abs=0.02)
     for wrong, message in (
-        (["--metric", "accuracy"], "metric: accuracy"),
+        (["--metric", "pearsonr"], "metric: pearsonr"),
         (["--label-columns", "polite"], "no column for label" if columns else "train: column .polite."),
         (["--label-column", "text", "--label-columns", "text"], "label_column: text"),
     ):

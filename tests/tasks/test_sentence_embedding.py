@@ -142,7 +142,7 @@ def test_the_order_of_rows_changes_no_answer(folder, tokenizer):
     [
         ({"space": "own"}, "space: own; allowed: auto, teacher, principal"),
         ({"dimensions": [8, 8]}, r"dimensions: \[8, 8\]; allowed: different numbers from 1 on"),
-        ({"metric": "accuracy"}, "metric: accuracy; allowed: pearsonr, spearmanr"),
+        ({"metric": "accuracy"}, "metric: accuracy, which is of labels or label sets; allowed: pearsonr, spearmanr"),
         ({"text_pair_column": "sentence1"}, "text_column, text_pair_column, label_column: sentence1, sentence1, score"),
         ({"corpus_file": "corpus.jsonl"}, "corpus_file: corpus.jsonl, queries_file: None, qrels_file: None; allowed"),
         ({"qrels_file": "qrels.tsv"}, "qrels_file: qrels.tsv; allowed: corpus_file with queries_file"),

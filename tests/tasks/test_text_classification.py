@@ -4,7 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from safetensors.numpy import load_file
+from sklearn.metrics import f1_score, recall_score
 from transformers import AutoConfig
 
 from edgemin_hf.benchmark.runners import OnnxRunner, PyTorchRunner
@@ -25,7 +26,10 @@ from tests.helpers.tasks import (
     write_pairs,
 )
 
-PAIRS = {"metric": "f1", "validation_file": "validation.tsv"}
+PAIRS = {
+    "metric": ["f1", {"name": "f1", "average": "macro"}, "matthews_correlation"],
+    "validation_file": "validation.tsv",
+}
 SCORES = {"metric": "spearmanr", "label_column": "score"}
 
 
@@ -50,6 +54,23 @@ def test_every_stage_speaks_of_the_metric(run):
 def test_what_is_measured_are_the_predictions(run, root):
     lines = [line.split("\t") for line in (root / "test.tsv").read_text().splitlines()[1:]]
     assert_measured(run, np.array([int(line[2]) for line in lines]), f1_score)
+
+
+@pytest.mark.long
+def test_further_metrics_and_each_label_stand_in_record_and_report(run, root):
+    labels = [int(line.split("\t")[2]) for line in (root / "test.tsv").read_text().splitlines()[1:]]
+    predictions = load_file(run / "evaluate/predictions.safetensors")
+    for name, found in read_json(run / "evaluate/results.json").items():
+        assert [other["metric"] for other in found["others"]] == ["f1_macro", "matthews_correlation"]
+        assert found["others"][0]["value"] == pytest.approx(f1_score(labels, predictions[name], average="macro"))
+        assert [row["name"] for row in found["per_class"]] == ["0", "1"]
+        recalls = recall_score(labels, predictions[name], average=None)
+        assert [row["recall"] for row in found["per_class"]] == pytest.approx(list(recalls))
+    report = (run / "artefact/report.html").read_text()
+    assert "Matthews correlation ×100" in report
+    assert "Label by label" in report
+    record = read_json(run / "stages/task_distill.json")
+    assert record["metric"] == "f1"
 
 
 @pytest.mark.long
@@ -112,7 +133,7 @@ def test_rows_are_tokenised_as_pairs_from_the_tables_that_are_named(root, tokeni
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, matthews_correlation$"),
+        ({"metric": "bleu"}, "metric: bleu; allowed: accuracy, f1, .*Hub id"),
         ({"metric": "f1", "label_column": "score"}, r"metric: f1 with 3 label\(s\); allowed: .*two labels"),
         ({"metric": "spearmanr", "label_column": "sentence2"}, "train_file: '.*' in column .*, row 1 .*: a number"),
         ({"text_pair_column": "sentence3"}, "train_file: column 'sentence3' of .*; allowed: sentence1"),

@@ -11,7 +11,7 @@ PUBLIC = {
     "edgemin_hf.benchmark.report": ["render_report"],
     "edgemin_hf.corpus": ["TokenBlocks", "token_stream"],
     "edgemin_hf.loading": ["load_pruned"],
-    "edgemin_hf.metrics": ["METRICS"],
+    "edgemin_hf.metrics": ["measure"],
     "edgemin_hf.quantization.sensitivity": ["quantization_sensitivity"],
     "edgemin_hf.raw_text": ["HubText", "TextFiles"],
     "edgemin_hf.student": ["create_student", "student_from_checkpoint"],
@@ -41,7 +41,7 @@ def test_an_old_path_gives_the_module_itself_and_tells_its_new_path(old, new):
 
 @pytest.mark.long
 def test_the_warning_is_shown_to_who_imports():
-    code = "from edgemin_hf.metrics import METRICS"
+    code = "from edgemin_hf.metrics import measure"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "<string>:1: DeprecationWarning: edgemin_hf.metrics is now edgemin_hf.tasks.metrics" in done.stderr
 

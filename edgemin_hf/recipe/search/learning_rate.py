@@ -47,7 +47,12 @@ def epochs_of_search(num_train_epochs: float) -> float:
 
 
 def search_learning_rate(
-    learning_rate: float, num_train_epochs: float, train: Train, folder: Path, work: Path
+    learning_rate: float,
+    num_train_epochs: float,
+    train: Train,
+    folder: Path,
+    work: Path,
+    greater_is_better: bool = True,
 ) -> Outcome:
     """Train with several learning rates, and with the best of them for longer; keep the best model of all.
 
@@ -60,6 +65,7 @@ def search_learning_rate(
         train: Makes a trial.
         folder: Where the best model is to stand.
         work: Folder for the trials.
+        greater_is_better: Whether more of the metric is better.
 
     Returns:
         What the best trial told, with all trials.
@@ -85,7 +91,7 @@ def search_learning_rate(
     trials = of_first(trials)  # another machine may not see the file
     if main and trials:
         logger.info("%d trial(s) were made before: taken up", len(trials))
-    while (settings := _next(trials, learning_rate, num_train_epochs)) is not None:
+    while (settings := _next(trials, learning_rate, num_train_epochs, greater_is_better)) is not None:
         place = _place(work, len(trials))
         trials.append(of_first(_trial(*settings, train(*settings, place / "model", place / "checkpoints"))))
         PartialState().wait_for_everyone()
@@ -94,28 +100,31 @@ def search_learning_rate(
             logger.info("%s: validation %s %.4f", _settings(last), last.metric, last.after)
             write_atomic(file, json.dumps([trial.to_dict() for trial in trials]))
             shutil.rmtree(place / "checkpoints", ignore_errors=True)
-            for index in set(range(len(trials))) - {_best(trials)}:
+            for index in set(range(len(trials))) - {_best(trials, greater_is_better)}:
                 shutil.rmtree(_place(work, index), ignore_errors=True)
-    best = _best(trials)
+    best = _best(trials, greater_is_better)
     if main:
         with atomic_folder(folder) as partial:
             shutil.copytree(_place(work, best) / "model", partial, dirs_exist_ok=True)
     return _outcome(trials, best)
 
 
-def _next(trials: Sequence[Trial], learning_rate: float, num_train_epochs: float) -> tuple[float, float] | None:
+def _next(
+    trials: Sequence[Trial], learning_rate: float, num_train_epochs: float, greater_is_better: bool
+) -> tuple[float, float] | None:
     """Return the learning rate and the epochs of the trial after others; None where there is none."""
     if len(trials) < len(_RATES):
         # Of three digits: who writes it into a recipe gets the same training.
         factor = _RATES[len(trials)]
         return learning_rate if factor == 1 else float(f"{factor * learning_rate:.3g}"), num_train_epochs
     if len(trials) == len(_RATES):
-        return trials[_best(trials)].learning_rate, _LONGER * num_train_epochs
+        return trials[_best(trials, greater_is_better)].learning_rate, _LONGER * num_train_epochs
     return None
 
 
-def _best(trials: Sequence[Trial]) -> int:
-    return max(range(len(trials)), key=lambda index: trials[index].after)
+def _best(trials: Sequence[Trial], greater_is_better: bool) -> int:
+    sign = 1 if greater_is_better else -1
+    return max(range(len(trials)), key=lambda index: sign * trials[index].after)
 
 
 def _place(work: Path, index: int) -> Path:

@@ -52,7 +52,7 @@ def search_teacher_layer(
         ...     search_teacher_layer(context, [3, 4], lambda layer, work: accuracies[layer], Path(folder)).best
         4
     """
-    main, name = PartialState().is_main_process, context.task.metric
+    main, name = PartialState().is_main_process, context.task.metric_name
     file = work / "teacher_layers.json"
     found: dict[int, float] = {}
     if file.is_file():
@@ -70,7 +70,8 @@ def search_teacher_layer(
             logger.info("teacher layer %d: validation %s %.4f", layer, name, found[layer])
             write_atomic(file, json.dumps(found))
     # Of equals the uppermost.
-    best = max(found, key=lambda layer: (found[layer], layer))
+    sign = 1 if context.task.metrics[0].greater_is_better else -1
+    best = max(found, key=lambda layer: (sign * found[layer], layer))
     if main:
         curve = Curve(name, list(found), [100 * value for value in found.values()])
         picture = draw_curves([curve], "teacher layer", f"validation {name} (%)", f"Layer {best} is taken")

@@ -196,7 +196,7 @@ class Distill(InnerDistillation):
         trainer.args.save_strategy = SaveStrategy.NO
         trainer.train()
         trainer_metrics: dict[str, float] = trainer.evaluate()
-        return trainer_metrics[f"eval_{context.task.metric}"]
+        return trainer_metrics[f"eval_{context.task.metric_name}"]
 
     def work(self, context: Context) -> Work:
         """Return what the training runs, the tries of a search among it. See `InnerDistillation.work`."""

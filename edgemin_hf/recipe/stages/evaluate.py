@@ -69,7 +69,8 @@ class Evaluate(WritingStage):
             predictions["_".join(row)] = task.predictions(outputs, tests[row[0]])
             given[row] = outputs
         truth = task.references(tests["student"])
-        results = {name: task.measure(truth, predicted) for name, predicted in predictions.items()}
+        names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
+        results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         _save(predictions, folder)
         for model, dataset in inputs.items():

@@ -72,7 +72,8 @@ class Finetune(HeadFirst):
             gc.collect()  # the trainer of the trial before, which refers to itself in circles
             return trial.run(context, model, checkpoints)
 
-        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work)
+        better = context.task.metrics[0].greater_is_better
+        return search_learning_rate(self.learning_rate, self.num_train_epochs, train, folder, work, better)
 
     def estimate(self, context: Context) -> Estimate:
         """Return what all trials will cost here, if none stops early. See `TrainingStage.estimate`."""

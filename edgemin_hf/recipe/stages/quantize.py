@@ -173,7 +173,7 @@ class Quantize(TaskStage, QuantizationConfig):
         def prepare(resumed: bool) -> Outcome:
             return Outcome() if self.reconstruction is None else self._reconstruct(context, trainer, work, resumed)
 
-        return train(self, trainer, folder, context.task.metric, prepare=prepare, write_beside=write_beside)
+        return train(self, trainer, folder, context.task.metric_name, prepare=prepare, write_beside=write_beside)
 
     def _quantize_by_inc(self, trainer: DistillationTrainer) -> object:
         """Quantise the trainer's student by Neural Compressor; return what that was asked for.

@@ -40,7 +40,7 @@ from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.tasks.metrics import METRICS
+from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 Words = Annotated[str, Field(pattern=r"\S")]
@@ -107,7 +107,8 @@ class Report(WritingStage):
         if front is not None:
             (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
         captioned = dict(pictures.values())
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, _taught_by(context))
+        told = _taught_by(context), _measured(context, benchmark)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told)
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -177,6 +178,14 @@ def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
     return VectorsOfCard(told, principal, task.prompt)
 
 
+def _measured(context: Context, benchmark: Benchmark) -> Measurement:
+    """Return all that was measured of the row to deploy."""
+    row = finished_row(benchmark.rows)
+    file = context.folder_with(Product.PREDICTIONS) / "results.json"
+    found: Measurement = json.loads(file.read_text("utf-8"))[f"{row.model}_{row.runtime}_{row.precision}"]
+    return found
+
+
 def _taught_by(context: Context) -> str:
     """Return what the student learned from, by the names that the published recipe has."""
     teacher = context.recipe.teacher
@@ -194,9 +203,10 @@ def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:
         for (model, runtime, precision), file in measured_files(context).items()
         if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
     }
+    metric = context.task.metrics[0]
     pictures = {
         "size_metric": (
-            f"Size on disk against {METRICS[context.task.metric].title}: up and to the left is better. "
+            f"Size on disk against {metric.title}: {metric.way_up} and to the left is better. "
             "The upright axis does not start at zero.",
             figures.size_against_metric(benchmark.rows),
         ),

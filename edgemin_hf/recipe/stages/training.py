@@ -62,7 +62,7 @@ class TrainingStage(Stage, Training):
 
     def metric(self, context: Context) -> str:
         """Return what validation measures."""
-        return context.task.metric
+        return context.task.metric_name
 
     def trainer(self, context: Context, work: Path, model: PreTrainedModel | None = None) -> DistillationTrainer:
         """Return its trainer, nothing trained or removed yet."""
@@ -214,5 +214,5 @@ def _check_head(task: Task, named: str, config: PretrainedConfig, when: str) -> 
     if not task.compatible(config):
         raise RecipeError(
             f"{named}, which has {config.num_labels} label(s) and problem_type {config.problem_type}; allowed for "
-            f"{task.metric}{when}: {task.problem_type}"
+            f"{task.metric_name}{when}: {task.problem_type}"
         )

@@ -34,8 +34,15 @@ class Trials:
         return Outcome(examples=8, metric="accuracy", before=0.25, after=value, notes=(f"told {value}",))
 
 
-def search(tmp_path, trials):
-    return search_learning_rate(5e-5, 3.0, trials, tmp_path / "teacher", tmp_path / "work")
+def search(tmp_path, trials, **others):
+    return search_learning_rate(5e-5, 3.0, trials, tmp_path / "teacher", tmp_path / "work", **others)
+
+
+def test_of_a_metric_whose_lower_values_are_better_the_lowest_is_taken(tmp_path):
+    values = {(rate, 3.0): error for rate, error in zip(RATES, (0.5, 0.3, 0.4), strict=True)} | {(2e-5, 6.0): 0.35}
+    outcome = search(tmp_path, Trials(values), greater_is_better=False)
+    assert outcome.after == 0.3
+    assert (tmp_path / "teacher/weights").read_text() == "2e-05 3"
 
 
 @pytest.mark.parametrize("best", RATES)

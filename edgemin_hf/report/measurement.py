@@ -1,0 +1,44 @@
+"""Telling what the deployed model is worth beyond one number: further metrics, and each class on its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgemin_hf.report.tables import Table
+from edgemin_hf.tasks.metrics import Measurement, metric_named
+
+_SHOWN = 10
+"""Classes that are shown unfolded, the worst."""
+
+
+class ClassTables(NamedTuple):
+    """The classes with the lowest F1, and all of them where they are more than are shown at once."""
+
+    worst: Table
+    every: Table | None
+
+
+def class_tables(found: Measurement) -> ClassTables | None:
+    """Lay out what each class is worth, the worst first; None where there are no classes."""
+    listed = sorted(found.get("per_class", []), key=lambda row: (row["f1"], -row["support"], row["name"]))
+    if not listed:
+        return None
+    headers = ["label", "precision %", "recall %", "F1 %", "support"]
+    rows = [
+        [
+            row["name"],
+            *(f"{100 * value:.1f}" for value in (row["precision"], row["recall"], row["f1"])),
+            f"{row['support']:,}",
+        ]
+        for row in listed
+    ]
+    return ClassTables(Table(headers, rows[:_SHOWN]), Table(headers, rows) if len(rows) > _SHOWN else None)
+
+
+def further_metrics(found: Measurement) -> Table | None:
+    """Lay out the task's further metrics; None where it has but one."""
+    rows = []
+    for other in found.get("others", []):
+        low, high = (100 * end for end in other["ci95"])
+        rows.append([metric_named(other["metric"]).axis, f"{100 * other['value']:.1f} [{low:.1f}, {high:.1f}]"])
+    return Table(["further metric", "value [95%]"], rows) if rows else None

@@ -1,0 +1,15 @@
+from .base import Answer as Answer
+from .base import Answers as Answers
+from .base import Arrays as Arrays
+from .base import LocalMetric as LocalMetric
+from .choices import metrics_of as metrics_of
+from .known import MODULES as MODULES
+from .known import Choice as Choice
+from .known import Metric as Metric
+from .known import metric_named as metric_named
+from .measurement import Measurement as Measurement
+from .measurement import difference as difference
+from .measurement import measure as measure
+from .measurement import per_class as per_class
+from .measurement import value_of as value_of
+from .modules import check_module as check_module

@@ -1,0 +1,24 @@
+"""F1, as a module of `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.counts import Average, average_of
+
+
+class F1(LocalMetric):
+    """F1: the harmonic mean of precision and recall."""
+
+    results: ClassVar[Mapping[str, str]] = {"f1": "F1"}
+    answers: ClassVar[tuple[Answer, ...]] = ("label", "label set")
+
+    @staticmethod
+    def statistic(
+        references: Arrays, predictions: Arrays, average: Average = "binary", pos_label: int = 1
+    ) -> Statistics:
+        """Return its values. See `LocalMetric.statistic` and `average_of`."""
+        part = average_of("f1", references, predictions, average, pos_label)
+        return lambda weights: {"f1": part(weights)}
