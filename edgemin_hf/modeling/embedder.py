@@ -147,7 +147,8 @@ def sentence_embedder(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
         answer = SentenceEmbeddingOutput(vectors, hidden)
         return answer if kwargs.get("return_dict", True) in (True, None) else answer.to_tuple()
 
-    forward.__signature__ = parts.signature()  # type: ignore[attr-defined]
+    # A Trainer measures where rows have labels, which these only seem to take: none are learned.
+    forward.__signature__ = parts.signature("labels")  # type: ignore[attr-defined]
     name = plain.__name__.replace(CLASSIFIER, EMBEDDER)
     return type(name, (parts.parent,), {"__init__": init, "forward": forward, "__module__": __name__})
 

@@ -228,7 +228,7 @@ def write_recipe(root, tokenizer, change=lambda recipe: None):
             {"stage": "task_distill", "max_steps": 30, "learning_rate": 3e-3, "also": [{"method": "similarities"}]},
             {"stage": "prune", "head_sparsity": 0.5, "ffn_sparsity": 0.5, "max_steps": 4},
             {"stage": "prune_vocabulary"},
-            {"stage": "quantize", "max_steps": 4},
+            {"stage": "quantize", "max_steps": 4, "hard_weight": 0.0},
             {"stage": "export", "fidelity_texts": 16},
             {"stage": "evaluate"},
             {"stage": "benchmark", "sentences": 8, "rounds": 2},
