@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from edgemin_hf.data.sources import files_of
 from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product, StageSettings, Student
+from edgemin_hf.tasks.run_rows import task_settings
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
 
 
@@ -26,14 +28,14 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
             inputs |= {"teacher": model_inputs(context, recipe.teacher.model, recipe.teacher.revision)}
         inputs |= {"seed": recipe.seed, "precision": recipe.precision}
         if recipe.task is not None:
-            task = {
-                name: value for name, value in asdict(recipe.task).items() if not name.endswith(("_file", "_files"))
+            inputs |= {
+                "task": task_settings(recipe.task),
+                "train_file": content(recipe.task.path(context.root, "train")),
             }
-            inputs |= {"task": task, "train_file": content(context.root / recipe.task.train_file)}
             if (labels := recipe.task.labels(context.root)) != sorted(labels):
                 inputs["labels"] = labels  # earlier versions ordered all of them as text
-            if recipe.task.validation_file is not None:
-                inputs["validation_file"] = content(context.root / recipe.task.validation_file)
+            if not recipe.task.holds_out:
+                inputs["validation_file"] = content(recipe.task.path(context.root, "validation"))
     if Product.STUDENT in stage.leaves and context.maker(Product.STUDENT, before=stage) is None:
         inputs["student"] = student_inputs(context, recipe.student)
     return inputs
@@ -47,7 +49,7 @@ def task_distillation_inputs(context: Context) -> dict[str, object]:
     if teacher.predictions is not None:
         inputs["predictions"] = content(context.root / teacher.predictions)
     if task.unlabelled_files:
-        inputs["unlabelled_files"] = [content(context.root / file) for file in task.unlabelled_files]
+        inputs["unlabelled_files"] = [content(file) for file in files_of(context.root, task.unlabelled_files)]
     return inputs
 
 

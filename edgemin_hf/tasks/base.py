@@ -21,6 +21,11 @@ Divergence = Literal["kl_divergence", "squared_difference"]
 Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 """What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
+Files: TypeAlias = str | list[str]
+"""A file, a pattern of files such as data/*.csv, or a list of several."""
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+"""The rows that a task has: to train on, for every choice, and for the final evaluation."""
 UNLABELLED = -100
 """The label of an example without one, as PyTorch has it, where labels are the numbers of classes; else it is NaN."""
 
@@ -68,9 +73,10 @@ class Task(Protocol):
         divergence_name: What `divergence` is, for a record.
         learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
-        train_file: Table to train on.
-        test_file: Table that only the final evaluation opens.
-        validation_file: Table for every choice; None holds out a share of the training table.
+        train_file: Table to train on, or several.
+        test_file: Table that only the final evaluation opens, likewise.
+        validation_file: Table for every choice, likewise; None holds out a share of the training table.
+        dataset: Id or folder of a dataset with splits, instead of files.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
         metric: The metric, or several; see `edgemin_hf.tasks.metrics.metrics_of`.
@@ -87,14 +93,32 @@ class Task(Protocol):
     divergence_name: ClassVar[Divergence]
     learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
-    train_file: str
-    test_file: str
-    validation_file: str | None
+    train_file: Files
+    test_file: Files
+    validation_file: Files | None
+    dataset: str | None
     validation_share: float
     unlabelled_files: list[str]
     metric: Choice | list[Choice]
     metrics: list[Metric]
     max_length: int
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation rows are held out from those to train on."""
+        ...
+
+    def field(self, part: Part) -> str:
+        """Return the name of the setting that says where a part's rows come from."""
+        ...
+
+    def path(self, root: Path, part: Part) -> Path:
+        """Return the file of a part's rows; ValueError where there is none."""
+        ...
+
+    def table(self, root: Path, part: Part) -> Dataset:
+        """Read a part's rows as they are."""
+        ...
 
     @property
     def metric_name(self) -> str:

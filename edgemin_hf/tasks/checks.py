@@ -12,12 +12,11 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import Text, notes_on, values_of
-from edgemin_hf.tasks.base import Task
+from edgemin_hf.tasks.base import PARTS, Task
 from edgemin_hf.tasks.labels import classes_of, describe_order, number_of, similar
 from edgemin_hf.tasks.metrics import Answer
-
-_FILES = ("train_file", "validation_file", "test_file")
 
 
 class TabularTask(Task, Protocol):
@@ -57,40 +56,46 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     Returns:
         Lines on what was found: the labels' order, how files were read, rows that stand in two tables.
     """
-    paths = {name: root / file for name in _FILES if (file := getattr(task, name)) is not None}
+    paths: dict[str, Path] = {}
     tables: dict[str, Dataset] = {}
-    for name, path in paths.items():
+    for part in [part for part in PARTS if part != "validation" or not task.holds_out]:
+        name = task.field(part)
         try:
-            task.check_rows(path)
+            for file in [] if task.dataset else files_of(root, getattr(task, name)):
+                task.check_rows(file)
+            paths[name] = task.path(root, part)
+            if task.dataset:
+                task.check_rows(paths[name])
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
-        tables[name] = task.read(path)
-    task.check_training(tables["train_file"], teacher)
-    names = task.names_in(tables["train_file"])
+        tables[name] = task.read(paths[name])
+    train = tables[task.field("train")]
+    task.check_training(train, teacher)
+    names = task.names_in(train)
     labels = {label: number for number, label in enumerate(names)}
     task.settle_metrics(root, teacher or labels)
-    for name in [name for name in tables if name != "train_file"]:
+    for name in list(tables)[1:]:
         _check_known(task, name, tables[name], labels, teacher)
     _check_counts(task, {name: len(table) for name, table in tables.items()})
-    notes = [f"{name}: {note}" for name, path in paths.items() for note in notes_on(path)]
+    notes = [f"{name}: {note}" for name, path in paths.items() for note in [*notes_on_source(path), *notes_on(path)]]
     for name, table in tables.items():
         notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
     notes += [*shared_rows(task, paths), *_repeated_rows(task, tables)]
     if task.unlabelled_files:
         notes += _notes_on_unlabelled(task, root, tables)
-    return [*_notes_on_labels(task, tables["train_file"], names, teacher), *notes]
+    return [*_notes_on_labels(task, train, names, teacher), *notes]
 
 
 def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:
     """Check that no part is empty, and none of which no correlation or interval can be told."""
-    held_out = "validation_file" not in rows
-    validation = ceil(task.validation_share * rows["train_file"]) if held_out else rows["validation_file"]
-    train = floor((1 - task.validation_share) * rows["train_file"]) if held_out else rows["train_file"]
-    least = 2 if task.answer == "score" else 1
+    fields = {part: task.field(part) for part in PARTS}
+    count, held_out, least = rows[fields["train"]], task.holds_out, 2 if task.answer == "score" else 1
+    validation = ceil(task.validation_share * count) if held_out else rows[fields["validation"]]
+    train = floor((1 - task.validation_share) * count) if held_out else count
     if held_out and (train < 1 or validation < least):
-        count = f"{rows['train_file']} row(s), of which {validation} are held out for validation"
-        raise ValueError(f"train_file: {count}; expected: more, or a validation_file")
-    for name, wanted in (("validation_file", least), ("test_file", 2)):
+        told = f"{count} row(s), of which {validation} are held out for validation"
+        raise ValueError(f"{fields['train']}: {told}; expected: more, or a {fields['validation']}")
+    for name, wanted in ((fields["validation"], least), (fields["test"], 2)):
         if rows.get(name, wanted) < wanted:
             raise ValueError(f"{name}: {rows[name]} row(s); expected: {wanted} or more")
 
@@ -162,11 +167,12 @@ def shared_rows(task: Task, files: Mapping[str, Path]) -> list[str]:
 
 def _repeated_rows(task: TabularTask, tables: Mapping[str, Dataset]) -> list[str]:
     """Return how many training rows repeat another's text, where some are held out."""
-    count = len(tables["train_file"])
-    repeated = count - len(np.unique(_hashes(task.texts_in(tables["train_file"]))))
-    if "validation_file" in tables or not repeated:
+    name = task.field("train")
+    count = len(tables[name])
+    repeated = count - len(np.unique(_hashes(task.texts_in(tables[name]))))
+    if not task.holds_out or not repeated:
         return []
-    return [f"train_file: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it"]
+    return [f"{name}: {repeated:,} of {count:,} rows repeat another's text, and may be held out beside it"]
 
 
 def _notes_on_unlabelled(task: TabularTask, root: Path, tables: Mapping[str, Dataset]) -> list[str]:
@@ -176,7 +182,7 @@ def _notes_on_unlabelled(task: TabularTask, root: Path, tables: Mapping[str, Dat
     except (ValueError, OSError) as error:
         raise ValueError(f"unlabelled_files: {error}") from None
     notes = [f"unlabelled_files: {len(ours):,} texts"]
-    for name in [name for name in tables if name != "train_file"]:
+    for name in list(tables)[1:]:
         if shared := int(np.isin(ours, _hashes(task.texts_in(tables[name]))).sum()):
             notes.append(f"unlabelled_files: {shared:,} of {len(ours):,} rows have the text of a row of {name}")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from edgemin_hf.utils.records import Json
 ROWS = "rows"
 """Their folder in that of a run."""
 _TASK = "task.json"
+_LATER: tuple[str, ...] = ()
+"""Settings of tasks that earlier versions did not have: where they hold their defaults, nothing is another."""
 
 
 class RunRows(NamedTuple):
@@ -31,6 +33,16 @@ class RunRows(NamedTuple):
     task: Json
 
 
+def task_settings(task: TableTask) -> dict[str, object]:
+    """Return a task's settings, but for where its rows come from."""
+    settings = asdict(task)
+    defaults = {field.name: field.default for field in fields(task)}
+    of_rows = {name for name in settings if name.endswith(("_file", "_files", "_split"))}
+    left_out = {*of_rows, "dataset", "dataset_config", "revision"}
+    left_out |= {name for name in _LATER if settings[name] == defaults[name]}
+    return {name: value for name, value in settings.items() if name not in left_out}
+
+
 def write_rows(task: TableTask, root: Path, seed: int, run: Path) -> None:
     """Write the training and the validation rows of a task as `rows/train.parquet` and `rows/validation.parquet`.
 
@@ -45,8 +57,8 @@ def write_rows(task: TableTask, root: Path, seed: int, run: Path) -> None:
     Raises:
         ValueError: If a table can't be read.
     """
-    settings = {name: value for name, value in asdict(task).items() if not name.endswith(("_file", "_files"))}
-    files = [root / file for file in (task.train_file, task.validation_file) if file is not None]
+    settings = task_settings(task)
+    files = [task.path(root, "train"), *([] if task.holds_out else [task.path(root, "validation")])]
     told = {"task": settings, "seed": seed, "files": [sha256_of(file) for file in files]}
     content = json.dumps(told, indent=2) + "\n"
     written = run / ROWS / _TASK

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Value
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.sentences import sentences_in
+from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
@@ -68,8 +69,8 @@ class ScoredPairs(TableTask, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.validation_file is None:
-            raise ValueError("validation_file: None; expected: a table of pairs with scores")
+        if self.holds_out:
+            raise ValueError(f"{self.field('validation')}: None; expected: pairs with scores")
         pair = [self.text_column, self.text_pair_column, self.label_column]
         if len(set(pair)) < len(pair):
             raise ValueError(f"text_column, text_pair_column, label_column: {', '.join(pair)}; expected: three columns")
@@ -86,36 +87,41 @@ class ScoredPairs(TableTask, ABC):
         """Name of the column that holds the scores."""
         return self.label_column
 
-    def read(self, path: Path) -> Dataset:
-        """Read a table: pairs, or texts a row each under the name of the first text of a pair."""
-        return self._texts_of(path) if path.suffix == ".txt" else read_table(path)
-
-    def _texts_of(self, path: Path) -> Dataset:
-        """Read a file of training texts, each different one once."""
+    def _texts_of(self, path: Path) -> Iterator[str]:
+        """Yield the texts of a file of training texts."""
         if self.split_sentences and path.name.endswith((".txt", ".txt.zst")):
-            texts: Iterator[object] = sentences_in(path)
+            yield from sentences_in(path)
         elif path.suffix == ".txt":
-            texts = iter(read_lines(path))
+            yield from read_lines(path)
         else:
             table = read_table(path)
             pair = [name for name in (self.text_column, self.text_pair_column) if name in table.column_names]
             columns = self.train_columns or pair or ["text"]
             check_table(path, *columns)
-            texts = (text for column in columns for text in values_of(table, column))
-        different = [text for text in dict.fromkeys(map(str, texts)) if text.strip()]
-        if not different:
-            raise ValueError(f"{path}, which holds no text; allowed: a file with texts")
-        return Dataset.from_dict({self.text_column: different}, features=Features({self.text_column: Value("string")}))
+            yield from (str(text) for column in columns for text in values_of(table, column))
+
+    def _distinct(self, paths: list[Path]) -> Dataset:
+        """Read files of training texts: each different text once, under the name of the first text of a pair."""
+        texts = dict.fromkeys(text for path in paths for text in self._texts_of(path) if text.strip())
+        if not texts:
+            raise ValueError(f"{paths[0]}, which holds no text; allowed: a file with texts")
+        columns = Features({self.text_column: Value("string")})
+        return Dataset.from_dict({self.text_column: list(texts)}, features=columns)
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         """Read the training texts, and the validation pairs."""
-        assert self.validation_file is not None  # noqa: S101 - `__post_init__`
-        return self._texts_of(root / self.train_file), self.read(root / self.validation_file)
+        return self._distinct(self._train_paths(root)), self.table(root, "validation")
+
+    def _train_paths(self, root: Path) -> list[Path]:
+        """Return the files of training texts: those that are named, each read by itself, or that of a split."""
+        return [self.path(root, "train")] if self.dataset else files_of(root, self.train_file)
+
+    def _unlabelled_paths(self, root: Path) -> list[Path]:
+        return [root / file for file in self.unlabelled_files]
 
     def unlabelled_table(self, root: Path) -> Dataset:
         """Read the further texts."""
-        texts = [text for file in self.unlabelled_files for text in self._texts_of(root / file)[self.text_column]]
-        return Dataset.from_dict({self.text_column: list(dict.fromkeys(texts))})
+        return self._distinct(self._unlabelled_paths(root))
 
     def _is_pairs(self, table: Dataset) -> bool:
         return self.text_pair_column in table.column_names
@@ -151,20 +157,23 @@ class ScoredPairs(TableTask, ABC):
         """Check texts and pairs, and return what is worth knowing of them. See `TableTask.check`."""
         self.settle_metrics(root, {})
         notes, texts = [], dict[str, set[str]]()
-        for name, files in (("train_file", [self.train_file]), ("unlabelled_files", self.unlabelled_files)):
+        for name, of in ((self.field("train"), self._train_paths), ("unlabelled_files", self._unlabelled_paths)):
             try:
-                texts[name] = {text for file in files for text in self._texts_of(root / file)[self.text_column]}
+                paths = of(root)
+                texts[name] = set(self._distinct(paths)[self.text_column]) if paths else set()
             except (ValueError, OSError) as error:
                 raise ValueError(f"{name}: {error}") from None
-            notes += [f"{name}: {len(texts[name]):,} different texts"] * bool(files)
-        learned = texts["train_file"] | texts["unlabelled_files"]
-        for name, file in (("validation_file", str(self.validation_file)), ("test_file", self.test_file)):
+            notes += [f"{name}: {len(texts[name]):,} different texts"] * bool(texts[name])
+        learned = set().union(*texts.values())
+        for part in ("validation", "test"):
+            name = self.field(part)
             try:
-                self.check_rows(root / file)
+                path = self.path(root, part)
+                self.check_rows(path)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{name}: {error}") from None
-            notes += [f"{name}: {note}" for note in notes_on(root / file)]
-            pairs = list(self.texts_in(self.read(root / file)))
+            notes += [f"{name}: {note}" for note in (*notes_on(path), *notes_on_source(path))]
+            pairs = list(self.texts_in(self.read(path)))
             shared = sum(text in learned for text in pairs)
             notes += [f"{name}: {shared:,} of {len(pairs):,} texts are training texts"] * bool(shared)
         if (found := self.retrieval(root)) is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from dataclasses import field as setting
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
@@ -14,8 +15,9 @@ from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_lengths
+from edgemin_hf.data.sources import files_of, one_file, split_file
 from edgemin_hf.data.tables import Text, read_table
-from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
+from edgemin_hf.tasks.base import PARTS, Divergence, Files, Outputs, Part, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import (
@@ -41,14 +43,20 @@ class TableTask(Task, ABC):
     """A task whose examples are the rows of tables.
 
     Attributes:
-        train_file: Table to train on; relative to the recipe.
-        test_file: Table that only the final evaluation opens.
+        train_file: Table to train on, relative to the recipe; or a pattern (data/*.csv), or a list of several.
+        test_file: Table that only the final evaluation opens; likewise.
         validation_file: Table for every choice; None holds out a share of the training table.
         metric: A module of `evaluate` by name, path or Hub id; a mapping of its `name` and settings; or a list of
             several, of which the first decides, or the one with `decides: true`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels.
         max_length: Tokens after which an example is cut.
+        dataset: Id of a dataset on the Hub, or a folder of one, instead of the files.
+        dataset_config: Its configuration; None where it has one.
+        train_split: Its split to train on.
+        validation_split: That for every choice; None holds out a share of the split to train on.
+        test_split: That which only the final evaluation opens.
+        revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
 
     Example:
         >>> from edgemin_hf.tasks import TASKS
@@ -57,13 +65,19 @@ class TableTask(Task, ABC):
         True
     """
 
-    train_file: str
-    test_file: str
-    validation_file: str | None = None
+    train_file: Files = ""
+    test_file: Files = ""
+    validation_file: Files | None = None
     metric: Choice | list[Choice] = ""
     validation_share: float = 0.1
-    unlabelled_files: list[str] = field(default_factory=list)
+    unlabelled_files: list[str] = setting(default_factory=list)
     max_length: int = 128
+    dataset: str | None = None
+    dataset_config: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    test_split: str = "test"
+    revision: str | None = None
 
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
     divergence_name: ClassVar[Divergence] = "kl_divergence"
@@ -77,8 +91,51 @@ class TableTask(Task, ABC):
         if self.metric == "":
             self.metric = DEFAULTS[self.answer]
         self.metrics = metrics_of(self.metric, self.answer)
+        self._check_source()
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
+
+    def _check_source(self) -> None:
+        """Check that there are files, or a dataset."""
+        for part in PARTS:
+            file = getattr(self, f"{part}_file")
+            if self.dataset and file:
+                raise ValueError(f"dataset: {self.dataset} beside {part}_file: {file}; allowed: one of the two")
+            if not self.dataset and not file and (part != "validation" or file is not None):
+                raise ValueError(f"{part}_file: missing; expected: a file, or a dataset")
+        defaults = {field.name: field.default for field in fields(TableTask)}
+        for name in ("dataset_config", "train_split", "validation_split", "test_split", "revision"):
+            value = getattr(self, name)
+            if not self.dataset and value != defaults[name]:
+                raise ValueError(f"{name}: {value} beside train_file; allowed: beside dataset alone")
+
+    def field(self, part: Part) -> str:
+        """Return the name of the setting that says where a part's rows come from."""
+        return f"{part}_split" if self.dataset else f"{part}_file"
+
+    def path(self, root: Path, part: Part) -> Path:
+        """Return the file of a part's rows: the one that is named, or one that is made of several, or of a split.
+
+        Args:
+            root: The folder that paths are relative to.
+            part: Which rows; validation only where they are not held out.
+
+        Raises:
+            ValueError: If there is no such file, dataset or split.
+        """
+        if self.dataset:
+            split, config = getattr(self, self.field(part)), self.dataset_config
+            return split_file(root, self.dataset, config, split, self.revision, self.labels_column)
+        return one_file(files_of(root, getattr(self, self.field(part))))
+
+    def table(self, root: Path, part: Part) -> Dataset:
+        """Read a part's rows as they are. See `path`."""
+        return self.read(self.path(root, part))
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation rows are held out from those to train on."""
+        return getattr(self, self.field("validation")) is None
 
     @property
     def metric_name(self) -> str:
@@ -176,7 +233,7 @@ class TableTask(Task, ABC):
     def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
         """Check that a teacher, used as it is, knows the training table's labels; ValueError where not."""
         try:
-            self.check_labels(self.read(root / self.train_file), teacher)
+            self.check_labels(self.table(root, "train"), teacher)
         except ValueError as error:
             raise ValueError(f"{error} (without the stage finetune the teacher's labels count)") from None
 
@@ -215,7 +272,7 @@ class TableTask(Task, ABC):
 
     def labels(self, root: Path) -> list[str]:
         """Return the names of the training table's labels, in the order of their numbers."""
-        return self.names_in(self.read(root / self.train_file))
+        return self.names_in(self.table(root, "train"))
 
     def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
         """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
@@ -248,15 +305,15 @@ class TableTask(Task, ABC):
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         """Read the training rows and the validation rows as they are."""
-        train = self.read(root / self.train_file)
-        if self.validation_file is not None:
-            return train, self.read(root / self.validation_file)
+        train = self.table(root, "train")
+        if not self.holds_out:
+            return train, self.table(root, "validation")
         split = train.train_test_split(test_size=self.validation_share, seed=seed)
         return split["train"], split["test"]
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table, like `train_and_validation`."""
-        return self.tokenized(self.read(root / self.test_file), tokenizer, labels)
+        return self.tokenized(self.table(root, "test"), tokenizer, labels)
 
     def texts(self, root: Path, count: int, seed: int) -> list[Text]:
         """Return some validation texts or pairs, as they are."""

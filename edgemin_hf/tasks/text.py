@@ -12,6 +12,7 @@ from typing import ClassVar
 from datasets import Dataset, Features, Value, concatenate_datasets
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text, check_table, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
@@ -98,12 +99,12 @@ class TextTask(TableTask, ABC):
         """
         columns = Features({column: Value("string") for column in self.text_columns})
         tables = []
-        for file in self.unlabelled_files:
-            if file.endswith(".txt") and self.text_pair_column is None:
-                tables.append(Dataset.from_dict({self.text_column: read_lines(root / file)}, features=columns))
+        for file in files_of(root, self.unlabelled_files):
+            if file.suffix == ".txt" and self.text_pair_column is None:
+                tables.append(Dataset.from_dict({self.text_column: read_lines(file)}, features=columns))
             else:
-                check_table(root / file, *self.text_columns)
-                tables.append(read_table(root / file).select_columns(self.text_columns).cast(columns))
+                check_table(file, *self.text_columns)
+                tables.append(read_table(file).select_columns(self.text_columns).cast(columns))
         return concatenate_datasets(tables)
 
     def texts_in(self, table: Dataset) -> Iterator[Text]:

@@ -82,6 +82,10 @@ class HubServer:
         return self.repos[repo_id]
 
 
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(data), "oid": oid(path, data)}
+
+
 class _HubError(Exception):
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -170,10 +174,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply({"id": repo_id, "siblings": siblings, **facts})
 
     def tree(self, repo_id: str, revision: str, folder: str | None) -> None:
-        if folder is not None:
-            raise _HubError(404, "Entry not found", "EntryNotFound")
         files = sorted(self._repo(repo_id, revision=revision).files.items())
-        self._reply([{"type": "file", "path": path, "size": len(data), "oid": oid(path, data)} for path, data in files])
+        inside = [(path, data) for path, data in files if folder is None or path.startswith(f"{folder}/")]
+        if folder is not None and not inside:
+            raise _HubError(404, "Entry not found", "EntryNotFound")
+        self._reply([_entry(path, data) for path, data in inside])
+
+    def paths_info(self, repo_id: str, revision: str) -> None:
+        files = self._repo(repo_id, revision=revision).files
+        asked = parse_qs(self.body.decode()).get("paths") or json.loads(self.body or b"{}").get("paths", [])
+        found = [_entry(path, files[path]) for path in asked if path in files]
+        folders = [path for path in asked if any(name.startswith(f"{path}/") for name in files)]
+        self._reply([*found, *({"type": "directory", "path": path, "oid": "0" * 40} for path in folders)])
 
     def resolve(self, repo_id: str, revision: str, path: str) -> None:
         repo = self._repo(repo_id, revision=revision)
@@ -246,6 +258,7 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/api/validate-yaml", _Handler.validate_yaml),
     ("GET", rf"/api/(?:models|datasets)/{_ID}(?:/revision/([^/]+))?", _Handler.info),
     ("GET", rf"/api/(?:models|datasets)/{_ID}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
+    ("POST", rf"/api/(?:models|datasets)/{_ID}/paths-info/([^/]+)", _Handler.paths_info),
     ("GET", rf"(?:/datasets)?/{_ID}/resolve/([^/]+)/(.+)", _Handler.resolve),
     ("POST", rf"/api/models/{_ID}/preupload/([^/]+)", _Handler.preupload),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", _Handler.lfs_batch),

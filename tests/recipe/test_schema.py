@@ -171,7 +171,7 @@ WRONG = {
     "no configuration": (put("teacher.model", "broken"), "teacher.model: .*broken: its configuration can't be"),
     "unknown metric": (put("task.metric", "bleu"), "task.metric: bleu; allowed: accuracy, f1"),
     "a metric of tags": (
-        put("task.metric", "seqeval"),
+        put("task.metric", "seqeval", "task.type", "text_classification"),
         "task.metric: seqeval, which is of tags; allowed: accuracy, f1",
     ),
     "a label of a metric": (

@@ -46,7 +46,7 @@ class Evaluate(WritingStage):
         """Return the test set, and whether its rows run in OpenVINO too."""
         openvino = {"openvino": True} if wants_openvino(context) else {}
         more = {name: content(context.root / file) for name, file in context.task.more_test_files.items()}
-        return {"test_file": content(context.root / context.task.test_file), **more, **openvino}
+        return {"test_file": content(context.task.path(context.root, "test")), **more, **openvino}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
@@ -54,10 +54,10 @@ class Evaluate(WritingStage):
         if context.has_teacher:
             tokenizers = {"teacher": context.teacher_tokenizer, **tokenizers}
         try:
-            task.check_table(context.root / task.test_file)
+            task.check_table(task.path(context.root, "test"))
             tests = {model: task.test(context.root, tokenizers[model], context.label_ids) for model in tokenizers}
         except ValueError as error:  # it may have changed since the plan was made
-            raise RecipeError(f"task.test_file: {error}") from None
+            raise RecipeError(f"task.{task.field('test')}: {error}") from None
         read = {model: set(tokenizer.model_input_names) for model, tokenizer in tokenizers.items()}
         inputs = {m: test.select_columns([n for n in test.column_names if n in read[m]]) for m, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}

@@ -98,7 +98,7 @@ class Rivals(Stage):
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, which rivals are made, and of what encoder where a table teaches."""
-        test = content(context.root / context.task.test_file)
+        test = content(context.task.path(context.root, "test"))
         encoder = {} if context.has_teacher else {"encoder": student_inputs(context, context.recipe.student)}
         return {"test_file": test, "made": self.chosen(context)[0], **encoder}
 
@@ -169,7 +169,7 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Arrays]:
     """Return what rivals are made of, and the test rows' labels."""
     task, root, seed = context.task, context.root, context.recipe.seed
     assert isinstance(task, TextTask)  # noqa: S101 - `check`
-    tables = [*task.tables(root, seed), task.read(root / task.test_file)]
+    tables = [*task.tables(root, seed), task.table(root, "test")]
     names = task.labels(root)
     # A teacher that is not fine-tuned yet knows no labels.
     numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}

@@ -1,0 +1,192 @@
+"""Where a table comes from: one file, several, or a split of a dataset of the Hub or of a folder.
+
+What is not one file already becomes one, in the Hub's cache, so that all else reads files: by content, and offline once
+it is there.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
+from huggingface_hub.constants import HF_HOME
+
+from edgemin_hf.data.raw_text import HubText
+from edgemin_hf.data.tables import READERS, read_table
+from edgemin_hf.data.text_readers import readable
+from edgemin_hf.utils.atomic_files import write_atomic
+from edgemin_hf.utils.content import sha256_of, sha256_of_files
+
+logger = logging.getLogger(__name__)
+
+CACHE = Path(HF_HOME) / "edgemin" / "tables"
+_PATTERN = re.compile(r"[*?\[]")
+_NO_CLASS = -1
+"""The number of a class that is not told, such as those of GLUE's test sets."""
+_DATASET = "a dataset with such a configuration and revision that the Hub serves, or a folder of one"
+
+
+def files_of(root: Path, named: str | Sequence[str]) -> list[Path]:
+    """Return the files that a path, a pattern such as "data/*.csv", or several of them name; a pattern's in order.
+
+    Raises:
+        ValueError: If a pattern matches none, or a file is named twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from edgemin_hf.data.sources import files_of
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("b.csv", "a.csv"):
+        ...         Path(folder, name).touch()
+        ...     [path.name for path in files_of(Path(folder), "*.csv")]
+        ['a.csv', 'b.csv']
+    """
+    found: list[Path] = []
+    for name in [named] if isinstance(named, str) else named:
+        if not _PATTERN.search(name) or (root / name).exists():
+            found.append(root / name)
+            continue
+        matched = sorted(path for path in map(Path, glob.glob(str(root / name), recursive=True)) if path.is_file())
+        if not matched:
+            raise ValueError(f"{name}, which matches no file; allowed: a pattern of files that are there")
+        found += matched
+    twice = [path for number, path in enumerate(found) if path in found[:number]]
+    if twice:
+        raise ValueError(f"{twice[0]}, which is named twice; allowed: once")
+    return found
+
+
+def one_file(paths: Sequence[Path]) -> Path:
+    """Return one file of the rows of several, in their order; a single one as it is.
+
+    Raises:
+        ValueError: If one can't be read, or has other columns than the first, or values of another type.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    key = [[path.suffix, sha256_of(path)] for path in paths]
+    name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
+    if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
+        joined = b"\n\n".join(path.read_bytes() for path in paths)
+        return _cached(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
+    return _cached(key, f"{name}.parquet", lambda file: _union(paths).to_parquet(file))
+
+
+def _union(paths: Sequence[Path]) -> Dataset:
+    first, *others = tables = [read_table(path) for path in paths]
+    for path, table in zip(paths[1:], others, strict=True):
+        if set(table.column_names) != set(first.column_names):
+            found, expected = ", ".join(table.column_names), ", ".join(first.column_names)
+            raise ValueError(f"columns {found} of {path}; expected: those of {paths[0].name}: {expected}")
+        for column, feature in first.features.items():
+            if table.features[column] != feature:
+                given = f"{table.features[column]} in column {column!r} of {path}"
+                raise ValueError(f"{given}; expected: {feature}, as in {paths[0].name}")
+    return concatenate_datasets(tables)
+
+
+def split_file(
+    root: Path, dataset: str, config: str | None, split: str, revision: str | None, label_column: str
+) -> Path:
+    """Return a file of a split's rows, but for those whose class is not told (-1).
+
+    Args:
+        root: What a dataset that is a folder lies in, or is relative to.
+        dataset: Id of a dataset on the Hub, or a folder of data files.
+        config: Its configuration; None where it has one.
+        split: Its split, or a part of it as `datasets` writes that: "train[:1000]".
+        revision: Branch, tag or commit; None is the main branch. What was read before is there without the network.
+        label_column: The column of the labels.
+
+    Raises:
+        ValueError: If there is no such dataset, configuration or split.
+    """
+    folder = root / dataset
+    if folder.is_dir():
+        state = sha256_of_files(path for path in folder.rglob("*") if path.is_file())[:40]
+        source, commit = str(folder), None
+    else:
+        source, commit = dataset, _commit(dataset, revision)
+        state = commit
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{Path(dataset).name}-{config or ''}-{split}").strip("-")
+
+    def write(file: Path) -> None:
+        rows = _split(source, config, split, commit)
+        kept = _with_class(rows, label_column)
+        if len(rows) and not len(kept):
+            raise ValueError(f"{split} of {dataset}, where no row has a label (-1); expected: a split with labels")
+        kept.to_parquet(file)
+        notes = [f"{dataset} at commit {commit}"] if commit else []
+        if len(kept) < len(rows):
+            notes.append(f"{len(rows) - len(kept):,} of {len(rows):,} rows without a label left out")
+        _notes(file.parent).write_text(json.dumps(notes), encoding="utf-8")
+
+    return _cached([dataset if commit else "", config, split, state, label_column], f"{name}.parquet", write)
+
+
+def notes_on_source(path: Path) -> list[str]:
+    """Return what is to be told of where the rows of a file came from, if that was a dataset."""
+    file = _notes(path.parent)
+    notes: list[str] = json.loads(file.read_text(encoding="utf-8")) if CACHE in path.parents and file.is_file() else []
+    return notes
+
+
+def _notes(folder: Path) -> Path:
+    return folder / "notes.json"
+
+
+@lru_cache
+def _commit(dataset: str, revision: str | None) -> str:
+    """Return the commit of a revision, or without the network the one that it was when it was last read."""
+    known = CACHE / f"{hashlib.sha256(json.dumps([dataset, revision]).encode()).hexdigest()[:16]}.commit"
+    try:
+        commit = HubText(dataset, revision=revision).commit
+    except ValueError:
+        if not known.is_file():
+            raise
+        commit = known.read_text(encoding="utf-8")
+        logger.warning(
+            "%s: the Hub can't be reached; taken as it was when it was last read, commit %s", dataset, commit
+        )
+        return commit
+    known.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(known, commit)
+    return commit
+
+
+def _split(source: str, config: str | None, split: str, commit: str | None) -> Dataset:
+    with readable(source, _DATASET, ValueError, TypeError):
+        try:
+            return load_dataset(source, config, split=split, revision=commit)
+        except ValueError as error:
+            unknown = re.search(r'Unknown split "?(\w+)"?\. Should be one of \[(.*)\]', str(error))
+            if unknown is None:
+                raise
+            known = unknown[2].replace("'", "")
+    raise ValueError(f"{split} of {source}, which has no such split; allowed: {known}")
+
+
+def _with_class(rows: Dataset, column: str) -> Dataset:
+    if not isinstance(rows.features.get(column), ClassLabel):
+        return rows
+    return rows.select([row for row, label in enumerate(rows[column]) if label not in (None, _NO_CLASS)])
+
+
+def _cached(key: object, name: str, write: Callable[[Path], object]) -> Path:
+    """Return a file of the cache, which is written if it is not there; it appears complete or not at all."""
+    folder = CACHE / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    file, partial = folder / name, folder / f".{os.getpid()}.{name}"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        partial.replace(file)
+    return file
