@@ -267,7 +267,8 @@ def test_every_recipe_of_the_repository_is_valid():
     assert recipes
     for path in recipes:
         recipe, _ = load_recipe(path)
-        if recipe.task is not None:
+        fetched = "The data is no part of this repository" in path.read_text()
+        if recipe.task is not None and not fetched:
             recipe.task.check(path.parent)
 
 
