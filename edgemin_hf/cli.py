@@ -193,7 +193,8 @@ def _add_sensitivity(
     add("--label-column", metavar="NAME", help="column of the labels or scores (that of MODEL's run, or label)")
     several = "columns of 0 and 1, one a label, instead of one column that lists them"
     add("--label-columns", nargs="+", metavar="NAME", help=several)
-    metrics = "accuracy, f1, f1_macro, ...; for scores pearsonr, spearmanr, ...; for label sets f1_micro, f1_macro, ..."
+    metrics = "accuracy, f1, f1_macro, ...; for scores pearsonr, spearmanr, ...; for label sets f1_micro, f1_macro, "
+    metrics += "...; for tags seqeval; for answers squad, squad_v2"
     add("--metric", metavar="NAME", help=f"{metrics} (that of MODEL's run, or accuracy)")
     add("--max-length", type=int, metavar="N", help="tokens after which a text is cut (as in MODEL's run, or 128)")
     add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets,
 from datasets.exceptions import DatasetsError
 
 from edgemin_hf.data.delimited import check_utf8, layout_of
+from edgemin_hf.data.squad import FEATURES, is_squad, squad_rows
 
 READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings that can be read, and the `datasets` builder of each."""
@@ -102,7 +103,8 @@ def read_table(path: Path) -> Dataset:
     """Read a TSV, CSV, JSON lines or Parquet file with a header.
 
     All of TSV and CSV is text, as it stands there; quotes in TSV are characters like any other. Columns without a name
-    are left out. A Parquet file that `datasets` wrote keeps the names of its classes (`ClassLabel`).
+    are left out. A Parquet file that `datasets` wrote keeps the names of its classes (`ClassLabel`). SQuAD's own JSON
+    has a row for each question.
 
     Raises:
         ValueError: If there is no such file, or it is broken; the message is one line.
@@ -131,6 +133,9 @@ def _read(file: Path, path: Path, size: int, changed: int, inode: int) -> Datase
     """Read a file, once for a process while it stays as it is; its rows lie on disk, not in memory."""
     options = _options(path)
     with _reading(path):
+        if path.suffix == ".json" and is_squad(path):
+            content = {"path": str(file), "version": (size, changed, inode)}
+            return Dataset.from_generator(squad_rows, features=FEATURES, gen_kwargs=content)
         # `data_files` is a pattern, in which "[1]" stands for 1, and "*" for other files too.
         return load_dataset(READERS[path.suffix], data_files=escape(str(path)), split="train", **options)
 
@@ -164,18 +169,26 @@ def _options(path: Path) -> dict[str, object]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn the many errors of a broken file into one, without a progress bar or a log before its one line."""
-    verbosity = datasets.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    """Turn the many errors of a broken file into one."""
     try:
-        yield
+        with quiet():
+            yield
     except (DatasetsError, pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         message = f"{path}, which can't be read ({reason}); allowed: a complete table"
         if "no data" in reason:  # such as "[]"
             message = f"{path}, which is empty; allowed: a file with rows"
         raise ValueError(message) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have `datasets` show no progress bar and log nothing, which would stand before an error's one line."""
+    verbosity = datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
     finally:
         datasets.enable_progress_bars()
         datasets.logging.set_verbosity(verbosity)

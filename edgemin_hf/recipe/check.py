@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import first_position
@@ -14,6 +16,7 @@ from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.recipe.stages.training import TaskStage
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.utils.atomic_files import check_writable_folder
@@ -48,7 +51,25 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)
-    return notes
+    return [*notes, *_note_on_outputs(context, stages)]
+
+
+def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:
+    """Return how much disk the teacher's outputs take, where they are kept for each token."""
+    task = context.recipe.task
+    if (
+        task is None
+        or not task.ragged
+        or not any(isinstance(stage, TaskStage) and stage.soft_weight for stage in stages)
+    ):
+        return []
+    texts = context.estimator.task_text
+    if task.holds_out:
+        rows = texts.examples / (1 - task.validation_share)
+    else:
+        rows = texts.examples + len(task.table(context.root, "validation"))
+    size = rows * texts.tokens * max(len(context.label_ids), 2) * np.dtype(np.float16).itemsize
+    return [f"the teacher's outputs for each token: up to about {size / 1e6:.1f} MB in {context.output / 'cache'}"]
 
 
 def _labels_of_teacher(context: Context, task: Task) -> Mapping[str, int] | None:

@@ -1,16 +1,12 @@
 """Write the model card: metadata for the Hub, and a text with the measured numbers for its reader."""
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import jinja2
-import jinja2.meta
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.data.tables import Text
@@ -25,11 +21,14 @@ from edgemin_hf.report.page import (
 )
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
+from edgemin_hf.report.snippets import literal, reading_arguments, snippets
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
+from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.utils.hardware import Environment
 
 _TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
@@ -61,6 +60,7 @@ def render_card(
     pooled: bool = False,
     teachers: int = 1,
     predictions: str | None = None,
+    questions: QuestionAnswering | None = None,
     vectors: VectorsOfCard | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
@@ -90,6 +90,7 @@ def render_card(
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
         teachers: Number of models whose mean it learned from.
         predictions: Name of the table that was the teacher; None where a model was.
+        questions: The task, with what was chosen for the model to deploy, where that answers questions.
         vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
 
     Returns:
@@ -101,6 +102,8 @@ def render_card(
     title, rows = " ".join(name.split()), benchmark.rows
     metric = metric_named(_measured_by(rows))
     tokens = TASKS[manifest.task].answer == "tags"
+    if questions is not None:
+        pipeline_arguments = reading_arguments(questions)
     finished = finished_row(rows)
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
@@ -123,7 +126,9 @@ def render_card(
         **_measured(benchmark),
         **({"prompt": None, "space": None} if vectors is None else vectors.words()),
         "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
-        **_snippets(example, pipeline_arguments, None if tokens else max_length),
+        **snippets(
+            example, pipeline_arguments, None if tokens or questions else max_length, asks=questions is not None
+        ),
         "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
         "name": title,
@@ -133,8 +138,8 @@ def render_card(
         "graph": Path(deployed.file).name,
         "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "files": markdown_table(_file_table(manifest)),
-        "repo_id": _literal(repo_id),
-        "task": _literal(manifest.pipeline_tag),
+        "repo_id": literal(repo_id),
+        "task": literal(manifest.pipeline_tag),
         "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": threshold,
         "metric": _capitalized(metric.title),
@@ -155,9 +160,16 @@ def render_card(
         "test_set": test_set,
         "licence": licence,
         "attribution": attribution,
+        "usage": None,
+        "no_answer": None if questions is None else questions.no_answer_threshold,
     }
-    with resources.as_file(resources.files("edgemin_hf.model_cards").joinpath("template.md")) as template:
-        return fill_template(template, data, variables)
+    with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
+        if questions is not None:
+            variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
+            variables["usage"] = fill_part(templates / "question_answering.md", variables)
+        if vectors is not None:
+            variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
+        return fill_template(templates / "template.md", data, variables)
 
 
 def _measured(benchmark: Benchmark) -> dict[str, object]:
@@ -170,41 +182,6 @@ def _measured(benchmark: Benchmark) -> dict[str, object]:
         "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in benchmark.rows),
         "processor": _processor(benchmark.environment),
     }
-
-
-def _snippets(example: Text, pipeline_arguments: Mapping[str, object], cut: int | None) -> dict[str, object]:
-    """Return what the template's snippets call a model with; `cut`, where a pipeline can be told, after what length."""
-    texts = [example] if isinstance(example, str) else list(example)
-    arguments = {} if cut is None else {"truncation": True, "max_length": cut}
-    told = "".join(f", {name}={_written(value)}" for name, value in {**arguments, **pipeline_arguments}.items())
-    return {
-        "pairs": len(texts) == 2,
-        "arguments": told,
-        "example": _literal(texts[0] if len(texts) == 1 else {"text": texts[0], "text_pair": texts[1]}),
-        "texts": ", ".join(map(_literal, texts)),
-    }
-
-
-def fill_template(template: Path, data: ModelCardData, variables: Mapping[str, Any]) -> str:
-    """Fill a card's template as the Hub's library does, but refuse the misspelt variables that it would leave blank.
-
-    Args:
-        template: Jinja template in Markdown, with `{{ card_data }}` as its front matter.
-        data: The front matter.
-        variables: Every other variable that the template may use.
-
-    Returns:
-        The card.
-
-    Raises:
-        ValueError: The template uses a variable that does not exist.
-    """
-    # Only the template's variables are read here, nothing is rendered: this is Markdown, which must not be escaped.
-    syntax = jinja2.Environment().parse(template.read_text(encoding="utf-8"))  # noqa: S701
-    unknown = jinja2.meta.find_undeclared_variables(syntax) - set(variables) - {"card_data"}
-    if unknown:
-        raise ValueError(f"{template.name} uses unknown variables: {', '.join(sorted(unknown))}")
-    return str(ModelCard.from_template(data, template_path=str(template), **variables))
 
 
 def markdown_table(table: Table) -> str:
@@ -277,15 +254,6 @@ def _processor(environment: Environment) -> str:
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _written(value: object) -> str:
-    return _literal(value) if isinstance(value, str) else repr(value)
-
-
-def _literal(value: str | Mapping[str, str]) -> str:
-    """Write a string, or a mapping of strings, as a Python literal with double quotes."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _fenced(text: str, language: str) -> str:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.metrics import Arrays
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.table_task import TableTask
 
 Call = Callable[[Text], NDArray[np.float32]]
-"""From a text to logits or scores (1, labels): the whole call, tokenising included."""
+"""From a text to logits or scores, (1, width) or (1, length, width): the whole call, tokenising included."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,16 @@ class Given:
         knows_task: Whether that one has been fine-tuned on the task.
         label_ids: Number of each label.
         train: Texts, or pairs of texts, to learn from.
-        labels: Their labels as numbers: (rows,), of label sets (rows, labels).
+        labels: Their labels as numbers: (rows,), of label sets (rows, labels); none of a ragged task.
         validation: Texts for every choice.
         validation_labels: Their labels.
         test: Texts that are answered.
         seed: Seed of all that is random.
         teacher: Folder of the fine-tuned teacher's graphs, with its tokenizer; None where there is none yet.
+        tables: The training, validation and test rows of a ragged task as they are; None of another.
     """
 
-    task: TextTask
+    task: TableTask
     encoder: Path
     knows_task: bool
     label_ids: Mapping[str, int]
@@ -47,6 +50,7 @@ class Given:
     test: Sequence[Text]
     seed: int
     teacher: Path | None = None
+    tables: tuple[Dataset, Dataset, Dataset] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ class Made:
 
     Attributes:
         name: What it is, in a table.
-        scores: Logits or scores of the test texts (texts, labels).
+        scores: Logits or scores of the test texts (texts, labels); of a ragged task of the test rows.
         size_bytes: Size of the files that it needs to answer.
-        call: Arrays one text.
+        call: Answers one text.
+        rows: The test rows of a ragged task, as this rival reads them.
 
     Example:
         >>> import numpy as np
@@ -68,9 +73,10 @@ class Made:
     """
 
     name: str
-    scores: NDArray[np.float32]
+    scores: Outputs
     size_bytes: int
     call: Call
+    rows: Dataset | None = None
 
 
 Maker = Callable[[Given, Path], list[Made]]

@@ -117,11 +117,13 @@ def compare(
     all_made = [*([] if student is None else [(student, None)]), *rivals]
     chosen = np.linspace(0, len(given.test) - 1, min(sentences, len(given.test))).round().astype(int)
     texts = [given.test[row] for row in chosen]
-    runners = {made.name: _Whole(made.call, given.task.predictions) for made, _ in all_made}
+    # What rows of a long example become one answer by is no part of a call, which answers one text.
+    answer = None if given.task.ragged else given.task.predictions
+    runners = {made.name: _Whole(made.call, answer) for made, _ in all_made}
     # A text stands for its inputs: what runs it tokenises it, and that is measured.
     inputs = cast(Mapping[str, Sequence[Inputs]], dict.fromkeys(runners, texts))
     times = measure_latency(runners, inputs, rounds, "Whole calls")
-    answers = {made.name: given.task.predictions(made.scores) for made, _ in all_made}
+    answers = {made.name: given.task.predictions(made.scores, made.rows) for made, _ in all_made}
     rows = []
     for made, seconds in all_made:
         found = given.task.measure(labels, answers[made.name])
@@ -140,7 +142,7 @@ class _Whole:
     """A whole call as a runner: nothing is prepared outside of the measured time."""
 
     call: Call
-    predictions: Callable[[NDArray[np.float32]], Answers]
+    predictions: Callable[[NDArray[np.float32]], Answers] | None
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Return the text."""
@@ -149,5 +151,6 @@ class _Whole:
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Answer it."""
         logits = self.call(cast(Text, prepared))
-        self.predictions(logits)
+        if self.predictions is not None:
+            self.predictions(logits)
         return logits

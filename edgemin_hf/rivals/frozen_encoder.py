@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import padded_batches
-from edgemin_hf.data.tables import Text
 from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
@@ -19,7 +18,6 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.rivals.base import Given, Made
 from edgemin_hf.rivals.graphs import made_of_graph
-from edgemin_hf.tasks.metrics import Arrays
 
 
 def frozen_encoder(given: Given, folder: Path) -> list[Made]:
@@ -28,10 +26,8 @@ def frozen_encoder(given: Given, folder: Path) -> list[Made]:
     task, labels = given.task, given.task.model_kwargs(given.label_ids)
     tokenizer = load_tokenizer(given.encoder)
     model = load_pruned(given.encoder, task.auto_class, ignore_mismatched_sizes=True, **labels).eval()
-    kept = ((given.train, given.labels), (given.validation, given.validation_labels))
-    train, validation = (
-        frozen_features(model, _batches(texts, truths, tokenizer, task.max_length)) for texts, truths in kept
-    )
+    tokenizer = task.fitted(tokenizer)
+    train, validation = (frozen_features(model, _batches(rows, tokenizer)) for rows in _rows(given, tokenizer))
     fit_head(model, train, validation, task.hard_loss)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -43,8 +39,15 @@ def frozen_encoder(given: Given, folder: Path) -> list[Made]:
     ]
 
 
-def _batches(
-    texts: Sequence[Text], labels: Arrays, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> Iterator[Mapping[str, Tensor]]:
-    rows = Dataset.from_dict({**encode(tokenizer, texts, max_length), "labels": labels})
+def _rows(given: Given, tokenizer: PreTrainedTokenizerBase) -> Iterator[Dataset]:
+    """Yield the training and the validation rows, tokenised, with labels."""
+    if given.tables is not None:
+        for table in given.tables[:2]:
+            yield given.task.tokenized(table, tokenizer, given.label_ids)
+        return
+    for texts, labels in ((given.train, given.labels), (given.validation, given.validation_labels)):
+        yield Dataset.from_dict({**encode(tokenizer, texts, given.task.max_length), "labels": labels})
+
+
+def _batches(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[Mapping[str, Tensor]]:
     return (batch for _, batch in padded_batches(rows, tokenizer))

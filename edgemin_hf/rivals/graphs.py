@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.benchmark.whole_call import WholeCall
@@ -14,7 +15,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> Made:
-    """Answer the test texts, one at a time as they would be served.
+    """Answer the test texts, one at a time as they would be served; of a ragged task its rows.
 
     Args:
         name: What it is, in a table.
@@ -22,7 +23,14 @@ def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> M
         size_bytes: Size of all that it needs.
         given: What rivals are made of.
     """
-    return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
+    if given.tables is None:
+        return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
+    reader = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer)
+    rows = given.task.tokenized(given.tables[2], reader, given.label_ids)
+    inputs = rows.select_columns([name for name in rows.column_names if name in reader.model_input_names])
+    arrays = ({name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs)
+    outputs = [call.runner.run(call.runner.prepare(one))[0] for one in arrays]
+    return Made(name, outputs, size_bytes, call, rows)
 
 
 def made_of_graph(

@@ -35,7 +35,7 @@ def rows_of(parts: Sequence[NDArray[np.generic]], batches: Sequence[Batch]) -> O
     """Return what stands for each row in the arrays of several batches.
 
     Args:
-        parts: An array for each batch: (batch, ...), or (batch, length, width) of one with `attention_mask`.
+        parts: An array for each batch: (batch, ...), or (batch, length, width).
         batches: The batches.
 
     Returns:
@@ -44,7 +44,7 @@ def rows_of(parts: Sequence[NDArray[np.generic]], batches: Sequence[Batch]) -> O
     if parts[0].ndim < 3:
         joined: Outputs = np.concatenate(parts)
         return joined
-    masks = [batch["attention_mask"].bool().cpu().numpy() for batch in batches]
+    masks = [_mask(batch).bool().cpu().numpy() for batch in batches]
     return [row[own] for part, mask in zip(parts, masks, strict=True) for row, own in zip(part, mask, strict=True)]
 
 
@@ -53,9 +53,13 @@ def divergence(task: type[Task], outputs: Outputs, reference: Outputs, batches: 
     if isinstance(outputs, np.ndarray):
         ours, theirs = (torch.from_numpy(np.asarray(side)).double() for side in (outputs, reference))
         return float(task.divergence(ours, theirs))
-    counted = rows_of([batch[COUNTED].cpu().numpy()[..., None] for batch in batches], batches)
+    counted = rows_of([batch.get(COUNTED, _mask(batch)).bool().cpu().numpy()[..., None] for batch in batches], batches)
     ours, theirs, at = (
         pad_sequence([torch.from_numpy(row) for row in side], batch_first=True)
         for side in (outputs, reference, counted)
     )
     return float(task.divergence(ours.double(), theirs.double(), at[..., 0]))
+
+
+def _mask(batch: Batch) -> Tensor:
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from edgemin_hf.pruning.saliency import MEASURES
 from edgemin_hf.tasks.known import TASKS, task_type
 from edgemin_hf.tasks.run_rows import rows_of_run
 from edgemin_hf.tasks.table_task import TableTask
+from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import check_writable_folder
 
 SALIENCIES = (*MEASURES, "random")
@@ -33,6 +34,7 @@ class SensitivitySettings:
         measure: What is measured: "pruning" (cuts), "quantization" (modules on their grids), or both.
         text_column: As in `TextTask`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
         label_columns: As in `MultiLabel`; None where labels stand in one column.
+        others: Settings of a task on something else than whole texts, with its `type`; none of another.
         examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
         saliency_examples: Number of rows of `train` that are drawn for the saliency and the ranges.
         saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
@@ -70,6 +72,7 @@ class SensitivitySettings:
     batch_size: int
     threads: int
     seed: int
+    others: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, options: Mapping[str, Any]) -> SensitivitySettings:
@@ -85,11 +88,15 @@ class SensitivitySettings:
         ours: dict[str, Any] = {}
         if found is not None:
             ours = {**found.task, "train": found.train, "data": found.validation}
+            if not issubclass(TASKS[task_type(found.task)], TextTask):
+                ours["others"] = found.task
         given = {name: value for name, value in options.items() if value is not None}
         for name in ("train", "data"):
             if name not in {**ours, **given}:
                 raise ValueError(f"{name}: missing; expected: --{name} FILE, or a model in the folder of a run")
         known: dict[str, Any] = {**_DEFAULTS, **ours, **given}
+        kind = task_type({"metric": known["metric"]})
+        known.setdefault("others", {} if issubclass(TASKS[kind], TextTask) else {"type": kind})
         settings: dict[str, Any] = {field.name: known.get(field.name) for field in fields(cls)}
         return cls(**settings)
 
@@ -127,6 +134,9 @@ class SensitivitySettings:
     @property
     def task(self) -> TableTask:
         """The task, told by the metric and the columns."""
+        if self.others:
+            told = {**self.others, "metric": self.metric, "max_length": self.max_length}
+            return TASKS[told.pop("type")](str(self.train), str(self.data), **told)
         names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
         if self.label_columns is not None:
             names.append("label_columns")

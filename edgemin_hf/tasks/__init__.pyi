@@ -5,6 +5,7 @@ from .metrics import Measurement as Measurement
 from .metrics import Metric as Metric
 from .metrics import measure as measure
 from .multi_label import MultiLabel as MultiLabel
+from .question_answering import QuestionAnswering as QuestionAnswering
 from .regression import Regression as Regression
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .text import TextTask as TextTask

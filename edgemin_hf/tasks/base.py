@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -68,6 +68,8 @@ class Task(Protocol):
         problem_type: What `transformers` calls the kind of head; None where it has no name for it.
         auto_class: The `AutoModelFor...` class with such a head.
         ragged: Whether a model answers for each token of an example.
+        fits_head: Whether a head that is new can be fitted alone, on a frozen encoder's features: one row of them for
+            each example.
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
@@ -88,6 +90,7 @@ class Task(Protocol):
     problem_type: ClassVar[ProblemType | None]
     auto_class: ClassVar[AutoClass]
     ragged: ClassVar[bool]
+    fits_head: ClassVar[bool]
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
@@ -273,6 +276,18 @@ class Task(Protocol):
             outputs: What it gives for some rows.
             rows: These rows, as `tokenized` makes them; only a ragged task needs them.
         """
+        ...
+
+    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[object]:
+        """Return what else could have been answered, for each example; nothing where that is not told."""
+        ...
+
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        ...
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
         ...
 
     def references(self, rows: Dataset) -> Answers:

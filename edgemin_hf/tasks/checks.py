@@ -116,7 +116,7 @@ def _check_known(
 def _notes_on_labels(
     task: TabularTask, table: Dataset, names: list[str], teacher: Mapping[str, int] | None
 ) -> list[str]:
-    if task.answer == "score":
+    if not task.compares_label_names:
         return []
     notes = [describe_order(names if teacher is None else sorted(teacher, key=lambda name: teacher[name]))]
     if teacher is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 Scheme = Literal["iob2", "iob1", "iobes", "bilou"]
@@ -43,7 +44,7 @@ def as_iob2(tags: Sequence[str], scheme: Scheme) -> list[str]:
     for tag in tags:
         prefix, _, kind = tag.partition("-")
         if tag != OUTSIDE:
-            begins = scheme == "iob1" and not _goes_on(found, kind)
+            begins = scheme == "iob1" and not (found and _same_type(found[-1], tag))
             tag = f"{'B' if begins else _AS_IOB2[prefix]}-{kind}"
         found.append(tag)
     return found
@@ -51,12 +52,12 @@ def as_iob2(tags: Sequence[str], scheme: Scheme) -> list[str]:
 
 def loose_tags(tags: Sequence[str]) -> int:
     """Count the tags of a sentence that go on with no entity: of each such I- and those after it, the first."""
-    return sum(tag.startswith("I-") and not _goes_on(tags[:number], tag[2:]) for number, tag in enumerate(tags))
+    pairs = pairwise([OUTSIDE, *tags])
+    return sum(tag.startswith("I-") and not _same_type(before, tag) for before, tag in pairs)
 
 
-def _goes_on(before: Sequence[str], kind: str) -> bool:
-    """Return whether the tag before is of the same type."""
-    return bool(before) and before[-1][2:] == kind
+def _same_type(first: str, second: str) -> bool:
+    return first != OUTSIDE and first[2:] == second[2:]
 
 
 def tags_of(types: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.multi_label import MultiLabel
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
@@ -22,6 +23,7 @@ TASKS: dict[str, type[TableTask]] = {
     "multi_label": MultiLabel,
     "sentence_embedding": SentenceEmbedding,
     "token_classification": TokenClassification,
+    "question_answering": QuestionAnswering,
 }
 """The tasks by their `type`."""
 

@@ -101,7 +101,7 @@ def check_sentences(table: Dataset, columns: Columns, path: Path, scheme: Scheme
     for name in [] if classes is None else classes.names:
         _check_tag(name, scheme, f"the classes of column {tags_column!r} of {path}")
     known = set[object]()
-    for row, (words, tags) in enumerate(zip(*(values_of(table, name) for name in columns), strict=True), start=1):
+    for row, (words, tags) in enumerate(zip(*(table[name] for name in columns), strict=True), start=1):
         for column, found, wanted in ((tokens_column, words, "words"), (tags_column, tags, "tags")):
             if not isinstance(found, list):
                 place = f"column {column!r}, row {row} of {path}"
@@ -112,7 +112,7 @@ def check_sentences(table: Dataset, columns: Columns, path: Path, scheme: Scheme
         if len(words) != len(tags):
             raise ValueError(f"row {row} of {path}: {len(words)} words and {len(tags)} tags; expected: one a word")
         for tag in tags:
-            if tag not in known:
+            if not isinstance(tag, str | int) or tag not in known:
                 _check_value(tag, classes, scheme, f"column {tags_column!r}, row {row} of {path}")
                 known.add(tag)
 

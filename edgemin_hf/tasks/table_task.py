@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from dataclasses import field as setting
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
@@ -84,6 +84,7 @@ class TableTask(Task, ABC):
     learns_labels: ClassVar[bool] = True
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
+    fits_head: ClassVar[bool] = True
     problem_type: ClassVar[ProblemType | None] = None
     answer: ClassVar[Answer]
 
@@ -266,6 +267,18 @@ class TableTask(Task, ABC):
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return what a model's outputs say, as `measure` takes it. See `Task.predictions`."""
 
+    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[object]:
+        """Return what else could have been answered, for each example; nothing where that is not told."""
+        return ()
+
+    def chooses(self, table: Dataset) -> bool:
+        """Return whether `calibrated` chooses something by the rows of a validation table."""
+        return False
+
+    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
+        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
+        return self
+
     def references(self, rows: Dataset) -> Answers:
         """Return the truth of tokenised rows, as `measure` takes it."""
         return np.array(rows["labels"])
@@ -328,7 +341,7 @@ class TableTask(Task, ABC):
         outputs: Outputs = prediction.predictions
         if self.ragged:
             outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
-        truth, found = self.references(rows), self.predictions(outputs, rows)
+        truth, found = self.references(rows), self.calibrated(outputs, rows).predictions(outputs, rows)
         return {metric.name: value_of(metric, truth, found) for metric in self.metrics}
 
     def value(self, references: Answers, predictions: Answers) -> float:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch.nn.functional as F
-from datasets import ClassLabel, Dataset, Features, Value
-from datasets import Sequence as ListOf
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.data.padding import COUNTED
 from edgemin_hf.data.tables import Text
-from edgemin_hf.data.word_windows import NO_WORD, Window, windows, word_tokenizer
+from edgemin_hf.data.word_windows import windows, word_tokenizer
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.tasks.base import UNLABELLED, Outputs, mean_of_counted
 from edgemin_hf.tasks.entities import OUTSIDE, Scheme, check_tag, inside, loose_tags, tags_of
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
+from edgemin_hf.tasks.sentence_rows import likeliest_tags, sentence_rows, true_tags
 from edgemin_hf.tasks.sentences import check_sentences, named_tags, read_sentences
 from edgemin_hf.tasks.table_task import TableTask
 
@@ -45,8 +43,8 @@ class TokenClassification(TableTask):
             and tags.
         scheme: How the files' tags tell entities: iob2, iob1, iobes or bilou.
         label_all_tokens: Whether all pieces of a word learn its tag, those after the first as I-; else the first alone.
-        stride: Tokens that two windows of a sentence have in common which is longer than `max_length`. A word is
-            learned, and predicted, in the one where it has more context.
+        stride: Tokens that two windows of a sentence have in common which is longer than `max_length`; None takes a
+            quarter of that. A word is learned, and predicted, in the one where it has more context.
         max_length: Tokens of a window.
         metric: seqeval, strictly of IOB2 where nothing else is said: type and both ends of an entity must be right.
 
@@ -73,7 +71,7 @@ class TokenClassification(TableTask):
     spans_column: str | None = None
     scheme: Scheme = "iob2"
     label_all_tokens: bool = False
-    stride: int = 32
+    stride: int | None = None
     type: Literal["token_classification"] = "token_classification"
 
     auto_class: ClassVar[AutoClass] = AutoModelForTokenClassification
@@ -92,8 +90,11 @@ class TokenClassification(TableTask):
             raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
         if self.max_length < _SHORTEST:
             raise ValueError(f"max_length: {self.max_length}; allowed: {_SHORTEST} or more")
-        if not 0 <= self.stride <= self.max_length // 4:
-            raise ValueError(f"stride: {self.stride}; allowed: 0 to {self.max_length // 4}, a quarter of max_length")
+        self.stride = self.max_length // 4 if self.stride is None else self.stride
+        if not 0 <= self.stride <= self.max_length // 2 - 2:
+            raise ValueError(
+                f"stride: {self.stride}; allowed: 0 to {self.max_length // 2 - 2}, below half of max_length"
+            )
 
     @property
     def labels_column(self) -> str:
@@ -196,45 +197,18 @@ class TokenClassification(TableTask):
         """
         names = sorted(labels, key=lambda name: labels[name])
         tags = self.encoded(table, labels) if with_labels else [[] for _ in range(len(table))]
-        reader = partial(windows, word_tokenizer(tokenizer), max_length=self.max_length, stride=self.stride)
-        make = partial(
-            _rows,
-            column=self.tokens_column,
-            tags=tags,
-            reader=reader,
-            going_on=[labels[inside(name, labels)] for name in names] if self.label_all_tokens else None,
-        )
-        columns = table.column_names
-        numbers, tag = ListOf(Value("int32")), ClassLabel(names=names)
-        features = dict.fromkeys(reader([["a"]])[0][0].inputs, numbers)
-        features |= {"labels": ListOf(Value("int64")), COUNTED: ListOf(Value("int8")), "word_ids": numbers}
-        features |= {"example": Value("int32"), "words": Value("int32"), "tags": ListOf(tag)}
-        return table.map(
-            make,
-            batched=True,
-            with_indices=True,
-            remove_columns=columns,
-            features=Features(features),
-            desc="Tokenising",
-        )
+        reader = partial(windows, word_tokenizer(tokenizer), max_length=self.max_length, stride=self.stride or 0)
+        going_on = [labels[inside(name, labels)] for name in names] if self.label_all_tokens else None
+        return sentence_rows(table, self.tokens_column, tags, names, reader, going_on)
 
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return the likeliest tag of each word, by sentences; a word without pieces is in no entity."""
         assert rows is not None  # noqa: S101 - of a ragged task
-        names = rows.features["tags"].feature.names
-        found: dict[int, list[str]] = {}
-        columns = rows.select_columns(["example", "words", "word_ids"])
-        for output, row in zip(outputs, columns, strict=True):
-            tags = found.setdefault(row["example"], [OUTSIDE] * row["words"])
-            for place in np.flatnonzero(np.array(row["word_ids"]) != NO_WORD):
-                tags[row["word_ids"][place]] = names[int(output[place].argmax())]
-        return [found[example] for example in sorted(found)]
+        return likeliest_tags(outputs, rows)
 
     def references(self, rows: Dataset) -> Answers:
         """Return the true tags of each word, by sentences."""
-        names = rows.features["tags"].feature.names
-        tags = {row["example"]: row["tags"] for row in rows.select_columns(["example", "tags"]) if row["tags"]}
-        return [[names[number] for number in tags[example]] for example in sorted(tags)]
+        return true_tags(rows)
 
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -270,42 +244,3 @@ class TokenClassification(TableTask):
 def _divergences(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute KL(softmax(teacher) || softmax(student)) of each token: (batch, length, tags) -> (batch, length)."""
     return F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none").sum(dim=-1)
-
-
-def _rows(
-    batch: Mapping[str, Sequence[Sequence[str]]],
-    numbers: Sequence[int],
-    *,
-    column: str,
-    tags: Sequence[Sequence[int]],
-    reader: Callable[[Sequence[Sequence[str]]], list[list[Window]]],
-    going_on: Sequence[int] | None,
-) -> dict[str, list[object]]:
-    """Return the rows of some sentences, by columns: see `TokenClassification.tokenized`.
-
-    Args:
-        batch: The sentences.
-        numbers: Their numbers in the table.
-        column: Name of the column of words.
-        tags: Numbers of the tags of each sentence of the table; empty where they are not known.
-        reader: Tokenises sentences.
-        going_on: The tag that a further piece of a word learns, by the word's; None where it learns none.
-    """
-    rows = []
-    for number, words, found in zip(numbers, batch[column], reader(batch[column]), strict=True):
-        for window in found:
-            labels, counted = _labels(window, tags[number], going_on)
-            told = {"example": number, "words": len(words), "tags": tags[number] if window is found[0] else []}
-            rows.append({**window.inputs, "labels": labels, COUNTED: counted, "word_ids": window.word_ids, **told})
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _labels(window: Window, tags: Sequence[int], going_on: Sequence[int] | None) -> tuple[list[int], list[int]]:
-    """Return a label for each token of a window, and whether it counts."""
-    labels, counted = [UNLABELLED] * len(window.word_ids), [0] * len(window.word_ids)
-    for place, (word, inner) in enumerate(zip(window.word_ids, window.inner_ids, strict=True)):
-        if word != NO_WORD or (inner != NO_WORD and going_on is not None):
-            counted[place] = 1
-            if tags:
-                labels[place] = tags[word] if word != NO_WORD or going_on is None else going_on[tags[inner]]
-    return labels, counted

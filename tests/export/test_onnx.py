@@ -32,9 +32,9 @@ from tests.helpers.optimum import ORTConfig, ORTModelForSequenceClassification, 
 TEXTS = [text for text, _ in sentences(24, seed=7)]
 
 
-def trained(family="bert", tokenizer=None):
+def trained(family="bert", tokenizer=None, head=None):
     """A pruned and calibrated model, as quantisation-aware training leaves it."""
-    model = tiny(family)
+    model = tiny(family, head=head)
     blocks = len(Encoder(model).blocks)
     widths = [32, 32, 32] if family == "bert" else [24, 64, 40]
     remove(model, Selection([[0, 1], [3], [1, 2, 3]][:blocks], [range(width) for width in widths[:blocks]]))
@@ -186,16 +186,20 @@ def exported_family(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("families")
 
     @cache
-    def of(family):
-        model = trained(family, tokenizer)
-        return model, export_onnx(model, tokenizer, folder / family, texts=TEXTS)
+    def of(family, head=None):
+        model, name = trained(family, tokenizer, head), f"{family}-{head.__name__ if head else ''}"
+        return model, export_onnx(model, tokenizer, folder / name, texts=TEXTS)
 
     return of
 
 
+@pytest.mark.parametrize("head", [None, AutoModelForTokenClassification], ids=["texts", "tokens"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_exports(family, tmp_path, exported_family):
-    model, made = exported_family(family)
+def test_every_family_exports(family, head, tmp_path, exported_family):
+    model, made = exported_family(family, head)
+    entry = made.manifest.entry("onnxruntime", "int8")
+    assert len(np.shape(entry.outputs[0])) == (1 if head is None else 2)
+    assert made.manifest.task == ("text_classification" if head is None else "token_classification")
     kernels = quantized_nodes(optimized_graph(made.folder / "onnx/model_quantized.onnx", tmp_path / "o.onnx"))
     assert made.int8.error <= made.int8.limit
     assert made.fp32.error <= made.fp32.limit
@@ -291,11 +295,7 @@ def test_a_folder_with_somebody_elses_graph_is_left_alone(tmp_path, tokenizer):
     [
         ({"model": "some/folder"}, "model: 'some/folder'; expected: a model that is loaded"),
         ({"tokenizer": None}, "tokenizer: 'None'; expected: a tokenizer that is loaded"),
-        (
-            {"model": tiny(head=AutoModelForTokenClassification)},
-            "BertForTokenClassification; allowed: one for seq",
-        ),
-        ({"model": tiny(head=AutoModelForMaskedLM)}, "model: BertForMaskedLM; allowed: one for sequence classif"),
+        ({"model": tiny(head=AutoModelForMaskedLM)}, r"model: BertForMaskedLM; allowed: a \.\.\.ForSequenceClassif"),
         ({"texts": ["my card", None]}, "texts: None among them; expected: texts, or pairs of texts"),
         ({"texts": "my card"}, "texts: 'my card'; expected: a list of texts"),
         ({"output": "/dev/null"}, "/dev/null, which is a file; allowed: a folder"),

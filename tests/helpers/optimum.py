@@ -14,9 +14,9 @@ class _NotInstalled:
 
 
 try:
-    from optimum.onnxruntime import ORTConfig, ORTModelForSequenceClassification
+    from optimum.onnxruntime import ORTConfig, ORTModelForQuestionAnswering, ORTModelForSequenceClassification
     from optimum.pipelines import pipeline
 except ImportError:
-    ORTConfig = ORTModelForSequenceClassification = pipeline = _NotInstalled()
+    ORTConfig = ORTModelForQuestionAnswering = ORTModelForSequenceClassification = pipeline = _NotInstalled()
 
-__all__ = ["ORTConfig", "ORTModelForSequenceClassification", "pipeline"]
+__all__ = ["ORTConfig", "ORTModelForQuestionAnswering", "ORTModelForSequenceClassification", "pipeline"]

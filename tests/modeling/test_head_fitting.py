@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from transformers import BertModel
+from transformers import AutoModelForTokenClassification, BertModel
 
 from edgemin_hf.modeling.head_fitting import fit_head, fit_linear, frozen_features, last_linear
 from edgemin_hf.modeling.weights import is_head
-from edgemin_hf.tasks import Regression, TextClassification
+from edgemin_hf.tasks import Regression, TextClassification, TokenClassification
 from tests.helpers.models import FAMILIES, batch, tiny
 
 
@@ -43,6 +43,19 @@ def test_scores_are_fitted_by_least_squares():
     weight, bias = fit_linear(features, scores, Regression.hard_loss, 1, penalty=1e-9)
     torch.testing.assert_close(weight[0], torch.arange(1.0, 7.0), atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(bias[0], torch.tensor(-3.0), atol=0.1, rtol=0)
+
+
+def test_of_a_head_for_tokens_the_rows_are_those_that_count():
+    model = tiny(head=AutoModelForTokenClassification).eval()
+    inputs = batch()
+    labels = torch.randint(3, inputs["input_ids"].shape, generator=torch.Generator().manual_seed(0))
+    labels[inputs["attention_mask"] == 0] = -100
+    labels[:, 0] = -100
+    features, found = frozen_features(model, [{**inputs, "labels": labels}, {**inputs, "labels": labels}])
+    hidden = model.bert(**inputs).last_hidden_state[labels != -100]
+    torch.testing.assert_close(features, torch.cat([hidden, hidden]))
+    assert found.tolist() == 2 * labels[labels != -100].tolist()
+    assert fit_head(model, (features, found), (features, found), TokenClassification.hard_loss) < 1.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

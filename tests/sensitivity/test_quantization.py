@@ -4,6 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForTokenClassification
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -150,3 +151,28 @@ def test_sizes_are_those_of_weights_and_scales():
         for other, saved in row.saved_bytes.items():
             assert row.size_bytes + saved == module_bytes(module, other, 32)
         assert row.saved_bytes.keys() == {"fp32", "int8", "int4"} - {row.precision}
+
+
+def test_of_a_head_for_tokens_each_sentence_counts_as_much_whatever_the_batches():
+    model = tiny(head=AutoModelForTokenClassification)
+    counted = torch.rand(3, 14, generator=torch.Generator().manual_seed(0)) > 0.5
+    together = {**batch((7, 4, 9), pad_to=14), "counted": counted}
+    whole, modules = quantization_sensitivity(model, CALIBRATION, [together])
+    apart = [
+        {name: value[row : row + 1, :length] for name, value in together.items()}
+        for row, length in enumerate((7, 4, 9))
+    ]
+    alone, others = quantization_sensitivity(model, CALIBRATION, apart)
+    assert [len(outputs) for outputs in whole] == [7, 4, 9]
+    for ours, theirs in zip(whole, alone, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    losses = {(row.name, row.precision): row.loss for row in others}
+    for row in modules:
+        assert row.loss == pytest.approx(losses[row.name, row.precision], rel=0.1, abs=1e-6)
+    worst = modules[0]
+    own = [counted[row, :length].numpy() for row, length in enumerate((7, 4, 9))]
+    expected = []
+    for ours, base, at in zip(worst.logits, whole, own, strict=True):
+        p, q = (np.exp(side.astype(float)) / np.exp(side.astype(float)).sum(-1, keepdims=True) for side in (base, ours))
+        expected.append((p * np.log(p / q)).sum(-1)[at].mean())
+    assert worst.loss == pytest.approx(np.mean(expected), rel=1e-4)

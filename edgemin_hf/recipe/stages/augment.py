@@ -68,7 +68,7 @@ class Augment(WritingStage):
     def check(self, context: Context) -> None:
         """Check that the task's examples are texts, that its model predicts words, and that its vectors are there."""
         if not isinstance(context.task, TextTask):
-            raise ValueError(f"stages: {self.name} for {context.task.type}; allowed: for tasks on whole texts")
+            raise ValueError(f"stage: augment for {context.task.type}; allowed: for tasks on whole texts")
         model, _ = self._words(context)
         found = context.shapes.checkpoint(*self._words(context), weights=False)
         config = AutoConfig.from_pretrained(found.path)

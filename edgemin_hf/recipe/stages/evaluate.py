@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
+from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict
 from edgemin_hf.benchmark.runners import load_runner
@@ -24,6 +26,10 @@ from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_r
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
+from edgemin_hf.tasks.table_task import TableTask
+
+CHOSEN = "chosen.json"
+"""File of what was chosen for each model by its outputs on validation rows, by the names of the task's settings."""
 
 
 @dataclass(config=STRICT)
@@ -61,17 +67,28 @@ class Evaluate(WritingStage):
         read = {model: set(tokenizer.model_input_names) for model, tokenizer in tokenizers.items()}
         inputs = {m: test.select_columns([n for n in test.column_names if n in read[m]]) for m, test in tests.items()}
         arrays = {model: arrays_of(dataset) for model, dataset in inputs.items()}
+        validation = _validation(context, tokenizers)
         predictions: dict[str, Answers] = {}
+        chosen: dict[str, dict[str, object]] = {}
         files, given = measured_files(context), dict[Row, Outputs]()
         for row, file in files.items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
-            outputs = predict(runner, arrays[row[0]], f"Predictions of {' / '.join(row)}")
-            predictions["_".join(row)] = task.predictions(outputs, tests[row[0]])
+            name, told, own = "_".join(row), " / ".join(row), task
+            if (rows := validation.get(row[0])) is not None:
+                held_out = arrays_of(rows.select_columns(inputs[row[0]].column_names))
+                own = task.calibrated(predict(runner, held_out, f"Validation of {told}"), rows)
+                chosen[name] = _changed(task, own)
+            outputs = predict(runner, arrays[row[0]], f"Predictions of {told}")
+            predictions[name] = own.predictions(outputs, tests[row[0]])
+            if alternatives := own.alternatives(outputs, tests[row[0]]):
+                _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
             given[row] = outputs
         truth = task.references(tests["student"])
         names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
         results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        if chosen:
+            (folder / CHOSEN).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
         _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
@@ -82,6 +99,27 @@ class Evaluate(WritingStage):
         return Outcome(notes=notes)
 
 
+def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> dict[str, Dataset]:
+    """Return the validation rows of each model, where something is chosen by them; nothing where not."""
+    _, table = context.task.tables(context.root, context.recipe.seed)
+    if not context.task.chooses(table):
+        return {}
+    return {model: context.task.tokenized(table, tokenizers[model], context.label_ids) for model in tokenizers}
+
+
+def calibrated_task(context: Context, row: Row) -> TableTask:
+    """Return the task with what was chosen for the model of a row."""
+    file = context.folder_with(Product.PREDICTIONS) / CHOSEN
+    chosen = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return replace(context.task, **chosen.get("_".join(row), {}))
+
+
+def _changed(task: TableTask, other: TableTask) -> dict[str, object]:
+    """Return the settings of a task that another one has otherwise, as that has them."""
+    ours, theirs = asdict(task), asdict(other)
+    return {name: value for name, value in theirs.items() if value != ours[name]}
+
+
 def _save(predictions: Mapping[str, Answers], folder: Path) -> None:
     """Write arrays into one file of them; answers that are none as JSON, a line an example, by the models' names."""
     arrays = {name: answers for name, answers in predictions.items() if isinstance(answers, np.ndarray)}
@@ -89,8 +127,13 @@ def _save(predictions: Mapping[str, Answers], folder: Path) -> None:
         save_file(arrays, folder / "predictions.safetensors")
         return
     lines = (dict(zip(predictions, answers, strict=True)) for answers in zip(*predictions.values(), strict=True))
-    written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
+    _write_lines(folder / "predictions.jsonl", lines)
+
+
+def _write_lines(file: Path, lines: Iterable[object]) -> None:
+    """Write JSON, a value a line."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def measured_files(context: Context) -> Mapping[Row, ModelFile]:

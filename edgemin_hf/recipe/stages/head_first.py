@@ -35,7 +35,7 @@ class HeadFirst(TrainingStage):
 
     Attributes:
         fit_head: Whether the last layer of a head that does not know the task yet is first fitted on the frozen
-            encoder's features (LP-FT, arXiv 2202.10054).
+            encoder's features (LP-FT, arXiv 2202.10054), where the task's can be.
         head_learning_rate: Learning rate of the head; None takes that of the encoder's last layer.
         layer_learning_rate_decay: What the learning rate of a layer is multiplied by for each layer above it; the
             embeddings have the lowest (ELECTRA, arXiv 2003.10555).
@@ -44,6 +44,14 @@ class HeadFirst(TrainingStage):
     fit_head: bool = True
     head_learning_rate: Positive | None = None
     layer_learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def check(self, context: Context) -> None:
+        """Check its arguments, and that it trains more than a head where the task's is not fitted alone."""
+        super().check(context)
+        if self.max_steps == 0 and not context.task.fits_head:
+            raise ValueError(
+                f"max_steps: 0 for {context.task.type}, whose head is not fitted alone; allowed: 1 or more"
+            )
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fit the head, then train. See `Stage.run`."""
@@ -54,7 +62,7 @@ class HeadFirst(TrainingStage):
         told = work / "head_fitted.txt"
 
         def prepare(resumed: bool) -> Outcome:
-            if not (self.fit_head and parts.head_is_new):
+            if not (self.fit_head and parts.head_is_new and context.task.fits_head):
                 return Outcome()
             if resumed:
                 return Outcome(notes=of_first((told.read_text("utf-8"),) if told.is_file() else ()))

@@ -29,7 +29,7 @@ from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
-from edgemin_hf.recipe.stages.evaluate import measured_files
+from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
@@ -41,6 +41,7 @@ from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
+from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 Words = Annotated[str, Field(pattern=r"\S")]
@@ -125,6 +126,8 @@ class Report(WritingStage):
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
+        finished = finished_row(benchmark.rows)
+        task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
         return render_card(
             name=self.title,
@@ -150,6 +153,7 @@ class Report(WritingStage):
             rivals=rivals,
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
+            questions=task if isinstance(task, QuestionAnswering) else None,
             vectors=_vectors(context, benchmark),
         )
 

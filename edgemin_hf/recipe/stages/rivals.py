@@ -27,13 +27,14 @@ from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
 from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
 from edgemin_hf.rivals.known import RIVALS
 from edgemin_hf.tasks.labels import labels_of
-from edgemin_hf.tasks.metrics import Arrays
-from edgemin_hf.tasks.text import TextTask
+from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.extras import check_extra
 
 RivalName = Literal["bag_of_words", "static_embeddings", "frozen_encoder", "openvino", "labels_alone"]
 FILE = "rivals.json"
+_OF_TEXTS = ("bag_of_words", "static_embeddings")
+"""Those that read a text as a whole."""
 _OF_A_RUN = ("openvino", "labels_alone")
 """Those that stand beside a student alone: they need its teacher's graphs, or are trained as it was."""
 
@@ -68,8 +69,6 @@ class Rivals(Stage):
 
     def check(self, context: Context) -> None:
         """Check that those asked for by name can be made."""
-        if not isinstance(context.task, TextTask):
-            raise ValueError(f"rivals: for {context.task.type}; allowed: for tasks on whole texts")
         for name in self.rivals or ():
             if not self._comes_later(name, context):
                 try:
@@ -145,6 +144,8 @@ class Rivals(Stage):
 
 def _check_possible(name: str, context: Context) -> None:
     """Check that what makes a rival is installed, and that it suits the recipe; ValueError if not."""
+    if name in _OF_TEXTS and context.task.ragged:
+        raise ValueError(f"{name} for {context.task.type}; allowed: for tasks on whole texts")
     if name == "bag_of_words":
         check_extra("rivals", name, "sklearn")
     elif name == "static_embeddings":
@@ -165,16 +166,15 @@ def read_rivals(context: Context) -> Comparison:
     return Comparison.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _given(context: Context, beside_student: bool) -> tuple[Given, Arrays]:
-    """Return what rivals are made of, and the test rows' labels."""
+def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
+    """Return what rivals are made of, and the truth of the test rows."""
     task, root, seed = context.task, context.root, context.recipe.seed
-    assert isinstance(task, TextTask)  # noqa: S101 - `check`
-    tables = [*task.tables(root, seed), task.table(root, "test")]
+    tables = (*task.tables(root, seed), task.table(root, "test"))
     names = task.labels(root)
     # A teacher that is not fine-tuned yet knows no labels.
     numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}
     train, validation, test = (list(task.texts_in(table)) for table in tables)
-    truths = [np.array(task.encoded(table, numbers)) for table in tables]
+    truths = [np.array([] if task.ragged else task.encoded(table, numbers)) for table in tables]
     own = context.base_folder if context.has_teacher else context.checkpoint_folder(context.recipe.student)
     return Given(
         task=task,
@@ -188,7 +188,8 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Arrays]:
         test=test,
         seed=seed,
         teacher=_graphs(context) / "teacher" if beside_student and context.has_teacher else None,
-    ), truths[2]
+        tables=tables if task.ragged else None,
+    ), task.references(task.tokenized(tables[2], context.tokenizer, numbers)) if task.ragged else truths[2]
 
 
 def _knows_task(context: Context, names: list[str], beside_student: bool) -> bool:
