@@ -70,7 +70,7 @@ class ScoredPairs(TableTask, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.holds_out:
-            raise ValueError(f"{self.field('validation')}: None; expected: pairs with scores")
+            raise ValueError(f"{self.field('validation')}: None; expected: a table of pairs with scores")
         pair = [self.text_column, self.text_pair_column, self.label_column]
         if len(set(pair)) < len(pair):
             raise ValueError(f"text_column, text_pair_column, label_column: {', '.join(pair)}; expected: three columns")

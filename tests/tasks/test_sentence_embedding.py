@@ -322,7 +322,7 @@ def test_the_card_tells_of_vectors_and_its_snippets_run(finished, monkeypatch):
         (lambda r: r["task"].update(dimensions=[17]), "task.dimensions: 17; allowed: 1 to 16, the vectors' width"),
         (lambda r: r["stages"][1].update(soft_weight=0.0, hard_weight=1.0, also=[]), "task_distill.soft_weight: 0"),
         (lambda r: r["teacher"].update(ensemble=["teacher"]), "teacher.ensemble: for sentence_embedding"),
-        (lambda r: r["stages"].append({"stage": "rivals", "name": "late"}), "for sentence_embedding"),
+        (lambda r: r["stages"].insert(-1, {"stage": "rivals"}), "rivals.stage: rivals for sentence_embedding"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_before_weights_load(change, message, tmp_path, tokenizer, capsys):
