@@ -123,8 +123,6 @@ def _asked(settings: SensitivitySettings) -> dict[str, object]:
 def _checked(settings: SensitivitySettings, task: Task) -> PretrainedConfig:
     """Check files and model against each other, without weights; return the model's configuration."""
     config = load_config(settings.model)
-    if not task.learns_labels:
-        raise ValueError(f"model: {settings.model}, for {task.type}, which has no labels; allowed: a fine-tuned model")
     if not configured_for(config, task.auto_class):
         head = "a classification head" if task.problem_type else f"a head for {task.type}"
         raise ValueError(f"model: {settings.model}, without {head}; allowed: a fine-tuned classifier")

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from scipy.stats import spearmanr
-from transformers import BertConfig
+from transformers import AutoModel, BertConfig
 
 from edgemin_hf import TaskDistillationConfig, create_student, load_pruned
 from edgemin_hf.cli import main
@@ -20,9 +20,9 @@ from edgemin_hf.modeling.embedder_files import prompts_of, set_default_prompt, w
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks import SentenceEmbedding, task_of
-from tests.helpers.models import sentences
+from tests.helpers.models import sentences, tiny
 from tests.helpers.tasks import run_snippets, write_pairs
-from tests.modeling.test_embedder import embedder
+from tests.modeling.test_embedder import embedder, save
 
 
 def random(seed, *shape):
@@ -353,6 +353,43 @@ def test_a_student_in_the_teachers_space_ships_a_dense_layer(tmp_path, tokenizer
     model = load_pruned(student, AutoModelForSentenceEmbedding)
     assert SentenceHead.of(model.config).dense == 32
     assert not (tmp_path / "run/cache/principal.npy").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("space", ["auto", "teacher"])
+def test_a_published_student_a_teachers_dense_layer_and_its_prompt(space, tmp_path, tokenizer):
+    def change(recipe):
+        recipe["student"] = {"checkpoint": "published"}
+        recipe["task"] |= {"space": space, "dimensions": [], "prompt": "where "}
+        kept = ("task_distill", "export", "evaluate")
+        recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] in kept]
+
+    path = write_recipe(tmp_path, tokenizer, change)
+    shape = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    tiny(head=AutoModel, **shape).save_pretrained(tmp_path / "published")
+    tokenizer.save_pretrained(tmp_path / "published")
+    head = SentenceHead("mean", 24, "tanh")
+    teacher = save(embedder(head=head), tmp_path / "teacher")
+    config = json.loads((teacher / "config.json").read_text())
+    del config["sentence_embedding"]
+    (teacher / "config.json").write_text(json.dumps(config | {"architectures": ["BertModel"]}))
+    weights = load_file(teacher / "model.safetensors")  # the dense layer stands in the file of its module alone
+    weights = {name: value for name, value in weights.items() if not name.startswith("projection")}
+    save_file(weights, teacher / "model.safetensors", {"format": "pt"})
+    told = {"prompts": {"query": "where "}, "default_prompt_name": "query"}
+    (teacher / "config_sentence_transformers.json").write_text(json.dumps(told))
+    assert main(["run", path]) == 0
+    results = json.loads((tmp_path / "run/evaluate/results.json").read_text())
+    same = [results[f"teacher_{runtime}_fp32"]["value"] for runtime in ("pytorch", "onnxruntime")]
+    assert same[0] == pytest.approx(same[1], abs=1e-3)
+    student = load_pruned(tmp_path / "run/export/student", AutoModelForSentenceEmbedding)
+    assert SentenceHead.of(student.config) == SentenceHead("mean", {"auto": None, "teacher": 24}[space])._replace(
+        activation={"auto": "identity", "teacher": "tanh"}[space]
+    )
+    assert prompts_of(student.config)[""] == "where "
+    library = pytest.importorskip("sentence_transformers")
+    reader = library.SentenceTransformer(str(tmp_path / "run/export/student"), device="cpu")
+    assert reader.encode(["my card"]).shape == (1, {"auto": 16, "teacher": 24}[space])
 
 
 def test_rows_without_scores_have_none(folder, tokenizer):
