@@ -65,8 +65,12 @@ def files_of(root: Path, named: str | Sequence[str]) -> list[Path]:
     return found
 
 
-def one_file(paths: Sequence[Path]) -> Path:
+def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table) -> Path:
     """Return one file of the rows of several, in their order; a single one as it is.
+
+    Args:
+        paths: The files.
+        read: Reads one of several.
 
     Raises:
         ValueError: If one can't be read, or has other columns than the first, or values of another type.
@@ -74,15 +78,16 @@ def one_file(paths: Sequence[Path]) -> Path:
     if len(paths) == 1:
         return paths[0]
     key = [[path.suffix, sha256_of(path)] for path in paths]
+    key += [] if read is read_table else [[read.__name__]]
     name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
         joined = b"\n\n".join(path.read_bytes() for path in paths)
         return _cached(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
-    return _cached(key, f"{name}.parquet", lambda file: _union(paths).to_parquet(file))
+    return _cached(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
 
 
-def _union(paths: Sequence[Path]) -> Dataset:
-    first, *others = tables = [read_table(path) for path in paths]
+def _union(paths: Sequence[Path], read: Callable[[Path], Dataset]) -> Dataset:
+    first, *others = tables = [read(path) for path in paths]
     for path, table in zip(paths[1:], others, strict=True):
         if set(table.column_names) != set(first.column_names):
             found, expected = ", ".join(table.column_names), ", ".join(first.column_names)

@@ -35,6 +35,12 @@ def needs_our_class(config: PretrainedConfig) -> bool:
     return pooling_of(config) == "mean" and not hasattr(type(config)(), POOLING)
 
 
+def saved_as_our_class(config: PretrainedConfig) -> bool:
+    """Return whether a saved model is of our class: one with a head for something else reads no pooling at all."""
+    heads = [name for name in config.architectures or () if "For" in name]
+    return needs_our_class(config) and (not heads or any(name.endswith(CLASSIFIER) for name in heads))
+
+
 def mean_of_tokens(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Return the mean of a text's own tokens: hidden (batch, length, width), mask (batch, length) -> (batch, width).
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.families import family_of, shape_of
-from edgemin_hf.modeling.pooling import needs_our_class
+from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.utils.compat import RELEASE
 
 _FIELD = "edgemin_shape"
@@ -83,7 +83,7 @@ def plain_releases(config: PretrainedConfig) -> tuple[int, ...]:
     classifier that reads the mean of its tokens where the family's own does not: part of its head would be random.
     """
     heads, neurons = pruned_shape(config)
-    if len(set(neurons)) > 1 or needs_our_class(config):
+    if len(set(neurons)) > 1 or saved_as_our_class(config):
         return ()
     if all(len(kept) == config.num_attention_heads for kept in heads):
         return (4, 5)

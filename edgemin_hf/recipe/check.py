@@ -68,7 +68,9 @@ def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:
         rows = texts.examples / (1 - task.validation_share)
     else:
         rows = texts.examples + len(task.table(context.root, "validation"))
-    size = rows * texts.tokens * max(len(context.label_ids), 2) * np.dtype(np.float16).itemsize
+    more = context.estimator.student_text
+    tokens = rows * texts.tokens + more.examples * more.tokens - texts.examples * texts.tokens
+    size = tokens * max(len(context.label_ids), 2) * np.dtype(np.float16).itemsize
     return [f"the teacher's outputs for each token: up to about {size / 1e6:.1f} MB in {context.output / 'cache'}"]
 
 

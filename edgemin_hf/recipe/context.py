@@ -151,17 +151,27 @@ class Context(RunModels):
         Where a cut of the vocabulary divides words into other pieces, some rows may have other tokens that count: these
         are no training rows, and validation rows have no numbers then.
         """
-        (train, validation), outputs = self.rows_of(stage), self.token_outputs
-        first = len(self.student_data[0])
-        same = [_count_alike(train, outputs.lengths[:first]), _count_alike(validation, outputs.lengths[first:])]
-        train = train.add_column(TEACHER_ROW, list(range(len(train)))).select(np.flatnonzero(same[0]))
+        rows, outputs, end = [*self.rows_of(stage)], self.token_outputs, 0
+        if self.task.unlabelled_files:
+            with PartialState().main_process_first():
+                rows.append(self._unlabelled_rows(self.student_tokenizer(stage)))
+        numbered = list[Dataset]()
+        for part, theirs in zip(rows, self._rows_of_outputs, strict=True):
+            start, end = end, end + len(theirs)
+            alike = np.flatnonzero(_count_alike(part, outputs.lengths[start:end]))
+            numbered.append(part.select(alike).add_column(TEACHER_ROW, list(alike + start)))
+        train, validation = concatenate_datasets([numbered[0], *numbered[2:]]), numbered[1]
         if not len(train):
             raise RecipeError(
                 f"{stage.name}: rows that the teacher reads otherwise; expected: before a vocabulary's cut"
             )
-        if same[1].all():
-            validation = validation.add_column(TEACHER_ROW, list(range(first, len(outputs))))
-        return train, validation
+        return train, validation if len(validation) == len(rows[1]) else rows[1]
+
+    @cached_property
+    def _rows_of_outputs(self) -> list[Dataset]:
+        """The training rows, the validation rows and those without labels, as the teacher reads them."""
+        more = [self._unlabelled_rows(self.tokenizer)] if self.task.unlabelled_files else []
+        return [*self.student_data, *more]
 
     def _numbered_texts(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return texts, those of further files among them, with their numbers among the teacher's vectors."""
@@ -180,7 +190,7 @@ class Context(RunModels):
 
     @cached_property
     def token_outputs(self) -> TokenOutputs:
-        """What the teacher says of each counted token of the training rows, then of the validation rows.
+        """What the teacher says of each counted token of the training rows, the validation rows, and further ones.
 
         Of a task of vectors, what its student learns of each text.
         """
@@ -190,7 +200,7 @@ class Context(RunModels):
                 learned = self._with_unlabelled(train, self.teacher_tokenizer)
                 rows = concatenate_datasets([learned, validation.select_columns(learned.column_names)])
                 return teacher_vectors(self, self.task, rows, len(learned))
-            return token_outputs(self, concatenate_datasets(list(self.student_data)))
+            return token_outputs(self, concatenate_datasets(self._rows_of_outputs))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
         """Return what makes batches of `rows_with_teacher_logits`."""

@@ -63,6 +63,7 @@ class Made:
         size_bytes: Size of the files that it needs to answer.
         call: Answers one text.
         rows: The test rows of a ragged task, as this rival reads them.
+        task: The task with what was chosen for this rival by validation rows; None where nothing is.
 
     Example:
         >>> import numpy as np
@@ -77,6 +78,7 @@ class Made:
     size_bytes: int
     call: Call
     rows: Dataset | None = None
+    task: TableTask | None = None
 
 
 Maker = Callable[[Given, Path], list[Made]]

@@ -123,7 +123,7 @@ def compare(
     # A text stands for its inputs: what runs it tokenises it, and that is measured.
     inputs = cast(Mapping[str, Sequence[Inputs]], dict.fromkeys(runners, texts))
     times = measure_latency(runners, inputs, rounds, "Whole calls")
-    answers = {made.name: given.task.predictions(made.scores, made.rows) for made, _ in all_made}
+    answers = {made.name: (made.task or given.task).predictions(made.scores, made.rows) for made, _ in all_made}
     rows = []
     for made, seconds in all_made:
         found = given.task.measure(labels, answers[made.name])

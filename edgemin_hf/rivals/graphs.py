@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from edgemin_hf.benchmark.runners import OnnxRunner
@@ -25,12 +27,19 @@ def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> M
     """
     if given.tables is None:
         return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
-    reader = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer)
-    rows = given.task.tokenized(given.tables[2], reader, given.label_ids)
+    reader, task = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer), given.task
+    _, validation, test = given.tables
+    if task.chooses(validation):
+        held_out = task.tokenized(validation, reader, given.label_ids)
+        task = task.calibrated(_outputs(call, held_out, reader), held_out)
+    rows = task.tokenized(test, reader, given.label_ids)
+    return Made(name, _outputs(call, rows, reader), size_bytes, call, rows, task)
+
+
+def _outputs(call: WholeCall, rows: Dataset, reader: PreTrainedTokenizerFast) -> list[NDArray[np.float32]]:
     inputs = rows.select_columns([name for name in rows.column_names if name in reader.model_input_names])
     arrays = ({name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs)
-    outputs = [call.runner.run(call.runner.prepare(one))[0] for one in arrays]
-    return Made(name, outputs, size_bytes, call, rows)
+    return [call.runner.run(call.runner.prepare(one))[0] for one in arrays]
 
 
 def made_of_graph(

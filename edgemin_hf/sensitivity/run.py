@@ -181,8 +181,8 @@ def _measure(
     measurements: list[CutRow] = []
     modules: list[ModuleRow] = []
 
-    def change(outputs: Outputs, base: float) -> dict[str, float]:
-        value = task.value(truth, task.predictions(outputs, rows))
+    def change(own: Task, outputs: Outputs, base: float) -> dict[str, float]:
+        value = own.value(truth, own.predictions(outputs, rows))
         return {"value": value, "change": value - base}
 
     if cuts:
@@ -194,12 +194,14 @@ def _measure(
             lambda batch: run(batch).cpu().numpy(),
             kept,
         )
-        base = Score.from_dict(task.measure(truth, task.predictions(unpruned, rows)))
-        measurements = [_cut_row(cut, **change(found[cut], base.value)) for cut in cuts]
+        own = task.calibrated(unpruned, rows)
+        base = Score.from_dict(own.measure(truth, own.predictions(unpruned, rows)))
+        measurements = [_cut_row(cut, **change(own, found[cut], base.value)) for cut in cuts]
     if "quantization" in settings.measure:
         whole, costs = quantization_sensitivity(model, train, data, kept=kept)
-        base = Score.from_dict(task.measure(truth, task.predictions(whole, rows)))
-        modules = [_module_row(row, **change(row.logits, base.value)) for row in costs]
+        own = task.calibrated(whole, rows)
+        base = Score.from_dict(own.measure(truth, own.predictions(whole, rows)))
+        modules = [_module_row(row, **change(own, row.logits, base.value)) for row in costs]
     return SensitivityRecord(
         base=base,
         measurements=tuple(measurements),

@@ -9,8 +9,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
 
 from edgemin_hf.data.conll import CONLL, read_conll
-from edgemin_hf.data.spans import tagged_words
-from edgemin_hf.data.tables import READERS, read_table, values_of
+from edgemin_hf.data.spans import tagged_words, words_of
+from edgemin_hf.data.tables import READERS, check_table, read_lines, read_table, values_of
 from edgemin_hf.tasks.entities import Scheme, as_iob2, check_tag
 from edgemin_hf.tasks.labels import classes_of
 
@@ -82,6 +82,43 @@ def _made(path: Path, columns: Columns, spans: Columns | None, scheme: Scheme, a
     return Dataset.from_dict(dict(zip(columns, (words, tags), strict=True)), Features(dict.fromkeys(columns, lists)))
 
 
+def read_words(path: Path, tokens_column: str, text_column: str) -> Dataset:
+    """Read sentences without tags, as lists of words; those without a word are left out.
+
+    Args:
+        path: A CoNLL file (.conll), a table, or a .txt file of a text a line.
+        tokens_column: The column of words, of a table and of what is returned.
+        text_column: The column of texts of a table without words, which are divided into some as spans are.
+
+    Raises:
+        ValueError: If the file can't be read, has no sentence, or lacks both columns.
+    """
+    if path.suffix == ".conll":
+        words = read_conll(path, tokens_column, "tags")[tokens_column][:]
+    elif path.suffix == ".txt":
+        words = list(map(_divided, read_lines(path)))
+    elif tokens_column in (table := read_table(path)).column_names:
+        for row, found in enumerate(values_of(table, tokens_column), start=1):
+            _check_words(found, f"column {tokens_column!r}, row {row} of {path}")
+        words = table[tokens_column][:]
+    else:
+        check_table(path, text_column)
+        words = [_divided(str(text)) for text in values_of(table, text_column)]
+    features = Features({tokens_column: ListOf(Value("string"))})
+    return Dataset.from_dict({tokens_column: [one for one in words if one]}, features)
+
+
+def _divided(text: str) -> list[str]:
+    return [text[start:end] for start, end in words_of(text)]
+
+
+def _check_words(found: object, place: str) -> None:
+    if not isinstance(found, list):
+        raise ValueError(f"{_told(found)} in {place}; allowed: a list of words")
+    if not found or not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{_told(found)} in {place}; allowed: a list of words, one or more")
+
+
 def named_tags(table: Dataset, column: str) -> list[list[str]]:
     """Return the tags of each sentence by name; they were checked."""
     classes, found = classes_of(table, column), list(table[column])
@@ -102,13 +139,9 @@ def check_sentences(table: Dataset, columns: Columns, path: Path, scheme: Scheme
         _check_tag(name, scheme, f"the classes of column {tags_column!r} of {path}")
     known = set[object]()
     for row, (words, tags) in enumerate(zip(*(table[name] for name in columns), strict=True), start=1):
-        for column, found, wanted in ((tokens_column, words, "words"), (tags_column, tags, "tags")):
-            if not isinstance(found, list):
-                place = f"column {column!r}, row {row} of {path}"
-                raise ValueError(f"{_told(found)} in {place}; allowed: a list of {wanted}")
-        if not words or not all(isinstance(word, str) for word in words):
-            place = f"column {tokens_column!r}, row {row} of {path}"
-            raise ValueError(f"{_told(words)} in {place}; allowed: a list of words, one or more")
+        _check_words(words, f"column {tokens_column!r}, row {row} of {path}")
+        if not isinstance(tags, list):
+            raise ValueError(f"{_told(tags)} in column {tags_column!r}, row {row} of {path}; allowed: a list of tags")
         if len(words) != len(tags):
             raise ValueError(f"row {row} of {path}: {len(words)} words and {len(tags)} tags; expected: one a word")
         for tag in tags:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text
 from edgemin_hf.data.word_windows import windows, word_tokenizer
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
@@ -21,7 +22,7 @@ from edgemin_hf.tasks.entities import OUTSIDE, Scheme, check_tag, inside, loose_
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.sentence_rows import likeliest_tags, sentence_rows, true_tags
-from edgemin_hf.tasks.sentences import check_sentences, named_tags, read_sentences
+from edgemin_hf.tasks.sentences import check_sentences, named_tags, read_sentences, read_words
 from edgemin_hf.tasks.table_task import TableTask
 
 _SHORTEST = 8
@@ -86,8 +87,6 @@ class TokenClassification(TableTask):
         columns += [] if self.spans_column is None else [self.spans_column]
         if len(set(columns)) != len(columns):
             raise ValueError(f"tags_column: {', '.join(columns)} as columns; expected: different ones")
-        if self.unlabelled_files:
-            raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
         if self.max_length < _SHORTEST:
             raise ValueError(f"max_length: {self.max_length}; allowed: {_SHORTEST} or more")
         self.stride = self.max_length // 4 if self.stride is None else self.stride
@@ -118,6 +117,15 @@ class TokenClassification(TableTask):
     def check_rows(self, path: Path) -> None:
         """Check that each row is a sentence with as many tags of the scheme as words; ValueError where not."""
         check_sentences(self.read(path), (self.tokens_column, self.tags_column), path)
+
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read the sentences without tags: lists of words, or texts that are divided into words.
+
+        Raises:
+            ValueError: If a file can't be read, or has no words.
+        """
+        files = files_of(root, self.unlabelled_files)
+        return concatenate_datasets([read_words(file, self.tokens_column, self.text_column) for file in files])
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that there are entities to learn.

@@ -5,7 +5,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, ModernBertConfig, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertConfig,
+    ModernBertConfig,
+    pipeline,
+)
 
 from edgemin_hf import QuantizationConfig, create_student, export_onnx, load_pruned, quantize
 from edgemin_hf.modeling import model_class
@@ -163,3 +171,14 @@ def test_plain_transformers_is_told_not_to_load_it_and_a_pipeline_takes_it(tmp_p
     with torch.no_grad():
         logits = model(**tokenizer("where is my card", return_tensors="pt")).logits[0]
     assert found["score"] == pytest.approx(logits.softmax(-1).max().item(), abs=1e-5)
+
+
+def test_a_head_for_tokens_reads_no_pooling_whatever_the_configuration_says(tmp_path):
+    pooled().save_pretrained(tmp_path / "classifier")
+    tagger = load_pruned(tmp_path / "classifier", AutoModelForTokenClassification, ignore_mismatched_sizes=True)
+    assert type(tagger).__name__ == "BertForTokenClassification"
+    tagger.save_pretrained(tmp_path / "tagger")
+    assert plain_releases(AutoConfig.from_pretrained(tmp_path / "tagger")) == (4, 5)
+    assert plain_releases(AutoConfig.from_pretrained(tmp_path / "classifier")) == ()
+    again = AutoModelForTokenClassification.from_pretrained(tmp_path / "tagger")
+    torch.testing.assert_close(again.classifier.weight, tagger.classifier.weight)

@@ -262,13 +262,16 @@ def test_overrides_reach_the_recipe_and_its_stages(place):
         load_recipe(path, ["distill.max_step=3"])
 
 
+FETCHED = {"embedding", "squad", "wnut17"}
+"""Recipes whose data is no part of the repository; they say how it comes."""
+
+
 def test_every_recipe_of_the_repository_is_valid():
     recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
         recipe, _ = load_recipe(path)
-        fetched = re.search("The data is (no part of|not in) this repository", path.read_text())
-        if recipe.task is not None and not fetched:
+        if recipe.task is not None and path.stem not in FETCHED:
             recipe.task.check(path.parent)
 
 

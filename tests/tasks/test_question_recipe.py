@@ -29,6 +29,7 @@ STAGES = copy.deepcopy(RECIPE["stages"])
 STAGES[0] |= {"max_steps": 150, "learning_rate": 2e-3}
 STAGES[4] |= {"embeddings": "int4", "reconstruction": {"steps": 2}}
 STAGES.insert(4, {"stage": "prune_vocabulary"})
+STAGES.insert(-1, {"stage": "rivals", "sentences": 4, "rounds": 1})
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,29 @@ def test_the_snippets_of_the_card_run_and_agree(run, monkeypatch):
     context = json.loads(re.search(r"^context = (.*)$", card, re.MULTILINE)[1])
     answer = plain.rsplit(maxsplit=1)[0]
     assert answer == "no answer" or answer in context
+
+
+@pytest.mark.long
+def test_rivals_are_the_teachers_int8_and_the_labels_alone(run):
+    found, results = read_json(run / "rivals/rivals.json"), read_json(run / "evaluate/results.json")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["this student, INT8", "student's shape, labels alone, INT8", "fine-tuned teacher, INT8"]
+    for name, model in (("this student", "student"), ("fine-tuned teacher", "teacher")):
+        assert rows[f"{name}, INT8"]["value"] == pytest.approx(results[f"{model}_onnxruntime_int8"]["value"])
+    left_out = [line.split(" for ")[0] for line in found["left_out"]]
+    assert left_out[:3] == ["bag_of_words", "static_embeddings", "frozen_encoder"]
+
+
+@pytest.mark.long
+def test_sensitivity_measures_by_the_rows_of_the_run(run, tmp_path):
+    options = ["--examples", "10", "--saliency-examples", "10", "--sparsities", "0.5", "--batch-size", "4"]
+    options += ["--measure", "pruning", "quantization"]
+    asked = [str(run / "task_distill"), "--output", str(tmp_path / "out"), *options]
+    assert main(["sensitivity", *asked]) == 0
+    found = read_json(tmp_path / "out/sensitivity.json")
+    assert found["base"]["metric"] == "squad_v2"
+    assert {row["kind"] for row in found["measurements"]} == {"heads", "neurons", "layers"}
+    assert found["quantization"]
 
 
 @pytest.mark.long
@@ -219,4 +243,4 @@ def test_a_fine_tuned_teacher_is_taken_as_it_is(tmp_path, tokenizer):
 def test_stages_for_whole_texts_say_so(root, capsys, stage):
     stages = [STAGES[0], {"stage": stage}]
     assert main(["run", str(question_recipe(root, stages=stages, metric="squad_v2")), "--dry-run"]) == 2
-    assert f"stages: {stage} for question_answering; allowed: for tasks on whole texts" in capsys.readouterr().err
+    assert f"{stage} for question_answering; allowed: for tasks on whole texts" in capsys.readouterr().err

@@ -91,6 +91,19 @@ def test_lists_conll_files_and_spans_are_the_same_sentences(tmp_path):
     assert task.names_in(table) == list(TAGS)
 
 
+def test_sentences_without_tags_come_from_words_texts_and_conll_files(tmp_path):
+    words = ["the", "old", "cards", "are", "$", "5"]
+    (tmp_path / "lines.txt").write_text("the old cards are $5\n\n")
+    (tmp_path / "texts.csv").write_text("text,other\nthe old cards are $5,x\n   ,y\n")
+    (tmp_path / "words.jsonl").write_text(json.dumps({"tokens": words}))
+    write(tmp_path / "tagged.conll", [(words, ["O"] * 6)])
+    for name in ("lines.txt", "texts.csv", "words.jsonl", "tagged.conll"):
+        assert task_for(tmp_path, unlabelled_files=[name]).unlabelled_table(tmp_path)[:] == {"tokens": [words]}, name
+    (tmp_path / "words.jsonl").write_text(json.dumps({"tokens": "the old cards"}))
+    with pytest.raises(ValueError, match=r"'the old cards' in column 'tokens', row 1 of .*; allowed: a list of words"):
+        task_for(tmp_path, unlabelled_files=["words.jsonl"]).unlabelled_table(tmp_path)
+
+
 def test_class_labels_keep_their_names_and_their_order(tmp_path):
     names = ["B-thing", "I-thing", "O"]
     features = Features({"tokens": ListOf(Value("string")), "tags": ListOf(ClassLabel(names=names))})
@@ -134,10 +147,9 @@ def test_a_bad_row_is_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"metric": "accuracy"}, "metric: accuracy; allowed: entity_f1"),
+    ({"metric": "accuracy"}, "metric: accuracy"),
     ({"stride": 63}, "stride: 63; allowed: 0 to 62, below half of max_length"),
     ({"max_length": 7}, "max_length: 7; allowed: 8 or more"),
-    ({"unlabelled_files": ["more.txt"]}, r"unlabelled_files: .*; allowed: none for token_classification"),
     ({"tags_column": "tokens"}, "tags_column: tokens, tokens as columns; expected: different ones"),
 ])  # fmt: skip
 def test_bad_settings_are_one_line(settings, message):
@@ -226,7 +238,7 @@ def test_the_metric_in_training_cuts_off_what_a_trainer_pads(tokenizer):
     padded = np.full((len(rows), 12, 5), -100, dtype=np.float32)
     for row, output in zip(padded, outputs, strict=True):
         row[: len(output)] = output
-    found = task.compute_metrics(EvalPrediction(padded, None), rows)["entity_f1"]
+    found = task.compute_metrics(EvalPrediction(padded, None), rows)["seqeval"]
     predictions, references = task.predictions(outputs, rows), task.references(rows)
     assert found == pytest.approx(f1_score(references, predictions, mode="strict", scheme=IOB2))
 
@@ -325,7 +337,7 @@ def run(root):
 
 @pytest.mark.long
 def test_every_stage_speaks_of_the_metric(run):
-    assert_every_stage_speaks_of("entity_f1", run, 40, learns="finetune")
+    assert_every_stage_speaks_of("seqeval", run, 40, learns="finetune")
     assert "Each word gets one of the tags" in (run / "artefact/README.md").read_text()
     assert "with its head fitted" in read_json(run / "stages/finetune.json")["notes"][0]
 
@@ -376,7 +388,7 @@ def test_sensitivity_is_measured_on_the_runs_own_sentences(run, root):
     measure = ["--measure", "pruning", "quantization", "--sparsities", "0.5"]
     assert main(["sensitivity", str(run / "task_distill"), "--output", str(root / "costs"), *measure]) == 0
     found = read_json(root / "costs/sensitivity.json")
-    assert (found["base"]["metric"], found["base"]["n"]) == ("entity_f1", 30)
+    assert (found["base"]["metric"], found["base"]["n"]) == ("seqeval", 30)
     assert found["base"]["value"] == pytest.approx(read_json(run / "stages/task_distill.json")["after"], abs=1e-6)
     assert found["quantization"][0]["loss"] > 0
     assert all(np.isfinite(row["value"]) for row in found["measurements"])
@@ -386,6 +398,37 @@ def test_sensitivity_is_measured_on_the_runs_own_sentences(run, root):
 def test_inputs_that_were_run_are_kept(run):
     inputs = load_from_disk(str(run / "evaluate/inputs/student"))
     assert set(inputs.column_names) == {"input_ids", "token_type_ids", "attention_mask"}
+
+
+def test_a_killed_distillation_goes_on_with_the_same_outputs_to_the_same_weights(root, monkeypatch, capsys):
+    """It finds the teacher's outputs in their file, with the bits that were learned before."""
+    stages = [
+        {"stage": "finetune", "max_steps": 8, "learning_rate": 1e-3},
+        {"stage": "task_distill", "max_steps": 6, "save_steps": 2, "hard_weight": 0.0, "soft_weight": 1.0},
+    ]
+    (root / "more.txt").write_text("\n".join(" ".join(words) for words, _ in drawn(50, 40)))
+    more = {"unlabelled_files": ["more.txt"]}
+    assert main(["run", str(recipe_of(root, "complete", stages, **more))]) == 0
+    path, step = str(recipe_of(root, "killed", stages, **more)), DistillationTrainer.training_step
+    seen = []
+
+    def killed(trainer, *arguments, **named):
+        seen.append(trainer.state.global_step)
+        if len(seen) == 8 + 4:
+            raise KeyboardInterrupt
+        return step(trainer, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DistillationTrainer, "training_step", killed)
+        assert main(["run", path]) == 130
+    stamp = (root / "killed/cache/token_logits.npy").stat().st_mtime_ns
+    assert main(["run", path]) == 0
+    assert "stage task_distill: resumed at step" in capsys.readouterr().out
+    assert (root / "killed/cache/token_logits.npy").stat().st_mtime_ns == stamp
+    for file in ("cache/token_logits.npy", "task_distill/model.safetensors"):
+        assert (root / "killed" / file).read_bytes() == (root / "complete" / file).read_bytes(), file
+    told = sum(len(words) for words, _ in [*drawn(120, 0), *drawn(30, 10), *drawn(50, 40)])
+    assert np.load(root / "complete/cache/token_logits.npy", mmap_mode="r").shape == (told, 5)
 
 
 def test_the_plan_tells_what_there_is_to_know(root, capsys):

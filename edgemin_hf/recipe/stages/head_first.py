@@ -68,7 +68,8 @@ class HeadFirst(TrainingStage):
                 return Outcome(notes=of_first((told.read_text("utf-8"),) if told.is_file() else ()))
             known = parts.train
             if context.task.unlabelled_files:
-                known = known.select(labelled(torch.tensor(known["labels"][:])).nonzero().flatten().tolist())
+                rows_known = [labelled(torch.tensor([labels])).all() for labels in known["labels"]]
+                known = known.select(np.flatnonzero(rows_known))
             rows = (_fitted_on(rows, context.recipe.seed) for rows in (known, parts.validation))
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
             fit_head(trainer.model, learned, held_out, context.task.hard_loss)

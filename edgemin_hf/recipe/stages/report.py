@@ -20,7 +20,7 @@ from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
 from edgemin_hf.hub.privacy import publishable
-from edgemin_hf.modeling.pooling import needs_our_class
+from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 from edgemin_hf.recipe.context import Context
@@ -145,7 +145,7 @@ class Report(WritingStage):
             stages=stages,
             recipe_yaml=recipe_yaml,
             plain=plain_releases(config),
-            pooled=needs_our_class(config),
+            pooled=saved_as_our_class(config),
             fast=(folder / "tokenizer.json").is_file(),
             token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,

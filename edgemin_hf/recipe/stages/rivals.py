@@ -148,6 +148,8 @@ def _check_possible(name: str, context: Context) -> None:
     """Check that what makes a rival is installed, and that it suits the recipe; ValueError if not."""
     if name in _OF_TEXTS and context.task.ragged:
         raise ValueError(f"{name} for {context.task.type}; allowed: for tasks on whole texts")
+    if name == "frozen_encoder" and not context.task.fits_head:
+        raise ValueError(f"{name} for {context.task.type}, whose head is not fitted alone; allowed: for other tasks")
     if name == "bag_of_words":
         check_extra("rivals", name, "sklearn")
     elif name == "static_embeddings":
