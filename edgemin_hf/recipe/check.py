@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -43,7 +44,15 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         check_models(context)
+        if recipe.task is not None:
+            notes += [
+                f"{name}: {count:,} row(s) cut at {recipe.task.max_length} tokens"
+                for name, count in context.cut_rows.items()
+            ]
         _check_reading(context)
+    if recipe.task is not None:
+        with prefix("task."):
+            recipe.task.configure(copy.copy(context.shapes.student))
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)

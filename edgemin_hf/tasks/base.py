@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
@@ -21,6 +21,8 @@ Divergence = Literal["kl_divergence", "squared_difference"]
 Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 """What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
+LabelLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of logits and labels: a mean over examples, such as a task's `hard_loss`."""
 Files: TypeAlias = str | list[str]
 """A file, a pattern of files such as data/*.csv, or a list of several."""
 Part = Literal["train", "validation", "test"]
@@ -73,10 +75,12 @@ class Task(Protocol):
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
+        learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
         train_file: Table to train on, or several.
         test_file: Table that only the final evaluation opens, likewise.
         validation_file: Table for every choice, likewise; None holds out a share of the training table.
+        further_tests: Further tables that the final evaluation measures, by name.
         dataset: Id or folder of a dataset with splits, instead of files.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
@@ -93,11 +97,13 @@ class Task(Protocol):
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
+    learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
     train_file: Files
     test_file: Files
     validation_file: Files | None
     dataset: str | None
+    further_tests: dict[str, Files]
     validation_share: float
     unlabelled_files: list[str]
     metric: Choice | list[Choice]
@@ -115,6 +121,10 @@ class Task(Protocol):
 
     def path(self, root: Path, part: Part) -> Path:
         """Return the file of a part's rows; ValueError where there is none."""
+        ...
+
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows that are named as a part's are; ValueError where there is none."""
         ...
 
     def table(self, root: Path, part: Part) -> Dataset:
@@ -138,6 +148,20 @@ class Task(Protocol):
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:
         """Return whether a model of this configuration has the task's kind of head."""
+        ...
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Write into a student's configuration what the task asks of its head; ValueError where it can't have that."""
+        ...
+
+    @classmethod
+    def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
+        """Return what of an output a soft loss is computed of, whose sum it is: all of it, and its parts.
+
+        Args:
+            output: What a student's head gives, or what it learns.
+            config: The student's configuration.
+        """
         ...
 
     @staticmethod
@@ -188,6 +212,10 @@ class Task(Protocol):
         """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
         ...
 
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that a teacher, used as it is, is one for the data; ValueError where not."""
+        ...
+
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model of a configuration knows a table's labels; ValueError where not."""
         ...
@@ -198,6 +226,10 @@ class Task(Protocol):
 
     def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
         """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        ...
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's rows lose some of their text by `max_length`."""
         ...
 
     def unlabelled_table(self, root: Path) -> Dataset:

@@ -54,6 +54,14 @@ class Finetune(HeadFirst):
             raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
         check_rest(Finetune, self)
 
+    def check(self, context: Context) -> None:
+        """Check its arguments, and that there are labels to learn."""
+        if not context.task.learns_labels:
+            raise ValueError(
+                f"stage: finetune for {context.task.type}, which has no labels; allowed: without this stage"
+            )
+        super().check(context)
+
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fine-tune, or try several ways to where that is asked for. See `Stage.run`."""
         if not self.tune:
@@ -80,7 +88,7 @@ class Finetune(HeadFirst):
         set_seed(context.recipe.seed)
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
-        labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+        labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0).with_label_loss(context.label_loss)
         metrics = partial(context.task.compute_metrics, rows=validation)
         parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         # Without steps the head is all that learns, also one that knows the labels, or others of as many.
