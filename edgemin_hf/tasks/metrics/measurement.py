@@ -175,7 +175,9 @@ def per_class(
         found = rows_of(*counts_of_entities(references, predictions, **settings))
     elif answer in ("label", "label set"):
         counts, numbers = counts_of(references, predictions)
-        found = rows_of(counts, [names[int(number)] for number in numbers])
+        # Ratings, whose numbers are no labels' of a model, have those for names.
+        known = dict(enumerate(names))
+        found = rows_of(counts, [known.get(int(number), f"{number:g}") for number in numbers])
     return found
 
 
