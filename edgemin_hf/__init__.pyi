@@ -6,6 +6,7 @@ from .distillation import MiniLMv2Config as MiniLMv2Config
 from .distillation import MLKDConfig as MLKDConfig
 from .distillation import MLKDTaskConfig as MLKDTaskConfig
 from .distillation import PKDConfig as PKDConfig
+from .distillation import SimilaritiesConfig as SimilaritiesConfig
 from .distillation import TaskDistillationConfig as TaskDistillationConfig
 from .distillation import TinyBERTConfig as TinyBERTConfig
 from .distillation import Weighted as Weighted

@@ -32,7 +32,8 @@ class PaddingCollator(DataCollatorWithPadding):
     side that the tokenizer pads.
 
     Args:
-        teacher: The teacher's answers to the counted tokens of rows that have a `TEACHER_ROW`: (counted, width) each.
+        teacher: The teacher's answers to the counted tokens of rows that have a `TEACHER_ROW`: (counted, width) each,
+            (1, width) where a row is answered as a whole.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -57,7 +58,7 @@ class PaddingCollator(DataCollatorWithPadding):
             rows = [{name: value for name, value in row.items() if name in known} for row in rows]
         if TEACHER_ROW in rows[0]:
             for row in rows:
-                row[TEACHER_LOGITS] = self._scattered(row.pop(TEACHER_ROW), row[COUNTED])
+                row[TEACHER_LOGITS] = self._scattered(row.pop(TEACHER_ROW), row.get(COUNTED))
         lengths = [len(row["input_ids"]) for row in rows]
         of_tokens = {name: [row.pop(name) for row in rows] for name in _PADDING if _is_of_tokens(name, rows, lengths)}
         batch: BatchEncoding = super().__call__(rows)
@@ -66,10 +67,17 @@ class PaddingCollator(DataCollatorWithPadding):
             batch[name] = self._padded(name, [np.asarray(value) for value in values], longest)
         return batch
 
-    def _scattered(self, number: int, counted: Sequence[int]) -> NDArray[np.float32]:
-        """Return the teacher's answers (length, width) to a row's tokens: 0 to those that don't count."""
+    def _scattered(self, number: int, counted: Sequence[int] | None) -> NDArray[np.float32]:
+        """Return the teacher's answers (length, width) to a row's tokens: 0 to those that don't count.
+
+        Where a row is answered as a whole, (width,).
+        """
         assert self.teacher is not None  # noqa: S101 - whoever gives rows their numbers gives the answers too
-        found, at = self.teacher[number], np.array(counted, dtype=bool)
+        found = self.teacher[number]
+        if counted is None:
+            whole: NDArray[np.float32] = found[0].astype(np.float32)
+            return whole
+        at = np.array(counted, dtype=bool)
         answers = np.zeros((len(at), found.shape[-1]), dtype=np.float32)
         answers[at] = found
         return answers

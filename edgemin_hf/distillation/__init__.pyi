@@ -10,6 +10,7 @@ from .mlkd import MLKDConfig as MLKDConfig
 from .mlkd import MLKDTaskConfig as MLKDTaskConfig
 from .pkd import PKDConfig as PKDConfig
 from .predictions import Predictions as Predictions
+from .similarities import SimilaritiesConfig as SimilaritiesConfig
 from .task import TaskDistillationConfig as TaskDistillationConfig
 from .teacher_logits import cached_teacher_logits as cached_teacher_logits
 from .tinybert import TinyBERTConfig as TinyBERTConfig

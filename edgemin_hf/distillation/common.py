@@ -76,19 +76,6 @@ def uniform_layers(student: Encoder, teacher: Encoder) -> list[int]:
     return [-(-(layer + 1) * limit // depth) - 1 for layer in range(depth)]
 
 
-def first_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Take each example's first real token, where encoders have their [CLS].
-
-    Args:
-        hidden: (batch, length, width).
-        mask: Which tokens are real, bool (batch, length); padding may stand on either side.
-
-    Returns:
-        (batch, width).
-    """
-    return hidden[torch.arange(len(hidden), device=hidden.device), mask.int().argmax(dim=1)]
-
-
 def recorded_scores(encoder: Encoder, recording: Recording, layer: int) -> Tensor:
     """Compute a layer's attention scores from its recorded queries and keys.
 

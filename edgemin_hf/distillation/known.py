@@ -10,12 +10,14 @@ from edgemin_hf.distillation.minilm import MiniLMConfig
 from edgemin_hf.distillation.minilmv2 import MiniLMv2Config
 from edgemin_hf.distillation.mlkd import MLKDConfig, MLKDTaskConfig
 from edgemin_hf.distillation.pkd import PKDConfig
+from edgemin_hf.distillation.similarities import SimilaritiesConfig
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.distillation.tinybert import TinyBERTConfig
 from edgemin_hf.utils.settings import Settings, settings_of
 
 _CONFIGS: tuple[type[Method], ...] = (
     MiniLMConfig, MiniLMv2Config, DistilBERTConfig, TinyBERTConfig, PKDConfig, MLKDConfig, MLKDTaskConfig,
+    SimilaritiesConfig,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {config.method: config for config in _CONFIGS}
 """The settings of each method, by its name."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import (
     check_weights,
-    first_tokens,
     hidden_loss,
     mask_of,
     need_teacher,
@@ -32,6 +31,7 @@ from edgemin_hf.distillation.relations import relation_kl
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.modeling.pooling import first_tokens
 
 
 @dataclass

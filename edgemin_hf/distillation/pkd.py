@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgemin_hf.distillation.base import Method
-from edgemin_hf.distillation.common import first_tokens, mask_of, need_teacher, uniform_layers
+from edgemin_hf.distillation.common import mask_of, need_teacher, uniform_layers
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape, shape_of
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.modeling.pooling import first_tokens
 
 
 @dataclass

@@ -80,7 +80,7 @@ class TaskDistillationConfig(Settings):
         task = task_of(student.model)
         if teacher is not None and self.soft_weight:
             _check_teacher(task, student.config, named_config(teacher.model))
-        return TaskDistillationObjective(self, task, vars(self).get("_label_loss"))
+        return TaskDistillationObjective(self, task, student.config, vars(self).get("_label_loss"))
 
 
 def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
@@ -110,9 +110,15 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig, task: type[Task], label_loss: LabelLoss | None = None) -> None:
+    def __init__(
+        self,
+        config: TaskDistillationConfig,
+        task: type[Task],
+        student: PretrainedConfig,
+        label_loss: LabelLoss | None = None,
+    ) -> None:
         self.config = config
-        self.task = task
+        self.task, self._student = task, student
         self.label_loss = label_loss or task.hard_loss
         self.needs_teacher_logits = config.soft_weight > 0
 
@@ -140,8 +146,10 @@ class TaskDistillationObjective:
                 )
             terms["soft_labels"] = None
             if target is not None:
-                soft = self.task.soft_loss(logits, target, config.temperature, inputs.get(COUNTED))
-                terms["soft_labels"] = config.soft_weight * soft
+                pairs = zip(*(self.task.compared(one, self._student) for one in (logits, target)), strict=True)
+                counted = inputs.get(COUNTED)
+                losses = [self.task.soft_loss(ours, theirs, config.temperature, counted) for ours, theirs in pairs]
+                terms["soft_labels"] = config.soft_weight * torch.stack(losses).sum()
         if config.hard_weight and labels is None and training:
             raise ValueError(f"hard_weight: {config.hard_weight} without labels in the data; allowed: 0 then")
         if config.hard_weight:

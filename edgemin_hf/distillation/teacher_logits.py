@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import padded_batches
 from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.outputs import head_output
 
 
 def cached_teacher_logits(
@@ -73,9 +74,13 @@ def compute_logits(model: PreTrainedModel, dataset: Dataset, tokenizer: PreTrain
     """
     model.eval()
     names = [name for name in dataset.column_names if name in tokenizer.model_input_names]
-    logits = torch.empty(len(dataset), model.config.num_labels)
+    logits = None
     with tqdm(total=len(dataset), desc="Teacher's logits", unit="row") as bar:
         for rows, batch in padded_batches(dataset.select_columns(names), tokenizer):
-            logits[rows] = model(**filter_forward_inputs(model, batch.to(model.device))).logits.float().cpu()
+            found = head_output(model(**filter_forward_inputs(model, batch.to(model.device))))
+            assert found is not None  # noqa: S101 - it has a head
+            logits = torch.empty(len(dataset), found.shape[1]) if logits is None else logits
+            logits[rows] = found.float().cpu()
             bar.update(len(rows))
+    assert logits is not None  # noqa: S101 - tables have rows
     return logits

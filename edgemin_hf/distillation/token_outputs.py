@@ -32,12 +32,14 @@ def cached_token_outputs(
 ) -> TokenOutputs:
     """Return what a teacher's head gives for the counted tokens of rows, from disk where it was computed before.
 
+    Of a head that gives a vector a text there is one for each row.
+
     It is computed in full precision, without dropout, in batches of like length, and rounded when it is stored: whoever
     reads it later gets the same bits.
 
     Args:
         teacher: The teacher; set to evaluation mode.
-        dataset: Tokenised rows with `COUNTED`.
+        dataset: Tokenised rows, with `COUNTED` where the head answers for each token.
         tokenizer: The teacher's tokenizer, to pad with.
         path: The .npy file (counted tokens of all rows, width); a file beside it keeps the key.
         key: What the outputs depend on; a file with another key is computed anew.
@@ -65,7 +67,9 @@ def cached_token_outputs(
         ([(1, 5), (3, 5)], dtype('float16'))
     """
     told = path.with_suffix(".key")
-    lengths = [sum(counted) for counted in dataset[COUNTED]]
+    lengths = [1] * len(dataset)
+    if COUNTED in dataset.column_names:
+        lengths = [sum(counted) for counted in dataset[COUNTED]]
     if not (path.is_file() and told.is_file() and told.read_text(encoding="utf-8") == key):
         path.parent.mkdir(parents=True, exist_ok=True)
         told.unlink(missing_ok=True)
@@ -94,9 +98,9 @@ def _compute(
             batch = batch.to(model.device)
             found = head_output(model(**filter_forward_inputs(model, batch)))
             assert found is not None  # noqa: S101 - the caller's: a model with a head
-            values = found[batch[COUNTED]].float().cpu().numpy()
+            values = (found[batch[COUNTED]] if COUNTED in batch else found).float().cpu().numpy()
             if flat is None:
-                flat = _new_file(path, dtype, (int(ends[-1]), values.shape[-1]))
+                flat = new_file(path, dtype, (int(ends[-1]), values.shape[-1]))
             of_row = np.split(values, np.cumsum([lengths[row] for row in rows])[:-1])
             for row, part in zip(rows, of_row, strict=True):
                 flat[ends[row] - lengths[row] : ends[row]] = part
@@ -105,7 +109,8 @@ def _compute(
     flat.flush()
 
 
-def _new_file(path: Path, dtype: DTypeLike, shape: tuple[int, int]) -> np.memmap[Any, Any]:
+def new_file(path: Path, dtype: DTypeLike, shape: tuple[int, int]) -> np.memmap[Any, Any]:
+    """Make a flat file of a shape, mapped into memory."""
     made: np.memmap[Any, Any] = open_memmap(path, "w+", np.dtype(dtype), shape)  # type: ignore[no-untyped-call]
     return made
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from edgemin_hf.export.base import TrainedModel
 from edgemin_hf.export.manifest import ManifestEntry, Output, digest_of, size_of
 from edgemin_hf.export.outputs import torch_outputs
-from edgemin_hf.modeling.sentence_modules import write_sentence_modules
+from edgemin_hf.modeling.embedder_files import write_sentence_folder
 from edgemin_hf.utils.weight_files import WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class CheckpointTarget:
     def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
         """Write the checkpoint; see `Target`."""
         trained.plain.save_pretrained(folder)
-        if not write_sentence_modules(trained.model, folder):
+        if not write_sentence_folder(trained.model, folder):
             logger.warning(
                 "the model has no head, and its teacher no modules of sentence-transformers: that reads the folder by "
                 "the mean of the tokens, not normalised; write its modules.json where the embedding is another"

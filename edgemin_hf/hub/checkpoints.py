@@ -33,6 +33,7 @@ TOKENIZER_FILE = re.compile(
 
 SENTENCE_FILE = re.compile(
     r"modules\.json|sentence_[a-z-]+_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json"
+    r"|\d+_Dense/model\.safetensors"
 )
 """How sentence-transformers reads an embedding off the model: a student of it is read so too."""
 
@@ -212,12 +213,17 @@ def _from_package(repo_id: str, weights: bool) -> Checkpoint | None:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint's folder that say what it computes: configuration, tokenizer and weights."""
-    return [
+    """Return the files of a checkpoint's folder that say what it computes: configuration, tokenizer and weights.
+
+    Those of a sentence encoder's pooling and dense layer among them.
+    """
+    own = [
         path
         for path in folder.iterdir()
         if path.suffix == ".safetensors" or path.name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(path.name)
     ]
+    modules = (path for path in [*folder.glob("*.json"), *folder.glob("*/*")] if path not in own)
+    return own + [path for path in modules if SENTENCE_FILE.fullmatch(path.relative_to(folder).as_posix())]
 
 
 def _adapter(folder: Path) -> str:

@@ -1,4 +1,5 @@
 from .auto_class import model_class as model_class
+from .embedder import AutoModelForSentenceEmbedding as AutoModelForSentenceEmbedding
 from .encoder import EMBEDDINGS as EMBEDDINGS
 from .encoder import Activation as Activation
 from .encoder import Encoder as Encoder

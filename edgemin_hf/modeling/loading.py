@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 from transformers.utils import logging as transformers_logging
 
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for, model_class, new_model
+from edgemin_hf.modeling.embedder import EMBEDDER, SENTENCE
+from edgemin_hf.modeling.embedder_files import read_dense, set_sentence_head
 from edgemin_hf.modeling.pooling import CLASSIFIER, POOLING
 from edgemin_hf.modeling.pruned_shape import reloads_plainly, unpruned
 from edgemin_hf.modeling.sentence_modules import sentence_pooling
@@ -85,7 +87,7 @@ def check_checkpoint(model: str | PathLike[str], auto_class: AutoClass, **kwargs
     Raises:
         WeightsError: As `load_pruned`.
     """
-    held, pooling = weight_shapes(Path(model)), kwargs.pop(POOLING, None)
+    held, pooling = weight_shapes(Path(model)), kwargs.pop(_pooling_field(auto_class), None)
     saved, config = AutoConfig.from_pretrained(model), AutoConfig.from_pretrained(model, **kwargs)
     set_pooling(config, model, auto_class, pooling)
     try:
@@ -115,7 +117,7 @@ def load_reporting(
     # Before the configuration, which would take it for a field of its own.
     dtype = kwargs.pop("torch_dtype", None)
     dtype = kwargs.pop("dtype", dtype) or torch.float32
-    pooling = kwargs.pop(POOLING, None)
+    pooling = kwargs.pop(_pooling_field(auto_class), None)
     config, kwargs = AutoConfig.from_pretrained(model, return_unused_kwargs=True, **kwargs)
     set_pooling(config, model, auto_class, pooling)
     for_others = bool(kwargs.pop(_FOR_OTHERS, False))
@@ -140,24 +142,33 @@ def load_reporting(
         if others:
             _take(loaded, new_model(auto_class, unpruned(loaded.config)), others)
         replaced = sorted({*replaced, *others})
-    tell_new(str(model), report.missing, replaced)
-    return loaded, [*report.missing, *replaced]
+    missing = [name for name in report.missing if name not in read_dense(loaded, str(model), report.missing)]
+    tell_new(str(model), missing, replaced)
+    return loaded, [*missing, *replaced]
+
+
+def _pooling_field(auto_class: AutoClass) -> str:
+    """Return the configuration's field that says what a head reads."""
+    return SENTENCE if auto_class.__name__.endswith(EMBEDDER) else POOLING
 
 
 def set_pooling(
     config: PretrainedConfig, model: str | PathLike[str], auto_class: AutoClass, pooling: object = None
 ) -> None:
-    """Write into a checkpoint's configuration what its classifier is to read, if not what it says by itself.
+    """Write into a checkpoint's configuration what its head is to read, if not what it says by itself.
 
     An encoder without a classifier is read as it was trained to be: as the modules of sentence-transformers beside it
-    say, where there are some.
+    say, where there are some. A sentence encoder is what those make of it.
 
     Args:
         config: The configuration.
         model: Folder or Hub id of the checkpoint.
         auto_class: The `AutoModel...` class that it is loaded with.
-        pooling: "cls" or "mean" where that is decided; None leaves it to the checkpoint.
+        pooling: "cls" or "mean", of a sentence encoder the fields of `SentenceHead`, where that is decided; None leaves
+            it to the checkpoint.
     """
+    if auto_class.__name__.endswith(EMBEDDER):
+        set_sentence_head(config, str(model), pooling)
     if not auto_class.__name__.endswith(CLASSIFIER):
         return
     told = POOLING in config.to_diff_dict() or configured_for(config, auto_class)

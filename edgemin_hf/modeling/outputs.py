@@ -12,7 +12,7 @@ from torch import Tensor
 
 Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
-HEADS: tuple[tuple[str, ...], ...] = (("logits",), ("start_logits", "end_logits"))
+HEADS: tuple[tuple[str, ...], ...] = (("logits",), ("start_logits", "end_logits"), ("sentence_embedding",))
 """The names of what heads give; parts that belong together are stacked on a last axis."""
 
 

@@ -1,4 +1,4 @@
-"""Classifiers that read the mean of the tokens, for families whose own read [CLS] alone.
+"""One vector of a text's tokens; and classifiers that read their mean, for families whose own read [CLS] alone.
 
 Sentence encoders are trained to be read by a pooling that stands beside their weights, mostly the mean of all tokens.
 Their [CLS] was never trained to say anything (docs/experiments.md has what that costs). `classifier_pooling`,
@@ -9,9 +9,9 @@ it for ModernBERT alone.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,67 @@ def mean_of_tokens(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
     return (hidden * own).sum(dim=1) / own.sum(dim=1).clamp(min=1)
 
 
+def first_tokens(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Take each text's first real token, where encoders have their [CLS].
+
+    Args:
+        hidden: (batch, length, width).
+        attention_mask: Which tokens are real, not 0 there, (batch, length); padding may stand on either side.
+
+    Returns:
+        (batch, width).
+    """
+    if attention_mask is None:
+        return hidden[:, 0]
+    # A sum of one, which is exact: an index would be 17 nodes more in a graph, of an output of unknown width.
+    real = attention_mask != 0
+    first = real & (real.long().cumsum(dim=1) == 1)  # ONNX has no cumulative sum of truths
+    return (hidden * first.unsqueeze(-1)).sum(dim=1)
+
+
+def largest_of_tokens(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the largest value of a text's own tokens in each dimension; shapes as `mean_of_tokens`."""
+    if attention_mask is not None:
+        hidden = hidden.masked_fill(attention_mask.unsqueeze(-1) == 0, torch.finfo(hidden.dtype).min)
+    return hidden.max(dim=1).values
+
+
+class FamilyParts(NamedTuple):
+    """What models with a head of ours are made of.
+
+    Attributes:
+        parent: What all models of the family are: it knows the base model's name, and how first weights are drawn.
+        encoder: The class of its encoders.
+        takes: What of texts these take, by name.
+        arguments: What they are told beside their configuration: to do without a pooler.
+    """
+
+    parent: type[PreTrainedModel]
+    encoder: type[PreTrainedModel]
+    takes: list[str]
+    arguments: dict[str, bool]
+
+    @classmethod
+    def of(cls, plain: type[PreTrainedModel]) -> FamilyParts:
+        """Return those of the family of a class of `transformers`' classifiers."""
+        encoder: type[PreTrainedModel] = AutoModel._model_mapping[plain.config_class]
+        inputs = ("input_ids", "attention_mask", "token_type_ids")
+        takes = [name for name in inputs if name in _parameters(encoder.forward)]
+        poolerless = {"add_pooling_layer": False} if "add_pooling_layer" in _parameters(encoder) else {}
+        return cls(cast(type[PreTrainedModel], plain.__bases__[0]), encoder, takes, poolerless)
+
+    def given(self, args: Iterable[Tensor | None], kwargs: Mapping[str, object]) -> dict[str, Tensor]:
+        """Return what a forward was given of texts, by position or by name."""
+        given = {name: value for name, value in zip(self.takes, args, strict=False) if value is not None}
+        return given | {name: cast(Tensor, value) for name in self.takes if (value := kwargs.get(name)) is not None}
+
+    def signature(self, *others: str) -> inspect.Signature:
+        """Return what a forward is seen to take: columns of a dataset are kept, and graphs get inputs, by it."""
+        kinds = {"self": inspect.Parameter.empty, **dict.fromkeys([*self.takes, *others, "return_dict"])}
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind, default=default) for name, default in kinds.items()])
+
+
 @cache
 def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Return the class of mean-pooled classifiers of a family: encoder, mean, dropout, one linear layer.
@@ -61,16 +122,12 @@ def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     Args:
         plain: The family's own class of classifiers.
     """
-    # What all models of the family are: it knows the base model's name, and how first weights are drawn.
-    parent = cast(type[PreTrainedModel], plain.__bases__[0])
-    encoder: type[PreTrainedModel] = AutoModel._model_mapping[plain.config_class]
-    takes = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in _parameters(encoder.forward)]
-    poolerless = {"add_pooling_layer": False} if "add_pooling_layer" in _parameters(encoder) else {}
+    parts = FamilyParts.of(plain)
 
     def init(self: PreTrainedModel, config: PretrainedConfig) -> None:
-        parent.__init__(self, config)
+        parts.parent.__init__(self, config)
         self.num_labels = config.num_labels
-        setattr(self, parent.base_model_prefix, encoder(config, **poolerless))
+        setattr(self, parts.parent.base_model_prefix, parts.encoder(config, **parts.arguments))
         self.dropout = nn.Dropout(_dropout_of(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -78,8 +135,7 @@ def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     def forward(
         self: PreTrainedModel, *args: Tensor | None, labels: Tensor | None = None, **kwargs: object
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        given = dict(zip(takes, args, strict=False))
-        given |= {name: value for name in takes if (value := kwargs.get(name)) is not None}
+        given = parts.given(args, kwargs)
         hidden = self.base_model(**given, return_dict=True)[0]
         pooled = mean_of_tokens(hidden, given.get("attention_mask"))
         logits = self.classifier(self.dropout(pooled))
@@ -87,20 +143,13 @@ def mean_pooled(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
         answer = SequenceClassifierOutput(loss=loss, logits=logits)
         return answer if kwargs.get("return_dict", True) in (True, None) else answer.to_tuple()
 
-    forward.__signature__ = _signature(takes)  # type: ignore[attr-defined]
+    forward.__signature__ = parts.signature("labels")  # type: ignore[attr-defined]
     name = plain.__name__.replace(CLASSIFIER, "MeanPooled" + CLASSIFIER)
-    return type(name, (parent,), {"__init__": init, "forward": forward, "__module__": __name__})
+    return type(name, (parts.parent,), {"__init__": init, "forward": forward, "__module__": __name__})
 
 
 def _parameters(function: Callable[..., object]) -> Collection[str]:
     return inspect.signature(function).parameters
-
-
-def _signature(takes: Iterable[str]) -> inspect.Signature:
-    """Return what the forward is seen to take: columns of a dataset are kept, and graphs get inputs, by it."""
-    kinds = {"self": inspect.Parameter.empty, **dict.fromkeys([*takes, "labels", "return_dict"])}
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return inspect.Signature([inspect.Parameter(name, kind, default=default) for name, default in kinds.items()])
 
 
 def _dropout_of(config: PretrainedConfig) -> float:

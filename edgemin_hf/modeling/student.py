@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from transformers import (
 )
 
 from edgemin_hf.modeling.auto_class import AutoClass, model_class, new_model
+from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, set_width
+from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.families import family_of, same_layout, shape_of
 from edgemin_hf.modeling.initialization import INITIALIZATIONS, Initialization, initialize
 from edgemin_hf.modeling.loading import load_pruned
@@ -35,6 +37,7 @@ _AUTO_CLASSES: tuple[AutoClass, ...] = (
     AutoModelForTokenClassification,
     AutoModelForQuestionAnswering,
     AutoModelForMaskedLM,
+    cast(AutoClass, AutoModelForSentenceEmbedding),
     AutoModel,
 )
 
@@ -53,6 +56,7 @@ def create_student(
     token_counts: Tensor | None = None,
     initialization: Initialization = "slice",
     head: Pooling | Literal["auto"] = "auto",
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
@@ -80,6 +84,9 @@ def create_student(
             neurons; "svd" projects the stream on its principal directions instead; "copy" takes only weights of equal
             shape, and no layers; "random" takes nothing, also where widths are equal.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does.
+        embedding_width: Width of a sentence encoder's vectors, None the teacher's: one whose layers have another width
+            gets a dense layer behind its pooling, which starts at random. "hidden_size" is that of its layers, without
+            a dense layer, whatever the teacher has.
 
     Returns:
         The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
@@ -109,6 +116,7 @@ def create_student(
         head,
         embedding_size=embedding_size,
         max_position_embeddings=max_position_embeddings,
+        embedding_width=embedding_width,
     )
     dtype = torch.float32 if is_half(teacher) else teacher.dtype
     student = new_model(auto_class_of(teacher), config).to(dtype=dtype, device=teacher.device)
@@ -124,6 +132,7 @@ def student_from_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     checkpoint: str | Path,
     head: Pooling | Literal["auto"] = "auto",
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PreTrainedModel:
     """Load a published model, such as a MiniLM, as a student with the teacher's kind of head and labels.
 
@@ -134,6 +143,7 @@ def student_from_checkpoint(
         tokenizer: The teacher's tokenizer.
         checkpoint: Folder of the published model and its tokenizer; only safetensors are loaded.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the checkpoint was made for.
+        embedding_width: As of `create_student`.
 
     Returns:
         The student, in float32 whatever the teacher's dtype, on its device, in training mode.
@@ -166,9 +176,14 @@ def student_from_checkpoint(
             f"allowed: one with the teacher's, of {teacher.config.vocab_size}"
         )
     labels = {name: getattr(teacher.config, name) for name in ("id2label", "label2id", "problem_type")}
-    pooling = {} if head == "auto" else {POOLING: head}
-    model = load_pruned(checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling)
+    pooling: dict[str, object] = {} if head == "auto" else {POOLING: head}
+    if hasattr(teacher.config, SENTENCE):
+        set_width(config, teacher.config, embedding_width)
+    model = load_pruned(
+        checkpoint, auto_class_of(teacher), ignore_mismatched_sizes=True, **labels, **pooling, **head_of(config)
+    )
     keep_sentence_modules(model, teacher)
+    keep_sentence_files(model.config, teacher.config)
     return model.to(teacher.device).train()
 
 

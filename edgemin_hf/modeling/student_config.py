@@ -7,9 +7,11 @@ from typing import Literal
 
 from transformers import AutoConfig, PretrainedConfig
 
+from edgemin_hf.modeling.embedder import SENTENCE, set_width
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, same_layout, shape_of
 from edgemin_hf.modeling.pooling import POOLING, Pooling, pooling_of
 from edgemin_hf.modeling.pruned_shape import unpruned
+from edgemin_hf.modeling.sentence_modules import SENTENCE_FILES
 
 _LEAST_EMBEDDING = 2
 """Of one number nothing would be left by LayerNorm."""
@@ -27,6 +29,7 @@ def student_config(
     *,
     embedding_size: int | None = None,
     max_position_embeddings: int | None = None,
+    embedding_width: int | Literal["hidden_size"] | None = None,
 ) -> PretrainedConfig:
     """Return the configuration of the student that `create_student` would build; no weights are needed.
 
@@ -71,6 +74,11 @@ def student_config(
         _set_positions(config, teacher, max_position_embeddings)
     if head != "auto" or hasattr(teacher, POOLING):
         setattr(config, POOLING, pooling_of(teacher) if head == "auto" else head)
+    for name in (SENTENCE, SENTENCE_FILES):  # which another family's configuration has not yet
+        if hasattr(teacher, name):
+            setattr(config, name, getattr(teacher, name))
+    if embedding_width is not None or hasattr(config, SENTENCE):
+        set_width(config, teacher, embedding_width)
     config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
     return config
 

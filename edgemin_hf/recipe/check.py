@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -49,6 +50,9 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
                 for name, count in context.cut_rows.items()
             ]
         _check_reading(context)
+    if recipe.task is not None:
+        with prefix("task."):
+            recipe.task.configure(copy.copy(context.shapes.student))
     for stage in stages:
         with prefix(f"{stage.name}."):
             stage.check(context)

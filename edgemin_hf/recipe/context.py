@@ -19,6 +19,7 @@ from edgemin_hf.data.corpus import TokenBlocks
 from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS, TEACHER_ROW, PaddingCollator
 from edgemin_hf.distillation.token_outputs import TokenOutputs
 from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
@@ -26,9 +27,10 @@ from edgemin_hf.recipe.estimate import Estimator
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
-from edgemin_hf.recipe.teachers import teacher_logits, token_outputs
+from edgemin_hf.recipe.teachers import teacher_logits, teacher_vectors, token_outputs
 from edgemin_hf.tasks.base import PARTS, LabelLoss
 from edgemin_hf.tasks.class_weights import label_loss
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
@@ -141,10 +143,13 @@ class Context(RunModels):
     def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
 
-        Of a ragged task they have their number among `token_outputs` instead, which the collator knows.
+        Of a ragged task, or one of vectors, they have their number among `token_outputs` instead, which the collator
+        knows.
         """
         if self.task.ragged:
             return self._numbered_rows(stage)
+        if isinstance(self.task, SentenceEmbedding):
+            return self._numbered_texts(stage)
         (train, validation), said = self.rows_of(stage), self._teacher_logits
         train = _with_logits(train, said["train"])
         if "validation" in said:
@@ -183,15 +188,39 @@ class Context(RunModels):
         more = [self._unlabelled_rows(self.tokenizer)] if self.task.unlabelled_files else []
         return [*self.student_data, *more]
 
+    def _numbered_texts(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
+        """Return texts, those of further files among them, with their numbers among the teacher's vectors."""
+        train, validation = self.rows_of(stage)
+        with PartialState().main_process_first():
+            train = self._with_unlabelled(train, self.student_tokenizer(stage))
+        train, validation = (
+            rows.add_column(TEACHER_ROW, list(range(first, first + len(rows))))
+            for rows, first in ((train, 0), (validation, len(train)))
+        )
+        return train, validation
+
+    def _with_unlabelled(self, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        more = [self._unlabelled_rows(tokenizer)] if self.task.unlabelled_files else []
+        return concatenate_datasets([train, *more])
+
     @cached_property
     def token_outputs(self) -> TokenOutputs:
-        """What the teacher says of each counted token of the training rows, the validation rows, and further ones."""
+        """What the teacher says of each counted token of the training rows, the validation rows, and further ones.
+
+        Of a task of vectors, what its student learns of each text.
+        """
         with PartialState().main_process_first():
+            if isinstance(self.task, SentenceEmbedding):
+                train, validation = self.data
+                learned = self._with_unlabelled(train, self.teacher_tokenizer)
+                rows = concatenate_datasets([learned, validation.select_columns(learned.column_names)])
+                return teacher_vectors(self, self.task, rows, len(learned))
             return token_outputs(self, concatenate_datasets(self._rows_of_outputs))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
         """Return what makes batches of `rows_with_teacher_logits`."""
-        return PaddingCollator(tokenizer, teacher=self.token_outputs if self.task.ragged else None)
+        flat = self.task.ragged or isinstance(self.task, SentenceEmbedding)
+        return PaddingCollator(tokenizer, teacher=self.token_outputs if flat else None)
 
     @cached_property
     def _teacher_logits(self) -> dict[str, Tensor]:
@@ -234,19 +263,22 @@ class Context(RunModels):
         """Make a student of a shape from its teacher, or from its checkpoint."""
         set_seed(self.recipe.seed)
         if shape.checkpoint is not None:
-            student = student_from_checkpoint(teacher, self.tokenizer, self.checkpoint_folder(shape), shape.head)
+            folder, width = self.checkpoint_folder(shape), self.task.embedding_width if self.recipe.task else None
+            student = student_from_checkpoint(teacher, self.tokenizer, folder, shape.head, width)
         else:
             counts = None
             if shape.embedding_size is not None:  # the texts that the student is for, else what it learns from
                 rows = self.raw_text[0] if self.recipe.task is None else self.data[0]
                 counts = token_counts(rows, teacher.config.vocab_size)
             student = create_student(
-                teacher, **student_shape(shape), initialization=shape.initialization, token_counts=counts
+                teacher,
+                **student_shape(shape, self.recipe.task),
+                initialization=shape.initialization,
+                token_counts=counts,
             )
         task = self.recipe.task
         if task is not None and (head or self.head) is task.auto_class:
-            # A teacher need not say it, but pipelines would squash the score of a student that does not.
-            student.config.problem_type = task.problem_type
+            task.configure(student.config)
         return student
 
     def new_task_student(self) -> PreTrainedModel:
@@ -261,7 +293,11 @@ class Context(RunModels):
         folder = self.checkpoint_folder(shape)
         labels = {name: value for name, value in self.labels.items() if name != "num_labels"}  # which id2label tells
         pooling = {} if shape.head == "auto" else {POOLING: shape.head}
-        return load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling).train()
+        config = self.shapes.student
+        model = load_pruned(folder, self.head, ignore_mismatched_sizes=True, **labels, **pooling, **head_of(config))
+        keep_sentence_files(model.config, config)
+        self.task.configure(model.config)
+        return model.train()
 
 
 def _count_alike(rows: Dataset, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -122,8 +122,7 @@ class Estimator:
         """Size of the task's training rows."""
         task = self.recipe.task
         assert task is not None  # noqa: S101 - the recipe's check
-        rows, tokens = _size_of(task.texts_in(task.table(self.root, "train")))
-        return TextSize(round(rows * (1 - task.validation_share)) if task.holds_out else rows, tokens)
+        return TextSize(*_size_of(task.texts_in(task.train_table(self.root, self.recipe.seed))))
 
     @cached_property
     def student_text(self) -> TextSize:

@@ -261,7 +261,8 @@ def model_name(name: str, root: Path) -> str:
     return str(folder) if folder.is_dir() else name
 
 
-def student_shape(student: Student) -> dict[str, Any]:
-    """Return a student's settings as the arguments of `create_student`."""
+def student_shape(student: Student, task: TableTask | None = None) -> dict[str, Any]:
+    """Return a student's settings, and what its task asks of its head, as the arguments of `create_student`."""
     own = ("checkpoint", "revision", "initialization")
-    return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own}
+    of_task = {} if task is None else {"embedding_width": task.embedding_width}
+    return {f.name: getattr(student, f.name) for f in fields(Student) if f.name not in own} | of_task

@@ -9,6 +9,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.hub.checkpoints import Checkpoint, resolve_checkpoint
 from edgemin_hf.hub.configs import load_config_and_tokenizer
+from edgemin_hf.modeling.embedder import SENTENCE, set_width
+from edgemin_hf.modeling.embedder_files import keep_sentence_files
 from edgemin_hf.modeling.families import family_of
 from edgemin_hf.modeling.loading import set_pooling
 from edgemin_hf.modeling.student_config import student_config
@@ -132,7 +134,9 @@ class Shapes:
         """Return the configuration of a model as it is made, and its tokenizer: the teacher's, if it has its tokens."""
         try:
             if shape.checkpoint is None:
-                return student_config(assistant or self.teacher, **student_shape(shape)), self.teacher_tokenizer
+                return student_config(
+                    assistant or self.teacher, **student_shape(shape, self._recipe.task)
+                ), self.teacher_tokenizer
             found = self.checkpoint(shape.checkpoint, shape.revision, weights=False)
             config = AutoConfig.from_pretrained(found.path)
             family_of(config)
@@ -146,6 +150,9 @@ class Shapes:
             if self._recipe.task is not None:
                 pooling = None if shape.head == "auto" else shape.head
                 set_pooling(config, found.path, self._recipe.task.auto_class, pooling)
+                if self._recipe.teacher.model is not None and hasattr(self.teacher, SENTENCE):
+                    set_width(config, self.teacher, self._recipe.task.embedding_width)
+                    keep_sentence_files(config, self.teacher)
             return config, tokenizer
         except ValueError as error:
             raise ValueError(f"{name}.{error}") from None

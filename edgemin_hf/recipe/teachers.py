@@ -12,11 +12,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_hash
+from edgemin_hf.distillation.principal import cached_principal_outputs
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.distillation.token_outputs import TokenOutputs, cached_token_outputs
 from edgemin_hf.hub.checkpoints import checkpoint_files
+from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
 from edgemin_hf.tasks.labels import labels_of, numbers_in
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.content import sha256_of_files
 
 
@@ -43,6 +46,24 @@ def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> 
         rows = run.task.tokenized(table, tokenizer, run.label_ids, with_labels=False)
         said.append(_said_by(run, folder, tokenizer, rows, f"{part}_logits_{number}"))
     return torch.stack(said).double().mean(dim=0).float()
+
+
+def teacher_vectors(run: RunModels, task: SentenceEmbedding, rows: Dataset, learned: int) -> TokenOutputs:
+    """Return what a student learns of the teacher's vectors, computed once for all stages: they, or a narrower space.
+
+    Args:
+        run: The models of the run.
+        task: The task.
+        rows: Rows as the teacher reads them: those that are learned from, then those of validation.
+        learned: How many they are.
+    """
+    cache, width, key = run.output / "cache", run.shapes.student.hidden_size, _key(rows, run.teacher_folder)
+    teacher = run.load(run.teacher_folder).to(PartialState().device)
+    vectors = cached_token_outputs(teacher, rows, run.teacher_tokenizer, cache / "vectors.npy", key)
+    if not task.is_principal(teacher.config, width):
+        return vectors
+    normalized = SentenceHead.of(teacher.config).normalized
+    return cached_principal_outputs(vectors, learned, width, cache / "principal.npy", key, normalized=normalized)
 
 
 def token_outputs(run: RunModels, rows: Dataset) -> TokenOutputs:

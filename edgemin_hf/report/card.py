@@ -24,6 +24,7 @@ from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdic
 from edgemin_hf.report.snippets import literal, reading_arguments, snippets
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.templates import fill_part, fill_template
+from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
@@ -60,6 +61,7 @@ def render_card(
     teachers: int = 1,
     predictions: str | None = None,
     questions: QuestionAnswering | None = None,
+    vectors: VectorsOfCard | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -89,6 +91,7 @@ def render_card(
         teachers: Number of models whose mean it learned from.
         predictions: Name of the table that was the teacher; None where a model was.
         questions: The task, with what was chosen for the model to deploy, where that answers questions.
+        vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -106,20 +109,23 @@ def render_card(
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     tags, untrained = _tags(stages)
+    of_vectors = () if vectors is None else ("sentence-transformers", "feature-extraction")
     data = ModelCardData(
         base_model=base_model,
         datasets=list(datasets) or None,
         eval_results=_eval_results(finished, manifest.pipeline_tag, [*datasets, test_set][0], test_set),
         language=list(languages),
-        library_name="transformers",
+        library_name="transformers" if vectors is None else "sentence-transformers",
         license=licence,
         metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=title,
         pipeline_tag=manifest.pipeline_tag,
-        tags=["onnx", "optimum", finished.precision, "edge", *tags],
+        tags=["onnx", "optimum", finished.precision, "edge", *of_vectors, *tags],
     )
     variables = {
         **_measured(benchmark),
+        **({"prompt": None, "space": None} if vectors is None else vectors.words()),
+        "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
         **snippets(
             example, pipeline_arguments, None if tokens or questions else max_length, asks=questions is not None
         ),
@@ -161,6 +167,8 @@ def render_card(
         if questions is not None:
             variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
+        if vectors is not None:
+            variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
         return fill_template(templates / "template.md", data, variables)
 
 

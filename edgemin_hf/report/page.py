@@ -218,9 +218,7 @@ def _speeds(rows: Sequence[BenchmarkRow], row: BenchmarkRow) -> str:
 def _cells(rows: Sequence[BenchmarkRow], row: BenchmarkRow, compared: bool) -> list[str]:
     value = DASH
     if row.score is not None:
-        value = f"{100 * row.score.value:.1f}"
-        if row.score.ci95 is not None:
-            value += f" [{100 * row.score.ci95[0]:.1f}, {100 * row.score.ci95[1]:.1f}]"
+        value = with_interval(row.score.value, row.score.ci95)
     cells = [row.model, row.runtime, row.precision, f"{row.parameters / 1e6:.2f}"]
     cells += [f"{row.size_bytes / 1e6:.1f}", value]
     cells += [three_digits(ms) for ms in (row.latency_ms.p50, row.latency_ms.p90, row.latency_ms.p99)]
@@ -232,6 +230,12 @@ def _cells(rows: Sequence[BenchmarkRow], row: BenchmarkRow, compared: bool) -> l
         )
         cells += [f"{theirs / ours:.1f}\N{MULTIPLICATION SIGN}" for theirs, ours in pairs] if pairs else [DASH, DASH]
     return cells
+
+
+def with_interval(value: float, ci95: tuple[float, float] | None) -> str:
+    """Write 100 times a metric, with its interval where it has one."""
+    interval = "" if ci95 is None else f" [{100 * ci95[0]:.1f}, {100 * ci95[1]:.1f}]"
+    return f"{100 * value:.1f}{interval}"
 
 
 def _distinct(values: Iterable[int | None]) -> str:

@@ -136,7 +136,12 @@ class SensitivitySettings:
         """The task, told by the metric and the columns."""
         if self.others:
             told = {**self.others, "metric": self.metric, "max_length": self.max_length}
-            return TASKS[told.pop("type")](str(self.train), str(self.data), **told)
+            kind = str(told.pop("type"))
+            if not TASKS[kind].learns_labels:
+                raise ValueError(
+                    f"model: {self.model}, for {kind}, which has no labels; allowed: one fine-tuned on some"
+                )
+            return TASKS[kind](str(self.train), str(self.data), **told)
         names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
         if self.label_columns is not None:
             names.append("label_columns")

@@ -75,6 +75,7 @@ class Task(Protocol):
         pipeline_tag: The Hub's name of it, and that of the pipeline.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         divergence_name: What `divergence` is, for a record.
+        learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
         train_file: Table to train on, or several.
         test_file: Table that only the final evaluation opens, likewise.
@@ -96,6 +97,7 @@ class Task(Protocol):
     pipeline_tag: ClassVar[str]
     pipeline_arguments: ClassVar[Mapping[str, object]]
     divergence_name: ClassVar[Divergence]
+    learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
     train_file: Files
     test_file: Files
@@ -148,6 +150,20 @@ class Task(Protocol):
         """Return whether a model of this configuration has the task's kind of head."""
         ...
 
+    def configure(self, config: PretrainedConfig) -> None:
+        """Write into a student's configuration what the task asks of its head; ValueError where it can't have that."""
+        ...
+
+    @classmethod
+    def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
+        """Return what of an output a soft loss is computed of, whose sum it is: all of it, and its parts.
+
+        Args:
+            output: What a student's head gives, or what it learns.
+            config: The student's configuration.
+        """
+        ...
+
     @staticmethod
     def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss with true labels -> a mean over examples, ().
@@ -194,6 +210,10 @@ class Task(Protocol):
 
     def check_table(self, path: Path, config: PretrainedConfig | None = None) -> None:
         """Check one table, and that a model of a configuration knows its labels; ValueError where not."""
+        ...
+
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that a teacher, used as it is, is one for the data; ValueError where not."""
         ...
 
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from datasets import Dataset
+from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_lengths
@@ -71,6 +72,7 @@ class TableTask(TableSource, Task, ABC):
 
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
     divergence_name: ClassVar[Divergence] = "kl_divergence"
+    learns_labels: ClassVar[bool] = True
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
     fits_head: ClassVar[bool] = True
@@ -116,6 +118,25 @@ class TableTask(TableSource, Task, ABC):
         """Probability from which a label is given; None where an example has one answer."""
         return None
 
+    @property
+    def more_test_files(self) -> dict[str, str]:
+        """Further files that only the final evaluation measures by, by their fields."""
+        return {}
+
+    @property
+    def embedding_width(self) -> Literal["hidden_size"] | None:
+        """Width of the vectors of a student that gives some, as `create_student` takes it."""
+        return None
+
+    def configure(self, config: PretrainedConfig) -> None:
+        """Write into a student's configuration what kind of head it has: pipelines would squash a score without it."""
+        config.problem_type = self.problem_type
+
+    @classmethod
+    def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
+        """Return what of an output a soft loss is computed of: all of it. See `Task.compared`."""
+        return [output]
+
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
         """Check all rows of all tables and what the tables are to each other, and return what is worth knowing of them.
 
@@ -156,6 +177,13 @@ class TableTask(TableSource, Task, ABC):
         self.check_rows(path)
         if config is not None:
             self.check_labels(self.read(path), config)
+
+    def check_teacher(self, root: Path, teacher: PretrainedConfig) -> None:
+        """Check that a teacher, used as it is, knows the training table's labels; ValueError where not."""
+        try:
+            self.check_labels(self.table(root, "train"), teacher)
+        except ValueError as error:
+            raise ValueError(f"{error} (without the stage finetune the teacher's labels count)") from None
 
     def check_labels(self, table: Dataset, config: PretrainedConfig) -> None:
         """Check that a model of a configuration knows a table's labels; ValueError where not."""

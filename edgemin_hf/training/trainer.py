@@ -13,9 +13,9 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, T
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from edgemin_hf.distillation.base import DistillationConfig, Objective
+from edgemin_hf.modeling.embedder_files import write_sentence_folder
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.masters import to_float_masters
-from edgemin_hf.modeling.sentence_modules import write_sentence_modules
 from edgemin_hf.modeling.surgery import cut_like
 from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.neural_compressor.qat import own_settings
@@ -205,7 +205,7 @@ class DistillationTrainer(TermTrainer):
         folder = output_dir or str(self.args.output_dir)
         if self.args.should_save:
             EdgeminConfig(trainings=[*self._trainings_before, self.record]).save_pretrained(folder)
-            write_sentence_modules(self.model, Path(folder))
+            write_sentence_folder(self.model, Path(folder))
         if self.pruning is not None:
             self.pruning.save(folder)
         if self.quantization is not None and self.args.should_save:

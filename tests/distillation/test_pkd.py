@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from edgemin_hf import PKDConfig, TaskDistillationConfig, create_student
-from edgemin_hf.distillation.common import first_tokens
 from edgemin_hf.distillation.pkd import patience_loss
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
+from edgemin_hf.modeling.pooling import first_tokens
 from tests.helpers.formulas import terms_of
 from tests.helpers.models import FAMILIES, batch, tiny
 from tests.helpers.training import make

@@ -23,7 +23,10 @@ from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.metrics import Answers, Measurement
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 
 CHOSEN = "chosen.json"
@@ -53,7 +56,8 @@ class Evaluate(WritingStage):
         further = {name: content(task.named_path(root, named)) for name, named in task.further_tests.items()}
         submitted = {name: content(path) for name, path in _submitted(task, root).items()}
         more = {name: found for name, found in (("further_tests", further), ("submissions", submitted)) if found}
-        return {"test_file": content(task.path(root, "test")), **more, **openvino}
+        files = {name: content(root / file) for name, file in task.more_test_files.items()}
+        return {"test_file": content(task.path(root, "test")), **more, **files, **openvino}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
@@ -71,7 +75,8 @@ class Evaluate(WritingStage):
         validation = _validation(context, tokenizers)
         predictions: dict[str, Answers] = {}
         chosen: dict[str, dict[str, object]] = {}
-        for row, file in measured_files(context).items():
+        files, given = measured_files(context), dict[Row, Outputs]()
+        for row, file in files.items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             name, told, own = "_".join(row), " / ".join(row), task
             if (rows := validation.get(row[0])) is not None:
@@ -82,6 +87,7 @@ class Evaluate(WritingStage):
             predictions[name] = own.predictions(outputs, tests[row[0]])
             if alternatives := own.alternatives(outputs, tests[row[0]]):
                 _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
+            given[row] = outputs
         truth = task.references(tests["student"])
         names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
         results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
@@ -95,8 +101,11 @@ class Evaluate(WritingStage):
         _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
-        notes = (f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
-        return Outcome(notes=tuple(notes))
+        notes = tuple(f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
+        if isinstance(task, SentenceEmbedding):
+            write_given_out(context, task, given, truth, folder)
+            notes += notes_on(write_retrieval(context, task, files, tokenizers, folder))
+        return Outcome(notes=notes)
 
 
 def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> dict[str, Dataset]:

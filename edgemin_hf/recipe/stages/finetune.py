@@ -54,6 +54,14 @@ class Finetune(HeadFirst):
             raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
         check_rest(Finetune, self)
 
+    def check(self, context: Context) -> None:
+        """Check its arguments, and that there are labels to learn."""
+        if not context.task.learns_labels:
+            raise ValueError(
+                f"stage: finetune for {context.task.type}, which has no labels; allowed: without this stage"
+            )
+        super().check(context)
+
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Fine-tune, or try several ways to where that is asked for. See `Stage.run`."""
         if not self.tune:

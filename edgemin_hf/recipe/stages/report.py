@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from edgemin_hf.benchmark.rows import Benchmark
+from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
@@ -30,15 +31,18 @@ from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
+from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
+from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 Words = Annotated[str, Field(pattern=r"\S")]
 
@@ -86,6 +90,9 @@ class Report(WritingStage):
         """Write the artefact."""
         shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
         shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
+        for name in (GIVEN_OUT, RETRIEVAL):
+            if (measured := context.folder_with(Product.PREDICTIONS) / name).is_file():
+                shutil.copy(measured, folder)
         benchmark = read_benchmark(context)
         settings = publishable(context.settings, context.root)
         recipe_yaml = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
@@ -132,7 +139,7 @@ class Report(WritingStage):
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
-            example=context.task.texts(context.root, 1, context.recipe.seed)[0],
+            example=_example(context),
             max_length=context.task.max_length,
             benchmark=benchmark,
             stages=stages,
@@ -147,6 +154,7 @@ class Report(WritingStage):
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
             questions=task if isinstance(task, QuestionAnswering) else None,
+            vectors=_vectors(context, benchmark),
         )
 
     def summary(self, context: Context) -> str:
@@ -156,6 +164,22 @@ class Report(WritingStage):
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+
+
+def _example(context: Context) -> Text:
+    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors."""
+    texts = context.task.texts(context.root, 1, context.recipe.seed)
+    return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
+
+
+def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
+    """Return what the card tells of vectors: those of the graph to deploy; None of a model that gives none."""
+    task, row = context.task, finished_row(benchmark.rows)
+    if not isinstance(task, SentenceEmbedding):
+        return None
+    told = read_given_out(context.folder_with(Product.PREDICTIONS), f"{row.model}_{row.runtime}_{row.precision}")
+    principal = task.is_principal(context.shapes.teacher, context.shapes.student.hidden_size)
+    return VectorsOfCard(told, principal, task.prompt)
 
 
 def _measured(context: Context, benchmark: Benchmark) -> Measurement:

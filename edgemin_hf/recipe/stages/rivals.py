@@ -68,7 +68,9 @@ class Rivals(Stage):
     minutes: ClassVar[float] = 3.0
 
     def check(self, context: Context) -> None:
-        """Check that those asked for by name can be made."""
+        """Check that those asked for by name can be made, and that there are labels for one that learns."""
+        if not context.task.learns_labels:
+            raise ValueError(f"stage: rivals for {context.task.type}, which has no labels; allowed: without it")
         for name in self.rivals or ():
             if not self._comes_later(name, context):
                 try:

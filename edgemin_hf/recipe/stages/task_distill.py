@@ -31,5 +31,5 @@ class TaskDistill(HeadFirst, TaskStage):
     def parts(self, context: Context, model: PreTrainedModel | None = None) -> Parts:
         """Return what its trainer is made of. See `TrainingStage.parts`."""
         parts = super().parts(context, model)
-        parts.head_is_new = context.maker(Product.TASK_STUDENT, before=self) is None
+        parts.head_is_new = context.task.learns_labels and context.maker(Product.TASK_STUDENT, before=self) is None
         return parts

@@ -88,6 +88,8 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         """Check that the teacher knows the task, and that the further methods can compare it with the student."""
         with prefix("teacher.predictions: " if context.recipe.teacher.predictions else ""):
             _check_teacher(context)
+        if self.labels_alone and not context.task.learns_labels:
+            raise ValueError(f"soft_weight: 0 for {context.task.type}, which has no labels; allowed: above 0")
         if context.task.ragged and self.soft_weight:
             context.shapes.check_tokens(f"{self.name}, of {context.task.type}")
         if not self.also:
@@ -189,6 +191,8 @@ def _check_teacher(context: Context) -> None:
         if task.unlabelled_files:
             context.predictions.check(task.unlabelled_table(context.root))
         return
+    if teacher.ensemble and not task.learns_labels:
+        raise RecipeError(f"teacher.ensemble: for {task.type}, whose vectors are each teacher's own; allowed: none")
     for name, beside in zip(teacher.ensemble, shapes.ensemble, strict=True):
         _check_head(task, f"teacher.ensemble: {name}", beside, "")
         if task.compares_label_names:
@@ -198,10 +202,8 @@ def _check_teacher(context: Context) -> None:
         return
     config = shapes.teacher
     _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
-    try:
-        task.check_labels(task.table(context.root, "train"), config)
-    except ValueError as error:
-        raise RecipeError(f"task: {error} (without the stage finetune the teacher's labels count)") from None
+    with prefix("task: "):
+        task.check_teacher(context.root, config)
 
 
 def _check_head(task: Task, named: str, config: PretrainedConfig, when: str) -> None:

@@ -1,0 +1,98 @@
+"""How well vectors find texts: against judgements (nDCG), and against another model's own ranking (recall)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemin_hf.tasks.vectors import Vectors
+
+Judgements = Mapping[str, Mapping[str, float]]
+"""How relevant texts are to a query, by its id and theirs; what is not named is not relevant."""
+_QUERIES = 256
+
+
+def ranked(queries: Vectors, corpus: Vectors, count: int) -> NDArray[np.int64]:
+    """Return the rows of the corpus that are nearest to each query by cosine, the nearest first.
+
+    Args:
+        queries: (queries, width).
+        corpus: (texts, width).
+        count: How many; fewer where the corpus is smaller.
+
+    Returns:
+        int64 (queries, count); of equal cosines the first row of the corpus comes first.
+    """
+    count = min(count, len(corpus))
+    texts = _unit(corpus)
+    found = np.empty((len(queries), count), dtype=np.int64)
+    for start in range(0, len(queries), _QUERIES):
+        part = slice(start, start + _QUERIES)
+        scores = _unit(queries[part]) @ texts.T
+        found[part] = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return found
+
+
+def recall_of(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return, for each query, which share of the texts that another model ranks first is found.
+
+    Args:
+        found: Rows of the corpus (queries, k).
+        wanted: The other model's (queries, k).
+
+    Returns:
+        (queries,), from 0 to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks.retrieval import recall_of
+        >>> recall_of(np.array([[0, 1], [4, 5]]), np.array([[1, 0], [5, 6]])).tolist()
+        [1.0, 0.5]
+    """
+    shares = [np.isin(theirs, ours).mean() for ours, theirs in zip(found, wanted, strict=True)]
+    return np.array(shares, dtype=np.float64)
+
+
+def ndcg(
+    found: NDArray[np.int64], queries: Sequence[str], corpus: Sequence[str], judgements: Judgements
+) -> NDArray[np.float64]:
+    """Return each query's normalised discounted cumulative gain (Järvelin and Kekäläinen 2002), as trec_eval has it.
+
+    DCG is the sum over ranks i of relevance / log2(i + 1); it is divided by that of the best order there is, cut at the
+    same rank.
+
+    Args:
+        found: Rows of the corpus that were found, the best first, (queries, k).
+        queries: Id of each query.
+        corpus: Id of each row of the corpus.
+        judgements: The judgements, with a relevant text for each query.
+
+    Returns:
+        (queries,), from 0 to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.tasks.retrieval import ndcg
+        >>> judged = {"q": {"b": 1.0}}
+        >>> ndcg(np.array([[1, 0]]), ["q"], ["a", "b"], judged), ndcg(np.array([[0, 1]]), ["q"], ["a", "b"], judged)
+        (array([1.]), array([0.63092975]))
+    """
+    values = []
+    for rows, query in zip(found, queries, strict=True):
+        relevant = judgements[query]
+        gains = [relevant.get(corpus[row], 0.0) for row in rows]
+        best = sorted((gain for gain in relevant.values() if gain > 0), reverse=True)[: len(rows)]
+        values.append(_dcg(gains) / _dcg(best) if best else 0.0)
+    return np.array(values)
+
+
+def _dcg(gains: Sequence[float]) -> float:
+    return float(sum(max(gain, 0.0) / np.log2(rank + 1) for rank, gain in enumerate(gains, start=1)))
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Vectors = vectors / np.where(lengths == 0, 1, lengths)
+    return found
