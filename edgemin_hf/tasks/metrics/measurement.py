@@ -176,8 +176,8 @@ def per_class(
     elif answer in ("label", "label set"):
         counts, numbers = counts_of(references, predictions)
         # Answers that are no numbers of labels, such as ratings of a model with one output, are their own names.
-        by_number = dict(enumerate(names)) if max(numbers, default=0) < len(names) else {}
-        found = rows_of(counts, [by_number.get(int(number), str(int(number))) for number in numbers])
+        known = dict(enumerate(names)) if max(numbers, default=0) < len(names) else {}
+        found = rows_of(counts, [known.get(int(number), f"{number:g}") for number in numbers])
     return found
 
 
