@@ -106,7 +106,7 @@ def split_file(
 
     Args:
         root: What a dataset that is a folder lies in, or is relative to.
-        dataset: Id of a dataset on the Hub, or a folder of data files.
+        dataset: Id of a dataset on the Hub, or a folder, of a table a split (dev.tsv) or of what `datasets` reads.
         config: Its configuration; None where it has one.
         split: Its split, or a part of it as `datasets` writes that: "train[:1000]".
         revision: Branch, tag or commit; None is the main branch. What was read before is there without the network.
@@ -117,6 +117,8 @@ def split_file(
     """
     folder = root / dataset
     if folder.is_dir():
+        if table := _table_of_split(folder, config, split):
+            return table
         state = sha256_of_files(path for path in folder.rglob("*") if path.is_file())[:40]
         source, commit = str(folder), None
     else:
@@ -136,6 +138,16 @@ def split_file(
         _notes(file.parent).write_text(json.dumps(notes), encoding="utf-8")
 
     return _cached([dataset if commit else "", config, split, state, label_column], f"{name}.parquet", write)
+
+
+def _table_of_split(folder: Path, config: str | None, split: str) -> Path | None:
+    """Return the one table in a folder, or in that of a configuration, that has a split's name; None without one."""
+    for place in ([folder / config] if config else []) + [folder]:
+        for name in (split, split.replace("validation", "dev")):
+            found = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
+            if len(found) == 1:
+                return found[0]
+    return None
 
 
 def notes_on_source(path: Path) -> list[str]:

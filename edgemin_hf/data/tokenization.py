@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
 
+_AT_ONCE = 1000
+"""Texts that are tokenised together."""
 _SPARE = 16
 """Tokens that are left after those that are kept, since the last word of a text that was cut may have others."""
 
@@ -79,6 +82,33 @@ def encode(
     cut = [text if _bytes(text) <= 4 * max_length else _cut(text, tokenizer, max_length) for text in texts]
     encoding: BatchEncoding = tokenizer(cut, truncation=True, max_length=max_length, **options)
     return encoding
+
+
+def count_cut(texts: Iterable[Text], tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    """Count the texts or pairs of which `encode` cuts something off.
+
+    Args:
+        texts: Texts, or pairs of them.
+        tokenizer: The tokenizer.
+        max_length: Tokens after which a text, or a pair together, is cut.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> from edgemin_hf.data.tokenization import count_cut
+        >>> rules = Tokenizer(models.WordLevel({"[UNK]": 0, "my": 1, "card": 2}, "[UNK]"))
+        >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="[UNK]")
+        >>> count_cut(["my card", "my my card", "my"], tokenizer, max_length=2)
+        1
+    """
+    count = 0
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    long = (text for text in texts if _bytes(text) + special > max_length)
+    while some := list(islice(long, _AT_ONCE)):
+        ids = tokenizer(some, truncation=False, verbose=False)["input_ids"]
+        count += sum(len(row) > max_length for row in ids)
+    return count
 
 
 def _bytes(text: Text) -> int:

@@ -8,8 +8,10 @@ squared error, as Ba and Caruana (2014, arXiv 1312.6184) do with logits. TinyBER
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import inf
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS
 from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
-from edgemin_hf.tasks.base import Task, labelled
+from edgemin_hf.tasks.base import LabelLoss, Task, labelled
 from edgemin_hf.tasks.known import TASKS, named_config, task_of
 from edgemin_hf.utils.settings import Settings
 
@@ -51,6 +53,21 @@ class TaskDistillationConfig(Settings):
         if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
+    def with_label_loss(self, loss: LabelLoss) -> Self:
+        """Return the same settings with a loss for labels instead of the task's `hard_loss`, such as one with weights.
+
+        Example:
+            >>> from functools import partial
+            >>> from edgemin_hf import TaskDistillationConfig
+            >>> from edgemin_hf.tasks import TextClassification
+            >>> smoothed = partial(TextClassification.hard_loss, label_smoothing=0.1)
+            >>> TaskDistillationConfig().with_label_loss(smoothed).hard_weight
+            0.5
+        """
+        found = copy(self)
+        vars(found)["_label_loss"] = loss
+        return found
+
     def objective(self, student: Encoder, teacher: Encoder | None) -> TaskDistillationObjective:
         """Build the objective for two models; the teacher may be None where its logits come with the inputs.
 
@@ -63,7 +80,7 @@ class TaskDistillationConfig(Settings):
         task = task_of(student.model)
         if teacher is not None and self.soft_weight:
             _check_teacher(task, student.config, named_config(teacher.model))
-        return TaskDistillationObjective(self, task, student.config)
+        return TaskDistillationObjective(self, task, student.config, vars(self).get("_label_loss"))
 
 
 def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
@@ -93,9 +110,16 @@ class TaskDistillationObjective:
     needs_student_logits = True
     projections = None
 
-    def __init__(self, config: TaskDistillationConfig, task: type[Task], student: PretrainedConfig) -> None:
+    def __init__(
+        self,
+        config: TaskDistillationConfig,
+        task: type[Task],
+        student: PretrainedConfig,
+        label_loss: LabelLoss | None = None,
+    ) -> None:
         self.config = config
         self.task, self._student = task, student
+        self.label_loss = label_loss or task.hard_loss
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(
@@ -136,7 +160,7 @@ class TaskDistillationObjective:
         """Return the loss with true labels, a mean over all examples: that of one without a label is 0."""
         known = labelled(labels)
         if known.all():
-            return self.task.hard_loss(logits, labels)
+            return self.label_loss(logits, labels)
         if not known.any():
             return 0 * logits.sum()
-        return known.float().mean() * self.task.hard_loss(logits[known], labels[known])
+        return known.float().mean() * self.label_loss(logits[known], labels[known])

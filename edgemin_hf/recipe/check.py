@@ -44,6 +44,11 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     with prefix(""):
         _check_lengths(context)
         check_models(context)
+        if recipe.task is not None:
+            notes += [
+                f"{name}: {count:,} row(s) cut at {recipe.task.max_length} tokens"
+                for name, count in context.cut_rows.items()
+            ]
         _check_reading(context)
     if recipe.task is not None:
         with prefix("task."):

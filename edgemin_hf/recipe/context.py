@@ -28,6 +28,8 @@ from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
 from edgemin_hf.recipe.teachers import teacher_logits, teacher_vectors, token_outputs
+from edgemin_hf.tasks.base import PARTS, LabelLoss
+from edgemin_hf.tasks.class_weights import label_loss
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
@@ -99,6 +101,19 @@ class Context(RunModels):
     def data(self) -> tuple[Dataset, Dataset]:
         """Training and validation rows of the task, as the teacher reads them."""
         return self.task.train_and_validation(self.root, self.teacher_tokenizer, self.label_ids, self.recipe.seed)
+
+    @cached_property
+    def label_loss(self) -> LabelLoss:
+        """The loss with labels of whatever learns the task here."""
+        return label_loss(self.task, self.root, self.label_ids, self.recipe.seed)
+
+    @cached_property
+    def cut_rows(self) -> dict[str, int]:
+        """How many rows lose some of their text by the task's `max_length`, by the setting that names their table."""
+        task, tokenizer = self.task, self.shapes.tokenizer
+        parts = [part for part in PARTS if part != "validation" or not task.holds_out]
+        counts = {task.field(part): task.cut_rows(task.table(self.root, part), tokenizer) for part in parts}
+        return {name: count for name, count in counts.items() if count}
 
     @cached_property
     def student_data(self) -> tuple[Dataset, Dataset]:

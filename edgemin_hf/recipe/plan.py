@@ -31,6 +31,7 @@ class Step:
         estimate: Examples to see and minutes to take.
         machine: What of this machine only changes how results are rounded.
         notes: What is worth knowing of it and, of the first stage, of the data.
+        cut_rows: Of the first stage, how many rows of each table are cut by the task's `max_length`, if any.
     """
 
     stage: Stage
@@ -41,6 +42,7 @@ class Step:
     estimate: Estimate
     machine: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cut_rows: Mapping[str, int] | None = None
 
     def work_folder(self, context: Context) -> Path:
         """Return where checkpoints are kept, so that those of other settings, or other batches, are never taken up."""
@@ -57,6 +59,7 @@ class Step:
             settings=stage.settings(),
             inputs=dict(self.inputs),
             machine=dict(self.machine),
+            cut_rows=None if self.cut_rows is None else dict(self.cut_rows),
         )
 
 
@@ -112,7 +115,9 @@ def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])
         guess, told = stage.estimate(context), () if steps else tuple(notes)
-        steps.append(Step(stage, inputs, context.folder(stage), fingerprint, "to do", guess, context.machine, told))
+        cut = None if steps or context.recipe.task is None else context.cut_rows or None
+        place, machine = context.folder(stage), context.machine
+        steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, cut))
     return steps
 
 

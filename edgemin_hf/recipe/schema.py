@@ -10,14 +10,15 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.raw_text import HubText, TextFiles
 from edgemin_hf.modeling.initialization import Initialization
 from edgemin_hf.recipe.errors import RecipeError as RecipeError
-from edgemin_hf.tasks.known import TASKS, task_type
+from edgemin_hf.tasks.glue import Glue
+from edgemin_hf.tasks.known import NAMED, task_type
 from edgemin_hf.tasks.table_task import TableTask
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -191,15 +192,20 @@ class RawText:
         return TextFiles([root / file for file in self.files], self.text_column)
 
 
+def _meant(task: TableTask | Glue) -> TableTask:
+    """Return the task that is meant by what stands for one."""
+    return task.task() if isinstance(task, Glue) else task
+
+
 if TYPE_CHECKING:
     ParsedTask = TableTask
 else:
     _PARSED = {
         name: dataclass(config=STRICT)(type(task.__name__, (task,), {"__doc__": task.__doc__, "__module__": __name__}))
-        for name, task in TASKS.items()
+        for name, task in NAMED.items()
     }
     ParsedTask = Annotated[
-        reduce(or_, [Annotated[task, Tag(name)] for name, task in _PARSED.items()]),
+        reduce(or_, [Annotated[task, AfterValidator(_meant), Tag(name)] for name, task in _PARSED.items()]),
         Discriminator(lambda task: task_type(task) if isinstance(task, Mapping) else getattr(task, "type", None)),
     ]
 

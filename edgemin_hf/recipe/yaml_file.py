@@ -16,7 +16,7 @@ from edgemin_hf.recipe.keys import SCHEMA, read_settings, stage_name
 from edgemin_hf.recipe.schema import RawText, Recipe, Student, Teacher
 from edgemin_hf.recipe.stages.known import SETTINGS, ParsedRecipe
 from edgemin_hf.recipe.stages.quantize import Pruning, Reconstruction
-from edgemin_hf.tasks.known import TASKS
+from edgemin_hf.tasks.known import NAMED
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[ParsedRecipe, dict[str, Any]]:
@@ -107,7 +107,7 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
     path = [str(part) for part in first["loc"]]
     allowed = _PARTS.get(path[0], Recipe) if len(path) > 1 else Recipe
     if path[:1] == ["task"] and len(path) > 1:
-        allowed = TASKS[path.pop(1)]  # the task's type, by which pydantic chose
+        allowed = NAMED[path.pop(1)]  # the task's type, by which pydantic chose
     if len(path) > 2 and path[0] == "stages":
         # ("stages", 3, "distill:minilm", "max_steps") is written distill.max_steps, as `--set` would have it.
         allowed, stage = SETTINGS[path[2]], settings["stages"][int(path[1])]
@@ -127,7 +127,7 @@ def _explain(error: ValidationError, settings: dict[str, Any]) -> str:
 
 def _explain_tag(name: str, tag: str) -> str:
     if name == "task":
-        return f"task.type: {tag}; allowed: {', '.join(TASKS)}"
+        return f"task.type: {tag}; allowed: {', '.join(NAMED)}"
     stage, _, method = tag.partition(":")
     if not name.startswith("stages"):
         return f"{name}.method: {tag}; allowed: {', '.join(m for m, c in METHODS.items() if c.teacher_head is None)}"

@@ -36,9 +36,12 @@ def class_tables(found: Measurement) -> ClassTables | None:
 
 
 def further_metrics(found: Measurement) -> Table | None:
-    """Lay out the task's further metrics; None where it has but one."""
+    """Lay out the task's further metrics, and those on further test sets; None where there are none."""
+    told = [("", other) for other in found.get("others", [])]
+    for name, further in found.get("further_tests", {}).items():
+        told += [(f"{name}: ", one) for one in (further, *further.get("others", []))]
     rows = []
-    for other in found.get("others", []):
+    for where, other in told:
         low, high = (100 * end for end in other["ci95"])
-        rows.append([metric_named(other["metric"]).axis, f"{100 * other['value']:.1f} [{low:.1f}, {high:.1f}]"])
+        rows.append([where + metric_named(other["metric"]).axis, f"{100 * other['value']:.1f} [{low:.1f}, {high:.1f}]"])
     return Table(["further metric", "value [95%]"], rows) if rows else None

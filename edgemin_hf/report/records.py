@@ -112,6 +112,7 @@ class StageRecord(Record):
         reconstruction: The errors of the modules that were reconstructed.
         vocabulary: What became of the vocabulary, where the stage cut it.
         fidelity: Outcome of the check of each graph, by precision.
+        cut_rows: Of the first stage, how many rows of each table are cut by the task's `max_length`.
         seconds: How long it took.
         tag: What it adds to the tags of the model on the Hub.
         fingerprint: Hash of everything that its result depends on.
@@ -135,6 +136,7 @@ class StageRecord(Record):
     reconstruction: tuple[ModuleError, ...] | None = None
     vocabulary: VocabularyCut | None = None
     fidelity: dict[str, Fidelity] | None = None
+    cut_rows: dict[str, int] | None = None
     seconds: float | None = None
     tag: str | None = None
     fingerprint: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
@@ -21,6 +21,8 @@ Divergence = Literal["kl_divergence", "squared_difference"]
 Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 """What a model gives for some rows: (width,) each, or of a ragged task (length, width) each."""
 
+LabelLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of logits and labels: a mean over examples, such as a task's `hard_loss`."""
 Files: TypeAlias = str | list[str]
 """A file, a pattern of files such as data/*.csv, or a list of several."""
 Part = Literal["train", "validation", "test"]
@@ -78,6 +80,7 @@ class Task(Protocol):
         train_file: Table to train on, or several.
         test_file: Table that only the final evaluation opens, likewise.
         validation_file: Table for every choice, likewise; None holds out a share of the training table.
+        further_tests: Further tables that the final evaluation measures, by name.
         dataset: Id or folder of a dataset with splits, instead of files.
         validation_share: That share.
         unlabelled_files: Texts without labels to train on, which the teacher alone labels.
@@ -100,6 +103,7 @@ class Task(Protocol):
     test_file: Files
     validation_file: Files | None
     dataset: str | None
+    further_tests: dict[str, Files]
     validation_share: float
     unlabelled_files: list[str]
     metric: Choice | list[Choice]
@@ -117,6 +121,10 @@ class Task(Protocol):
 
     def path(self, root: Path, part: Part) -> Path:
         """Return the file of a part's rows; ValueError where there is none."""
+        ...
+
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows that are named as a part's are; ValueError where there is none."""
         ...
 
     def table(self, root: Path, part: Part) -> Dataset:
@@ -218,6 +226,10 @@ class Task(Protocol):
 
     def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
         """Return what tells a checkpoint of the task's labels: arguments of `from_pretrained`."""
+        ...
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's rows lose some of their text by `max_length`."""
         ...
 
     def unlabelled_table(self, root: Path) -> Dataset:

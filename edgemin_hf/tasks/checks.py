@@ -17,12 +17,14 @@ from edgemin_hf.data.tables import Text, notes_on, values_of
 from edgemin_hf.tasks.base import PARTS, Task
 from edgemin_hf.tasks.labels import classes_of, describe_order, number_of, similar
 from edgemin_hf.tasks.metrics import Answer
+from edgemin_hf.tasks.splits import why_not_stratified
 
 
 class TabularTask(Task, Protocol):
     """What is asked of a task here, beside what each has."""
 
     answer: ClassVar[Answer]
+    stratify: bool
 
     @property
     def labels_column(self) -> str:
@@ -39,6 +41,10 @@ class TabularTask(Task, Protocol):
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that the training rows have something to learn."""
+        ...
+
+    def classes(self, table: Dataset) -> list[int]:
+        """Return the number of each row's label."""
         ...
 
     def names_in(self, table: Dataset) -> list[str]:
@@ -69,6 +75,13 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
         tables[name] = task.read(paths[name])
+    for name, named in task.further_tests.items():
+        try:
+            paths[f"further_tests.{name}"] = path = task.named_path(root, named)
+            task.check_rows(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"further_tests.{name}: {error}") from None
+        tables[f"further_tests.{name}"] = task.read(path)
     train = tables[task.field("train")]
     task.check_training(train, teacher)
     names = task.names_in(train)
@@ -81,6 +94,8 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     for name, table in tables.items():
         notes += [f"{name}: {note}" for note in _notes_on_rows(task, table)]
     notes += [*shared_rows(task, paths), *_repeated_rows(task, tables)]
+    if task.stratify and task.holds_out and (why := why_not_stratified(task.classes(train), task.validation_share)):
+        notes.append(f"stratify: {why}, so validation rows are drawn from all alike")
     if task.unlabelled_files:
         notes += _notes_on_unlabelled(task, root, tables)
     return [*_notes_on_labels(task, train, names, teacher), *notes]
@@ -95,7 +110,8 @@ def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:
     if held_out and (train < 1 or validation < least):
         told = f"{count} row(s), of which {validation} are held out for validation"
         raise ValueError(f"{fields['train']}: {told}; expected: more, or a {fields['validation']}")
-    for name, wanted in ((fields["validation"], least), (fields["test"], 2)):
+    further = [(f"further_tests.{name}", 2) for name in task.further_tests]
+    for name, wanted in ((fields["validation"], least), (fields["test"], 2), *further):
         if rows.get(name, wanted) < wanted:
             raise ValueError(f"{name}: {rows[name]} row(s); expected: {wanted} or more")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.auto_class import configured_for
+from edgemin_hf.tasks.glue import Glue
 from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -30,6 +31,10 @@ TASKS: dict[str, type[TableTask]] = {
 
 _OF_LABEL_SETS = ("f1_micro", "f1_macro")
 """Metrics of labels and of label sets that by themselves mean the latter, as they did when they were theirs alone."""
+
+
+NAMED: dict[str, type] = {**TASKS, "glue": Glue}
+"""What a recipe may name: these, and what stands for one of them."""
 
 
 def task_type(settings: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -154,9 +155,23 @@ class MultiLabel(TextTask):
         return reaches.astype(np.int64)
 
     @staticmethod
-    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the binary cross-entropy with labels (batch, labels) of 0 and 1, a mean over labels and examples."""
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    def hard_loss(
+        logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Compute the binary cross-entropy with labels (batch, labels) of 0 and 1, a mean over labels and examples.
+
+        Args:
+            logits: Logits (batch, labels).
+            labels: 0 and 1, likewise.
+            class_weights: The weights of each label's no and yes, float32 (labels, 2); None weighs all alike.
+            label_smoothing: Share of a target that no and yes have in common (arXiv 1512.00567).
+        """
+        truth, weights = labels.to(logits.dtype), None
+        if class_weights is not None:
+            no, yes = class_weights.to(logits).unbind(dim=1)
+            weights = torch.lerp(no.expand_as(truth), yes.expand_as(truth), truth)
+        target = truth * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else truth
+        return F.binary_cross_entropy_with_logits(logits, target, weights)
 
     @staticmethod
     def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from edgemin_hf.utils.records import Json
 ROWS = "rows"
 """Their folder in that of a run."""
 _TASK = "task.json"
-_LATER: tuple[str, ...] = ()
+_LATER = ("stratify", "class_weights", "label_smoothing")
 """Settings of tasks that earlier versions did not have: where they hold their defaults, nothing is another."""
 
 
@@ -38,7 +38,7 @@ def task_settings(task: TableTask) -> dict[str, object]:
     settings = asdict(task)
     defaults = {field.name: field.default for field in fields(task)}
     of_rows = {name for name in settings if name.endswith(("_file", "_files", "_split"))}
-    left_out = {*of_rows, "dataset", "dataset_config", "revision"}
+    left_out = {*of_rows, "dataset", "dataset_config", "revision", "further_tests"}
     left_out |= {name for name in _LATER if settings[name] == defaults[name]}
     return {name: value for name, value in settings.items() if name not in left_out}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from dataclasses import field as setting
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -15,9 +15,8 @@ from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_lengths
-from edgemin_hf.data.sources import files_of, one_file, split_file
-from edgemin_hf.data.tables import Text, read_table
-from edgemin_hf.tasks.base import PARTS, Divergence, Files, Outputs, Part, ProblemType, Task
+from edgemin_hf.data.tables import Text
+from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import (
@@ -33,30 +32,28 @@ from edgemin_hf.tasks.metrics import (
 )
 from edgemin_hf.tasks.metrics.choices import numbered
 from edgemin_hf.tasks.metrics.known import DEFAULTS
+from edgemin_hf.tasks.splits import held_out
+from edgemin_hf.tasks.table_source import TableSource
 
 Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[int]]
 """The column "labels" that a model learns from, an entry a row."""
 
 
 @dataclass
-class TableTask(Task, ABC):
-    """A task whose examples are the rows of tables.
+class TableTask(TableSource, Task, ABC):
+    """A task whose examples are the rows of tables. See `TableSource` for these.
 
     Attributes:
-        train_file: Table to train on, relative to the recipe; or a pattern (data/*.csv), or a list of several.
-        test_file: Table that only the final evaluation opens; likewise.
-        validation_file: Table for every choice; None holds out a share of the training table.
         metric: A module of `evaluate` by name, path or Hub id; a mapping of its `name` and settings; or a list of
             several, of which the first decides, or the one with `decides: true`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels.
         max_length: Tokens after which an example is cut.
-        dataset: Id of a dataset on the Hub, or a folder of one, instead of the files.
-        dataset_config: Its configuration; None where it has one.
-        train_split: Its split to train on.
-        validation_split: That for every choice; None holds out a share of the split to train on.
-        test_split: That which only the final evaluation opens.
-        revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
+        stratify: Whether each label has its share of the rows that are held out, of a task with one label a row.
+        class_weights: "balanced" has rare labels count as much as common ones where labels are learned; None counts
+            all rows alike.
+        label_smoothing: Share of a label's weight that all labels have in common (arXiv 1512.00567), where labels are
+            learned.
 
     Example:
         >>> from edgemin_hf.tasks import TASKS
@@ -65,19 +62,13 @@ class TableTask(Task, ABC):
         True
     """
 
-    train_file: Files = ""
-    test_file: Files = ""
-    validation_file: Files | None = None
     metric: Choice | list[Choice] = ""
     validation_share: float = 0.1
     unlabelled_files: list[str] = setting(default_factory=list)
     max_length: int = 128
-    dataset: str | None = None
-    dataset_config: str | None = None
-    train_split: str = "train"
-    validation_split: str | None = None
-    test_split: str = "test"
-    revision: str | None = None
+    stratify: bool = False
+    class_weights: Literal["balanced"] | None = None
+    label_smoothing: float = 0.0
 
     pipeline_arguments: ClassVar[Mapping[str, object]] = {}
     divergence_name: ClassVar[Divergence] = "kl_divergence"
@@ -92,51 +83,16 @@ class TableTask(Task, ABC):
         if self.metric == "":
             self.metric = DEFAULTS[self.answer]
         self.metrics = metrics_of(self.metric, self.answer)
-        self._check_source()
+        self.check_source()
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
-
-    def _check_source(self) -> None:
-        """Check that there are files, or a dataset."""
-        for part in PARTS:
-            file = getattr(self, f"{part}_file")
-            if self.dataset and file:
-                raise ValueError(f"dataset: {self.dataset} beside {part}_file: {file}; allowed: one of the two")
-            if not self.dataset and not file and (part != "validation" or file is not None):
-                raise ValueError(f"{part}_file: missing; expected: a file, or a dataset")
-        defaults = {field.name: field.default for field in fields(TableTask)}
-        for name in ("dataset_config", "train_split", "validation_split", "test_split", "revision"):
-            value = getattr(self, name)
-            if not self.dataset and value != defaults[name]:
-                raise ValueError(f"{name}: {value} beside train_file; allowed: beside dataset alone")
-
-    def field(self, part: Part) -> str:
-        """Return the name of the setting that says where a part's rows come from."""
-        return f"{part}_split" if self.dataset else f"{part}_file"
-
-    def path(self, root: Path, part: Part) -> Path:
-        """Return the file of a part's rows: the one that is named, or one that is made of several, or of a split.
-
-        Args:
-            root: The folder that paths are relative to.
-            part: Which rows; validation only where they are not held out.
-
-        Raises:
-            ValueError: If there is no such file, dataset or split.
-        """
-        if self.dataset:
-            split, config = getattr(self, self.field(part)), self.dataset_config
-            return split_file(root, self.dataset, config, split, self.revision, self.labels_column)
-        return one_file(files_of(root, getattr(self, self.field(part))))
-
-    def table(self, root: Path, part: Part) -> Dataset:
-        """Read a part's rows as they are. See `path`."""
-        return self.read(self.path(root, part))
-
-    @property
-    def holds_out(self) -> bool:
-        """Whether validation rows are held out from those to train on."""
-        return getattr(self, self.field("validation")) is None
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing: {self.label_smoothing}; allowed: 0 to below 1")
+        if self.stratify and self.answer != "label":
+            raise ValueError(f"stratify: true for {self.type}; allowed: for one label a row")
+        for name in ("class_weights", "label_smoothing"):
+            if getattr(self, name) and self.answer in ("score", "answers"):
+                raise ValueError(f"{name}: {getattr(self, name)} for {self.type}; allowed: where there are labels")
 
     @property
     def metric_name(self) -> str:
@@ -180,15 +136,6 @@ class TableTask(Task, ABC):
     def compared(cls, output: Tensor, config: PretrainedConfig) -> list[Tensor]:
         """Return what of an output a soft loss is computed of: all of it. See `Task.compared`."""
         return [output]
-
-    @property
-    @abstractmethod
-    def labels_column(self) -> str:
-        """Name of the column that holds the labels."""
-
-    def read(self, path: Path) -> Dataset:
-        """Read one of the task's tables; ValueError where that can't be done."""
-        return read_table(path)
 
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
         """Check all rows of all tables and what the tables are to each other, and return what is worth knowing of them.
@@ -321,8 +268,15 @@ class TableTask(Task, ABC):
         train = self.table(root, "train")
         if not self.holds_out:
             return train, self.table(root, "validation")
-        split = train.train_test_split(test_size=self.validation_share, seed=seed)
-        return split["train"], split["test"]
+        return held_out(train, self.validation_share, seed, self.classes(train) if self.stratify else None)
+
+    def classes(self, table: Dataset) -> list[int]:
+        """Return the number of each row's label, by the table's own order of labels."""
+        return [int(number) for number in self.encoded(table, {n: i for i, n in enumerate(self.names_in(table))})]  # type: ignore[arg-type]
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's rows are cut by `max_length`."""
+        return 0
 
     def test(self, root: Path, tokenizer: PreTrainedTokenizerBase, labels: Mapping[str, int]) -> Dataset:
         """Read and tokenise the test table, like `train_and_validation`."""

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 
 from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text, check_table, read_lines, read_table, values_of
-from edgemin_hf.data.tokenization import tokenize
+from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.tasks.base import UNLABELLED
 from edgemin_hf.tasks.table_task import Labels, TableTask
@@ -106,6 +106,10 @@ class TextTask(TableTask, ABC):
                 check_table(file, *self.text_columns)
                 tables.append(read_table(file).select_columns(self.text_columns).cast(columns))
         return concatenate_datasets(tables)
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's rows are cut by `max_length`."""
+        return count_cut(self.texts_in(table), tokenizer, self.max_length)
 
     def texts_in(self, table: Dataset) -> Iterator[Text]:
         """Yield a table's texts, or pairs of texts, a row each."""

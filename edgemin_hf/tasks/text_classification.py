@@ -98,10 +98,19 @@ class TextClassification(TextTask):
         return likeliest
 
     @staticmethod
-    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def hard_loss(
+        logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Compute the cross-entropy with labels (batch,), a mean over examples.
 
-        Labels that are stored as floating-point numbers (1.0) or as truths are taken too.
+        Labels that are stored as floating-point numbers (1.0) or as truths are taken too. An example's weight is that
+        of its label and the mean one over all examples, not over their weights: batches of any size add up.
+
+        Args:
+            logits: Logits (batch, labels).
+            labels: Numbers of labels (batch,), or probabilities (batch, labels).
+            class_weights: A weight for each label, float32 (labels,); None weighs all alike.
+            label_smoothing: Share of the target that all labels have in common (arXiv 1512.00567).
 
         Raises:
             ValueError: If one of them is no integer.
@@ -110,7 +119,10 @@ class TextClassification(TextTask):
             raise ValueError(f"labels: {labels.tolist()}; expected: the numbers of classes, or a regression")
         if labels.dim() == 1:
             labels = labels.long()
-        return F.cross_entropy(logits, labels)
+        if class_weights is None and not label_smoothing:
+            return F.cross_entropy(logits, labels)
+        weights = None if class_weights is None else class_weights.to(logits)
+        return F.cross_entropy(logits, labels, weights, label_smoothing=label_smoothing, reduction="none").mean()
 
     @staticmethod
     def soft_loss(student: Tensor, teacher: Tensor, temperature: float, counted: Tensor | None = None) -> Tensor:

@@ -219,12 +219,23 @@ class TokenClassification(TableTask):
         return true_tags(rows)
 
     @staticmethod
-    def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def hard_loss(
+        logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Compute the cross-entropy with labels (batch, length), a mean over a sentence's own, then over sentences.
 
-        Tokens by themselves are taken too: (tokens, tags) with labels (tokens,), a mean over all.
+        Tokens by themselves are taken too: (tokens, tags) with labels (tokens,), a mean over all. See
+        `TextClassification.hard_loss` for the weights of tags and smoothing.
         """
-        values = F.cross_entropy(logits.transpose(1, -1), labels, ignore_index=UNLABELLED, reduction="none")
+        weights = None if class_weights is None else class_weights.to(logits)
+        values = F.cross_entropy(
+            logits.transpose(1, -1),
+            labels,
+            weights,
+            ignore_index=UNLABELLED,
+            label_smoothing=label_smoothing,
+            reduction="none",
+        )
         return mean_of_counted(values, labels != UNLABELLED)
 
     @staticmethod

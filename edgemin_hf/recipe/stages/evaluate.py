@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,7 +25,7 @@ from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
 from edgemin_hf.tasks.base import Outputs
-from edgemin_hf.tasks.metrics import Answers
+from edgemin_hf.tasks.metrics import Answers, Measurement
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 
@@ -51,8 +52,12 @@ class Evaluate(WritingStage):
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
         openvino = {"openvino": True} if wants_openvino(context) else {}
-        more = {name: content(context.root / file) for name, file in context.task.more_test_files.items()}
-        return {"test_file": content(context.task.path(context.root, "test")), **more, **openvino}
+        task, root = context.task, context.root
+        further = {name: content(task.named_path(root, named)) for name, named in task.further_tests.items()}
+        submitted = {name: content(path) for name, path in _submitted(task, root).items()}
+        more = {name: found for name, found in (("further_tests", further), ("submissions", submitted)) if found}
+        files = {name: content(root / file) for name, file in task.more_test_files.items()}
+        return {"test_file": content(task.path(root, "test")), **more, **files, **openvino}
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write predictions, what they are worth, and the inputs that they were made from."""
@@ -86,6 +91,10 @@ class Evaluate(WritingStage):
         truth = task.references(tests["student"])
         names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
         results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
+        for name in task.further_tests:
+            for model, found in _measured_further(context, name, tokenizers, read, names).items():
+                results[model].setdefault("further_tests", {})[name] = found
+        _write_submissions(context, folder / "submissions", tokenizers["student"], read["student"], names)
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         if chosen:
             (folder / CHOSEN).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
@@ -105,6 +114,53 @@ def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBa
     if not context.task.chooses(table):
         return {}
     return {model: context.task.tokenized(table, tokenizers[model], context.label_ids) for model in tokenizers}
+
+
+def _measured_further(
+    context: Context,
+    name: str,
+    tokenizers: Mapping[str, PreTrainedTokenizerBase],
+    read: Mapping[str, set[str]],
+    names: Sequence[str],
+) -> dict[str, Measurement]:
+    """Measure every row's file on a further test set, with what the task's settings say and nothing chosen."""
+    task = context.task
+    table = task.read(task.named_path(context.root, task.further_tests[name]))
+    tests = {model: task.tokenized(table, tokenizer, context.label_ids) for model, tokenizer in tokenizers.items()}
+    found: dict[str, Measurement] = {}
+    for row, file in measured_files(context).items():
+        runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
+        rows = tests[row[0]]
+        arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read[row[0]]]))
+        outputs = predict(runner, arrays, f"{name} of {' / '.join(row)}")
+        found["_".join(row)] = task.measure(task.references(rows), task.predictions(outputs, rows), names)
+    return found
+
+
+def _submitted(task: TableTask, root: Path) -> dict[str, Path]:
+    """Return the tables whose predictions are wanted, of those that are there, by the names of the files for them."""
+    found: dict[str, Path] = {}
+    for name, named in task.submissions.items():
+        with suppress(ValueError):
+            found[name] = task.named_path(root, named, with_labels=False)
+    return found
+
+
+def _write_submissions(
+    context: Context, folder: Path, tokenizer: PreTrainedTokenizerBase, read: set[str], names: Sequence[str]
+) -> None:
+    """Write what the student's smallest graph says of rows without labels, as "index" and "prediction"."""
+    task, files = context.task, measured_files(context)
+    row = min((row for row in files if row[:2] == ("student", "onnxruntime")), key=lambda row: files[row].size_bytes)
+    for name, path in _submitted(task, context.root).items():
+        rows = task.tokenized(task.read(path), tokenizer, context.label_ids, with_labels=False)
+        runner = load_runner(row[1], files[row].path, context.threads, task.auto_class, spinning=False)
+        arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read]))
+        outputs = predict(runner, arrays, f"{name} of {' / '.join(row)}")
+        told = task.submitted(task.predictions(outputs, rows), names)
+        folder.mkdir(exist_ok=True)
+        lines = ["index\tprediction", *(f"{index}\t{one}" for index, one in enumerate(told))]
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def calibrated_task(context: Context, row: Row) -> TableTask:

@@ -88,7 +88,7 @@ class Finetune(HeadFirst):
         set_seed(context.recipe.seed)
         # A head that the checkpoint brings for other labels is replaced.
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
-        labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
+        labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0).with_label_loss(context.label_loss)
         metrics = partial(context.task.compute_metrics, rows=validation)
         parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
         # Without steps the head is all that learns, also one that knows the labels, or others of as many.

@@ -72,7 +72,7 @@ class HeadFirst(TrainingStage):
                 known = known.select(np.flatnonzero(rows_known))
             rows = (_fitted_on(rows, context.recipe.seed) for rows in (known, parts.validation))
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
-            fit_head(trainer.model, learned, held_out, context.task.hard_loss)
+            fit_head(trainer.model, learned, held_out, context.label_loss)
             metric = self.metric(context)
             note = f"with its head fitted on the frozen encoder {trainer.evaluate()[f'eval_{metric}']:.4f}"
             if PartialState().is_main_process:

@@ -135,7 +135,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         return Parts(
             model,
             tokenizer,
-            self.methods(),
+            [self.with_label_loss(context.label_loss), *weighted(self.also)],
             train_rows,
             validation,
             teacher,

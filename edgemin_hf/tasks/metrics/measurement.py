@@ -50,6 +50,7 @@ class Measurement(TypedDict):
         n: Number of examples.
         others: The same of the task's further metrics, where it has some.
         per_class: What each class is worth, where there are classes.
+        further_tests: The same of further test sets, by name.
 
     Example:
         >>> from edgemin_hf.tasks import Measurement
@@ -63,6 +64,7 @@ class Measurement(TypedDict):
     n: int
     others: NotRequired[list[Measurement]]
     per_class: NotRequired[list[ClassValues]]
+    further_tests: NotRequired[dict[str, Measurement]]
 
 
 def value_of(metric: Metric, references: Answers, predictions: Answers) -> float:

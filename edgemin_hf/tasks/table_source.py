@@ -1,0 +1,115 @@
+"""Where a task's rows come from: files, or the splits of a dataset."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from dataclasses import field as setting
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from edgemin_hf.data.sources import files_of, one_file, split_file
+from edgemin_hf.data.tables import read_table
+from edgemin_hf.tasks.base import PARTS, Files, Part
+
+
+@dataclass
+class TableSource(ABC):
+    """The tables of a task.
+
+    Attributes:
+        train_file: Table to train on, relative to the recipe; or a pattern (data/*.csv), or a list of several.
+        test_file: Table that only the final evaluation opens; likewise.
+        validation_file: Table for every choice; None holds out a share of the training table.
+        dataset: Id of a dataset on the Hub, or a folder of one, instead of the files.
+        dataset_config: Its configuration; None where it has one.
+        train_split: Its split to train on.
+        validation_split: That for every choice; None holds out a share of the split to train on.
+        test_split: That which only the final evaluation opens.
+        further_tests: Further tables, or splits, that the final evaluation measures, by a name for each.
+        revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
+    """
+
+    train_file: Files = ""
+    test_file: Files = ""
+    validation_file: Files | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    test_split: str = "test"
+    revision: str | None = None
+    further_tests: dict[str, Files] = setting(default_factory=dict)
+
+    def check_source(self) -> None:
+        """Check that there are files, or a dataset; ValueError where not."""
+        for part in PARTS:
+            file = getattr(self, f"{part}_file")
+            if self.dataset and file:
+                raise ValueError(f"dataset: {self.dataset} beside {part}_file: {file}; allowed: one of the two")
+            if not self.dataset and not file and (part != "validation" or file is not None):
+                raise ValueError(f"{part}_file: missing; expected: a file, or a dataset")
+        defaults = {field.name: field.default for field in fields(TableSource)}
+        for name in ("dataset_config", "train_split", "validation_split", "test_split", "revision"):
+            value = getattr(self, name)
+            if not self.dataset and value != defaults[name]:
+                raise ValueError(f"{name}: {value} beside train_file; allowed: beside dataset alone")
+
+    def field(self, part: Part) -> str:
+        """Return the name of the setting that says where a part's rows come from."""
+        return f"{part}_split" if self.dataset else f"{part}_file"
+
+    def path(self, root: Path, part: Part) -> Path:
+        """Return the file of a part's rows: the one that is named, or one that is made of several, or of a split.
+
+        Args:
+            root: The folder that paths are relative to.
+            part: Which rows; validation only where they are not held out.
+
+        Raises:
+            ValueError: If there is no such file, dataset or split.
+        """
+        return self.named_path(root, getattr(self, self.field(part)))
+
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows that are named as a part's are: by files, or by a split.
+
+        Args:
+            root: The folder that paths are relative to.
+            named: The files or the split.
+            with_labels: Whether rows of a split whose class is not told are left out.
+        """
+        if self.dataset:
+            label_column = self.labels_column if with_labels else ""
+            return split_file(root, self.dataset, self.dataset_config, str(named), self.revision, label_column)
+        return one_file(files_of(root, named))
+
+    @property
+    def submissions(self) -> Mapping[str, Files]:
+        """Rows without labels whose predictions are wanted, by the names of the files for them; here none."""
+        return {}
+
+    def submitted(self, predictions: Any, names: Sequence[str]) -> list[str]:
+        """Return predictions of such rows as they are to be written; `names` are those of the labels, by number."""
+        return [str(one) for one in predictions]
+
+    def table(self, root: Path, part: Part) -> Dataset:
+        """Read a part's rows as they are. See `path`."""
+        return self.read(self.path(root, part))
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation rows are held out from those to train on."""
+        return getattr(self, self.field("validation")) is None
+
+    @property
+    @abstractmethod
+    def labels_column(self) -> str:
+        """Name of the column that holds the labels."""
+
+    def read(self, path: Path) -> Dataset:
+        """Read one of the task's tables; ValueError where that can't be done."""
+        return read_table(path)
