@@ -64,12 +64,6 @@ def on_directions(vectors: Tensor, directions: Tensor, *, normalized: bool) -> T
     return torch.nn.functional.normalize(parts, dim=1) if normalized else parts
 
 
-def energy_kept(vectors: Tensor, directions: Tensor) -> float:
-    """Return the share of vectors' squared lengths that lies along directions."""
-    kept = sum(float((rows @ directions.double()).square().sum()) for rows in _chunks(vectors))
-    return kept / sum(float(rows.square().sum()) for rows in _chunks(vectors))
-
-
 def cached_principal_outputs(
     outputs: TokenOutputs, learned: int, count: int, path: Path, key: str, *, normalized: bool
 ) -> TokenOutputs:

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from edgemin_hf import SimilaritiesConfig, create_student
-from edgemin_hf.distillation.principal import energy_kept, on_directions, principal_directions
+from edgemin_hf.distillation.principal import cached_principal_outputs, on_directions, principal_directions
 from edgemin_hf.distillation.similarities import similarity_loss
+from edgemin_hf.distillation.token_outputs import TokenOutputs
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording
 from tests.helpers.models import tiny
@@ -91,7 +92,8 @@ def test_principal_directions_are_those_of_a_singular_value_decomposition():
     directions = principal_directions(vectors, 5)
     _, values, rows = np.linalg.svd(vectors.numpy(), full_matrices=False)
     np.testing.assert_allclose(np.abs(directions.numpy().T @ rows[:5].T), np.eye(5), atol=1e-5)
-    assert energy_kept(vectors, directions) == pytest.approx((values[:5] ** 2).sum() / (values**2).sum(), rel=1e-5)
+    kept = (vectors @ directions.double()).square().sum() / vectors.square().sum()
+    assert kept.item() == pytest.approx((values[:5] ** 2).sum() / (values**2).sum(), rel=1e-5)
     assert (directions.gather(0, directions.abs().argmax(0, keepdim=True)) > 0).all()
     torch.testing.assert_close(principal_directions(vectors, 12)[:, :5], directions)
 
@@ -104,3 +106,21 @@ def test_all_directions_keep_every_cosine_and_fewer_keep_unit_length():
     torch.testing.assert_close(short.norm(dim=1), torch.ones(50, dtype=torch.float64))
     with pytest.raises(ValueError, match="directions: 13; allowed: 1 to 12"):
         principal_directions(vectors, 13)
+
+
+def test_vectors_on_principal_directions_are_kept_on_disk(tmp_path):
+    vectors = torch.nn.functional.normalize(random(0, 30, 12), dim=1)
+    np.save(tmp_path / "vectors.npy", vectors.half().numpy())
+    outputs = TokenOutputs([tmp_path / "vectors.npy"], [1] * 30)
+
+    def kept(count, key):
+        return cached_principal_outputs(outputs, 20, count, tmp_path / "principal.npy", key, normalized=True)
+
+    found = kept(4, "a")
+    directions = principal_directions(vectors[:20], 4)  # of the rows that are learned from
+    expected = on_directions(vectors, directions, normalized=True)
+    np.testing.assert_allclose(np.concatenate(found[:]), expected.numpy(), atol=2e-3)
+    written = (tmp_path / "principal.npy").stat().st_mtime_ns
+    assert kept(4, "a")[7].shape == (1, 4)
+    assert (tmp_path / "principal.npy").stat().st_mtime_ns == written
+    assert kept(5, "a")[7].shape == (1, 5)

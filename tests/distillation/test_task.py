@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig
 
 from edgemin_hf import TaskDistillationConfig
 from edgemin_hf.distillation.task import TaskDistillationObjective
@@ -32,7 +33,8 @@ HALF = {
 
 
 def terms(task, rows, labels, outputs):
-    objective = TaskDistillationObjective(TaskDistillationConfig(soft_weight=0.25, hard_weight=2.0), TASKS[task])
+    settings = TaskDistillationConfig(soft_weight=0.25, hard_weight=2.0)
+    objective = TaskDistillationObjective(settings, TASKS[task], BertConfig())
     logits, teacher = (torch.tensor(array[rows, :outputs], dtype=torch.float64) for array in (LOGITS, TEACHER))
     logits.requires_grad_()
     inputs = {"labels": torch.tensor(labels)[rows], "teacher_logits": teacher}
