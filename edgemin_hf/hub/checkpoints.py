@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
-from edgemin_hf.utils.weight_files import INDEX, WEIGHTS, WeightsError, weight_shapes
+from edgemin_hf.utils.weight_files import INDEX, SENTENCE_FILE, WEIGHTS, WeightsError, weight_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,6 @@ TOKENIZER_FILE = re.compile(
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|entity_vocab)\.json|(vocab|merges|dict)\.txt"
     r"|(tokenizer|spiece|spm|sentencepiece(\.bpe)?)\.model|bpe\.codes"
 )
-
-SENTENCE_FILE = re.compile(
-    r"modules\.json|sentence_[a-z-]+_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json"
-    r"|\d+_Dense/model\.safetensors"
-)
-"""How sentence-transformers reads an embedding off the model: a student of it is read so too."""
 
 
 class PackagedCheckpoint(NamedTuple):

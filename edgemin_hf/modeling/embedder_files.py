@@ -25,6 +25,7 @@ from edgemin_hf.modeling.sentence_modules import (
     Files,
     find_file,
     is_object,
+    known_files,
     pooling_mode,
     read_json,
     usage_files,
@@ -177,7 +178,7 @@ def write_sentence_folder(model: PreTrainedModel, folder: Path) -> bool:
         for number, (kind, path) in enumerate(paths.items())
     ]
     modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    files: dict[str, object] = dict(usage) | {MODULES: modules}
+    files: dict[str, object] = known_files(usage) | {MODULES: modules}
     # As releases 2 to 5 of sentence-transformers read it.
     files[f"{paths['Pooling']}/config.json"] = {"word_embedding_dimension": hidden} | {
         f"pooling_mode_{mode}": name == head.pooling for name, mode in modes.items()

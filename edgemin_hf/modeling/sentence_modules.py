@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from edgemin_hf.modeling.pooling import Pooling
+from edgemin_hf.utils.weight_files import SENTENCE_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,17 @@ def write_sentence_modules(model: PreTrainedModel, folder: Path) -> bool:
     if model is not model.base_model:
         return True
     files = _files_of(model)
-    for name, content in (files or {}).items():
+    for name, content in known_files(files or {}).items():
         if is_object(content):
             # The student may be narrower than the teacher.
             content = content | {key: model.config.hidden_size for key in _WIDTHS if key in content}
         write_json(folder / name, content)
     return files is not None
+
+
+def known_files(files: Files) -> Files:
+    """Return those files whose names are sentence-transformers' own: a stranger's configuration may name any."""
+    return {name: content for name, content in files.items() if SENTENCE_FILE.fullmatch(name)}
 
 
 def write_json(file: Path, content: object) -> None:

@@ -42,6 +42,7 @@ from edgemin_hf.tasks.checks import shared_rows
 from edgemin_hf.tasks.known import task_of
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics.choices import allowed_for
+from edgemin_hf.tasks.metrics.known import MODULES as METRICS
 from edgemin_hf.utils.atomic_files import atomic_folder
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
 from edgemin_hf.utils.cpus import warn_if_busy
@@ -131,6 +132,9 @@ def _checked(settings: SensitivitySettings, task: Task) -> PretrainedConfig:
             f"metric: {task.metric_name} for a model of {config.num_labels} label(s) and problem_type "
             f"{config.problem_type}; allowed: {allowed_for(task_of(config).answer)}"
         )
+    # Whose code a run's folder names must not run because somebody asks what its model costs.
+    if task.metrics[0].local is None:
+        raise ValueError(f"metric: {task.metric_name}; allowed: {', '.join(METRICS)}")
     task.settle_metrics(Path(), labels_of(config))
     longest = config.max_position_embeddings - first_position(config)
     if task.max_length > longest:

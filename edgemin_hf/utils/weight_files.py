@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SENTENCE_FILE = re.compile(
+    r"modules\.json|sentence_[a-z-]+_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json"
+    r"|\d+_Dense/model\.safetensors"
+)
+"""How sentence-transformers reads an embedding off the model: a student of it is read so too."""
 _OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _POINTER = b"version https://git-lfs"
 _LARGEST_HEADER = 100_000_000  # as safetensors itself has it

@@ -178,7 +178,14 @@ WRONG = {
         put("task.metric", {"name": "f1", "pos_label": "no_label"}),
         "task.metric.pos_label: no_label; allowed: ",
     ),
-    "a module of a metric": (put("task.metric", "my/module.py"), "task.metric: my/module.py, which can't be loaded"),
+    "a module of a metric": (
+        put("task.metric", "my/module.py"),
+        "my/module.py, whose code would run here",
+    ),
+    "a missing module": (
+        put("task.metric", {"name": "my/module.py", "trust_remote_code": True}),
+        "my/module.py, which is no file; allowed: an existing one, or a Hub id",
+    ),
     "no scores": (put("task.metric", "pearsonr"), "task.train_file: 'card_problem' in .*; allowed: a number"),
     "validation": (put("task.validation_share", 1.0), "task.validation_share: 1.0; allowed: above 0 and below 1"),
 }

@@ -150,9 +150,7 @@ def _check_possible(name: str, context: Context) -> None:
         raise ValueError(f"{name} for {context.task.type}; allowed: for tasks on whole texts")
     if name == "frozen_encoder" and not context.task.fits_head:
         raise ValueError(f"{name} for {context.task.type}, whose head is not fitted alone; allowed: for other tasks")
-    if name == "bag_of_words":
-        check_extra("rivals", name, "sklearn")
-    elif name == "static_embeddings":
+    if name == "static_embeddings":
         if context.task.answer == "score":
             raise ValueError("static_embeddings for scores; allowed: for labels")
         check_extra("rivals", name, "model2vec.train")

@@ -13,7 +13,7 @@ from edgemin_hf.tasks.labels import number_of, shown
 from edgemin_hf.tasks.metrics.base import Answer
 from edgemin_hf.tasks.metrics.known import MODULES, Choice, Metric, local_module, metric_named
 
-_OWN = {"name": str, "result": str, "greater_is_better": bool, "decides": bool}
+_OWN = {"name": str, "result": str, "greater_is_better": bool, "decides": bool, "trust_remote_code": bool}
 
 
 def metrics_of(choices: Choice | Sequence[Choice], answer: Answer) -> list[Metric]:
@@ -53,7 +53,8 @@ def allowed_for(answer: Answer) -> str:
     names = [name for name in MODULES if answer in local_module(name).answers]
     if answer == "label set":
         names = [n for name in names for n in ([f"{name}_micro", f"{name}_macro"] if _averages(name) else [name])]
-    return f"{', '.join(names)}, or another module of `evaluate` by path or Hub id (owner/name)"
+    other = "another module of `evaluate` by path or Hub id (owner/name), with trust_remote_code: true"
+    return f"{', '.join(names)}, or {other}"
 
 
 def _averages(module: str) -> bool:
@@ -72,6 +73,8 @@ def _metric(choice: Choice, answer: Answer) -> Metric:
     if metric.local is None:
         if "/" not in given and not given.endswith(".py"):
             raise ValueError(f"metric: {given}; allowed: {allowed_for(answer)}")
+        if not told.get("trust_remote_code"):
+            raise ValueError(f"metric: {given}, whose code would run here; expected: trust_remote_code: true beside it")
         return Metric(given, settings, told.get("result"), told.get("greater_is_better", True))
     if answer not in metric.local.answers:
         of = " or ".join(f"{kind}s" if kind != "answers" else kind for kind in metric.local.answers).replace("ss", "s")

@@ -102,10 +102,17 @@ class Metric:
         return "up" if self.greater_is_better else "down"
 
     def located(self, root: Path) -> Metric:
-        """Return the same where its path is relative to a folder, if it is the path of something there."""
-        return (
-            replace(self, module=str(root / self.module)) if not self.local and (root / self.module).exists() else self
-        )
+        """Return the same where its path is relative to a folder, if it is the path of something there.
+
+        Raises:
+            ValueError: If it is the path of a file that is not there, which no id of the Hub is meant by.
+        """
+        if self.local is not None:
+            return self
+        path = root / self.module
+        if self.module.endswith(".py") and not path.is_file():
+            raise ValueError(f"metric: {path}, which is no file; allowed: an existing one, or a Hub id (owner/name)")
+        return replace(self, module=str(path)) if path.exists() else self
 
 
 @cache

@@ -39,6 +39,9 @@ def test_the_first_decides_or_the_one_that_says_so():
 
 def test_another_module_has_its_settings_unread():
     asked = {"name": "someone/score", "depth": 3, "result": "total", "greater_is_better": False}
+    with pytest.raises(ValueError, match="someone/score, whose code would run here; expected: trust_remote"):
+        metrics_of(asked, "label")
+    asked["trust_remote_code"] = True
     assert metrics_of(asked, "label") == [Metric("someone/score", {"depth": 3}, "total", False)]
     assert metrics_of(asked, "label")[0].name == "score_total"
     assert not metric_named("mse").greater_is_better
@@ -48,7 +51,7 @@ WRONG = {
     "of tags": ("seqeval", "metric: seqeval, which is of tags; allowed: accuracy, f1, .*, or another module"),
     "of scores": ("pearsonr", "metric: pearsonr, which is of scores; allowed: accuracy"),
     "of answers": ("squad_v2", "metric: squad_v2, which is of answers; allowed: accuracy"),
-    "unknown": ("acuracy", "metric: acuracy; allowed: accuracy, f1, .* by path or Hub id"),
+    "unknown": ("acuracy", "metric: acuracy; allowed: accuracy, f1, .* by path or Hub id .*trust_remote_code: true"),
     "no name": ({"average": "macro"}, "metric: .* without name; allowed: accuracy"),
     "a number for a name": ({"name": 3}, "metric.name: 3; expected: text"),
     "unknown setting": ({"name": "f1", "averages": "macro"}, "metric.averages: macro of f1; allowed: average, "),

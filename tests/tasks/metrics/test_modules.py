@@ -27,6 +27,7 @@ def module(tmp_path):
     return tmp_path / "mistakes.py"
 
 
+OWN = {"name": "mistakes.py", "result": "share", "trust_remote_code": True}
 LABELS, FOUND = np.array([0, 1, 2, 1, 0, 2, 2, 1]), np.array([0, 1, 1, 1, 0, 2, 0, 1])
 
 
@@ -50,7 +51,7 @@ def test_its_bootstrap_is_that_of_a_metric_that_ships(module, monkeypatch):
 
 
 def test_a_path_is_found_beside_the_recipe(module, tmp_path):
-    task = TextClassification("train.tsv", "test.tsv", metric=["accuracy", {"name": "mistakes.py", "result": "share"}])
+    task = TextClassification("train.tsv", "test.tsv", metric=["accuracy", OWN])
     task.settle_metrics(tmp_path, {"a": 0, "b": 1, "c": 2})
     found = task.measure(LABELS, FOUND, "abc")
     assert [other["value"] for other in found["others"]] == [0.25]
@@ -61,7 +62,7 @@ def test_a_module_that_is_none_or_takes_something_else_is_told_in_one_line(modul
     (tmp_path / "broken.py").write_text("import no_such_package_at_all")
     task = TextClassification("train.tsv", "test.tsv")
     for name, answer, message in (
-        ("no_such.py", "label", "which can't be loaded .*; allowed: the path or Hub id"),
+        ("no_such.py", "label", "which is no file; allowed: an existing one, or a Hub id"),
         ("broken.py", "label", "which can't be loaded"),
         ("mistakes.py", "score", "which takes predictions of int and references of int; expected: one of scores"),
         ("mistakes.py", "answers", "which takes predictions of int"),
