@@ -17,6 +17,7 @@ from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
+from edgemin_hf.tasks.base import Part
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.retrieval_files import Retrieval, read_retrieval
 from edgemin_hf.tasks.table_task import Labels, TableTask
@@ -110,7 +111,11 @@ class ScoredPairs(TableTask, ABC):
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         """Read the training texts, and the validation pairs."""
-        return self._distinct(self._train_paths(root)), self.table(root, "validation")
+        return self.table(root, "train"), self.table(root, "validation")
+
+    def table(self, root: Path, part: Part) -> Dataset:
+        """Read the training texts, or pairs."""
+        return self._distinct(self._train_paths(root)) if part == "train" else super().table(root, part)
 
     def _train_paths(self, root: Path) -> list[Path]:
         """Return the files of training texts: those that are named, each read by itself, or that of a split."""

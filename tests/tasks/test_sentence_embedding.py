@@ -117,6 +117,8 @@ def test_texts_and_pairs_become_rows(folder, tokenizer):
     (folder / "book.txt").write_text("He came late. The\ncard is new. No.\n\nWhere is it now? He came late.")
     whole = SentenceEmbedding("book.txt", "test.tsv", "validation.tsv", split_sentences=True)
     assert whole.tables(folder, 0)[0]["sentence1"][:] == ["He came late.", "The card is new.", "Where is it now?"]
+    several = SentenceEmbedding(["book.txt", "texts.txt"], "test.tsv", "validation.tsv", split_sentences=True)
+    assert several.table(folder, "train")["sentence1"][:3] == ["He came late.", "The card is new.", "Where is it now?"]
     # Of a table of pairs both sides are learned; columns can be named.
     (folder / "more.jsonl").write_text('{"query": "where", "answer": "late"}\n')
     both = SentenceEmbedding("validation.tsv", "test.tsv", "validation.tsv").tables(folder, 0)[0]
