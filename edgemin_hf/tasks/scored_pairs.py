@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from edgemin_hf.data.sentences import sentences_in
 from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
-from edgemin_hf.data.tokenization import tokenize
+from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
 from edgemin_hf.tasks.base import Part
 from edgemin_hf.tasks.metrics import Answer, Answers
@@ -127,6 +127,10 @@ class ScoredPairs(TableTask, ABC):
     def unlabelled_table(self, root: Path) -> Dataset:
         """Read the further texts."""
         return self._distinct(self._unlabelled_paths(root))
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's texts, those of pairs one by one, are cut by `max_length` behind the prompt."""
+        return count_cut((self.prompt + text for text in self.texts_in(table)), tokenizer, self.max_length)
 
     def _is_pairs(self, table: Dataset) -> bool:
         return self.text_pair_column in table.column_names

@@ -127,6 +127,15 @@ def test_texts_and_pairs_become_rows(folder, tokenizer):
     assert named.tables(folder, 0)[0]["sentence1"][:] == ["where", "late"]
 
 
+def test_texts_that_are_cut_are_counted_behind_their_prompt(folder, tokenizer):
+    length = len(tokenizer("lost money")["input_ids"])
+    assert task(max_length=length).cut_rows(task().table(folder, "train"), tokenizer) == 0
+    prompted = task(max_length=length, prompt="my ")
+    assert prompted.cut_rows(task().table(folder, "train"), tokenizer) == 2
+    pairs = Dataset.from_dict({"sentence1": ["lost money"], "sentence2": ["my lost money"]})
+    assert task(max_length=length).cut_rows(pairs, tokenizer) == 1
+
+
 def test_the_order_of_rows_changes_no_answer(folder, tokenizer):
     rows = task().tokenized(task().tables(folder, 0)[1], tokenizer, {})
     vectors = random(0, len(rows), 6).numpy()
@@ -333,6 +342,12 @@ def test_what_makes_no_sense_is_one_line_before_weights_load(change, message, tm
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_recipe_of_texts_is_checked(tmp_path, tokenizer, capsys):
+    path = write_recipe(tmp_path, tokenizer, lambda recipe: recipe["task"].update(max_length=6))
+    assert main(["run", path, "--dry-run"]) == 0
+    assert "row(s) cut at 6 tokens" in capsys.readouterr().out
 
 
 def test_a_teacher_without_modules_is_named(tmp_path, tokenizer, capsys):
