@@ -38,6 +38,7 @@ _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 """The modules that are read, in the order that they must stand in; the last two need not be there."""
 _PROJECTION = "projection."
 _PROMPTS = "config_sentence_transformers.json"
+_USAGE = "sentence_bert_config.json"
 _ACTIVATIONS: dict[DenseActivation, str] = {
     "identity": "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
@@ -243,3 +244,11 @@ def set_default_prompt(config: PretrainedConfig, prompt: str) -> None:
     named = cast(dict[str, str], told.get("prompts") or {}) | {name: prompt}
     written = {**told, "prompts": named, "default_prompt_name": name}
     setattr(config, SENTENCE_FILES, {**files, _PROMPTS: written})
+
+
+def set_longest_text(config: PretrainedConfig, tokens: int) -> None:
+    """Have a sentence encoder's texts cut after some tokens, and given to its tokenizer as they are."""
+    files = cast(Files, getattr(config, SENTENCE_FILES, {}))
+    told = cast(Files, files.get(_USAGE, {}))
+    written = {**told, "max_seq_length": tokens, "do_lower_case": False}
+    setattr(config, SENTENCE_FILES, {**files, _USAGE: written})
