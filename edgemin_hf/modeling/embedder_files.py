@@ -38,6 +38,7 @@ _ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 """The modules that are read, in the order that they must stand in; the last two need not be there."""
 _PROJECTION = "projection."
 _PROMPTS = "config_sentence_transformers.json"
+_USAGE = "sentence_bert_config.json"
 _ACTIVATIONS: dict[DenseActivation, str] = {
     "identity": "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
@@ -56,13 +57,13 @@ def read_sentence_head(source: str) -> SentenceHead | None:
     Raises:
         ValueError: If they are none that a model here can be made of.
     """
-    modules = read_json(source, MODULES)
-    if not isinstance(modules, list):
+    modules = _modules_of(source)
+    if modules is None:
         return None
-    paths = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
+    paths = dict(modules)
     kinds = [kind for kind in _ORDER if kind in paths]
     if list(paths) != kinds or len(paths) < len(modules) or kinds[:2] != list(_ORDER[:2]):
-        found = ", ".join(str(module["type"]).rpartition(".")[2] for module in modules)
+        found = ", ".join(kind for kind, _ in modules)
         raise ValueError(f"{source}, of the modules {found}; allowed: Transformer, Pooling, then Dense or Normalize")
     pooling = _config(source, paths["Pooling"])
     mode = pooling_mode(pooling) or "mean"
@@ -71,6 +72,22 @@ def read_sentence_head(source: str) -> SentenceHead | None:
         raise ValueError(f"{source}, whose pooling is {told}; allowed: {', '.join(get_args(SentencePooling))}")
     dense, activation = _read_dense_config(source, paths["Dense"]) if "Dense" in paths else (None, "identity")
     return SentenceHead(cast(SentencePooling, mode), dense, cast(DenseActivation, activation), "Normalize" in paths)
+
+
+def _modules_of(source: str) -> list[tuple[str, str]] | None:
+    """Return the kind and the path of each module that is listed; of a stranger's all of its type, which is no kind."""
+    modules = read_json(source, MODULES)
+    if not isinstance(modules, list):
+        return None
+    listed = list[tuple[str, str]]()
+    for module in modules:
+        named, path = (module.get("type"), module.get("path")) if is_object(module) else (None, None)
+        package, _, kind = str(named).rpartition(".")
+        if not isinstance(path, str):
+            listed.append((f"{named} without a path", ""))
+        else:
+            listed.append((kind if package.startswith("sentence_transformers.") else str(named), path))
+    return listed
 
 
 def _config(source: str, path: str) -> Files:
@@ -86,7 +103,9 @@ def _read_dense_config(source: str, path: str) -> tuple[int, str]:
     activation = next((name for name, told in _ACTIVATIONS.items() if told == given), None)
     if activation is None:
         raise ValueError(f"{source}, with {given} in {path}/config.json; allowed: {', '.join(_ACTIVATIONS.values())}")
-    return int(str(config["out_features"])), activation
+    if not isinstance(width := config.get("out_features"), int):
+        raise ValueError(f"{source}, with out_features {width} in {path}/config.json; allowed: a number")
+    return width, activation
 
 
 def set_sentence_head(config: PretrainedConfig, source: str, head: object = None) -> None:
@@ -124,32 +143,36 @@ def keep_sentence_files(student: PretrainedConfig, teacher: PretrainedConfig) ->
 
 
 @torch.no_grad()
-def read_dense(model: PreTrainedModel, source: str, missing: Collection[str]) -> list[str]:
+def read_dense(model: PreTrainedModel, source: str, missing: Collection[str], *, given: bool = False) -> list[str]:
     """Fill a model's dense layer from the file that sentence-transformers keeps it in.
 
     Args:
         model: The model.
         source: Folder or Hub id of its checkpoint.
         missing: Names of the tensors that the checkpoint's own weights lack.
+        given: Whether the model's head was decided elsewhere, so that the checkpoint may hold another layer.
 
     Returns:
         The names of those that were found.
 
     Raises:
-        WeightsError: If the layer has another shape there, or lies there as pickles alone.
+        WeightsError: If the layer has another shape there, or lies there as pickles alone, and is to be read.
     """
     names = [name for name in missing if name.startswith(_PROJECTION)]
-    modules = read_json(source, MODULES) if names and type(model).__name__.endswith(EMBEDDER) else None
-    paths = [m["path"] for m in modules if m["type"].endswith(".Dense")] if isinstance(modules, list) else []
-    if not paths:
+    modules = _modules_of(source) if names and type(model).__name__.endswith(EMBEDDER) else None
+    path = dict(modules or []).get("Dense")
+    if path is None:
         return []
-    path = paths[0]
     file = find_file(source, f"{path}/{WEIGHTS}")
     if file is None:
+        if given:
+            return []
         raise WeightsError(f"{source} holds no {path}/{WEIGHTS}: only safetensors weights are loaded")
     held, layer = load_file(file), model.projection
     weight, bias = held.get("linear.weight"), held.get("linear.bias")
     if weight is None or weight.shape != layer.weight.shape:
+        if given:
+            return []
         told = "none" if weight is None else tuple(weight.shape)
         raise WeightsError(f"{file}: linear.weight {told}, by its config {tuple(layer.weight.shape)}")
     layer.weight.copy_(weight)
@@ -221,3 +244,11 @@ def set_default_prompt(config: PretrainedConfig, prompt: str) -> None:
     named = cast(dict[str, str], told.get("prompts") or {}) | {name: prompt}
     written = {**told, "prompts": named, "default_prompt_name": name}
     setattr(config, SENTENCE_FILES, {**files, _PROMPTS: written})
+
+
+def set_longest_text(config: PretrainedConfig, tokens: int) -> None:
+    """Have a sentence encoder's texts cut after some tokens, and given to its tokenizer as they are."""
+    files = cast(Files, getattr(config, SENTENCE_FILES, {}))
+    told = cast(Files, files.get(_USAGE, {}))
+    written = {**told, "max_seq_length": tokens, "do_lower_case": False}
+    setattr(config, SENTENCE_FILES, {**files, _USAGE: written})

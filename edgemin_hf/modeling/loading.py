@@ -142,7 +142,8 @@ def load_reporting(
         if others:
             _take(loaded, new_model(auto_class, unpruned(loaded.config)), others)
         replaced = sorted({*replaced, *others})
-    missing = [name for name in report.missing if name not in read_dense(loaded, str(model), report.missing)]
+    found = read_dense(loaded, str(model), report.missing, given=pooling is not None)
+    missing = [name for name in report.missing if name not in found]
     tell_new(str(model), missing, replaced)
     return loaded, [*missing, *replaced]
 

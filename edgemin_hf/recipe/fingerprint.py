@@ -28,10 +28,8 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
             inputs |= {"teacher": model_inputs(context, recipe.teacher.model, recipe.teacher.revision)}
         inputs |= {"seed": recipe.seed, "precision": recipe.precision}
         if recipe.task is not None:
-            inputs |= {
-                "task": task_settings(recipe.task),
-                "train_file": content(recipe.task.path(context.root, "train")),
-            }
+            first, *more = [content(file) for file in recipe.task.train_paths(context.root)]
+            inputs |= {"task": task_settings(recipe.task), "train_file": [first, *more] if more else first}
             if (labels := recipe.task.labels(context.root)) != sorted(labels):
                 inputs["labels"] = labels  # earlier versions ordered all of them as text
             if not recipe.task.holds_out:

@@ -123,6 +123,10 @@ class Task(Protocol):
         """Return the file of a part's rows; ValueError where there is none."""
         ...
 
+    def train_paths(self, root: Path) -> list[Path]:
+        """Return the files of the training rows; ValueError where there are none."""
+        ...
+
     def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
         """Return the file of rows that are named as a part's are; ValueError where there is none."""
         ...

@@ -169,15 +169,24 @@ def shared_rows(task: Task, files: Mapping[str, Path]) -> list[str]:
         ValueError: If the rows of another table are those of the training table.
     """
     hashes = {name: _hashes(task.texts_in(task.read(file))) for name, file in files.items()}
+    train, *others = hashes
+    for name in others:
+        if len(hashes[name]) and np.array_equal(np.sort(hashes[train]), np.sort(hashes[name])):
+            raise ValueError(f"{name}: {files[name].name}, whose texts are those of {train}; expected: other rows")
+    return _notes_on_shared(hashes)
+
+
+def common_rows(rows: Mapping[str, Iterable[Text]]) -> list[str]:
+    """Return how many rows of each table stand in another too, of tables by what they are for."""
+    return _notes_on_shared({name: _hashes(texts) for name, texts in rows.items()})
+
+
+def _notes_on_shared(hashes: Mapping[str, NDArray[np.int64]]) -> list[str]:
     notes = []
-    for first, second in combinations(files, 2):
-        ours, others = hashes[first], hashes[second]
-        shared = int(np.isin(others, ours).sum())
-        if not shared:
-            continue
-        if first == next(iter(files)) and np.array_equal(np.sort(ours), np.sort(others)):
-            raise ValueError(f"{second}: {files[second].name}, whose texts are those of {first}; expected: other rows")
-        notes.append(f"{second}: {shared:,} of {len(others):,} rows have the text of a row of {first}")
+    for first, second in combinations(hashes, 2):
+        others = hashes[second]
+        if shared := int(np.isin(others, hashes[first]).sum()):
+            notes.append(f"{second}: {shared:,} of {len(others):,} rows have the text of a row of {first}")
     return notes
 
 

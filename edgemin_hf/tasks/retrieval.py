@@ -30,8 +30,11 @@ def ranked(queries: Vectors, corpus: Vectors, count: int) -> NDArray[np.int64]:
     found = np.empty((len(queries), count), dtype=np.int64)
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
-        scores = _unit(queries[part]) @ texts.T
-        found[part] = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        distances = -(_unit(queries[part]) @ texts.T)
+        last = np.partition(distances, count - 1, axis=1)[:, count - 1]
+        for query, (row, most) in enumerate(zip(distances, last, strict=True), start=start):
+            near = np.flatnonzero(row <= most)  # more than `count` where several are as near as the last
+            found[query] = near[np.argsort(row[near], kind="stable")[:count]]
     return found
 
 

@@ -58,7 +58,7 @@ def write_rows(task: TableTask, root: Path, seed: int, run: Path) -> None:
         ValueError: If a table can't be read.
     """
     settings = task_settings(task)
-    files = [task.path(root, "train"), *([] if task.holds_out else [task.path(root, "validation")])]
+    files = [*task.train_paths(root), *([] if task.holds_out else [task.path(root, "validation")])]
     told = {"task": settings, "seed": seed, "files": [sha256_of(file) for file in files]}
     content = json.dumps(told, indent=2) + "\n"
     written = run / ROWS / _TASK

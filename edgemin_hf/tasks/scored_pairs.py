@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
@@ -15,9 +15,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from edgemin_hf.data.sentences import sentences_in
 from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
-from edgemin_hf.data.tokenization import tokenize
+from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
-from edgemin_hf.tasks.base import Part
+from edgemin_hf.tasks.base import Files, Part
+from edgemin_hf.tasks.checks import common_rows
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.retrieval_files import Retrieval, read_retrieval
 from edgemin_hf.tasks.table_task import Labels, TableTask
@@ -115,18 +116,24 @@ class ScoredPairs(TableTask, ABC):
 
     def table(self, root: Path, part: Part) -> Dataset:
         """Read the training texts, or pairs."""
-        return self._distinct(self._train_paths(root)) if part == "train" else super().table(root, part)
+        return self._distinct(self.train_paths(root)) if part == "train" else super().table(root, part)
 
-    def _train_paths(self, root: Path) -> list[Path]:
+    def train_paths(self, root: Path) -> list[Path]:
         """Return the files of training texts: those that are named, each read by itself, or that of a split."""
-        return [self.path(root, "train")] if self.dataset else files_of(root, self.train_file)
-
-    def _unlabelled_paths(self, root: Path) -> list[Path]:
-        return [root / file for file in self.unlabelled_files]
+        return super().train_paths(root) if self.dataset else files_of(root, self.train_file)
 
     def unlabelled_table(self, root: Path) -> Dataset:
-        """Read the further texts."""
-        return self._distinct(self._unlabelled_paths(root))
+        """Read the further texts, but for those that are training texts already; ValueError where none is left."""
+        paths, known = files_of(root, self.unlabelled_files), set(self.table(root, "train")[self.text_column])
+        further = self._distinct(paths)
+        new = [row for row, text in enumerate(further[self.text_column]) if text not in known]
+        if not new:
+            raise ValueError(f"{paths[0]}, whose texts are all training texts; allowed: a file with others")
+        return further.select(new)
+
+    def cut_rows(self, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return how many of a table's texts, those of pairs one by one, are cut by `max_length` behind the prompt."""
+        return count_cut((self.prompt + text for text in self.texts_in(table)), tokenizer, self.max_length)
 
     def _is_pairs(self, table: Dataset) -> bool:
         return self.text_pair_column in table.column_names
@@ -161,29 +168,41 @@ class ScoredPairs(TableTask, ABC):
     def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
         """Check texts and pairs, and return what is worth knowing of them. See `TableTask.check`."""
         self.settle_metrics(root, {})
-        notes, texts = [], dict[str, set[str]]()
-        for name, of in ((self.field("train"), self._train_paths), ("unlabelled_files", self._unlabelled_paths)):
+        notes, learned = [], set[str]()
+        for name, read in self._learned_tables(root).items():
             try:
-                paths = of(root)
-                texts[name] = set(self._distinct(paths)[self.text_column]) if paths else set()
+                texts = read()[self.text_column]
             except (ValueError, OSError) as error:
                 raise ValueError(f"{name}: {error}") from None
-            notes += [f"{name}: {len(texts[name]):,} different texts"] * bool(texts[name])
-        learned = set().union(*texts.values())
-        for part in ("validation", "test"):
-            name = self.field(part)
+            notes.append(f"{name}: {len(texts):,} different texts")
+            learned.update(texts)
+        pairs = dict[str, Iterable[tuple[str, str]]]()
+        for name, named in self._measured_tables().items():
             try:
-                path = self.path(root, part)
+                path = self.named_path(root, named)
                 self.check_rows(path)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{name}: {error}") from None
             notes += [f"{name}: {note}" for note in (*notes_on(path), *notes_on_source(path))]
-            pairs = list(self.texts_in(self.read(path)))
-            shared = sum(text in learned for text in pairs)
-            notes += [f"{name}: {shared:,} of {len(pairs):,} texts are training texts"] * bool(shared)
+            texts = list(self.texts_in(self.read(path)))
+            pairs[name] = zip(texts[::2], texts[1::2], strict=True)
+            shared = sum(text in learned for text in texts)
+            notes += [f"{name}: {shared:,} of {len(texts):,} texts are training texts"] * bool(shared)
+        notes += common_rows(pairs)
         if (found := self.retrieval(root)) is not None:
             notes.append(f"corpus_file: {len(found.corpus):,} texts, for {len(found.queries):,} queries")
         return notes
+
+    def _learned_tables(self, root: Path) -> dict[str, Callable[[], Dataset]]:
+        """Return what reads the texts that are learned from, by the field that names them."""
+        further = {"unlabelled_files": lambda: self.unlabelled_table(root)} if self.unlabelled_files else {}
+        return {self.field("train"): lambda: self.table(root, "train"), **further}
+
+    def _measured_tables(self) -> dict[str, Files]:
+        """Return the tables of pairs, by the field that names them, the one of validation first."""
+        parts: tuple[Part, ...] = ("validation", "test")
+        named = {self.field(part): getattr(self, self.field(part)) for part in parts}
+        return named | {f"further_tests.{name}": file for name, file in self.further_tests.items()}
 
     @property
     def more_test_files(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from transformers import PretrainedConfig
 
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, SentenceHead
-from edgemin_hf.modeling.embedder_files import set_default_prompt
+from edgemin_hf.modeling.embedder_files import set_default_prompt, set_longest_text
 from edgemin_hf.tasks.base import Divergence, Outputs
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.scored_pairs import PLACES, ScoredPairs
@@ -70,7 +70,7 @@ class SentenceEmbedding(ScoredPairs):
         return configured_for(config, cls.auto_class)
 
     def configure(self, config: PretrainedConfig) -> None:
-        """Write into a student's configuration which prefixes of its vectors stand alone, and its prompt.
+        """Write into a student's configuration which prefixes of its vectors stand alone, and how it reads texts.
 
         Raises:
             ValueError: If one is longer than the vectors.
@@ -79,6 +79,7 @@ class SentenceEmbedding(ScoredPairs):
         setattr(config, SENTENCE, head._asdict())
         SentenceHead.of(config)
         set_default_prompt(config, self.prompt)
+        set_longest_text(config, self.max_length)
 
     @property
     def embedding_width(self) -> Literal["hidden_size"] | None:
@@ -89,6 +90,13 @@ class SentenceEmbedding(ScoredPairs):
         """Return whether a student of some width learns the teacher's vectors on their principal directions."""
         same = SentenceHead.of(teacher).width(teacher) == width
         return self.space == "principal" or (self.space == "auto" and (not same or bool(self.dimensions)))
+
+    def check_width(self, teacher: PretrainedConfig, width: int) -> None:
+        """Check that the teacher's vectors have as many directions as a student is wide; ValueError where not."""
+        theirs = SentenceHead.of(teacher).width(teacher)
+        if self.is_principal(teacher, width) and width > theirs:
+            told = f"{self.space} for a student of width {width}, more than the teacher's vectors have ({theirs})"
+            raise ValueError(f"space: {told}; allowed: teacher")
 
     def model_kwargs(self, label_ids: Mapping[str, int]) -> dict[str, object]:
         """Return nothing: there are no labels."""

@@ -74,6 +74,10 @@ class TableSource(ABC):
         """
         return self.named_path(root, getattr(self, self.field(part)))
 
+    def train_paths(self, root: Path) -> list[Path]:
+        """Return the files that the training rows depend on, which may be read each by itself. See `path`."""
+        return [self.path(root, "train")]
+
     def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
         """Return the file of rows that are named as a part's are: by files, or by a split.
 

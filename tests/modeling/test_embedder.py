@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig
 
 from edgemin_hf import create_student, load_pruned
@@ -168,17 +169,41 @@ def test_prompts_and_the_longest_text_are_kept(tmp_path, tokenizer):
         (["Transformer", "Pooling"], {"pooling_mode": "lasttoken"}, "whose pooling is lasttoken; allowed: mean, cls"),
         (["Transformer", "Pooling"], {"pooling_mode": ["mean", "max"]}, "whose pooling is mean+max; allowed: mean"),
         (["Transformer", "Pooling"], {"include_prompt": False}, "mean without the prompt's tokens; allowed: mean"),
+        (["custom_st.Transformer", "Pooling"], {}, "of the modules custom_st.Transformer, Pooling; allowed: "),
+        (["Transformer", "Pooling", "Dense"], {}, "with out_features None in 2/config.json; allowed: a number"),
     ],
 )
 def test_modules_that_no_model_is_made_of_are_named(modules, pooling, message, tmp_path):
-    listed = [{"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"x.{kind}"} for i, kind in enumerate(modules)]
+    types = [f"sentence_transformers.models.{kind}" if kind.isalpha() else kind for kind in modules]
+    listed = [{"idx": i, "name": str(i), "path": f"{i}", "type": kind} for i, kind in enumerate(types)]
     (tmp_path / "modules.json").write_text(json.dumps(listed))
-    for index, kind in enumerate(modules):
-        (tmp_path / f"{index}_{kind}").mkdir()
-        (tmp_path / f"{index}_{kind}" / "config.json").write_text(json.dumps(pooling))
+    for index in range(len(modules)):
+        (tmp_path / f"{index}").mkdir()
+        (tmp_path / f"{index}" / "config.json").write_text(json.dumps(pooling))
     with pytest.raises(ValueError, match=message.replace("+", r"\+")) as error:
         read_sentence_head(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("module", [{"type": "sentence_transformers.models.Pooling"}, {"path": ""}, "Pooling"])
+def test_modules_that_lack_a_type_or_a_path_are_named(module, tmp_path):
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
+    with pytest.raises(ValueError, match=r"of the modules .*; allowed: Transformer, Pooling, then Dense or Normalize"):
+        read_sentence_head(str(tmp_path))
+
+
+def test_a_dense_layer_of_another_shape_is_left_where_the_head_was_decided(tmp_path):
+    folder = save(embedder(head=SentenceHead("mean", 8)), tmp_path / "published")
+    weights = load_file(
+        folder / "model.safetensors"
+    )  # as in others' folders, it stands in the file of its module alone
+    kept = {name: value for name, value in weights.items() if not name.startswith("projection")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    wanted = SentenceHead("mean", 24)._asdict()
+    model = load_pruned(folder, AutoModelForSentenceEmbedding, ignore_mismatched_sizes=True, sentence_embedding=wanted)
+    assert model.projection.weight.shape == (24, 32)
+    again = load_pruned(folder, AutoModelForSentenceEmbedding)
+    assert torch.equal(again.projection.weight, weights["projection.weight"])
 
 
 def test_a_head_that_there_is_not_is_named():

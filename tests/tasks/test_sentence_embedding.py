@@ -1,6 +1,7 @@
 """Sentence embedding: losses by hand, tables of texts and pairs, bad input, and a whole recipe."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.modeling.embedder_files import prompts_of, set_default_prompt, write_sentence_folder
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.recipe.plan import make_plan
+from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.tasks import SentenceEmbedding, task_of
+from edgemin_hf.tasks.run_rows import write_rows
 from tests.helpers.models import sentences, tiny
 from tests.helpers.tasks import run_snippets, write_pairs
 from tests.modeling.test_embedder import embedder, save
@@ -96,6 +100,15 @@ def test_a_prompt_becomes_the_students_default():
     task(prompt="passage: ").check_teacher(None, config)
 
 
+def test_a_students_texts_are_cut_as_the_task_says(tmp_path):
+    theirs = {"max_seq_length": 256, "do_lower_case": True}
+    model = embedder(edgemin_sentence_modules={"sentence_bert_config.json": theirs})
+    task(max_length=24).configure(model.config)
+    file = save(model, tmp_path / "student") / "sentence_bert_config.json"
+    assert json.loads(file.read_text()) == {"max_seq_length": 24, "do_lower_case": False}
+    assert theirs["max_seq_length"] == 256
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "texts.txt").write_text("a card\nlost money\n\na card\n")
@@ -125,6 +138,15 @@ def test_texts_and_pairs_become_rows(folder, tokenizer):
     assert len(both) == len({*validation["sentence1"], *validation["sentence2"]})
     named = SentenceEmbedding("more.jsonl", "test.tsv", "validation.tsv", train_columns=["query", "answer"])
     assert named.tables(folder, 0)[0]["sentence1"][:] == ["where", "late"]
+
+
+def test_texts_that_are_cut_are_counted_behind_their_prompt(folder, tokenizer):
+    length = len(tokenizer("lost money")["input_ids"])
+    assert task(max_length=length).cut_rows(task().table(folder, "train"), tokenizer) == 0
+    prompted = task(max_length=length, prompt="my ")
+    assert prompted.cut_rows(task().table(folder, "train"), tokenizer) == 2
+    pairs = Dataset.from_dict({"sentence1": ["lost money"], "sentence2": ["my lost money"]})
+    assert task(max_length=length).cut_rows(pairs, tokenizer) == 1
 
 
 def test_the_order_of_rows_changes_no_answer(folder, tokenizer):
@@ -335,6 +357,34 @@ def test_what_makes_no_sense_is_one_line_before_weights_load(change, message, tm
     assert error.count("\n") == 1
 
 
+def test_a_student_wider_than_the_teachers_vectors_is_told_of_their_space(tmp_path, tokenizer, capsys):
+    def change(recipe):
+        recipe["student"] = {"checkpoint": "published"}
+
+    path = write_recipe(tmp_path, tokenizer, change)
+    tiny(head=AutoModel, num_hidden_layers=2, hidden_size=64).save_pretrained(tmp_path / "published")
+    tokenizer.save_pretrained(tmp_path / "published")
+    assert main(["run", path, "--dry-run"]) == 2
+    told = "auto for a student of width 64, more than the teacher's vectors have (32); allowed: teacher"
+    assert f"task.space: {told}\n" in capsys.readouterr().err
+    assert main(["run", path, "--dry-run", "--set", "task.space=teacher"]) == 0
+
+
+def test_a_recipe_of_texts_is_checked(tmp_path, tokenizer, capsys):
+    path = write_recipe(tmp_path, tokenizer, lambda recipe: recipe["task"].update(max_length=6))
+    assert main(["run", path, "--dry-run"]) == 0
+    assert "row(s) cut at 6 tokens" in capsys.readouterr().out
+
+
+def test_the_prompts_pieces_are_counted_where_the_vocabulary_is_cut(tmp_path, tokenizer):
+    def change(recipe):
+        (tmp_path / "texts.txt").write_text("card\nmoney\n")
+        recipe["task"] |= {"prompt": "where ", "unlabelled_files": []}
+        recipe["stages"][3]["min_count"] = 2  # which no piece but the prompt's reaches
+
+    assert main(["run", write_recipe(tmp_path, tokenizer, change), "--dry-run"]) == 0
+
+
 def test_a_teacher_without_modules_is_named(tmp_path, tokenizer, capsys):
     path = write_recipe(tmp_path, tokenizer)
     (tmp_path / "teacher/modules.json").unlink()
@@ -392,6 +442,58 @@ def test_a_published_student_a_teachers_dense_layer_and_its_prompt(space, tmp_pa
     library = pytest.importorskip("sentence_transformers")
     reader = library.SentenceTransformer(str(tmp_path / "run/export/student"), device="cpu")
     assert reader.encode(["my card"]).shape == (1, {"auto": 16, "teacher": 24}[space])
+
+
+def test_training_files_of_several_kinds_are_read_each_by_itself_and_no_text_twice(folder):
+    (folder / "more-a.txt").write_text("a card\nnew\n")
+    (folder / "more-b.tsv").write_text("text\nnew\nnewer\n")
+    several = SentenceEmbedding(["texts.txt", "validation.tsv"], "test.tsv", "validation.tsv")
+    several.unlabelled_files = ["more-*"]
+    train = several.table(folder, "train")["sentence1"][:]
+    assert train[:2] == ["a card", "lost money"]
+    assert several.unlabelled_table(folder)["sentence1"][:] == ["new", "newer"]
+    write_rows(several, folder, 0, folder / "run")
+    first = (folder / "run/rows/task.json").read_text()
+    (folder / "texts.txt").write_text("a card\nanother\n")
+    write_rows(several, folder, 0, folder / "run")
+    assert (folder / "run/rows/task.json").read_text() != first
+    several.unlabelled_files = ["texts.txt"]
+    with pytest.raises(ValueError, match=r"unlabelled_files: .*texts.txt, whose texts are all training texts; allowed"):
+        several.check(folder)
+
+
+def test_a_recipe_of_several_training_files_has_fingerprints(tmp_path, tokenizer):
+    files = ["texts.txt", "validation.tsv"]
+    path = write_recipe(tmp_path, tokenizer, lambda recipe: recipe["task"].update(train_file=files))
+    recipe, _ = load_recipe(Path(path))
+    before = [step.fingerprint for step in make_plan(recipe, tmp_path)]
+    with (tmp_path / "texts.txt").open("a") as file:
+        file.write("\none more")
+    assert all(a != b.fingerprint for a, b in zip(before, make_plan(recipe, tmp_path), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "further_tests.sick: .*sick.tsv"),
+        ("sentence1\tsentence2\na\tb\n", "further_tests.sick: column 'score' of .*"),
+    ],
+)
+def test_further_tests_are_checked(content, message, folder):
+    if content is not None:
+        (folder / "sick.tsv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        task(further_tests={"sick": "sick.tsv"}).check(folder)
+
+
+def test_pairs_that_stand_in_another_table_are_told(folder):
+    (folder / "sick.tsv").write_text((folder / "test.tsv").read_text() + "new\tother\t1\t0\n")
+    notes = task(further_tests={"sick": "sick.tsv"}).check(folder)
+    assert "further_tests.sick: 12 of 13 rows have the text of a row of test_file" in notes
+    (folder / "texts.txt").write_text("new\n")
+    assert "further_tests.sick: 1 of 26 texts are training texts" in task(further_tests={"sick": "sick.tsv"}).check(
+        folder
+    )
 
 
 def test_rows_without_scores_have_none(folder, tokenizer):

@@ -48,6 +48,17 @@ def test_the_nearest_come_first():
     np.testing.assert_array_equal(recall_of(found, found), np.ones(300))
 
 
+def test_of_equal_cosines_the_first_row_comes_first():
+    generator = np.random.default_rng(0)
+    queries, corpus = random(0, 300, 4), generator.integers(-1, 2, (500, 4)).astype(np.float32)
+    scores = [cosines(np.repeat(query[None], 500, 0), corpus).round(5) for query in queries[:5]]
+    found = ranked(queries, corpus, 90)
+    for row, own in zip(found, scores, strict=False):
+        np.testing.assert_array_equal(own[row], np.sort(own)[::-1][:90])
+    copies = ranked(queries, np.repeat(corpus[:1], 40, 0), 7)
+    np.testing.assert_array_equal(copies, np.tile(np.arange(7), (300, 1)))
+
+
 def test_ndcg_is_that_of_scikit_learn():
     generator = np.random.default_rng(0)
     queries, corpus = random(0, 6, 8), random(1, 30, 8)

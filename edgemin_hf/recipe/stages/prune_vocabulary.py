@@ -24,6 +24,7 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.report.records import Coverage, VocabularyCut
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
@@ -115,7 +116,8 @@ class PruneVocabulary(WritingStage):
 
     def _all_texts(self, context: Context) -> Iterator[str]:
         own = _sides(context.task.texts_in(context.task.train_table(context.root, context.recipe.seed)))
-        return chain(own, (piece.text for piece in self._texts(context).pieces()))
+        prompt = context.task.prompt if isinstance(context.task, SentenceEmbedding) else ""
+        return (prompt + text for text in chain(own, (piece.text for piece in self._texts(context).pieces())))
 
 
 def _told_texts(context: Context) -> dict[str, list[str]]:

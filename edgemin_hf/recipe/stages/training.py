@@ -29,6 +29,7 @@ from edgemin_hf.recipe.train import Parts, make_trainer, train
 from edgemin_hf.recipe.training_arguments import Training, check_training_arguments
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import labels_of, numbers_in
+from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.training.trainer import DistillationTrainer
 
 
@@ -204,6 +205,9 @@ def _check_teacher(context: Context) -> None:
     _check_head(task, f"teacher.model: {teacher.model}", config, " without the stage finetune")
     with prefix("task: "):
         task.check_teacher(context.root, config)
+    if isinstance(task, SentenceEmbedding):
+        with prefix("task."):
+            task.check_width(config, shapes.student.hidden_size)
 
 
 def _check_head(task: Task, named: str, config: PretrainedConfig, when: str) -> None:
