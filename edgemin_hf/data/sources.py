@@ -117,7 +117,8 @@ def split_file(
     """
     folder = root / dataset
     if folder.is_dir():
-        if table := _table_of_split(folder, config, split):
+        table = _table_of_split(folder, config, split)
+        if table and len(_with_class(rows := read_table(table), label_column)) == len(rows):
             return table
         state = sha256_of_files(path for path in folder.rglob("*") if path.is_file())[:40]
         source, commit = str(folder), None

@@ -16,7 +16,6 @@ from edgemin_hf.recipe.models import check_models
 from edgemin_hf.recipe.raw_rows import CACHE
 from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.stages.base import Stage
-from edgemin_hf.recipe.stages.training import TaskStage
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.utils.atomic_files import check_writable_folder
@@ -62,11 +61,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
 def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:
     """Return how much disk the teacher's outputs take, where they are kept for each token."""
     task = context.recipe.task
-    if (
-        task is None
-        or not task.ragged
-        or not any(isinstance(stage, TaskStage) and stage.soft_weight for stage in stages)
-    ):
+    if task is None or not task.ragged or not any(stage.settings().get("soft_weight") for stage in stages):
         return []
     texts = context.estimator.task_text
     if task.holds_out:

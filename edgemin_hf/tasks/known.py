@@ -45,8 +45,8 @@ def task_type(settings: Mapping[str, object]) -> str:
     if settings.get("type") is not None:
         return str(settings["type"])
     choice = settings.get("metric")
-    first = choice[0] if isinstance(choice, list | tuple) and choice else choice
-    name = first.get("name") if isinstance(first, Mapping) else first
+    metric = choice[0] if isinstance(choice, list | tuple) and choice else choice
+    name = metric.get("name") if isinstance(metric, Mapping) else metric
     if name in _OF_LABEL_SETS:
         return "multi_label"
     local = metric_named(str(name)).local
