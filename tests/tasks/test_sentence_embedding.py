@@ -322,6 +322,7 @@ def test_sentence_transformers_reads_the_artefact(finished):
     with torch.no_grad():
         torch.testing.assert_close(model(**inputs).sentence_embedding, found, rtol=1e-4, atol=1e-5)
     assert reader.get_sentence_embedding_dimension() == 16
+    assert reader.max_seq_length == 24
 
 
 @pytest.mark.long
