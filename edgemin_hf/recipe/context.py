@@ -163,8 +163,8 @@ class Context(RunModels):
     def _numbered_rows(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return the rows of a ragged task with their numbers among the teacher's outputs.
 
-        Where a cut of the vocabulary divides words into other pieces, the counted tokens of some rows may be about other
-        parts of their text: these are no training rows, and validation rows have no numbers then.
+        Where a cut of the vocabulary divides words into other pieces, what counts in some rows may be other parts of
+        their text: these are no training rows, and validation rows have no numbers then.
         """
         rows, start = [*self.rows_of(stage)], 0
         if self.task.unlabelled_files:
