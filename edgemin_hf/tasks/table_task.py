@@ -109,7 +109,8 @@ class TableTask(TableSource, Task, ABC):
         Raises:
             ValueError: If a module can't be loaded or takes other answers, or a label is not known.
         """
-        self.metrics = [numbered(metric.located(root), labels) for metric in self.metrics]
+        asked = metrics_of(self.metric, self.answer)  # a number that was found before could be another label's name
+        self.metrics = [numbered(metric.located(root), labels) for metric in asked]
         for metric in self.metrics:
             check_module(metric, self.answer)
 
