@@ -104,6 +104,18 @@ def test_settings_are_refused_where_there_are_no_labels():
             TASKS[kind](*files, **settings)
 
 
+def test_a_task_whose_loss_takes_no_settings_refuses_them():
+    class Ordinal(TextClassification):
+        @staticmethod
+        def hard_loss(logits, labels):
+            return logits.sum()
+
+    with pytest.raises(
+        ValueError, match=r"^label_smoothing: 0.1 for text_classification; allowed: where its hard_loss"
+    ):
+        Ordinal("train.tsv", "test.tsv", label_smoothing=0.1)
+
+
 def test_an_objective_takes_the_loss_that_it_is_given():
     loss = partial(TextClassification.hard_loss, label_smoothing=0.3)
     config = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
