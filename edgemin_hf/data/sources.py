@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +56,8 @@ def files_of(root: Path, named: str | Sequence[str]) -> list[Path]:
         if not _PATTERN.search(name) or (root / name).exists():
             found.append(root / name)
             continue
-        matched = sorted(path for path in map(Path, glob.glob(str(root / name), recursive=True)) if path.is_file())
+        named_so = glob.glob(name, root_dir=root, recursive=True)  # brackets in the folder's own name are no pattern
+        matched = sorted(path for path in (root / one for one in named_so) if path.is_file())
         if not matched:
             raise ValueError(f"{name}, which matches no file; allowed: a pattern of files that are there")
         found += matched
@@ -81,7 +83,9 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
     key += [] if read is read_table else [[read.__name__]]
     name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
-        joined = b"\n\n".join(path.read_bytes() for path in paths)
+        if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
+            raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
+        joined = b"\n\n".join(path.read_bytes().removeprefix(BOM_UTF8) for path in paths)
         return _cached(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
     return _cached(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
 
