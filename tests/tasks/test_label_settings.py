@@ -1,5 +1,6 @@
 """Class weights, label smoothing, stratified splits, and rows that are cut."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -121,9 +122,10 @@ def test_an_objective_takes_the_loss_that_it_is_given():
     config = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
     given = config.with_label_loss(loss)
     assert describe_method(given) == describe_method(config)
+    assert given.to_dict() == config.to_dict()
     student = Encoder(tiny("bert", num_labels=3))
     logits, inputs = torch.randn(10, 3), {"labels": torch.tensor(LABELS)}
-    for settings, expected in ((config, TextClassification.hard_loss), (given, loss)):
+    for settings, expected in ((config, TextClassification.hard_loss), (given, loss), (replace(given), loss)):
         terms = settings.objective(student, None)(Recording(logits=logits), Recording(), inputs)
         torch.testing.assert_close(terms["hard_labels"], expected(logits, inputs["labels"]))
 
