@@ -120,9 +120,10 @@ def split_file(
         ValueError: If there is no such dataset, configuration or split.
     """
     folder = root / dataset
+    table = _table_of_split(folder, config, split) if folder.is_dir() else None
+    if table is not None and (table.suffix != ".parquet" or _all_told(read_table(table), label_column)):
+        return table  # others have no classes
     if folder.is_dir():
-        if table := _table_of_split(folder, config, split):
-            return table
         state = sha256_of_files(path for path in folder.rglob("*") if path.is_file())[:40]
         source, commit = str(folder), None
     else:
@@ -131,7 +132,7 @@ def split_file(
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{Path(dataset).name}-{config or ''}-{split}").strip("-")
 
     def write(file: Path) -> None:
-        rows = _split(source, config, split, commit)
+        rows = _split(source, config, split, commit) if table is None else read_table(table)
         kept = _with_class(rows, label_column)
         if len(rows) and not len(kept):
             raise ValueError(f"{split} of {dataset}, where no row has a label (-1); expected: a split with labels")
@@ -200,6 +201,10 @@ def _with_class(rows: Dataset, column: str) -> Dataset:
     if not isinstance(rows.features.get(column), ClassLabel):
         return rows
     return rows.select([row for row, label in enumerate(rows[column]) if label not in (None, _NO_CLASS)])
+
+
+def _all_told(rows: Dataset, column: str) -> bool:
+    return len(_with_class(rows, column)) == len(rows)
 
 
 def _cached(key: object, name: str, write: Callable[[Path], object]) -> Path:
