@@ -36,8 +36,8 @@ def token_lengths(rows: Dataset | Sequence[Mapping[str, Sized]]) -> NDArray[np.i
     return found
 
 
-def token_hash(rows: Dataset) -> str:
-    """Return a hash of the tokens of all rows, whatever parts they are stored in.
+def token_hash(rows: Dataset, column: str = "input_ids") -> str:
+    """Return a hash of the tokens of all rows, or of what another column tells of them, whatever parts they lie in.
 
     Example:
         >>> from datasets import Dataset
@@ -46,7 +46,7 @@ def token_hash(rows: Dataset) -> str:
         '6179'
     """
     found = hashlib.sha256()
-    for part in rows.select_columns("input_ids").with_format("arrow").iter(_ROWS):
+    for part in rows.select_columns(column).with_format("arrow").iter(_ROWS):
         ids = part.column(0).combine_chunks()
         for numbers in (pc.list_value_length(ids), ids.flatten()):
             found.update(numbers.to_numpy(zero_copy_only=False).astype(np.int64).tobytes())

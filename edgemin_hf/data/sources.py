@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +56,8 @@ def files_of(root: Path, named: str | Sequence[str]) -> list[Path]:
         if not _PATTERN.search(name) or (root / name).exists():
             found.append(root / name)
             continue
-        matched = sorted(path for path in map(Path, glob.glob(str(root / name), recursive=True)) if path.is_file())
+        named_so = glob.glob(name, root_dir=root, recursive=True)  # brackets in the folder's own name are no pattern
+        matched = sorted(path for path in (root / one for one in named_so) if path.is_file())
         if not matched:
             raise ValueError(f"{name}, which matches no file; allowed: a pattern of files that are there")
         found += matched
@@ -81,7 +83,9 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
     key += [] if read is read_table else [[read.__name__]]
     name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
-        joined = b"\n\n".join(path.read_bytes() for path in paths)
+        if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
+            raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
+        joined = b"\n\n".join(path.read_bytes().removeprefix(BOM_UTF8) for path in paths)
         return _cached(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
     return _cached(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
 
@@ -116,10 +120,10 @@ def split_file(
         ValueError: If there is no such dataset, configuration or split.
     """
     folder = root / dataset
+    table = _table_of_split(folder, config, split) if folder.is_dir() else None
+    if table is not None and (table.suffix != ".parquet" or _all_told(read_table(table), label_column)):
+        return table  # others have no classes
     if folder.is_dir():
-        table = _table_of_split(folder, config, split)
-        if table and len(_with_class(rows := read_table(table), label_column)) == len(rows):
-            return table
         state = sha256_of_files(path for path in folder.rglob("*") if path.is_file())[:40]
         source, commit = str(folder), None
     else:
@@ -128,7 +132,7 @@ def split_file(
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{Path(dataset).name}-{config or ''}-{split}").strip("-")
 
     def write(file: Path) -> None:
-        rows = _split(source, config, split, commit)
+        rows = _split(source, config, split, commit) if table is None else read_table(table)
         kept = _with_class(rows, label_column)
         if len(rows) and not len(kept):
             raise ValueError(f"{split} of {dataset}, where no row has a label (-1); expected: a split with labels")
@@ -197,6 +201,10 @@ def _with_class(rows: Dataset, column: str) -> Dataset:
     if not isinstance(rows.features.get(column), ClassLabel):
         return rows
     return rows.select([row for row, label in enumerate(rows[column]) if label not in (None, _NO_CLASS)])
+
+
+def _all_told(rows: Dataset, column: str) -> bool:
+    return len(_with_class(rows, column)) == len(rows)
 
 
 def _cached(key: object, name: str, write: Callable[[Path], object]) -> Path:

@@ -8,10 +8,8 @@ squared error, as Ba and Caruana (2014, arXiv 1312.6184) do with logits. TinyBER
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,7 +21,7 @@ from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.tasks.base import LabelLoss, Task, labelled
 from edgemin_hf.tasks.known import TASKS, named_config, task_of
-from edgemin_hf.utils.settings import Settings
+from edgemin_hf.utils.settings import Settings, settings_of
 
 
 @dataclass
@@ -53,7 +51,7 @@ class TaskDistillationConfig(Settings):
         if not 0 < self.temperature < inf:
             raise ValueError(f"temperature: {self.temperature}; allowed: above 0")
 
-    def with_label_loss(self, loss: LabelLoss) -> Self:
+    def with_label_loss(self, loss: LabelLoss) -> TaskDistillationConfig:
         """Return the same settings with a loss for labels instead of the task's `hard_loss`, such as one with weights.
 
         Example:
@@ -64,9 +62,7 @@ class TaskDistillationConfig(Settings):
             >>> TaskDistillationConfig().with_label_loss(smoothed).hard_weight
             0.5
         """
-        found = copy(self)
-        vars(found)["_label_loss"] = loss
-        return found
+        return _WithLabelLoss(self.soft_weight, self.hard_weight, self.temperature, label_loss=loss)
 
     def objective(self, student: Encoder, teacher: Encoder | None) -> TaskDistillationObjective:
         """Build the objective for two models; the teacher may be None where its logits come with the inputs.
@@ -80,7 +76,22 @@ class TaskDistillationConfig(Settings):
         task = task_of(student.model)
         if teacher is not None and self.soft_weight:
             _check_teacher(task, student.config, named_config(teacher.model))
-        return TaskDistillationObjective(self, task, student.config, vars(self).get("_label_loss"))
+        return TaskDistillationObjective(self, task, student.config)
+
+
+@dataclass
+class _WithLabelLoss(TaskDistillationConfig):
+    """The settings with a loss for labels, which is none of them: no record can hold it."""
+
+    label_loss: LabelLoss = field(kw_only=True)
+
+    def to_dict(self) -> dict[str, object]:
+        return settings_of(self, TaskDistillationConfig)
+
+    def objective(self, student: Encoder, teacher: Encoder | None) -> TaskDistillationObjective:
+        found = super().objective(student, teacher)
+        found.label_loss = self.label_loss
+        return found
 
 
 def _check_teacher(task: type[Task], student: PretrainedConfig, teacher: PretrainedConfig) -> None:
@@ -115,11 +126,10 @@ class TaskDistillationObjective:
         config: TaskDistillationConfig,
         task: type[Task],
         student: PretrainedConfig,
-        label_loss: LabelLoss | None = None,
     ) -> None:
         self.config = config
         self.task, self._student = task, student
-        self.label_loss = label_loss or task.hard_loss
+        self.label_loss: LabelLoss = task.hard_loss
         self.needs_teacher_logits = config.soft_weight > 0
 
     def __call__(

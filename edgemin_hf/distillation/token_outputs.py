@@ -122,6 +122,9 @@ class TokenOutputs(Sequence[NDArray[np.floating[Any]]]):
         files: The flat files, one a teacher, whose mean it is.
         lengths: The counted tokens of each row.
         orders: For each file the columns in the order that is wanted; None takes them as they are.
+
+    Raises:
+        ValueError: When outputs are asked for of a file that holds another number of tokens.
     """
 
     def __init__(
@@ -133,7 +136,11 @@ class TokenOutputs(Sequence[NDArray[np.floating[Any]]]):
 
     @cached_property
     def _flat(self) -> list[NDArray[np.floating[Any]]]:
-        return [np.load(file, mmap_mode="r") for file in self.files]
+        found = [np.load(file, mmap_mode="r") for file in self.files]
+        for file, flat in zip(self.files, found, strict=True):
+            if len(flat) != self.lengths.sum():
+                raise ValueError(f"{file}: {len(flat):,} tokens; expected: {self.lengths.sum():,}, all that count")
+        return found
 
     def __getstate__(self) -> dict[str, object]:
         """Return what another process needs: the files' names, not what they hold."""

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from edgemin_hf.data.corpus import TokenBlocks
-from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS, TEACHER_ROW, PaddingCollator
+from edgemin_hf.data.padding import TEACHER_LOGITS, TEACHER_ROW, PaddingCollator
 from edgemin_hf.distillation.token_outputs import TokenOutputs
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
@@ -24,6 +23,7 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.matched_rows import matched_rows
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.run_models import RunModels
 from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
@@ -163,18 +163,19 @@ class Context(RunModels):
     def _numbered_rows(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
         """Return the rows of a ragged task with their numbers among the teacher's outputs.
 
-        Where a cut of the vocabulary divides words into other pieces, some rows may have other tokens that count: these
-        are no training rows, and validation rows have no numbers then.
+        Where a cut of the vocabulary divides words into other pieces, what counts in some rows may be other parts of
+        their text: these are no training rows, and validation rows have no numbers then.
         """
-        rows, outputs, end = [*self.rows_of(stage)], self.token_outputs, 0
+        rows, start = [*self.rows_of(stage)], 0
         if self.task.unlabelled_files:
             with PartialState().main_process_first():
                 rows.append(self._unlabelled_rows(self.student_tokenizer(stage)))
         numbered = list[Dataset]()
         for part, theirs in zip(rows, self._rows_of_outputs, strict=True):
-            start, end = end, end + len(theirs)
-            alike = np.flatnonzero(_count_alike(part, outputs.lengths[start:end]))
-            numbered.append(part.select(alike).add_column(TEACHER_ROW, list(alike + start)))
+            found = matched_rows(part, theirs)
+            alike = np.flatnonzero(found >= 0)
+            numbered.append(part.select(alike).add_column(TEACHER_ROW, list(found[alike] + start)))
+            start += len(theirs)
         train, validation = concatenate_datasets([numbered[0], *numbered[2:]]), numbered[1]
         if not len(train):
             raise RecipeError(
@@ -298,15 +299,6 @@ class Context(RunModels):
         keep_sentence_files(model.config, config)
         self.task.configure(model.config)
         return model.train()
-
-
-def _count_alike(rows: Dataset, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which rows have as many tokens that count as they are said to have; none where there are other rows."""
-    if len(rows) != len(lengths):
-        return np.zeros(len(rows), dtype=bool)
-    found = np.array([sum(counted) for counted in rows[COUNTED]])
-    alike: NDArray[np.bool_] = found == lengths
-    return alike
 
 
 def _with_logits(rows: Dataset, logits: Tensor) -> Dataset:

@@ -17,6 +17,7 @@ from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product, StageSettings, Student
 from edgemin_hf.tasks.run_rows import task_settings
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.content import sha256_of, sha256_of_files
 
 
@@ -30,6 +31,8 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
         if recipe.task is not None:
             first, *more = [content(file) for file in recipe.task.train_paths(context.root)]
             inputs |= {"task": task_settings(recipe.task), "train_file": [first, *more] if more else first}
+            if metrics := metric_inputs(recipe.task, context.root):
+                inputs["metrics"] = metrics
             if (labels := recipe.task.labels(context.root)) != sorted(labels):
                 inputs["labels"] = labels  # earlier versions ordered all of them as text
             if not recipe.task.holds_out:
@@ -37,6 +40,12 @@ def recipe_inputs(context: Context, stage: StageSettings) -> dict[str, object]:
     if Product.STUDENT in stage.leaves and context.maker(Product.STUDENT, before=stage) is None:
         inputs["student"] = student_inputs(context, recipe.student)
     return inputs
+
+
+def metric_inputs(task: TableTask, root: Path) -> list[str]:
+    """Return the content of each metric that lies in files of somebody's own, which its name does not tell."""
+    paths = [root / metric.module for metric in task.metrics if metric.local is None]
+    return [content(path) if path.is_file() else sha256_of_files(path.rglob("*.py")) for path in paths if path.exists()]
 
 
 def task_distillation_inputs(context: Context) -> dict[str, object]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.data.batches import token_hash
+from edgemin_hf.data.padding import COUNTED
 from edgemin_hf.distillation.principal import cached_principal_outputs
 from edgemin_hf.distillation.teacher_logits import cached_teacher_logits
 from edgemin_hf.distillation.token_outputs import TokenOutputs, cached_token_outputs
@@ -96,6 +97,8 @@ def _said_by(run: RunModels, folder: str, tokenizer: PreTrainedTokenizerBase, ro
 
 
 def _key(rows: Dataset, folder: str) -> str:
-    """Hash what logits are computed from: the token ids, and the teacher's weights and configuration."""
+    """Hash what logits are computed from: token ids, which of them count, the teacher's weights and configuration."""
     parts = [token_hash(rows), sha256_of_files(checkpoint_files(Path(folder)))]
+    if COUNTED in rows.column_names:
+        parts.append(token_hash(rows, COUNTED))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -34,7 +34,7 @@ class SensitivitySettings:
         measure: What is measured: "pruning" (cuts), "quantization" (modules on their grids), or both.
         text_column: As in `TextTask`; likewise `text_pair_column`, `label_column`, `metric`, `max_length`.
         label_columns: As in `MultiLabel`; None where labels stand in one column.
-        others: Settings of a task on something else than whole texts, with its `type`; none of another.
+        others: All settings of the task of a run, with its `type`; none where the model lies in no run's folder.
         examples: Number of rows of `data` that are drawn to be measured; 0 takes all.
         saliency_examples: Number of rows of `train` that are drawn for the saliency and the ranges.
         saliency: By what the units that go first are chosen: "taylor", "taylor_weights", "fisher" or "random".
@@ -87,16 +87,13 @@ class SensitivitySettings:
         found = rows_of_run(Path(str(options["model"])))
         ours: dict[str, Any] = {}
         if found is not None:
-            ours = {**found.task, "train": found.train, "data": found.validation}
-            if not issubclass(TASKS[task_type(found.task)], TextTask):
-                ours["others"] = found.task
+            told = {**found.task, "type": task_type(found.task)}
+            ours = {**told, "train": found.train, "data": found.validation, "others": told}
         given = {name: value for name, value in options.items() if value is not None}
         for name in ("train", "data"):
             if name not in {**ours, **given}:
                 raise ValueError(f"{name}: missing; expected: --{name} FILE, or a model in the folder of a run")
-        known: dict[str, Any] = {**_DEFAULTS, **ours, **given}
-        kind = task_type({"metric": known["metric"]})
-        known.setdefault("others", {} if issubclass(TASKS[kind], TextTask) else {"type": kind})
+        known: dict[str, Any] = {**_DEFAULTS, "others": {}, **ours, **given}
         settings: dict[str, Any] = {field.name: known.get(field.name) for field in fields(cls)}
         return cls(**settings)
 
@@ -133,18 +130,16 @@ class SensitivitySettings:
 
     @property
     def task(self) -> TableTask:
-        """The task, told by the metric and the columns."""
-        if self.others:
-            told = {**self.others, "metric": self.metric, "max_length": self.max_length}
-            kind = str(told.pop("type"))
-            if not TASKS[kind].learns_labels:
-                raise ValueError(
-                    f"model: {self.model}, for {kind}, which has no labels; allowed: one fine-tuned on some"
-                )
-            return TASKS[kind](str(self.train), str(self.data), **told)
-        names = ["text_column", "text_pair_column", "label_column", "metric", "max_length"]
+        """The task: of a run's model as the run has it, of another told by the metric and the columns."""
+        kind = "multi_label" if self.label_columns is not None else task_type({"metric": self.metric, **self.others})
+        if not TASKS[kind].learns_labels:
+            raise ValueError(f"model: {self.model}, for {kind}, which has no labels; allowed: one fine-tuned on some")
+        known = {field.name for field in fields(TASKS[kind]) if field.name != "type"}
+        told = {name: value for name, value in self.others.items() if name in known}
+        names = ["metric", "max_length"]
+        if issubclass(TASKS[kind], TextTask):
+            names += ["text_column", "text_pair_column", "label_column"]
         if self.label_columns is not None:
             names.append("label_columns")
-        columns = {name: getattr(self, name) for name in names}
-        kind = "multi_label" if self.label_columns is not None else task_type(columns)
-        return TASKS[kind](str(self.train), str(self.data), **columns)
+        told |= {name: getattr(self, name) for name in names}
+        return TASKS[kind](str(self.train), str(self.data), **told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from math import ceil, floor
 from pathlib import Path
@@ -64,10 +64,14 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     """
     paths: dict[str, Path] = {}
     tables: dict[str, Dataset] = {}
+    learned: list[Path] = []
     for part in [part for part in PARTS if part != "validation" or not task.holds_out]:
         name = task.field(part)
         try:
-            for file in [] if task.dataset else files_of(root, getattr(task, name)):
+            files = [] if task.dataset else files_of(root, getattr(task, name))
+            _check_apart(files, learned, task.field("train"))
+            learned = learned or files
+            for file in files:
                 task.check_rows(file)
             paths[name] = task.path(root, part)
             if task.dataset:
@@ -77,6 +81,7 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
         tables[name] = task.read(paths[name])
     for name, named in task.further_tests.items():
         try:
+            _check_apart([] if task.dataset else files_of(root, named), learned, task.field("train"))
             paths[f"further_tests.{name}"] = path = task.named_path(root, named)
             task.check_rows(path)
         except (ValueError, OSError) as error:
@@ -99,6 +104,13 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     if task.unlabelled_files:
         notes += _notes_on_unlabelled(task, root, tables)
     return [*_notes_on_labels(task, train, names, teacher), *notes]
+
+
+def _check_apart(files: Sequence[Path], learned: Sequence[Path], field: str) -> None:
+    """Check that of several files, such as a pattern's, none is one that is learned from."""
+    for file in files if len(files) + len(learned) > 2 else []:
+        if any(file.resolve() == other.resolve() for other in learned):
+            raise ValueError(f"{file}, which is among the files of {field}; expected: other files")
 
 
 def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:

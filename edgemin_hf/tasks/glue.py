@@ -7,14 +7,18 @@ sets have no labels; rows for every choice are held out from those to train on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from edgemin_hf.data.tables import check_table
 from edgemin_hf.tasks.base import Files
+from edgemin_hf.tasks.labels import number_of, shown
 from edgemin_hf.tasks.regression import Regression
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.tasks.text_classification import TextClassification
@@ -117,6 +121,37 @@ def _submissions(name: str) -> dict[str, str]:
     return {file: "test"}
 
 
+def _official(glue: str, names: Sequence[str]) -> dict[int, int]:
+    """Return GLUE's number of each of a model's labels, which may have names of its own (LABEL_0), by their numbers.
+
+    Raises:
+        ValueError: If they are not GLUE's.
+    """
+    theirs, found = {name: number for number, name in enumerate(names)}, dict[int, int]()
+    for number, name in enumerate(_FACTS[glue].labels):
+        own = number_of(name, theirs)
+        own = number_of(str(number), theirs) if own is None else own
+        if own is not None:
+            found[own] = number
+    if len(found) < len(theirs):
+        raise ValueError(f"labels {shown(names)}; allowed for a submission: {shown(_FACTS[glue].labels)}")
+    return found
+
+
+def _has_submissions(task: TextTask, root: Path) -> bool:
+    """Check the tables whose predictions are wanted, and return whether any are there; ValueError where one is bad."""
+    paths = list[Path]()
+    for named in task.submissions.values():
+        with suppress(ValueError):  # they need not be there
+            paths.append(task.named_path(root, named, with_labels=False))
+    for path in paths:
+        try:
+            check_table(path, *task.text_columns)
+        except ValueError as error:
+            raise ValueError(f"data: {error}") from None
+    return bool(paths)
+
+
 @dataclass
 class GlueClassification(TextClassification):
     """A classification of GLUE; `Glue` makes it. Labels have GLUE's order, by name or by number.
@@ -138,13 +173,22 @@ class GlueClassification(TextClassification):
         """The splits that GLUE's server asks for, by the names of their files."""
         return _submissions(self.glue)
 
+    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+        """Check the tables, and those whose predictions are wanted with the labels for them. See `TableTask.check`."""
+        notes = super().check(root, teacher)
+        if _has_submissions(self, root):
+            names = sorted(teacher, key=lambda name: teacher[name]) if teacher else self.labels(root)
+            try:
+                _official(self.glue, names)
+            except ValueError as error:
+                raise ValueError(f"data: {error}") from None
+        return notes
+
     def submitted(self, predictions: Any, names: Sequence[str]) -> list[str]:
         """Return predictions as GLUE's server takes them."""
-        facts = _FACTS[self.glue]
-        told = [names[int(number)] for number in predictions]
-        if facts.as_numbers:
-            return [str(facts.labels.index(name)) if name in facts.labels else name for name in told]
-        return [name if name in facts.labels else facts.labels[int(name)] for name in told]
+        facts, official = _FACTS[self.glue], _official(self.glue, names)
+        numbers = [official[int(number)] for number in predictions]
+        return [str(number) if facts.as_numbers else facts.labels[number] for number in numbers]
 
 
 @dataclass
@@ -161,6 +205,12 @@ class GlueRegression(Regression):
     def submissions(self) -> Mapping[str, Files]:
         """The split that GLUE's server asks for, by the name of its file."""
         return _submissions(self.glue)
+
+    def check(self, root: Path, teacher: Mapping[str, int] | None = None) -> list[str]:
+        """Check the tables, and the one whose predictions are wanted. See `TableTask.check`."""
+        notes = super().check(root, teacher)
+        _has_submissions(self, root)
+        return notes
 
     def submitted(self, predictions: NDArray[np.float32], names: Sequence[str]) -> list[str]:
         """Return scores as GLUE's server takes them."""

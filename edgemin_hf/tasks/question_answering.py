@@ -17,7 +17,7 @@ from edgemin_hf.data.sources import files_of, one_file
 from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.tasks.answer_spans import Found, Span, best_threshold, find_answers
-from edgemin_hf.tasks.base import UNLABELLED, Outputs, Part
+from edgemin_hf.tasks.base import UNLABELLED, Files, Outputs
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
 from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
@@ -51,7 +51,8 @@ class QuestionAnswering(TableTask):
     "answers", {"text": [...], "answer_start": [...]}, whose lists are empty where the context has no answer.
 
     Attributes:
-        stride: Tokens of a context that two of its windows share, where it is longer than `max_length` allows.
+        stride: Tokens of a context that two of its windows share, where it is longer than `max_length` allows; None
+            takes 128, or as many as `max_length` leaves beside the longest question.
         max_answer_length: Tokens of an answer, at most.
         n_best: Spans of a question that are compared, and written down with its answer.
         no_answer_threshold: By how much the score of "no answer" must be above that of the best span for there to be no
@@ -67,7 +68,7 @@ class QuestionAnswering(TableTask):
     """
 
     max_length: int = 384
-    stride: int = 128
+    stride: int | None = None
     max_answer_length: int = 30
     n_best: int = 20
     no_answer_threshold: float | None = None
@@ -87,6 +88,7 @@ class QuestionAnswering(TableTask):
         longest = longest_stride(self.max_length)
         if longest < 0:
             raise ValueError(f"max_length: {self.max_length}; allowed: 9 or more")
+        self.stride = min(128, longest) if self.stride is None else self.stride
         if not 0 <= self.stride <= longest:
             raise ValueError(
                 f"stride: {self.stride} with max_length {self.max_length}; allowed: 0 to {longest}, since a question "
@@ -106,11 +108,11 @@ class QuestionAnswering(TableTask):
         """Return whether a model of this configuration gives two numbers for each token."""
         return bool(config.num_labels == 2 and configured_for(config, cls.auto_class))
 
-    def path(self, root: Path, part: Part) -> Path:
-        """Return the file of a part's rows; several may write answers in either way, and have columns of their own."""
+    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+        """Return the file of rows; several may write answers in either way, and have columns of their own."""
         if self.dataset:
-            return super().path(root, part)
-        return one_file(files_of(root, getattr(self, self.field(part))), read_questions)
+            return super().named_path(root, named, with_labels=with_labels)
+        return one_file(files_of(root, named), read_questions)
 
     def read(self, path: Path) -> Dataset:
         """Read a table of questions; ValueError where a column is missing, or answers are none."""
@@ -174,7 +176,7 @@ class QuestionAnswering(TableTask):
         with_labels: bool = True,
     ) -> Dataset:
         """Tokenise questions with their contexts, in as many windows as these need. See `question_windows`."""
-        return question_windows(table, tokenizer, self.max_length, self.stride, with_labels=with_labels)
+        return question_windows(table, tokenizer, self.max_length, self.stride or 0, with_labels=with_labels)
 
     def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
         """Return the texts of the answers, "" where there is none.

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as setting
+from inspect import signature
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeAlias
 
@@ -91,8 +92,10 @@ class TableTask(TableSource, Task, ABC):
         if self.stratify and self.answer != "label":
             raise ValueError(f"stratify: true for {self.type}; allowed: for one label a row")
         for name in ("class_weights", "label_smoothing"):
-            if getattr(self, name) and self.answer in ("score", "answers"):
-                raise ValueError(f"{name}: {getattr(self, name)} for {self.type}; allowed: where there are labels")
+            if getattr(self, name) and name not in signature(self.hard_loss).parameters:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} for {self.type}; allowed: where its hard_loss takes it"
+                )
 
     @property
     def metric_name(self) -> str:
@@ -109,7 +112,8 @@ class TableTask(TableSource, Task, ABC):
         Raises:
             ValueError: If a module can't be loaded or takes other answers, or a label is not known.
         """
-        self.metrics = [numbered(metric.located(root), labels) for metric in self.metrics]
+        asked = metrics_of(self.metric, self.answer)  # a number that was found before could be another label's name
+        self.metrics = [numbered(metric.located(root), labels) for metric in asked]
         for metric in self.metrics:
             check_module(metric, self.answer)
 

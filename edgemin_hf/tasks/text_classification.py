@@ -71,12 +71,13 @@ class TextClassification(TextTask):
         Raises:
             ValueError: If not; the message begins with the field's name.
         """
-        names = self.names_in(table)
+        known, field = self.names_in(table), self.field("train")  # of classes there may be more than occur
+        names = [known[number] for number in sorted(set(self.classes(table)))]
         if len(names) < 2 and not teacher:
-            raise ValueError(f"label_column: {names[0]!r} in every row of train_file; expected: two or more labels")
+            raise ValueError(f"label_column: {names[0]!r} in every row of {field}; expected: two or more labels")
         if len(table) >= _FEW and len(names) > len(table) / 2:
             raise ValueError(
-                f"label_column: {len(names)} labels in {len(table)} rows of train_file; expected: labels that several "
+                f"label_column: {len(names)} labels in {len(table)} rows of {field}; expected: labels that several "
                 f"rows have (is {self.label_column!r} a column of texts or numbers of rows?)"
             )
 

@@ -134,7 +134,7 @@ class TokenClassification(TableTask):
             ValueError: If not; the message begins with the field's name.
         """
         if not any(tag != OUTSIDE for tags in named_tags(table, self.tags_column) for tag in tags):
-            raise ValueError(f"tags_column: {OUTSIDE!r} for every word of train_file; expected: entities")
+            raise ValueError(f"tags_column: {OUTSIDE!r} for every word of {self.field('train')}; expected: entities")
 
     def notes_on(self, table: Dataset) -> list[str]:
         """Return how many tags go on with an entity that none began, which counts for none."""

@@ -196,3 +196,19 @@ def test_a_dataset_of_the_hub_is_read_once_a_commit_and_without_the_network_afte
         assert same == by_commit == found
         assert unknown.startswith("org/data, which can't be read")
     assert notes_on_source(folder / "data/train-00000-of-00002.parquet") == []
+
+
+def test_brackets_of_the_folder_are_no_pattern(tmp_path):
+    root = tmp_path / "run [1]"
+    root.mkdir()
+    (root / "a.csv").touch()
+    assert files_of(root, "*.csv") == [root / "a.csv"]
+
+
+def test_joined_sentences_have_no_mark_between_them_and_one_ending(tmp_path):
+    for name in ("a.conll", "b.conll", "c.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbfcard O\n")
+    joined = one_file([tmp_path / "a.conll", tmp_path / "b.conll"])
+    assert joined.read_bytes() == b"card O\n\n\ncard O\n"
+    with pytest.raises(ValueError, match=r"c\.txt beside a\.conll; expected: files of one ending"):
+        one_file([tmp_path / "a.conll", tmp_path / "c.txt"])

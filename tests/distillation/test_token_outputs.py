@@ -65,3 +65,9 @@ def test_several_teachers_are_averaged_in_the_order_of_the_labels(tmp_path):
     files = [tmp_path / "0.npy", tmp_path / "1.npy"]
     assert TokenOutputs(files, [1, 0, 2], [None, [1, 0]])[2].tolist() == [[3, 4], [3, 4]]
     assert TokenOutputs(files[:1], [1, 0, 2])[1].shape == (0, 2)
+
+
+def test_a_file_of_other_tokens_is_told(tmp_path):
+    np.save(tmp_path / "0.npy", np.zeros((3, 2), dtype=np.float16))
+    with pytest.raises(ValueError, match=r"0\.npy: 3 tokens; expected: 4, all that count"):
+        TokenOutputs([tmp_path / "0.npy"], [1, 3])[0]

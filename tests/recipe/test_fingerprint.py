@@ -8,9 +8,10 @@ import yaml
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.fingerprint import model_inputs
+from edgemin_hf.recipe.fingerprint import metric_inputs, model_inputs
 from edgemin_hf.recipe.plan import make_plan
 from edgemin_hf.recipe.yaml_file import load_recipe
+from edgemin_hf.tasks import TextClassification
 from tests.helpers.recipes import only, put, write_recipe
 
 
@@ -112,3 +113,18 @@ def test_the_record_tells_what_it_was_made_of(place, monkeypatch):
     assert set(record["inputs"]["teacher"]) == {"content"}
     assert record["machine"] == {"threads": 1, "processes": 1, "precision": "fp32"}
     assert "threads" not in record["inputs"]
+
+
+def test_a_metric_of_ones_own_counts_by_its_content(tmp_path):
+    def inputs(metric):
+        asked = ["accuracy", {"name": metric, "trust_remote_code": True}]
+        return metric_inputs(TextClassification("a.csv", "b.csv", metric=asked), tmp_path)
+
+    (tmp_path / "own").mkdir()
+    for file, name in (("cost.py", "cost.py"), ("own/own.py", "./own")):
+        (tmp_path / file).write_text("cost = 1")
+        first = inputs(name)
+        (tmp_path / file).write_text("cost = 2")
+        assert len(first) == 1
+        assert inputs(name) != first
+    assert inputs("someone/score") == metric_inputs(TextClassification("a.csv", "b.csv"), tmp_path) == []

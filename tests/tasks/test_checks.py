@@ -221,3 +221,28 @@ def test_numbers_give_the_teacher_its_classes_in_their_order(place):
     context = Context(recipe, settings, place, place / "run")
     assert context.label_ids == {str(number): number for number in range(12)}
     assert context.labels["id2label"] == {number: str(number) for number in range(12)}
+
+
+def test_classes_that_do_not_occur_are_no_labels(root):
+    names = [f"class {number}" for number in range(151)]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    task = TextClassification("train.csv", "test.csv")
+    drawn = Dataset.from_dict({"text": ["a"] * 200, "label": [number % 50 for number in range(200)]}, features)
+    task.check_training(drawn)  # 151 classes in 200 rows
+    alike = Dataset.from_dict({"text": ["a"] * 20, "label": [7] * 20}, features)
+    with pytest.raises(ValueError, match=r"^label_column: 'class 7' in every row of train_file; expected: two"):
+        task.check_training(alike)
+    split = TextClassification(dataset="me/data", test_split="test")
+    with pytest.raises(ValueError, match=r"in every row of train_split; expected: two"):
+        split.check_training(alike)
+
+
+def test_a_pattern_of_training_files_has_no_test_file(root):
+    (root / "data").mkdir()
+    for number, name in enumerate(("a", "b", "test")):
+        write(root / f"data/{name}.csv", rows(12, 100 * number))
+    with pytest.raises(ValueError, match=r"^test_file: .*test.csv, which is among the files of train_file; expected"):
+        TextClassification("data/*.csv", "data/test.csv").check(root)
+    with pytest.raises(ValueError, match=r"^further_tests.more: .*b.csv, which is among the files of train_file"):
+        TextClassification("data/[ab].csv", "test.csv", further_tests={"more": "data/b.csv"}).check(root)
+    TextClassification("data/[ab].csv", "data/test.csv").check(root)

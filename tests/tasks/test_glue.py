@@ -62,6 +62,12 @@ def test_a_submission_is_in_the_servers_words():
     assert Glue("rte", "d").task().submitted(np.array([1, 0]), ["0", "1"]) == ["not_entailment", "entailment"]
     assert Glue("mrpc", "d").task().submitted(np.array([1, 0]), ["not_equivalent", "equivalent"]) == ["1", "0"]
     assert Glue("mrpc", "d").task().submitted(np.array([1, 0]), ["0", "1"]) == ["1", "0"]
+    # A teacher that is taken as it is may have no names, or names in another order.
+    assert Glue("sst2", "d").task().submitted(np.array([1, 0]), ["LABEL_0", "LABEL_1"]) == ["1", "0"]
+    assert Glue("sst2", "d").task().submitted(np.array([1, 0]), ["positive", "negative"]) == ["0", "1"]
+    assert Glue("mnli", "d").task().submitted(np.array([2]), ["LABEL_0", "LABEL_1", "LABEL_2"]) == ["contradiction"]
+    with pytest.raises(ValueError, match=r"^labels good, bad; allowed for a submission: negative, positive"):
+        Glue("sst2", "d").task().submitted(np.array([1]), ["good", "bad"])
     assert Glue("stsb", "d").task().submitted(np.float32([5.7, -1, 2.3456]), ["score"]) == ["5.000", "0.000", "2.346"]
 
 
@@ -141,3 +147,16 @@ def test_a_mistake_is_one_line(place, capsys):
     (place / "glue/mnli/dev_mismatched.tsv").write_text("premise\thypothesis\tlabel\na\tb\tmaybe\nc\td\tneutral\n")
     assert main(["run", str(recipe_of(place)), "--dry-run"]) == 2
     assert "task.further_tests.mismatched: label_column: 'maybe' in the data; allowed: " in capsys.readouterr().err
+
+
+def test_tables_of_submissions_are_checked_before_anything_is_trained(tmp_path):
+    rows = "\n".join(f"text {number}\t{number % 2}" for number in range(20))
+    (tmp_path / "train.tsv").write_text(f"sentence\tlabel\n{rows}\n")
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nother\t0\nmore\t1\n")
+    task = Glue("sst2", ".").task()
+    task.check(tmp_path)
+    (tmp_path / "test.tsv").write_text("index\ttext\n0\tanother\n1\tone\n")
+    with pytest.raises(ValueError, match=r"^data: .*sentence"):
+        task.check(tmp_path)
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tanother\n1\tone\n")
+    task.check(tmp_path, {"LABEL_0": 0, "LABEL_1": 1})

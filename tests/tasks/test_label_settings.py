@@ -1,5 +1,6 @@
 """Class weights, label smoothing, stratified splits, and rows that are cut."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -104,14 +105,27 @@ def test_settings_are_refused_where_there_are_no_labels():
             TASKS[kind](*files, **settings)
 
 
+def test_a_task_whose_loss_takes_no_settings_refuses_them():
+    class Ordinal(TextClassification):
+        @staticmethod
+        def hard_loss(logits, labels):
+            return logits.sum()
+
+    with pytest.raises(
+        ValueError, match=r"^label_smoothing: 0.1 for text_classification; allowed: where its hard_loss"
+    ):
+        Ordinal("train.tsv", "test.tsv", label_smoothing=0.1)
+
+
 def test_an_objective_takes_the_loss_that_it_is_given():
     loss = partial(TextClassification.hard_loss, label_smoothing=0.3)
     config = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0)
     given = config.with_label_loss(loss)
     assert describe_method(given) == describe_method(config)
+    assert given.to_dict() == config.to_dict()
     student = Encoder(tiny("bert", num_labels=3))
     logits, inputs = torch.randn(10, 3), {"labels": torch.tensor(LABELS)}
-    for settings, expected in ((config, TextClassification.hard_loss), (given, loss)):
+    for settings, expected in ((config, TextClassification.hard_loss), (given, loss), (replace(given), loss)):
         terms = settings.objective(student, None)(Recording(logits=logits), Recording(), inputs)
         torch.testing.assert_close(terms["hard_labels"], expected(logits, inputs["labels"]))
 

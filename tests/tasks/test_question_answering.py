@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +9,12 @@ from datasets import Dataset
 from numpy.testing import assert_allclose
 from transformers import AutoModelForQuestionAnswering
 
+from edgemin_hf.data import sources
 from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording
+from edgemin_hf.recipe.stages import evaluate
 from edgemin_hf.tasks import QuestionAnswering, task_of
 from tests.helpers.models import tiny
 from tests.helpers.questions import TEXTS, asked, span_of, tokenizer_of, write_jsonl
@@ -213,3 +217,31 @@ def test_contexts_are_held_out_with_all_their_questions(tmp_path):
     assert own.tables(tmp_path, seed=3)[1]["context"][:] == validation["context"][:]
     for share in (0.001, 0.999):
         assert all(len(part) for part in task(validation_share=share).tables(tmp_path, seed=0))
+
+
+def test_a_further_test_set_is_answered_by_each_models_own_threshold(tmp_path, tokenizer, monkeypatch):
+    row = {"question": "card ?", "context": "card account", "answers": {"text": [], "answer_start": []}}
+    for name in ("a.jsonl", "b.json"):
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    (tmp_path / "b.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "card account", "qas": [
+        {"id": "1", "question": "card ?", "answers": []}
+    ]}]}]}))  # fmt: skip
+    settings = {"metric": "squad_v2", "further_tests": {"more": ["a.jsonl", "b.json"]}}
+    own = QuestionAnswering("train.json", "test.json", **settings)
+    files = {("student", "onnxruntime", name): SimpleNamespace(path=tmp_path) for name in ("fp32", "int8")}
+    tasks = dict(zip(files, (replace(own, no_answer_threshold=value) for value in (-100.0, 100.0)), strict=True))
+    context = SimpleNamespace(task=own, root=tmp_path, label_ids={"start": 0, "end": 1}, threads=1)
+    monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(evaluate, "measured_files", lambda _: files)
+    monkeypatch.setattr(evaluate, "load_runner", lambda *_, **__: None)
+    monkeypatch.setattr(evaluate, "predict", lambda _, rows, __: [np.zeros((r["input_ids"].size, 2)) for r in rows])
+    read = {"student": set(tokenizer.model_input_names)}
+    found = evaluate._measured_further(context, "more", {"student": tokenizer}, read, [], tasks)
+    assert {name: (one["value"], one["n"]) for name, one in found.items()} == {
+        "student_onnxruntime_fp32": (1, 2),
+        "student_onnxruntime_int8": (0, 2),
+    }
+
+
+def test_a_shorter_window_has_the_stride_that_it_leaves():
+    assert [task(max_length=length).stride for length in (384, 256, 40)] == [128, 123, 15]

@@ -75,7 +75,7 @@ class Evaluate(WritingStage):
         validation = _validation(context, tokenizers)
         predictions: dict[str, Answers] = {}
         chosen: dict[str, dict[str, object]] = {}
-        files, given = measured_files(context), dict[Row, Outputs]()
+        files, given, tasks = measured_files(context), dict[Row, Outputs](), dict[Row, TableTask]()
         for row, file in files.items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             name, told, own = "_".join(row), " / ".join(row), task
@@ -87,12 +87,12 @@ class Evaluate(WritingStage):
             predictions[name] = own.predictions(outputs, tests[row[0]])
             if alternatives := own.alternatives(outputs, tests[row[0]]):
                 _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
-            given[row] = outputs
+            given[row], tasks[row] = outputs, own
         truth = task.references(tests["student"])
         names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
         results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
         for name in task.further_tests:
-            for model, found in _measured_further(context, name, tokenizers, read, names).items():
+            for model, found in _measured_further(context, name, tokenizers, read, names, tasks).items():
                 results[model].setdefault("further_tests", {})[name] = found
         _write_submissions(context, folder / "submissions", tokenizers["student"], read["student"], names)
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -122,8 +122,9 @@ def _measured_further(
     tokenizers: Mapping[str, PreTrainedTokenizerBase],
     read: Mapping[str, set[str]],
     names: Sequence[str],
+    tasks: Mapping[Row, TableTask],
 ) -> dict[str, Measurement]:
-    """Measure every row's file on a further test set, with what the task's settings say and nothing chosen."""
+    """Measure every row's file on a further test set, with what was chosen for it on validation rows."""
     task = context.task
     table = task.read(task.named_path(context.root, task.further_tests[name]))
     tests = {model: task.tokenized(table, tokenizer, context.label_ids) for model, tokenizer in tokenizers.items()}
@@ -133,7 +134,7 @@ def _measured_further(
         rows = tests[row[0]]
         arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read[row[0]]]))
         outputs = predict(runner, arrays, f"{name} of {' / '.join(row)}")
-        found["_".join(row)] = task.measure(task.references(rows), task.predictions(outputs, rows), names)
+        found["_".join(row)] = task.measure(task.references(rows), tasks[row].predictions(outputs, rows), names)
     return found
 
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgemin_hf.tasks.labels import number_of, shown
 from edgemin_hf.tasks.metrics.base import Answer
-from edgemin_hf.tasks.metrics.known import MODULES, Choice, Metric, local_module, metric_named
+from edgemin_hf.tasks.metrics.known import DEFAULTS, MODULES, Choice, Metric, local_module, metric_named
 
 _OWN = {"name": str, "result": str, "greater_is_better": bool, "decides": bool, "trust_remote_code": bool}
 
@@ -81,7 +81,10 @@ def _metric(choice: Choice, answer: Answer) -> Metric:
         raise ValueError(f"metric: {given}, which is of {of}; allowed: {allowed_for(answer)}")
     if "greater_is_better" in told:
         raise ValueError(f"metric.greater_is_better: {told['greater_is_better']} of {given}; allowed: of other modules")
-    return _checked(metric, given, {**metric.settings, **settings}, told.get("result"), answer)
+    default = DEFAULTS[answer]
+    usual = default if isinstance(default, dict) and default["name"] == metric.module else {}
+    settings = {**{name: value for name, value in usual.items() if name not in _OWN}, **metric.settings, **settings}
+    return _checked(metric, given, settings, told.get("result"), answer)
 
 
 def _checked(metric: Metric, given: str, settings: Mapping[str, Any], result: str | None, answer: Answer) -> Metric:
@@ -128,9 +131,11 @@ def numbered(metric: Metric, labels: Mapping[str, int]) -> Metric:
     if given is None and len(labels) != 2:
         allowed = "two labels, a pos_label, or an average such as macro"
         raise ValueError(f"metric: {metric.name} with {len(labels)} label(s); allowed: {allowed}")
-    if given is None or given in labels.values():
+    if given is None:
         return metric
     number = number_of(str(given), labels)
+    if number is None and given in labels.values():
+        number = given
     if number is None:
         raise ValueError(f"metric.pos_label: {given}; allowed: {shown(labels)}")
     return replace(metric, settings={**metric.settings, "pos_label": number})

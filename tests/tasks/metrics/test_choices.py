@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from edgemin_hf.tasks import TASKS
 from edgemin_hf.tasks.metrics import MODULES, Metric, metric_named, metrics_of
 from edgemin_hf.tasks.metrics.choices import numbered
-from edgemin_hf.tasks.metrics.known import local_module
+from edgemin_hf.tasks.metrics.known import DEFAULTS, local_module
 
 KINDS = {"text_classification": "label", "regression": "score", "multi_label": "label set"}
 
@@ -25,9 +27,24 @@ def test_a_name_of_a_record_is_that_of_the_metric_that_it_names(name):
 def test_names_and_settings_say_the_same():
     for choice in ("f1_macro", {"name": "f1", "average": "macro"}, {"name": "f1_macro"}):
         assert metrics_of(choice, "label") == [Metric("f1", {"average": "macro"})]
-    assert metrics_of({"name": "seqeval", "result": "overall_f1"}, "tags") == [Metric("seqeval")]
     (strict,) = metrics_of({"name": "seqeval", "mode": "strict", "scheme": "IOB2"}, "tags")
     assert (strict.name, strict.title) == ("seqeval", "entity F1")
+    for choice in ("seqeval", {"name": "seqeval", "result": "overall_f1"}, DEFAULTS["tags"]):
+        assert metrics_of(choice, "tags") == [strict]
+    (lenient,) = metrics_of({"name": "seqeval", "mode": None}, "tags")
+    assert lenient.settings["mode"] is None
+    (other,) = metrics_of({"name": "seqeval", "scheme": "IOBES"}, "tags")
+    assert other.settings == {"mode": "strict", "scheme": "IOBES"}
+
+
+def test_a_label_is_known_by_its_name_before_its_number():
+    (asked,) = metrics_of({"name": "f1", "pos_label": 1}, "label")
+    assert numbered(asked, {"1": 0, "2": 1}).settings["pos_label"] == 0
+    assert numbered(asked, {"no": 0, "yes": 1}).settings["pos_label"] == 1
+    task = TASKS["text_classification"]("a.csv", "b.csv", metric={"name": "f1", "pos_label": 2})
+    for _ in range(2):  # the number that was found is not taken for a name
+        task.settle_metrics(Path(), {"1": 0, "2": 1})
+        assert task.metrics[0].settings["pos_label"] == 1
 
 
 def test_the_first_decides_or_the_one_that_says_so():
