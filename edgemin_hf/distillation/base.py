@@ -78,6 +78,7 @@ class Method(Settings, DistillationConfig):
         method: Its name in a recipe.
         teacher_head: The head that its teacher must have and its student gets; None where any will do.
         learns_labels: Whether it needs labelled examples.
+        compares_outputs: Whether it compares what the heads of a task give.
 
     Example:
         >>> from edgemin_hf.distillation import METHODS, Method
@@ -90,6 +91,7 @@ class Method(Settings, DistillationConfig):
     method: ClassVar[str]
     teacher_head: ClassVar[Literal["masked_lm"] | None] = None
     learns_labels: ClassVar[bool] = False
+    compares_outputs: ClassVar[bool] = False
 
     def check_shapes(self, student: Shape, teacher: Shape) -> None:
         """Check the settings against two models' shapes; ValueError where they do not fit."""

@@ -43,6 +43,7 @@ class SimilaritiesConfig(Method):
     """
 
     method: ClassVar[str] = "similarities"
+    compares_outputs: ClassVar[bool] = True
 
     comparison: Comparison = "kl"
     similarity_temperature: float = 0.05

@@ -41,10 +41,10 @@ STAGES: tuple[type[Stage], ...] = (
 def _can_use(stage: type[Stage], method: type[Method]) -> bool:
     """Return whether a stage of inner distillation has what a method needs.
 
-    Raw text has no labels, and a student that learns on the task's texts gets the task's head.
+    Raw text has no labels, its students have no head of a task, and one that learns on the task's texts gets that head.
     """
     if Product.RAW_TEXT in stage.needs:
-        return not method.learns_labels
+        return not (method.learns_labels or method.compares_outputs)
     return method.teacher_head is None
 
 
