@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
-from edgemin_hf.tasks.metrics.base import Answer, Arrays, LocalMetric, Statistics
+from edgemin_hf.tasks.metrics.base import Arrays, Statistics
+from edgemin_hf.tasks.metrics.errors import MeanOfErrors, differences
 
 
-class Mae(LocalMetric):
-    """The mean absolute error of scores: the lower the better."""
+class Mae(MeanOfErrors):
+    """The mean absolute error of scores."""
 
     results: ClassVar[Mapping[str, str]] = {"mae": "mean absolute error"}
-    answers: ClassVar[tuple[Answer, ...]] = ("score",)
-    unit: ClassVar[Literal["%", "×100"]] = "×100"
-    greater_is_better: ClassVar[bool] = False
 
     @staticmethod
     def statistic(references: Arrays, predictions: Arrays) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
-        truth, found = (np.asarray(side, dtype=float) for side in (references, predictions))
-        errors = np.abs(truth - found)
+        errors = np.abs(differences(references, predictions))
         return lambda weights: {"mae": weights @ errors / weights.sum(axis=1)}
