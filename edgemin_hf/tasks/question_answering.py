@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -21,7 +21,7 @@ from edgemin_hf.tasks.base import UNLABELLED, Files, Outputs
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
 from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
-from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions
+from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions, read_unlabelled
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
 _OUTPUTS = ("start", "end")
@@ -51,6 +51,8 @@ class QuestionAnswering(TableTask):
     "answers", {"text": [...], "answer_start": [...]}, whose lists are empty where the context has no answer.
 
     Attributes:
+        unlabelled_files: Further questions with contexts (.jsonl, .json, .csv, .tsv, .parquet), which the teacher alone
+            answers.
         stride: Tokens of a context that two of its windows share, where it is longer than `max_length` allows; None
             takes 128, or as many as `max_length` leaves beside the longest question.
         max_answer_length: Tokens of an answer, at most.
@@ -83,8 +85,6 @@ class QuestionAnswering(TableTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.unlabelled_files:
-            raise ValueError(f"unlabelled_files: {self.unlabelled_files}; allowed: none for {self.type}")
         longest = longest_stride(self.max_length)
         if longest < 0:
             raise ValueError(f"max_length: {self.max_length}; allowed: 9 or more")
@@ -117,6 +117,10 @@ class QuestionAnswering(TableTask):
     def read(self, path: Path) -> Dataset:
         """Read a table of questions; ValueError where a column is missing, or answers are none."""
         return read_questions(path)
+
+    def unlabelled_table(self, root: Path) -> Dataset:
+        """Read the questions that the teacher alone answers; ValueError where there is no question or no context."""
+        return concatenate_datasets([read_unlabelled(file) for file in files_of(root, self.unlabelled_files)])
 
     def check_rows(self, path: Path) -> None:
         """Check that rows have questions and contexts, and that answers are where they say; ValueError where not."""

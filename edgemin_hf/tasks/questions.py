@@ -52,6 +52,18 @@ def read_questions(path: Path) -> Dataset:
         return table.map(as_lists, input_columns="answers", with_indices=True, features=features)
 
 
+def read_unlabelled(path: Path) -> Dataset:
+    """Read questions without their answers: the columns "context" and "question".
+
+    Raises:
+        ValueError: If one is missing, or a row has no question or no context.
+    """
+    check_table(path, "context", "question")
+    table = read_table(path).select_columns(["context", "question"])
+    _check_texts(table, path)
+    return table
+
+
 def check_questions(path: Path) -> None:
     """Check that each row of a table has a question and a context, and that its answers are where they say.
 
@@ -60,11 +72,9 @@ def check_questions(path: Path) -> None:
     """
     check_table(path, "context", "question")
     table = read_questions(path)
-    sides = (values_of(table, column) for column in _COLUMNS)
-    for row, (context, question, answers) in enumerate(zip(*sides, strict=True), start=1):
-        for name, text in (("question", question), ("context", context)):
-            if not text.strip():
-                raise ValueError(f"{text!r} as {name} in row {row} of {path}; expected: a text")
+    _check_texts(table, path)
+    sides = (values_of(table, column) for column in ("context", "answers"))
+    for row, (context, answers) in enumerate(zip(*sides, strict=True), start=1):
         for text, start in zip(answers["text"], answers["answer_start"], strict=True):
             if not text.strip():
                 told = "expected: one, or empty lists where there is no answer"
@@ -73,6 +83,13 @@ def check_questions(path: Path) -> None:
             if found != text:
                 there = f"where its context has {_short(found)} from character {start} on"
                 raise ValueError(f"answer {_short(text)} in row {row} of {path}, {there}; expected: the answer itself")
+
+
+def _check_texts(table: Dataset, path: Path) -> None:
+    for name in ("question", "context"):
+        for row, text in enumerate(values_of(table, name), start=1):
+            if not text.strip():
+                raise ValueError(f"{text!r} as {name} in row {row} of {path}; expected: a text")
 
 
 def have_answers(table: Dataset) -> Iterator[bool]:

@@ -150,6 +150,25 @@ def test_where_every_question_has_an_answer_nothing_is_chosen(root, tmp_path, mo
     assert len(set(answers)) == 1
 
 
+@pytest.mark.long
+def test_questions_without_answers_are_answered_by_the_teacher_alone(root, tmp_path):
+    (tmp_path / "teacher").symlink_to(root / "teacher")
+    write_questions(tmp_path)
+    further = [{name: row[name] for name in ("context", "question")} for row in questions(40, seed=3)]
+    write_jsonl(tmp_path / "more.jsonl", further)
+    stages = [dict(stage) for stage in STAGES if stage["stage"] in ("finetune", "task_distill")]
+    for stage in stages:
+        stage |= {"max_steps": -1, "num_train_epochs": 1}
+    counts = {}
+    for run, more in (("few", []), ("many", ["more.jsonl"])):
+        path = question_recipe(tmp_path, stages=stages, run=run, unlabelled_files=more)
+        assert main(["run", str(path)]) == 0
+        for name in ("finetune", "task_distill"):
+            counts[run, name] = read_json(tmp_path / run / f"stages/{name}.json")["examples"]
+    assert counts["many", "finetune"] == counts["few", "finetune"] == counts["few", "task_distill"]
+    assert counts["many", "task_distill"] - counts["few", "task_distill"] == len(further)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_families_answer_by_the_graph_as_in_pytorch(family, tokenizer, tmp_path):
     model = tiny(family, head=HEAD, **NAMES)
@@ -203,7 +222,8 @@ def test_bad_rows_are_one_line(root, tmp_path, capsys, changed, message):
     ("task.train_file=no-context.jsonl", "task.train_file: column 'context' of .*no-context.jsonl; allowed: answ"),
     ("task.train_file=words.jsonl", "task.train_file: row 1 of .*: answers 'in June'; expected: .*as in SQuAD"),
     ("task.train_file=train.tsv", "task.train_file: .*answers"),
-    ("task.unlabelled_files=[test.jsonl]", "task.unlabelled_files: .*; allowed: none for question_answering"),
+    ("task.unlabelled_files=[bare.jsonl]", "task.unlabelled_files: column 'context' of .*bare.jsonl"),
+    ("task.unlabelled_files=[blank.jsonl]", "task.unlabelled_files: ' ' as question in row 2 of .*l; exp"),
     ("finetune.max_steps=0", "finetune.max_steps: 0 for question_answering, whose head is not fitted alone"),
 ])  # fmt: skip
 def test_bad_settings_and_tables_are_one_line(root, tmp_path, capsys, setting, message):
@@ -213,6 +233,8 @@ def test_bad_settings_and_tables_are_one_line(root, tmp_path, capsys, setting, m
     write_jsonl(tmp_path / "words.jsonl", [row] * 4)
     write_jsonl(tmp_path / "no-answers.jsonl", [{name: row[name] for name in ("context", "question")}] * 4)
     write_jsonl(tmp_path / "no-context.jsonl", [{name: row[name] for name in ("answers", "question")}] * 4)
+    write_jsonl(tmp_path / "bare.jsonl", [{"question": "when"}] * 4)
+    write_jsonl(tmp_path / "blank.jsonl", [{"context": "in June", "question": asked} for asked in ("when", " ")])
     (tmp_path / "train.tsv").write_text("question\tcontext\tanswers\nwhen\tin June\tJune\n")
     path = question_recipe(tmp_path, stages=STAGES[:1])
     assert main(["run", str(path), "--dry-run", "--set", setting]) == 2
