@@ -88,7 +88,7 @@ def check_questions(path: Path) -> None:
 def _check_texts(table: Dataset, path: Path) -> None:
     for name in ("question", "context"):
         for row, text in enumerate(values_of(table, name), start=1):
-            if not text.strip():
+            if not str(text).strip():
                 raise ValueError(f"{text!r} as {name} in row {row} of {path}; expected: a text")
 
 

@@ -1,6 +1,6 @@
 """Write questions without answers for recipes/squad.yaml, which the teacher alone answers, into squad_small/more.jsonl.
 
-Of three kinds: sentences of a context in which a name, a number or a noun became "who or what", "how many" or "what"; the
+Three kinds: sentences of a context in which a name, a number or a noun became "who or what", "how many" or "what"; the
 same of the paragraphs of any text, .txt with blank lines between documents:
 
     python recipes/data/make_questions.py [TEXT]
