@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, IterableDataset, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HOME
 
 from edgemin_hf.data.raw_text import HubText
@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 CACHE = Path(HF_HOME) / "edgemin" / "tables"
 _PATTERN = re.compile(r"[*?\[]")
+_FIRST_ROWS = re.compile(r"(\w+)\[:(\d+)\]")
+"""A split's first rows, as `datasets` writes them."""
+_UNKNOWN_SPLIT = re.compile(
+    r'(?:Unknown split "?|Bad split: )(\w+)"?\. (?:Should be one of|Available splits:) \[(.*)\]'
+)
+"""What `datasets` says of one, if it is streamed or not."""
 _NO_CLASS = -1
 """The number of a class that is not told, such as those of GLUE's test sets."""
 _DATASET = "a dataset with such a configuration and revision that the Hub serves, or a folder of one"
@@ -186,15 +192,23 @@ def _commit(dataset: str, revision: str | None) -> str:
 
 
 def _split(source: str, config: str | None, split: str, commit: str | None) -> Dataset:
+    first = _FIRST_ROWS.fullmatch(split)
     with readable(source, _DATASET, ValueError, TypeError):
         try:
+            if commit is not None and first is not None:
+                return _first_rows(load_dataset(source, config, split=first[1], revision=commit, streaming=True), first)
             return load_dataset(source, config, split=split, revision=commit)
         except ValueError as error:
-            unknown = re.search(r'Unknown split "?(\w+)"?\. Should be one of \[(.*)\]', str(error))
+            unknown = _UNKNOWN_SPLIT.search(str(error))
             if unknown is None:
                 raise
             known = unknown[2].replace("'", "")
     raise ValueError(f"{split} of {source}, which has no such split; allowed: {known}")
+
+
+def _first_rows(rows: IterableDataset, first: re.Match[str]) -> Dataset:
+    """Return the first rows of a split, of whose files those are downloaded that hold them, and perhaps the next."""
+    return Dataset.from_list(list(rows.take(int(first[2]))), features=rows.features)
 
 
 def _with_class(rows: Dataset, column: str) -> Dataset:

@@ -164,7 +164,12 @@ from edgemin_hf.data.sources import notes_on_source
 from edgemin_hf.tasks import TextClassification
 answers = []
 for revision in json.loads(sys.argv[1]):
-    task = TextClassification(dataset="org/data", validation_split="validation", revision=revision)
+    split = "train"
+    if revision and "[" in revision:
+        split, revision = revision, None
+    task = TextClassification(
+        dataset="org/data", train_split=split, validation_split="validation", revision=revision
+    )
     try:
         path = task.path(Path(), "train")
         answers.append([len(task.table(Path(), "train")), task.labels(Path()), *notes_on_source(path)])
@@ -175,6 +180,8 @@ print(json.dumps(answers))
 
 
 def test_a_dataset_of_the_hub_is_read_once_a_commit_and_without_the_network_afterwards(folder, tmp_path):
+    last = "data/train-00002-of-00002.parquet"
+    rows(3, 300).to_parquet(folder / last)
     with HubServer("hf_" + "a" * 34) as hub:
         repo = hub.seed("org/data", folder)
 
@@ -189,7 +196,10 @@ def test_a_dataset_of_the_hub_is_read_once_a_commit_and_without_the_network_afte
             assert done.returncode == 0, done.stderr[-2000:]
             return json.loads(done.stdout)
 
-        found = [21, NAMES, f"org/data at commit {repo.sha}"]
+        found = [24, NAMES, f"org/data at commit {repo.sha}"]
+        assert read("train[:5]") == [[5, *found[1:]]]
+        assert not [request for request in hub.requests if request.startswith("GET") and request.endswith(last)]
+        assert read("trial[:5]") == ["trial[:5] of org/data, which has no such split; allowed: train, validation, test"]
         assert read(None) == [found]
         nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
         same, by_commit, unknown = read(None, repo.sha, "v2", **nowhere)
