@@ -1,4 +1,4 @@
-"""Recipes one after the other in the process, or processes, of a launch: python -m tests.helpers.runs RECIPE [RECIPE ...]."""
+"""Run recipes one after the other, in one process or in those of a launch: python -m tests.helpers.runs RECIPE ..."""
 
 import sys
 
