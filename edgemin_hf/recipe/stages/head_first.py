@@ -19,7 +19,7 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive
 from edgemin_hf.recipe.stages.training import TrainingStage
 from edgemin_hf.recipe.train import drawn, make_trainer, train
-from edgemin_hf.tasks.base import labelled
+from edgemin_hf.tasks.head import labelled
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.processes import of_first
 
