@@ -1,6 +1,7 @@
 """Sentence embedding: losses by hand, tables of texts and pairs, bad input, and a whole recipe."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +334,10 @@ def test_the_card_tells_of_vectors_and_its_snippets_run(finished, monkeypatch):
     assert "library_name: sentence-transformers" in card
     assert "pipeline_tag: sentence-similarity" in card
     assert "| 8 | bits | 1 |" in card
+    page = (finished / "artefact/report.html").read_text()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index("Shorter and smaller vectors") :])
+    table = card[card.index("| dimensions | precision | bytes |") :].splitlines()[2:8]
+    assert cells[:24] == [cell.strip() for line in table for cell in line.strip("|").split("|")]
     assert "they are not in the space of its teacher's" in card
     assert "regression" not in card
     by_library, alone, *_ = run_snippets(card, monkeypatch)

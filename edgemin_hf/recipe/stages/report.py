@@ -38,7 +38,7 @@ from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
-from edgemin_hf.report.vectors import VectorsOfCard
+from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -109,9 +109,11 @@ class Report(WritingStage):
             (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
         captioned = dict(pictures.values())
         told = _taught_by(context), _measured(context, benchmark)
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told)
+        vectors = _vectors(context, benchmark)
+        shown = None if vectors is None else vectors_table(vectors.given_out)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, vectors=shown)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
+        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, vectors)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return Outcome()
 
@@ -123,6 +125,7 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
         rivals: Comparison | None,
+        vectors: VectorsOfCard | None,
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
@@ -154,7 +157,7 @@ class Report(WritingStage):
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
             questions=task if isinstance(task, QuestionAnswering) else None,
-            vectors=_vectors(context, benchmark),
+            vectors=vectors,
         )
 
     def summary(self, context: Context) -> str:
@@ -173,7 +176,7 @@ def _example(context: Context) -> Text:
 
 
 def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
-    """Return what the card tells of vectors: those of the graph to deploy; None of a model that gives none."""
+    """Return what card and page tell of vectors: those of the graph to deploy; None of a model that gives none."""
     task, row = context.task, finished_row(benchmark.rows)
     if not isinstance(task, SentenceEmbedding):
         return None
