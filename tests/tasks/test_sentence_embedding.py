@@ -363,6 +363,21 @@ def test_what_makes_no_sense_is_one_line_before_weights_load(change, message, tm
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("method", ["minilmv2", "distilbert"])
+def test_similarities_of_models_that_give_no_vectors_are_one_line(method, tmp_path, tokenizer, capsys):
+    def change(recipe):
+        stage = {"stage": "distill", "method": method, "max_steps": 2, "also": [{"method": "similarities"}]}
+        recipe["stages"] = [stage | ({"relation_heads": 8} if method == "minilmv2" else {})]
+        recipe["student"] = {"num_hidden_layers": 2}
+        if method == "minilmv2":
+            del recipe["task"]
+
+    assert main(["run", write_recipe(tmp_path, tokenizer, change), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "distill.also: similarities of models without a task's head; allowed: beside a task" in error
+    assert error.count("\n") == 1
+
+
 def test_a_student_wider_than_the_teachers_vectors_is_told_of_their_space(tmp_path, tokenizer, capsys):
     def change(recipe):
         recipe["student"] = {"checkpoint": "published"}
