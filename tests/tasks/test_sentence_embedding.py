@@ -15,6 +15,7 @@ from transformers import AutoModel, BertConfig
 
 from edgemin_hf import TaskDistillationConfig, create_student, load_pruned
 from edgemin_hf.cli import main
+from edgemin_hf.data import sources
 from edgemin_hf.distillation.principal import principal_directions
 from edgemin_hf.modeling import AutoModelForSentenceEmbedding
 from edgemin_hf.modeling.embedder import SentenceHead
@@ -118,7 +119,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_texts_and_pairs_become_rows(folder, tokenizer):
+def test_texts_and_pairs_become_rows(folder, tokenizer, monkeypatch):
+    monkeypatch.setattr(sources, "CACHE", folder / "cache")
     train, validation = task().tables(folder, 0)
     assert train["sentence1"][:] == ["a card", "lost money"]
     rows = task(prompt="my ").tokenized(train, tokenizer, {})
