@@ -34,6 +34,7 @@ from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
+from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
@@ -132,7 +133,7 @@ class Report(WritingStage):
         finished = finished_row(benchmark.rows)
         task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
-        return render_card(
+        facts = CardFacts(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
             manifest=read_manifest(folder),
@@ -159,6 +160,7 @@ class Report(WritingStage):
             questions=task if isinstance(task, QuestionAnswering) else None,
             vectors=vectors,
         )
+        return render_card(facts)
 
     def summary(self, context: Context) -> str:
         """Return the table of the benchmark's rows, and the rivals'."""
