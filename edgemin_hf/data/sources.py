@@ -92,8 +92,8 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
         if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
             raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
         joined = b"\n\n".join(path.read_bytes().removeprefix(BOM_UTF8) for path in paths)
-        return _cached(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
-    return _cached(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
+        return cached_file(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
+    return cached_file(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
 
 
 def _union(paths: Sequence[Path], read: Callable[[Path], Dataset]) -> Dataset:
@@ -148,7 +148,7 @@ def split_file(
             notes.append(f"{len(rows) - len(kept):,} of {len(rows):,} rows without a label left out")
         _notes(file.parent).write_text(json.dumps(notes), encoding="utf-8")
 
-    return _cached([dataset if commit else "", config, split, state, label_column], f"{name}.parquet", write)
+    return cached_file([dataset if commit else "", config, split, state, label_column], f"{name}.parquet", write)
 
 
 def _table_of_split(folder: Path, config: str | None, split: str) -> Path | None:
@@ -221,8 +221,14 @@ def _all_told(rows: Dataset, column: str) -> bool:
     return len(_with_class(rows, column)) == len(rows)
 
 
-def _cached(key: object, name: str, write: Callable[[Path], object]) -> Path:
-    """Return a file of the cache, which is written if it is not there; it appears complete or not at all."""
+def cached_file(key: object, name: str, write: Callable[[Path], object]) -> Path:
+    """Return a file of the cache, which is written if it is not there; it appears complete or not at all.
+
+    Args:
+        key: What its content follows from, as JSON has it.
+        name: Its name.
+        write: Writes it.
+    """
     folder = CACHE / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     file, partial = folder / name, folder / f".{os.getpid()}.{name}"
     if not file.is_file():

@@ -19,7 +19,8 @@ from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS
 from edgemin_hf.distillation.common import check_weights
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.hooks import Recording
-from edgemin_hf.tasks.base import LabelLoss, Task, labelled
+from edgemin_hf.tasks.base import Task
+from edgemin_hf.tasks.head import LabelLoss, labelled
 from edgemin_hf.tasks.known import TASKS, named_config, task_of
 from edgemin_hf.utils.settings import Settings, settings_of
 

@@ -264,7 +264,7 @@ def _order(batches: int, config: ReconstructionConfig) -> Iterator[int]:
 
 
 def _modules(encoder: Encoder, count: int) -> list[_Module]:
-    """Divide a model into `count` modules of layers, and its head where it has one."""
+    """Divide a model into `count` modules of layers, and its head where there is something to train in one."""
     model, base, depth = encoder.model, encoder.base, encoder.config.num_hidden_layers
     of_layer = [PartialForward.parts_of(encoder, layer) for layer in range(depth)]
     count = 1 if encoder.shares_layers else min(count, depth)
@@ -282,7 +282,8 @@ def _modules(encoder: Encoder, count: int) -> list[_Module]:
         # A decoder tied to the embeddings is trained with them.
         others = {id(p) for p in base.parameters()} - {id(p) for p in ([] if pooler is None else pooler.parameters())}
         own = [parameter for parameter in _own_parameters(parts) if id(parameter) not in others]
-        found.append(_Module("head", depth, depth + 1, parts, own))
+        if own:  # a sentence encoder's may be pooling alone
+            found.append(_Module("head", depth, depth + 1, parts, own))
     return found
 
 

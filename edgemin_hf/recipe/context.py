@@ -1,4 +1,4 @@
-"""A recipe at work: its machine, its data, and the students made of both. It knows no stage by name."""
+"""A recipe at work: its machine, its raw text, and the students made of its data. It knows no stage by name."""
 
 from __future__ import annotations
 
@@ -7,42 +7,30 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from accelerate import PartialState
-from datasets import Dataset, concatenate_datasets
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from datasets import Dataset
+from transformers import PreTrainedModel, set_seed
 
 from edgemin_hf.data.corpus import TokenBlocks
-from edgemin_hf.data.padding import TEACHER_LOGITS, TEACHER_ROW, PaddingCollator
-from edgemin_hf.distillation.token_outputs import TokenOutputs
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.embedder_files import head_of, keep_sentence_files
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.recipe.estimate import Estimator
-from edgemin_hf.recipe.matched_rows import matched_rows
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
-from edgemin_hf.recipe.run_models import RunModels
-from edgemin_hf.recipe.schema import Product, Recipe, RecipeError, StageSettings, Student, student_shape
-from edgemin_hf.recipe.teachers import teacher_logits, teacher_vectors, token_outputs
-from edgemin_hf.tasks.base import PARTS, LabelLoss
-from edgemin_hf.tasks.class_weights import label_loss
-from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
+from edgemin_hf.recipe.schema import Product, Recipe, Student, student_shape
+from edgemin_hf.recipe.taught_rows import TaughtRows
 from edgemin_hf.utils.cpus import processes_of_node, usable_cpus
 from edgemin_hf.utils.hardware import cpu_flags
 from edgemin_hf.utils.records import Json
 
 GROUP_TIMEOUT = timedelta(days=7)
 """How long processes wait for each other: the first may export or augment for hours, and who dies ends all of them."""
-AUGMENTED_ROWS = "train.parquet"
-"""File of the training rows in the folder of a stage that leaves other ones."""
 _UNPACKED_VALIDATION_SHARE = 0.05
 
 
-class Context(RunModels):
+class Context(TaughtRows):
     """A recipe at work: its data, tokenizer and models, each loaded when a stage first asks for it.
 
     Args:
@@ -95,150 +83,7 @@ class Context(RunModels):
         precision = "bf16" if self.bf16 else "fp32"
         return {"threads": self.threads, "processes": self.processes, "precision": precision}
 
-    # Data.
-
-    @cached_property
-    def data(self) -> tuple[Dataset, Dataset]:
-        """Training and validation rows of the task, as the teacher reads them."""
-        return self.task.train_and_validation(self.root, self.teacher_tokenizer, self.label_ids, self.recipe.seed)
-
-    @cached_property
-    def label_loss(self) -> LabelLoss:
-        """The loss with labels of whatever learns the task here."""
-        return label_loss(self.task, self.root, self.label_ids, self.recipe.seed)
-
-    @cached_property
-    def cut_rows(self) -> dict[str, int]:
-        """How many rows lose some of their text by the task's `max_length`, by the setting that names their table."""
-        task, tokenizer = self.task, self.shapes.tokenizer
-        parts = [part for part in PARTS if part != "validation" or not task.holds_out]
-        counts = {task.field(part): task.cut_rows(task.table(self.root, part), tokenizer) for part in parts}
-        return {name: count for name, count in counts.items() if count}
-
-    @cached_property
-    def student_data(self) -> tuple[Dataset, Dataset]:
-        """The rows that a student is trained on and validated with: augmented where the recipe says so."""
-        if self.maker(Product.ROWS) is None and not self.shapes.own_tokens:
-            return self.data
-        return self._student_rows(self.tokenizer)
-
-    def _student_rows(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, Dataset]:
-        train, validation = (self.task.tokenized(table, tokenizer, self.label_ids) for table in self._tables)
-        return train, validation
-
-    @cached_property
-    def _tables(self) -> tuple[Dataset, Dataset]:
-        """The same rows as they are."""
-        augmented = self.maker(Product.ROWS)
-        train, validation = self.task.tables(self.root, self.recipe.seed)
-        return train if augmented is None else self.task.read(self.folder(augmented) / AUGMENTED_ROWS), validation
-
-    def rows_of(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
-        """Return those rows in the tokens of the student that a stage trains: its own, where its vocabulary was cut."""
-        with PartialState().main_process_first():
-            if self.maker(Product.VOCABULARY, before=stage) is None:
-                return self.student_data
-            return self._student_rows(self.student_tokenizer(stage))
-
-    def rows_with_teacher_logits(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
-        """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
-
-        Of a ragged task, or one of vectors, they have their number among `token_outputs` instead, which the collator
-        knows.
-        """
-        if self.task.ragged:
-            return self._numbered_rows(stage)
-        if isinstance(self.task, SentenceEmbedding):
-            return self._numbered_texts(stage)
-        (train, validation), said = self.rows_of(stage), self._teacher_logits
-        train = _with_logits(train, said["train"])
-        if "validation" in said:
-            validation = _with_logits(validation, said["validation"])
-        if "unlabelled" in said:
-            with PartialState().main_process_first():
-                more = self._unlabelled_rows(self.student_tokenizer(stage))
-            train = concatenate_datasets([train, _with_logits(more, said["unlabelled"])])
-        return train, validation
-
-    def _numbered_rows(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
-        """Return the rows of a ragged task with their numbers among the teacher's outputs.
-
-        Where a cut of the vocabulary divides words into other pieces, what counts in some rows may be other parts of
-        their text: these are no training rows, and validation rows have no numbers then.
-        """
-        rows, start = [*self.rows_of(stage)], 0
-        if self.task.unlabelled_files:
-            with PartialState().main_process_first():
-                rows.append(self._unlabelled_rows(self.student_tokenizer(stage)))
-        numbered = list[Dataset]()
-        for part, theirs in zip(rows, self._rows_of_outputs, strict=True):
-            found = matched_rows(part, theirs)
-            alike = np.flatnonzero(found >= 0)
-            numbered.append(part.select(alike).add_column(TEACHER_ROW, list(found[alike] + start)))
-            start += len(theirs)
-        train, validation = concatenate_datasets([numbered[0], *numbered[2:]]), numbered[1]
-        if not len(train):
-            raise RecipeError(
-                f"{stage.name}: rows that the teacher reads otherwise; expected: before a vocabulary's cut"
-            )
-        return train, validation if len(validation) == len(rows[1]) else rows[1]
-
-    @cached_property
-    def _rows_of_outputs(self) -> list[Dataset]:
-        """The training rows, the validation rows and those without labels, as the teacher reads them."""
-        more = [self._unlabelled_rows(self.tokenizer)] if self.task.unlabelled_files else []
-        return [*self.student_data, *more]
-
-    def _numbered_texts(self, stage: StageSettings) -> tuple[Dataset, Dataset]:
-        """Return texts, those of further files among them, with their numbers among the teacher's vectors."""
-        train, validation = self.rows_of(stage)
-        with PartialState().main_process_first():
-            train = self._with_unlabelled(train, self.student_tokenizer(stage))
-        train, validation = (
-            rows.add_column(TEACHER_ROW, list(range(first, first + len(rows))))
-            for rows, first in ((train, 0), (validation, len(train)))
-        )
-        return train, validation
-
-    def _with_unlabelled(self, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        more = [self._unlabelled_rows(tokenizer)] if self.task.unlabelled_files else []
-        return concatenate_datasets([train, *more])
-
-    @cached_property
-    def token_outputs(self) -> TokenOutputs:
-        """What the teacher says of each counted token of the training rows, the validation rows, and further ones.
-
-        Of a task of vectors, what its student learns of each text.
-        """
-        with PartialState().main_process_first():
-            if isinstance(self.task, SentenceEmbedding):
-                train, validation = self.data
-                learned = self._with_unlabelled(train, self.teacher_tokenizer)
-                rows = concatenate_datasets([learned, validation.select_columns(learned.column_names)])
-                return teacher_vectors(self, self.task, rows, len(learned))
-            return token_outputs(self, concatenate_datasets(self._rows_of_outputs))
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
-        """Return what makes batches of `rows_with_teacher_logits`."""
-        flat = self.task.ragged or isinstance(self.task, SentenceEmbedding)
-        return PaddingCollator(tokenizer, teacher=self.token_outputs if flat else None)
-
-    @cached_property
-    def _teacher_logits(self) -> dict[str, Tensor]:
-        """What the teacher says of the training rows, the validation rows and those without labels."""
-        with PartialState().main_process_first():
-            (train, validation), tables = self.student_data, self._tables
-            said = {"train": teacher_logits(self, tables[0], train, "train")}
-            if self.has_teacher:  # a table need not predict what is chosen by its labels
-                said["validation"] = teacher_logits(self, tables[1], validation, "validation")
-            if self.task.unlabelled_files:
-                table, rows = self.task.unlabelled_table(self.root), self._unlabelled_rows(self.tokenizer)
-                said["unlabelled"] = teacher_logits(self, table, rows, "unlabelled")
-            return said
-
-    def _unlabelled_rows(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        table = self.task.unlabelled_table(self.root)
-        return self.task.tokenized(table, tokenizer, self.label_ids, with_labels=False)
+    # Raw text.
 
     @cached_property
     def raw_text(self) -> tuple[Dataset | TokenBlocks, Dataset | TokenBlocks]:
@@ -299,7 +144,3 @@ class Context(RunModels):
         keep_sentence_files(model.config, config)
         self.task.configure(model.config)
         return model.train()
-
-
-def _with_logits(rows: Dataset, logits: Tensor) -> Dataset:
-    return rows.add_column(TEACHER_LOGITS, list(logits.numpy()))

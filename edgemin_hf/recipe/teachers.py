@@ -20,7 +20,6 @@ from edgemin_hf.hub.checkpoints import checkpoint_files
 from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.recipe.run_models import RunModels, free_tokenizer
 from edgemin_hf.tasks.labels import labels_of, numbers_in
-from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.utils.content import sha256_of_files
 
 
@@ -49,19 +48,18 @@ def teacher_logits(run: RunModels, table: Dataset, rows: Dataset, part: str) -> 
     return torch.stack(said).double().mean(dim=0).float()
 
 
-def teacher_vectors(run: RunModels, task: SentenceEmbedding, rows: Dataset, learned: int) -> TokenOutputs:
+def teacher_vectors(run: RunModels, rows: Dataset, learned: int) -> TokenOutputs:
     """Return what a student learns of the teacher's vectors, computed once for all stages: they, or a narrower space.
 
     Args:
         run: The models of the run.
-        task: The task.
         rows: Rows as the teacher reads them: those that are learned from, then those of validation.
         learned: How many they are.
     """
     cache, width, key = run.output / "cache", run.shapes.student.hidden_size, _key(rows, run.teacher_folder)
     teacher = run.load(run.teacher_folder).to(PartialState().device)
     vectors = cached_token_outputs(teacher, rows, run.teacher_tokenizer, cache / "vectors.npy", key)
-    if not task.is_principal(teacher.config, width):
+    if not run.task.is_principal(teacher.config, width):
         return vectors
     normalized = SentenceHead.of(teacher.config).normalized
     return cached_principal_outputs(vectors, learned, width, cache / "principal.npy", key, normalized=normalized)

@@ -8,7 +8,6 @@ from dataclasses import field, replace
 from math import ceil
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
@@ -157,12 +156,6 @@ def train(
             write_beside(partial)
     seen = _examples_seen(trainer)
     return replace(outcome, examples=seen, metric=metric, before=before, after=after, notes=notes)
-
-
-def drawn(rows: Dataset, count: int, seed: int) -> Dataset:
-    """Return some rows, drawn at random, the same ones in all processes."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return rows.select(order[:count].tolist())
 
 
 def _stopped_early(trainer: DistillationTrainer) -> tuple[str, ...]:

@@ -1,16 +1,15 @@
 """Write the model card: metadata for the Hub, and a text with the measured numbers for its reader."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
-from edgemin_hf.data.tables import Text
 from edgemin_hf.export.manifest import Manifest
+from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import (
     RUNTIMES,
     conditions,
@@ -24,74 +23,21 @@ from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdic
 from edgemin_hf.report.snippets import literal, reading_arguments, snippets
 from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.templates import fill_part, fill_template
-from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
+from edgemin_hf.report.vectors import vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
-from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.utils.hardware import Environment
 
 _TRAINED_TAG, _UNTRAINED_TAG = "quantization-aware-training", "post-training-quantization"
 """What a stage that quantises is tagged with, and what that becomes where nothing was trained from there on."""
 
 
-def render_card(
-    *,
-    name: str,
-    repo_id: str,
-    manifest: Manifest,
-    languages: Sequence[str],
-    licence: str,
-    base_model: str | None,
-    datasets: Sequence[str],
-    test_set: str,
-    attribution: str,
-    example: Text,
-    max_length: int,
-    benchmark: Benchmark,
-    stages: Sequence[StageRecord],
-    recipe_yaml: str,
-    plain: Collection[int] = (4, 5),
-    pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
-    threshold: float | None = None,
-    fast: bool = True,
-    token_types: bool = True,
-    rivals: Comparison | None = None,
-    pooled: bool = False,
-    teachers: int = 1,
-    predictions: str | None = None,
-    questions: QuestionAnswering | None = None,
-    vectors: VectorsOfCard | None = None,
-) -> str:
+def render_card(told: CardFacts) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
     Args:
-        name: Name of the model, the card's heading.
-        repo_id: Where the snippets load the model from: its repository on the Hub, such as "me/banking-edge".
-        manifest: The manifest of the artefact.
-        languages: Codes of the languages that it was trained on, such as "en".
-        licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
-        base_model: Hub id of the teacher, or of what the student began as where no model was the teacher; None where it
-            has none, since the Hub refuses a card that names a folder.
-        datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
-        test_set: What the metric was measured on, in words, such as "the test set of Banking77".
-        attribution: Whose work the data and the teacher are and under which terms, in Markdown.
-        example: A text for the snippets, or a pair of texts.
-        max_length: Tokens after which texts were cut in training.
-        benchmark: As for `edgemin_hf.report.page.render_report`.
-        stages: As for `edgemin_hf.report.page.render_report`.
-        recipe_yaml: The recipe that made the model.
-        plain: The major releases of `transformers` that load the checkpoint by themselves.
-        pipeline_arguments: What a call of the pipeline needs to give all that the model says.
-        threshold: Probability from which a label is given, where a text may get any number of them.
-        fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
-        token_types: Whether the model takes its tokenizer's token types.
-        rivals: What the student was measured against, if it was.
-        pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
-        teachers: Number of models whose mean it learned from.
-        predictions: Name of the table that was the teacher; None where a model was.
-        questions: The task, with what was chosen for the model to deploy, where that answers questions.
-        vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
+        told: What it is told.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -99,77 +45,101 @@ def render_card(
     Raises:
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
-    title, rows = " ".join(name.split()), benchmark.rows
-    metric = metric_named(_measured_by(rows))
-    tokens = TASKS[manifest.task].answer == "tags"
-    if questions is not None:
-        pipeline_arguments = reading_arguments(questions)
+    measured = {**_measured(told.benchmark), **_beside_rivals(told.rivals)}
+    variables = {**measured, **_made(told), **_used(told)}
+    with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
+        if (questions := told.questions) is not None:
+            variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
+            variables["usage"] = fill_part(templates / "question_answering.md", variables)
+        if told.vectors is not None:
+            variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
+        return fill_template(templates / "template.md", _metadata(told), variables)
+
+
+def _metadata(told: CardFacts) -> ModelCardData:
+    """Return the front matter."""
+    rows, tag, (tags, _) = told.benchmark.rows, told.manifest.pipeline_tag, _tags(told.stages)
     finished = finished_row(rows)
+    of_vectors = () if told.vectors is None else ("sentence-transformers", "feature-extraction")
+    return ModelCardData(
+        base_model=told.base_model,
+        datasets=list(told.datasets) or None,
+        eval_results=_eval_results(finished, tag, [*told.datasets, told.test_set][0], told.test_set),
+        language=list(told.languages),
+        library_name="transformers" if told.vectors is None else "sentence-transformers",
+        license=told.licence,
+        metrics=sorted({row.metric for row in rows if row.metric is not None}),
+        model_name=_title(told),
+        pipeline_tag=tag,
+        tags=["onnx", "optimum", finished.precision, "edge", *of_vectors, *tags],
+    )
+
+
+def _made(told: CardFacts) -> dict[str, object]:
+    """Return what the template is told of how the model was made, and of what."""
+    _, untrained = _tags(told.stages)
+    return {
+        "name": _title(told),
+        "base_model": told.base_model,
+        "untrained": untrained,
+        "stages": markdown_table(stage_table(told.stages)),
+        "teachers": told.teachers,
+        "predictions": told.predictions,
+        "vocabulary": _vocabulary(told.stages),
+        "recipe": _fenced(told.recipe_yaml, "yaml"),
+        "languages": ", ".join(told.languages),
+        "test_set": told.test_set,
+        "licence": told.licence,
+        "attribution": told.attribution,
+    }
+
+
+def _used(told: CardFacts) -> dict[str, object]:
+    """Return what the template is told of how the model is used: its files, its task, and the snippets."""
+    rows, manifest, questions, vectors = told.benchmark.rows, told.manifest, told.questions, told.vectors
+    finished, metric, task = finished_row(rows), metric_named(_measured_by(rows)), TASKS[manifest.task]
     deployed = manifest.entry(finished.runtime, finished.precision)
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
-    tags, untrained = _tags(stages)
-    of_vectors = () if vectors is None else ("sentence-transformers", "feature-extraction")
-    data = ModelCardData(
-        base_model=base_model,
-        datasets=list(datasets) or None,
-        eval_results=_eval_results(finished, manifest.pipeline_tag, [*datasets, test_set][0], test_set),
-        language=list(languages),
-        library_name="transformers" if vectors is None else "sentence-transformers",
-        license=licence,
-        metrics=sorted({row.metric for row in rows if row.metric is not None}),
-        model_name=title,
-        pipeline_tag=manifest.pipeline_tag,
-        tags=["onnx", "optimum", finished.precision, "edge", *of_vectors, *tags],
-    )
-    variables = {
-        **_measured(benchmark),
+    tokens = task.answer == "tags"
+    arguments = told.pipeline_arguments if questions is None else reading_arguments(questions)
+    cut = None if tokens or questions else told.max_length
+    return {
         **({"prompt": None, "space": None} if vectors is None else vectors.words()),
         "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
-        **snippets(
-            example, pipeline_arguments, None if tokens or questions else max_length, asks=questions is not None
-        ),
-        "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
+        **snippets(told.example, arguments, cut, asks=questions is not None),
+        "head": task.auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
-        "name": title,
-        "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
-        "base_model": base_model,
-        "untrained": untrained,
+        "task_name": "multi-label " * (told.threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "graph": Path(deployed.file).name,
         "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "files": markdown_table(_file_table(manifest)),
-        "repo_id": literal(repo_id),
+        "repo_id": literal(told.repo_id),
         "task": literal(manifest.pipeline_tag),
         "regression": metric.local is not None and metric.local.answers == ("score",),
-        "threshold": threshold,
+        "threshold": told.threshold,
         "metric": _capitalized(metric.title),
-        "max_length": max_length,
-        "stages": markdown_table(stage_table(stages)),
-        "plain": plain,
-        "pooled": pooled,
-        "teachers": teachers,
-        "predictions": predictions,
-        "fast": fast,
-        "token_types": token_types,
-        "vocabulary": _vocabulary(stages),
-        "recipe": _fenced(recipe_yaml, "yaml"),
-        "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
-        "verdict": [] if rivals is None else verdict(rivals),
-        "figure": None if rivals is None else f"![{in_words(rivals)}](figures/rivals.svg)\n\n{how_to_read(rivals)}",
-        "languages": ", ".join(languages),
-        "test_set": test_set,
-        "licence": licence,
-        "attribution": attribution,
+        "max_length": told.max_length,
+        "plain": told.plain,
+        "pooled": told.pooled,
+        "fast": told.fast,
+        "token_types": told.token_types,
         "usage": None,
         "no_answer": None if questions is None else questions.no_answer_threshold,
     }
-    with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
-        if questions is not None:
-            variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
-            variables["usage"] = fill_part(templates / "question_answering.md", variables)
-        if vectors is not None:
-            variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
-        return fill_template(templates / "template.md", data, variables)
+
+
+def _beside_rivals(rivals: Comparison | None) -> dict[str, object]:
+    """Return what the template is told of the rivals, where there are some."""
+    return {
+        "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
+        "verdict": [] if rivals is None else verdict(rivals),
+        "figure": None if rivals is None else f"![{in_words(rivals)}](figures/rivals.svg)\n\n{how_to_read(rivals)}",
+    }
+
+
+def _title(told: CardFacts) -> str:
+    return " ".join(told.name.split())
 
 
 def _measured(benchmark: Benchmark) -> dict[str, object]:

@@ -31,6 +31,7 @@ def render_report(
     front: str | None = None,
     taught_by: str = "",
     measured: Measurement | None = None,
+    vectors: Table | None = None,
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
@@ -43,6 +44,7 @@ def render_report(
         front: SVG of that, which comes before all else; None draws nothing there.
         taught_by: What the student learned from, in words.
         measured: All that was measured of the row to deploy; None shows no more than its rows.
+        vectors: What its vectors are worth at each width and precision, as of `vectors_table`, where it gives some.
 
     Returns:
         The page.
@@ -70,6 +72,7 @@ def render_report(
         taught_by=taught_by,
         further=None if measured is None else further_metrics(measured),
         classes=None if measured is None else class_tables(measured),
+        vectors=vectors,
         rivals=None if rivals is None else rivals_table(rivals),
         verdict=[] if rivals is None else verdict(rivals),
         front=None if front is None else Markup(front),  # noqa: S704

@@ -16,7 +16,7 @@ def snippets(
 
     Args:
         example: A text, a pair of texts, or a question with its context.
-        pipeline_arguments: As of `render_card`.
+        pipeline_arguments: As of `CardFacts`.
         cut: Tokens after which a pipeline is told to cut texts; None where it can't be told.
         asks: Whether the example is a question with its context.
     """

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.head import LabelLoss
 from edgemin_hf.tasks.metrics import Arrays
 from edgemin_hf.tasks.table_task import TableTask
 
@@ -37,6 +38,7 @@ class Given:
         seed: Seed of all that is random.
         teacher: Folder of the fine-tuned teacher's graphs, with its tokenizer; None where there is none yet.
         tables: The training, validation and test rows of a ragged task as they are; None of another.
+        loss: The loss with labels, as the task's settings have it; None is its `hard_loss`.
     """
 
     task: TableTask
@@ -51,6 +53,7 @@ class Given:
     seed: int
     teacher: Path | None = None
     tables: tuple[Dataset, Dataset, Dataset] | None = None
+    loss: LabelLoss | None = None
 
 
 @dataclass(frozen=True)

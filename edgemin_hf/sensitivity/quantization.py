@@ -36,6 +36,7 @@ from edgemin_hf.tasks.known import task_of
 
 Precision = Literal["int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_UNQUANTIZED = "unquantized"
 
 
 @dataclass(frozen=True)
@@ -142,39 +143,45 @@ def quantization_sensitivity(
     model.eval()
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
-        layers = PartialForward(model)
-        parts: list[Mapping[str, NDArray[np.generic]]] = []
-        with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
-
-            def measured(batch: Batch) -> dict[str, NDArray[np.generic]]:
-                inputs = inputs_of(model, batch)
-                output, hidden = layers.observe(partial(logits_of, model, batch))
-                found = {"unquantized": output.cpu().numpy()}
-                for number, candidate in enumerate(candidates):
-                    start = candidate.start
-                    with _swapped(candidate):
-                        logits = layers.run(inputs, hidden[start], start, layers.depth + 1)
-                    found[str(number)] = logits.float().cpu().numpy()
-                    bar.update()
-                return found
-
-            for number, batch in enumerate(batches):
-                one = partial(measured, batch)
-                parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
-                bar.update(max(0, (number + 1) * len(candidates) - bar.n))
+        parts = _outputs(model, candidates, batches, kept)
     finally:
         model.train(was_training)
-
-    def together(name: str) -> Outputs:
-        return rows_of([part[name] for part in parts], batches)
-
-    unquantized = together("unquantized")
+    unquantized, *changed = (
+        rows_of([part[name] for part in parts], batches) for name in (_UNQUANTIZED, *map(str, range(len(candidates))))
+    )
     task = task_of(model)
-    rows = []
-    for number, candidate in enumerate(candidates):
-        outputs = together(str(number))
-        rows.append(_row(candidate, outputs, divergence(task, outputs, unquantized, batches)))
+    rows = [
+        _row(candidate, outputs, divergence(task, outputs, unquantized, batches))
+        for candidate, outputs in zip(candidates, changed, strict=True)
+    ]
     return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
+
+
+def _outputs(
+    model: PreTrainedModel, candidates: Sequence[_Candidate], batches: Sequence[Batch], kept: Kept | None
+) -> list[Mapping[str, NDArray[np.generic]]]:
+    """Return what the model gives for each batch, unquantised and by the number of each candidate in its place."""
+    layers = PartialForward(model)
+    parts: list[Mapping[str, NDArray[np.generic]]] = []
+    with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
+
+        def measured(batch: Batch) -> dict[str, NDArray[np.generic]]:
+            inputs = inputs_of(model, batch)
+            output, hidden = layers.observe(partial(logits_of, model, batch))
+            found = {_UNQUANTIZED: output.cpu().numpy()}
+            for number, candidate in enumerate(candidates):
+                start = candidate.start
+                with _swapped(candidate):
+                    logits = layers.run(inputs, hidden[start], start, layers.depth + 1)
+                found[str(number)] = logits.float().cpu().numpy()
+                bar.update()
+            return found
+
+        for number, batch in enumerate(batches):
+            one = partial(measured, batch)
+            parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
+            bar.update(max(0, (number + 1) * len(candidates) - bar.n))
+    return parts
 
 
 def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "int4", "fp32"], group_size: int) -> int:

@@ -132,8 +132,11 @@ class SensitivitySettings:
     def task(self) -> TableTask:
         """The task: of a run's model as the run has it, of another told by the metric and the columns."""
         kind = "multi_label" if self.label_columns is not None else task_type({"metric": self.metric, **self.others})
-        if not TASKS[kind].learns_labels:
-            raise ValueError(f"model: {self.model}, for {kind}, which has no labels; allowed: one fine-tuned on some")
+        if not TASKS[kind].learns_labels and "pruning" in self.measure and self.saliency != "random":
+            raise ValueError(
+                f"saliency: {self.saliency} for {kind}, which has no labels to score units by; allowed: random, or "
+                "measure: quantization"
+            )
         known = {field.name for field in fields(TASKS[kind]) if field.name != "type"}
         told = {name: value for name, value in self.others.items() if name in known}
         names = ["metric", "max_length"]
@@ -142,4 +145,4 @@ class SensitivitySettings:
         if self.label_columns is not None:
             names.append("label_columns")
         told |= {name: getattr(self, name) for name in names}
-        return TASKS[kind](str(self.train), str(self.data), **told)
+        return TASKS[kind](str(self.train), str(self.data), str(self.data), **told)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgemin_hf.tasks.base import LabelLoss
+from edgemin_hf.tasks.head import LabelLoss
 from edgemin_hf.tasks.metrics import Answer
 from edgemin_hf.tasks.table_task import TableTask
 

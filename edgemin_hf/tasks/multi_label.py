@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table, values_of
-from edgemin_hf.tasks.base import Outputs, ProblemType
+from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.head import ProblemType
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, ordered, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.table_task import Labels

@@ -16,10 +16,12 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 from edgemin_hf.data.sources import files_of, one_file
 from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
-from edgemin_hf.tasks.answer_spans import Found, Span, best_threshold, find_answers
-from edgemin_hf.tasks.base import UNLABELLED, Files, Outputs
+from edgemin_hf.tasks.answer_spans import Found, Span, find_answers
+from edgemin_hf.tasks.base import Files, Outputs
+from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
+from edgemin_hf.tasks.metrics.no_answer import best_threshold
 from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
 from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions, read_unlabelled
 from edgemin_hf.tasks.table_task import Labels, TableTask

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from edgemin_hf.data.squad import Answers
-from edgemin_hf.tasks.base import UNLABELLED
+from edgemin_hf.tasks.head import UNLABELLED
 
 logger = logging.getLogger(__name__)
 

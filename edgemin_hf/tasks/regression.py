@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import check_table, read_table
-from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType
+from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.head import Divergence, ProblemType
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.table_task import Labels
 from edgemin_hf.tasks.text import TextTask

@@ -19,7 +19,8 @@ from transformers import PretrainedConfig
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, SentenceHead
 from edgemin_hf.modeling.embedder_files import set_default_prompt, set_longest_text
-from edgemin_hf.tasks.base import Divergence, Outputs
+from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.head import Divergence
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.scored_pairs import PLACES, ScoredPairs
 from edgemin_hf.tasks.vectors import Vectors, cosines
@@ -54,6 +55,7 @@ class SentenceEmbedding(ScoredPairs):
 
     auto_class: ClassVar[AutoClass] = cast(AutoClass, AutoModelForSentenceEmbedding)
     pipeline_tag: ClassVar[str] = "sentence-similarity"
+    gives_vectors: ClassVar[bool] = True
     divergence_name: ClassVar[Divergence] = "squared_difference"
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ from datasets import Sequence as ListOf
 
 from edgemin_hf.data.padding import COUNTED
 from edgemin_hf.data.word_windows import NO_WORD, Window
-from edgemin_hf.tasks.base import UNLABELLED, Outputs
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.entities import OUTSIDE
+from edgemin_hf.tasks.head import UNLABELLED
 
 Reader: TypeAlias = Callable[[Sequence[Sequence[str]]], list[list[Window]]]
 """Tokenises sentences, each into windows."""

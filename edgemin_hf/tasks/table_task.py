@@ -8,31 +8,18 @@ from dataclasses import dataclass
 from dataclasses import field as setting
 from inspect import signature
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
-import numpy as np
 from datasets import Dataset
 from torch import Tensor
-from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import Text
-from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
+from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.checks import check_tables
+from edgemin_hf.tasks.head import Divergence, ProblemType
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
-from edgemin_hf.tasks.metrics import (
-    Answer,
-    Answers,
-    Choice,
-    Measurement,
-    check_module,
-    measure,
-    metrics_of,
-    per_class,
-    value_of,
-)
-from edgemin_hf.tasks.metrics.choices import numbered
-from edgemin_hf.tasks.metrics.known import DEFAULTS
+from edgemin_hf.tasks.measured import MeasuredTask
 from edgemin_hf.tasks.splits import held_out
 from edgemin_hf.tasks.table_source import TableSource
 
@@ -41,12 +28,10 @@ Labels: TypeAlias = Sequence[int] | Sequence[float] | Sequence[Sequence[float]] 
 
 
 @dataclass
-class TableTask(TableSource, Task, ABC):
-    """A task whose examples are the rows of tables. See `TableSource` for these.
+class TableTask(MeasuredTask, TableSource, Task, ABC):
+    """A task whose examples are the rows of tables. See `TableSource` for these, and `MeasuredTask` for its metrics.
 
     Attributes:
-        metric: A module of `evaluate` by name, path or Hub id; a mapping of its `name` and settings; or a list of
-            several, of which the first decides, or the one with `decides: true`.
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels.
         max_length: Tokens after which an example is cut.
@@ -63,7 +48,6 @@ class TableTask(TableSource, Task, ABC):
         True
     """
 
-    metric: Choice | list[Choice] = ""
     validation_share: float = 0.1
     unlabelled_files: list[str] = setting(default_factory=list)
     max_length: int = 128
@@ -76,14 +60,12 @@ class TableTask(TableSource, Task, ABC):
     learns_labels: ClassVar[bool] = True
     compares_label_names: ClassVar[bool] = True
     ragged: ClassVar[bool] = False
+    gives_vectors: ClassVar[bool] = False
     fits_head: ClassVar[bool] = True
     problem_type: ClassVar[ProblemType | None] = None
-    answer: ClassVar[Answer]
 
     def __post_init__(self) -> None:
-        if self.metric == "":
-            self.metric = DEFAULTS[self.answer]
-        self.metrics = metrics_of(self.metric, self.answer)
+        self.choose_metrics()
         self.check_source()
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: {self.validation_share}; allowed: above 0 and below 1")
@@ -96,26 +78,6 @@ class TableTask(TableSource, Task, ABC):
                 raise ValueError(
                     f"{name}: {getattr(self, name)} for {self.type}; allowed: where its hard_loss takes it"
                 )
-
-    @property
-    def metric_name(self) -> str:
-        """Name of the metric that decides."""
-        return self.metrics[0].name
-
-    def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
-        """Find the modules of metrics that do not ship, and the number of a label that a metric is asked for.
-
-        Args:
-            root: The folder that paths are relative to.
-            labels: Number of each label.
-
-        Raises:
-            ValueError: If a module can't be loaded or takes other answers, or a label is not known.
-        """
-        asked = metrics_of(self.metric, self.answer)  # a number that was found before could be another label's name
-        self.metrics = [numbered(metric.located(root), labels) for metric in asked]
-        for metric in self.metrics:
-            check_module(metric, self.answer)
 
     @property
     def threshold(self) -> float | None:
@@ -131,6 +93,10 @@ class TableTask(TableSource, Task, ABC):
     def embedding_width(self) -> Literal["hidden_size"] | None:
         """Width of the vectors of a student that gives some, as `create_student` takes it."""
         return None
+
+    def is_principal(self, teacher: PretrainedConfig, width: int) -> bool:
+        """Return whether a student of some width learns the teacher's outputs on their principal directions."""
+        return False
 
     def configure(self, config: PretrainedConfig) -> None:
         """Write into a student's configuration what kind of head it has: pipelines would squash a score without it."""
@@ -214,26 +180,6 @@ class TableTask(TableSource, Task, ABC):
     def texts_in(self, table: Dataset) -> Iterator[Text]:
         """Yield a table's texts, or pairs of texts, a row each."""
 
-    @abstractmethod
-    def predictions(self, outputs: Outputs, rows: Dataset | None = None) -> Answers:
-        """Return what a model's outputs say, as `measure` takes it. See `Task.predictions`."""
-
-    def alternatives(self, outputs: Outputs, rows: Dataset) -> Sequence[object]:
-        """Return what else could have been answered, for each example; nothing where that is not told."""
-        return ()
-
-    def chooses(self, table: Dataset) -> bool:
-        """Return whether `calibrated` chooses something by the rows of a validation table."""
-        return False
-
-    def calibrated(self, outputs: Outputs, rows: Dataset) -> Self:
-        """Return the task with what is chosen for a model by its outputs on validation rows; itself if nothing is."""
-        return self
-
-    def references(self, rows: Dataset) -> Answers:
-        """Return the truth of tokenised rows, as `measure` takes it."""
-        return np.array(rows["labels"])
-
     def labels(self, root: Path) -> list[str]:
         """Return the names of the training table's labels, in the order of their numbers."""
         return self.names_in(self.table(root, "train"))
@@ -290,37 +236,3 @@ class TableTask(TableSource, Task, ABC):
         """Return some validation texts or pairs, as they are."""
         _, validation = self.tables(root, seed)
         return list(self.texts_in(validation.select(range(min(count, len(validation))))))
-
-    def compute_metrics(self, prediction: EvalPrediction, rows: Dataset) -> dict[str, float]:
-        """Compute the metrics of predictions for some rows: with these given, the `compute_metrics` of a Trainer.
-
-        A Trainer pads what a model gives for each token; what stands behind a row's own tokens is cut off.
-        """
-        outputs: Outputs = prediction.predictions
-        if self.ragged:
-            outputs = [output[:length] for output, length in zip(outputs, token_lengths(rows), strict=True)]
-        truth, found = self.references(rows), self.calibrated(outputs, rows).predictions(outputs, rows)
-        return {metric.name: value_of(metric, truth, found) for metric in self.metrics}
-
-    def value(self, references: Answers, predictions: Answers) -> float:
-        """Compute the metric that decides, alone."""
-        return value_of(self.metrics[0], references, predictions)
-
-    def measure(self, references: Answers, predictions: Answers, names: Sequence[str] = ()) -> Measurement:
-        """Measure predictions by the task's metrics, with their 95% intervals.
-
-        Args:
-            references: The truth, one an example.
-            predictions: The predictions, likewise.
-            names: Names of the labels, by number; without them no label is measured on its own.
-
-        Returns:
-            What the metric that decides found, with what the others did under "others", and each label's own values
-            under "per_class"; see `edgemin_hf.tasks.metrics.measure`.
-        """
-        found, *others = (measure(metric, references, predictions) for metric in self.metrics)
-        if others:
-            found["others"] = others
-        if names and (rows := per_class(self.metrics[0], self.answer, references, predictions, names)):
-            found["per_class"] = rows
-        return found

@@ -16,7 +16,7 @@ from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text, check_table, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
-from edgemin_hf.tasks.base import UNLABELLED
+from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
 

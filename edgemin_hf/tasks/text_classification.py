@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.tasks.base import Outputs, ProblemType
+from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.head import ProblemType
 from edgemin_hf.tasks.labels import names_in_column, numbers_in_column
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.table_task import Labels

@@ -17,8 +17,9 @@ from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text
 from edgemin_hf.data.word_windows import windows, word_tokenizer
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
-from edgemin_hf.tasks.base import UNLABELLED, Outputs, mean_of_counted
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.entities import OUTSIDE, Scheme, check_tag, inside, loose_tags, tags_of
+from edgemin_hf.tasks.head import UNLABELLED, mean_of_counted
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.sentence_rows import likeliest_tags, sentence_rows, true_tags

@@ -16,7 +16,7 @@ from edgemin_hf.distillation.base import DistillationConfig
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.pruned_shape import pruned_shape
 from edgemin_hf.modeling.weights import not_finite
-from edgemin_hf.tasks.base import UNLABELLED
+from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.known import task_of
 
 _ROWS = 10_000

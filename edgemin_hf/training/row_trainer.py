@@ -56,8 +56,21 @@ class RowTrainer(Trainer):
         return weighted_batches(epoch_iterator, num_batches, self.accelerator), None
 
     def _inner_training_loop(self, batch_size: int | None = None, *args: object, **kwargs: object) -> TrainOutput:
+        self._forget_evaluation()
         # transformers 4 would go on with the checkpoint's batch size, and with the arguments' accumulation.
         return super()._inner_training_loop(self.args.train_batch_size, *args, **kwargs)
+
+    def _forget_evaluation(self) -> None:
+        """Undo what an evaluation before the training left on the model of each of several processes.
+
+        It marks the model as prepared, so that Accelerate would not wrap it any more, and each process would train a
+        model of its own.
+        """
+        several = self.accelerator.num_processes > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if several and self.model.__dict__.pop("_is_accelerate_prepared", False):
+            if "_original_forward" in self.model.__dict__:  # that before mixed precision
+                self.model.forward = self.model.__dict__.pop("_original_forward")
+            self.model_wrapped = self.model
 
     def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
         drops = self.args.dataloader_drop_last

@@ -15,6 +15,7 @@ from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
 from edgemin_hf.export.onnx_graph import onnx_entry
 from edgemin_hf.hub import push
 from edgemin_hf.report.card import render_card
+from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.report.records import StageRecord
 from tests.helpers.models import tiny
@@ -46,12 +47,13 @@ def test_an_added_target_is_measured_told_and_pushed(artefact, monkeypatch):
     assert "student  onnxruntime  fp16" in summary_table(measured)
 
     scored = tuple(replace(row, metric="accuracy", value=0.9, ci95=(0.8, 1.0), n=10) for row in measured.rows)
-    card = render_card(
+    facts = CardFacts(
         name="Added", repo_id="me/added", manifest=artefact.manifest, languages=["en"], licence="mit",
         base_model="org/teacher", datasets=[], test_set="some rows", attribution="Someone's.", example="a card",
         max_length=16, benchmark=Benchmark(scored, measured.environment), stages=[StageRecord("finetune", True)],
         recipe_yaml="seed: 0",
     )  # fmt: skip
+    card = render_card(facts)
     assert "| student | onnxruntime | fp16 |" in card
 
     (folder / "README.md").write_text(card)

@@ -35,6 +35,7 @@ METHODS = {
     "checkpointed layers": edgemin_hf.MiniLMv2Config(teacher_layer=2, relation_heads=8),
     "latency": TaskDistillationConfig(),
     "learned ranges": TaskDistillationConfig(),
+    "evaluated before": TaskDistillationConfig(),
 }
 
 
@@ -83,6 +84,8 @@ def train(method, folder, size, tokenizer, checkpoint=None):
     if checkpoint is None:
         trainer.prepare()
     before = {name: weight.clone() for name, weight in student.state_dict().items()}
+    if method == "evaluated before":
+        trainer.evaluate(rows(13, masked=False))
     trainer.train(resume_from_checkpoint=checkpoint)
     evaluation = trainer.predict(rows(13, masked=head is not None))
     everywhere = trainer.accelerator.gather(torch.cat([w.flatten() for w in student.state_dict().values()])[None])

@@ -16,6 +16,7 @@ from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
 from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.manifest import Manifest, ManifestEntry
 from edgemin_hf.report.card import fill_template, markdown_table, render_card
+from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.records import Coverage, StageRecord, VocabularyCut
 from edgemin_hf.report.tables import Table
 from edgemin_hf.utils.hardware import Environment
@@ -71,7 +72,9 @@ def front_matter(card: str) -> dict:
 
 
 def test_the_snippet_without_transformers_gives_what_the_model_takes():
-    card, no_types, slow = (render_card(**FACTS | more) for more in ({}, {"token_types": False}, {"fast": False}))
+    card, no_types, slow = (
+        render_card(CardFacts(**FACTS | more)) for more in ({}, {"token_types": False}, {"fast": False})
+    )
     assert '"token_type_ids": encoded.type_ids}' in card
     assert '"token_type_ids": [0] * len(encoded.ids)}' in no_types
     assert "Tokenizer.from_file" not in slow  # there is no tokenizer.json
@@ -79,10 +82,10 @@ def test_the_snippet_without_transformers_gives_what_the_model_takes():
 
 
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
-    plain, other = (render_card(**FACTS | {"plain": plain}) for plain in ((4, 5), ()))
+    plain, other = (render_card(CardFacts(**FACTS | {"plain": plain})) for plain in ((4, 5), ()))
     assert "load_pruned" not in plain
     assert "from edgemin_hf import load_pruned" in other
-    of_old = render_card(**FACTS | {"plain": (4,)})
+    of_old = render_card(CardFacts(**FACTS | {"plain": (4,)}))
     assert 'pip install "transformers<5" torch' in of_old
     assert "edgemin_hf.load_pruned(" in of_old
     assert [line for line in other.splitlines() if line.startswith("print(classify(")] == [
@@ -93,20 +96,20 @@ def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
 def test_a_cut_vocabulary_is_told_with_what_it_means_for_texts():
     told = (Coverage("validation texts", split=0.0121, unknown=0.0002), Coverage("raw text", split=0.3, unknown=0.0))
     cut = StageRecord("prune_vocabulary", True, vocabulary=VocabularyCut(30522, 2431, told))
-    card = render_card(**FACTS | {"stages": [*FACTS["stages"], cut]})
+    card = render_card(CardFacts(**FACTS | {"stages": [*FACTS["stages"], cut]}))
     assert "Its vocabulary was cut to 2,431 of 30,522 pieces." in card
     assert "is of the validation texts 1.2% and 0.02% and of the raw text 30.0% and 0.00%." in card
     whole = StageRecord("prune_vocabulary", True, vocabulary=VocabularyCut(30522, 30522, told))
     for stages in (FACTS["stages"], [*FACTS["stages"], whole]):
-        assert "vocabulary" not in render_card(**FACTS | {"stages": stages}).partition("## Results")[0]
+        assert "vocabulary" not in render_card(CardFacts(**FACTS | {"stages": stages})).partition("## Results")[0]
     assert StageRecord.from_dict(json.loads(json.dumps(cut.to_dict()))) == cut
 
 
 def test_the_front_matter_says_what_the_hub_needs():
-    meta = front_matter(render_card(**FACTS))
+    meta = front_matter(render_card(CardFacts(**FACTS)))
     assert meta["license"] == "apache-2.0"
     assert meta["base_model"] == "org/teacher"
-    folder = render_card(**FACTS | {"base_model": None})
+    folder = render_card(CardFacts(**FACTS | {"base_model": None}))
     assert "base_model" not in front_matter(folder)
     assert "based on" not in folder
     assert meta["datasets"] == ["org/banking", "org/clinc"]
@@ -124,7 +127,7 @@ def test_the_front_matter_says_what_the_hub_needs():
 def test_an_int4_model_is_told_as_such():
     rows = [TEACHER, row("teacher", "onnxruntime", "int8", 0.91, 23_000_000, 2.0), replace(STUDENT, precision="int4")]
     made = manifest(entry("onnx/model_q4.onnx", "int4"))
-    card = render_card(**FACTS | {"benchmark": benchmark(*rows), "manifest": made})
+    card = render_card(CardFacts(**FACTS | {"benchmark": benchmark(*rows), "manifest": made}))
     meta = front_matter(card)
     assert "int4" in meta["tags"]
     assert "int8" not in meta["tags"]
@@ -134,14 +137,14 @@ def test_an_int4_model_is_told_as_such():
     assert "trained with weights of 4 bits" in card
     assert "8-bit" not in card
     assert "The student at int4 in ONNX Runtime takes 15.0 MB" in card
-    assert "int4" not in render_card(**FACTS)
+    assert "int4" not in render_card(CardFacts(**FACTS))
 
 
 def test_what_was_quantised_after_training_is_told_as_such():
     quantize = StageRecord("quantize", True, examples=0, seconds=1.0, tag="quantization-aware-training")
     prune = StageRecord("prune", True, examples=9_000, seconds=4.0, tag="pruning")
     for stages, trained in ([[prune, quantize], False], [[quantize, prune], True]):
-        card = render_card(**FACTS | {"stages": stages})
+        card = render_card(CardFacts(**FACTS | {"stages": stages}))
         tags = {"quantization-aware-training", "post-training-quantization"} & set(front_matter(card)["tags"])
         assert tags == {"quantization-aware-training" if trained else "post-training-quantization"}
         assert ("and that was trained to compute in 8-bit" in card) == trained
@@ -149,13 +152,13 @@ def test_what_was_quantised_after_training_is_told_as_such():
 
 
 def test_a_model_without_measured_accuracy_claims_none():
-    card = render_card(**FACTS | {"benchmark": benchmark(TEACHER, replace(STUDENT, value=None, n=None))})
+    card = render_card(CardFacts(**FACTS | {"benchmark": benchmark(TEACHER, replace(STUDENT, value=None, n=None))}))
     assert "model-index" not in front_matter(card)
     assert "Its accuracy" not in card
 
 
 def test_the_text_holds_the_measured_numbers_the_stages_and_the_recipe():
-    card = render_card(**FACTS)
+    card = render_card(CardFacts(**FACTS))
     assert "takes 15.0 MB, 16.7% of the teacher's 90.0 MB" in card
     assert "16.0 times as fast as the teacher in PyTorch" in card
     assert re.search(r"^\| student \| onnxruntime \| int8 \|.* 90\.7 \|", card, re.MULTILINE)
@@ -168,7 +171,7 @@ def test_the_text_holds_the_measured_numbers_the_stages_and_the_recipe():
 @pytest.mark.parametrize("name", ['a: "b" # c', "---\nlicense: mit\n---", "{{ task }} {% if %}", "- [x] & <b>'s"])
 def test_no_value_breaks_the_front_matter_or_is_taken_for_a_template(name):
     facts = FACTS | {"name": name, "test_set": name, "base_model": name}
-    card = render_card(**facts)
+    card = render_card(CardFacts(**facts))
     meta = front_matter(card)
     assert meta["model-index"][0]["name"] == " ".join(name.split())
     assert meta["base_model"] == name
@@ -179,7 +182,7 @@ def test_no_value_breaks_the_front_matter_or_is_taken_for_a_template(name):
 
 def test_a_recipe_with_code_fences_stays_in_its_block():
     recipe = "note: |\n  ````\n  {{ not_a_variable }}\n  ````"
-    assert f"`````yaml\n{recipe}\n`````\n" in render_card(**FACTS | {"recipe_yaml": recipe})
+    assert f"`````yaml\n{recipe}\n`````\n" in render_card(CardFacts(**FACTS | {"recipe_yaml": recipe}))
 
 
 def test_table_cells_cannot_end_their_column():
@@ -219,7 +222,7 @@ def test_the_snippets_run_and_agree(artefact: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, allow_patterns: repo)
     pytest.importorskip("openvino")
     pytest.importorskip("optimum.intel")
-    card = render_card(**FACTS | {"repo_id": str(artefact), "example": example})
+    card = render_card(CardFacts(**FACTS | {"repo_id": str(artefact), "example": example}))
     answers = []
     for snippet in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
         with contextlib.redirect_stdout(io.StringIO()) as output:

@@ -1,17 +1,23 @@
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import numpy as np
 import pytest
+from datasets import Dataset
+from scipy.special import softmax
 from sklearn.svm import LinearSVC
 
+from edgemin_hf.data.drawing import within_tokens
 from edgemin_hf.recipe.stages.rivals import RivalName
 from edgemin_hf.rivals.base import Given, joined
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow, compare
 from edgemin_hf.rivals.known import RIVALS
 from edgemin_hf.rivals.linear import Linear
-from edgemin_hf.tasks import MultiLabel, Regression, TextClassification
+from edgemin_hf.tasks import MultiLabel, Regression, TextClassification, TokenClassification
+from edgemin_hf.tasks.class_weights import balanced_weights
 from tests.helpers.models import LABELS, sentences
 
 TABLES = ("train.tsv", "test.tsv")
@@ -38,6 +44,40 @@ def test_a_rival_learns_and_its_whole_call_says_what_its_scores_say(name, given,
             np.testing.assert_allclose(made.call(text)[0], scores, atol=1e-4)
         files = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
         assert 0 < made.size_bytes <= files
+
+
+def test_a_frozen_encoder_heeds_class_weights(given, tmp_path):
+    """Of ten rows of one label and one of the other, whose texts tell nothing, weights decide which is answered."""
+    given, _ = given
+    rare = {"train": ["my card"] * 11, "labels": np.array([0] * 10 + [1])}
+    rare |= {"validation": ["my card"] * 11, "validation_labels": rare["labels"]}
+    weights = balanced_weights("label", rare["labels"].tolist(), 2)
+    shares = {}
+    for name, loss in (("plain", None), ("balanced", partial(given.task.hard_loss, class_weights=weights))):
+        (tmp_path / name).mkdir()
+        made = RIVALS["frozen_encoder"](replace(given, **rare, test=["my card"], loss=loss), tmp_path / name)[0]
+        shares[name] = softmax(made.scores, axis=-1)[0, 1]
+    assert shares["plain"] == pytest.approx(1 / 11, abs=0.01)
+    assert shares["balanced"] == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_a_frozen_encoder_of_tokens_is_fitted_on_a_sample(given, tmp_path, monkeypatch):
+    given, _ = given
+    tags = {"O": 0, "B-thing": 1, "I-thing": 2}
+    rows = [text.split() for text in given.train]
+    tables = [
+        Dataset.from_dict({"tokens": some, "tags": [["B-thing"] + ["O"] * (len(row) - 1) for row in some]})
+        for some in (rows, rows[:20], rows[20:30])
+    ]
+    task = TokenClassification("train.jsonl", "test.jsonl", max_length=24)
+    asked = replace(
+        given, task=task, label_ids=tags, tables=tuple(tables), labels=np.array([]), test=given.train[20:30]
+    )
+    monkeypatch.setattr("edgemin_hf.rivals.frozen_encoder.within_tokens", partial(within_tokens, tokens=100))
+    made = RIVALS["frozen_encoder"](asked, tmp_path)
+    found = re.match(r"frozen encoder, linear head on (\d+) of 160 rows", made[0].name)
+    assert 10 <= int(found[1]) <= 40
+    assert len(made[0].scores) == 10
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """Sentence embedding: losses by hand, tables of texts and pairs, bad input, and a whole recipe."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoModel, BertConfig
 
 from edgemin_hf import TaskDistillationConfig, create_student, load_pruned
 from edgemin_hf.cli import main
+from edgemin_hf.data import sources
 from edgemin_hf.distillation.principal import principal_directions
 from edgemin_hf.modeling import AutoModelForSentenceEmbedding
 from edgemin_hf.modeling.embedder import SentenceHead
@@ -117,7 +119,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_texts_and_pairs_become_rows(folder, tokenizer):
+def test_texts_and_pairs_become_rows(folder, tokenizer, monkeypatch):
+    monkeypatch.setattr(sources, "CACHE", folder / "cache")
     train, validation = task().tables(folder, 0)
     assert train["sentence1"][:] == ["a card", "lost money"]
     rows = task(prompt="my ").tokenized(train, tokenizer, {})
@@ -333,6 +336,10 @@ def test_the_card_tells_of_vectors_and_its_snippets_run(finished, monkeypatch):
     assert "library_name: sentence-transformers" in card
     assert "pipeline_tag: sentence-similarity" in card
     assert "| 8 | bits | 1 |" in card
+    page = (finished / "artefact/report.html").read_text()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index("Shorter and smaller vectors") :])
+    table = card[card.index("| dimensions | precision | bytes |") :].splitlines()[2:8]
+    assert cells[:24] == [cell.strip() for line in table for cell in line.strip("|").split("|")]
     assert "they are not in the space of its teacher's" in card
     assert "regression" not in card
     by_library, alone, *_ = run_snippets(card, monkeypatch)
@@ -355,6 +362,21 @@ def test_what_makes_no_sense_is_one_line_before_weights_load(change, message, tm
     assert main(["run", path, "--dry-run"]) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("method", ["minilmv2", "distilbert"])
+def test_similarities_of_models_that_give_no_vectors_are_one_line(method, tmp_path, tokenizer, capsys):
+    def change(recipe):
+        stage = {"stage": "distill", "method": method, "max_steps": 2, "also": [{"method": "similarities"}]}
+        recipe["stages"] = [stage | ({"relation_heads": 8} if method == "minilmv2" else {})]
+        recipe["student"] = {"num_hidden_layers": 2}
+        if method == "minilmv2":
+            del recipe["task"]
+
+    assert main(["run", write_recipe(tmp_path, tokenizer, change), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "distill.also: similarities of models without a task's head; allowed: beside a task" in error
     assert error.count("\n") == 1
 
 

@@ -17,7 +17,7 @@ from edgemin_hf import DistillationTrainer, TaskDistillationConfig
 from edgemin_hf.cli import main
 from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.tasks import TextClassification, TokenClassification, task_of
-from edgemin_hf.tasks.base import labelled
+from edgemin_hf.tasks.head import labelled
 from tests.helpers.models import tiny
 from tests.helpers.recipes import write_recipe
 from tests.helpers.tasks import assert_every_stage_speaks_of, read_json, run_snippets

@@ -16,12 +16,13 @@ from edgemin_hf.data.masked_lm import load_masked_lm
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.tokenizers import load_tokenizer
-from edgemin_hf.recipe.context import AUGMENTED_ROWS, Context
+from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate, flops_per_token
 from edgemin_hf.recipe.fingerprint import content, model_inputs
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.stages.base import WritingStage
+from edgemin_hf.recipe.task_rows import AUGMENTED_ROWS
 from edgemin_hf.tasks.text import TextTask
 from edgemin_hf.utils.atomic_files import write_atomic
 

@@ -104,6 +104,13 @@ class InnerDistillation(TrainingStage, Method):
         """Check that a method and those beside it can compare the two models, with the training's arguments."""
         context.shapes.check_tokens(self.name)
         methods, models = [method, *self.also], self.compared(context)
+        if context.recipe.task is None or self.head(context) is not context.head:
+            for one in methods:
+                if one.compares_outputs:
+                    raise ValueError(
+                        f"also: {one.method} of models without a task's head; allowed: beside a task, and methods of "
+                        "any head"
+                    )
         check_methods(methods, *models, context.recipe.task)
         check_training_arguments(context, self, methods, models, self.head(context))
 

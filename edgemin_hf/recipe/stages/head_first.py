@@ -8,25 +8,22 @@ from typing import Annotated
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.data.padding import COUNTED
+from edgemin_hf.data.drawing import drawn, within_tokens
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive
 from edgemin_hf.recipe.stages.training import TrainingStage
-from edgemin_hf.recipe.train import drawn, make_trainer, train
-from edgemin_hf.tasks.base import labelled
+from edgemin_hf.recipe.train import make_trainer, train
+from edgemin_hf.tasks.head import labelled
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.processes import of_first
 
 _FITTED_ROWS = 20_000
 """Rows, at most, that the head is fitted on: its features lie in memory, and more tell a linear layer little."""
-_FITTED_TOKENS = 100_000
-"""Tokens, at most, of a head that answers for each."""
 
 
 @dataclass(config=STRICT)
@@ -70,7 +67,7 @@ class HeadFirst(TrainingStage):
             if context.task.unlabelled_files:
                 rows_known = [labelled(torch.tensor([labels])).all() for labels in known["labels"]]
                 known = known.select(np.flatnonzero(rows_known))
-            rows = (_fitted_on(rows, context.recipe.seed) for rows in (known, parts.validation))
+            rows = (within_tokens(drawn(rows, _FITTED_ROWS, context.recipe.seed)) for rows in (known, parts.validation))
             learned, held_out = (frozen_features(trainer.model, trainer.batches_of(some)) for some in rows)
             fit_head(trainer.model, learned, held_out, context.label_loss)
             metric = self.metric(context)
@@ -80,12 +77,3 @@ class HeadFirst(TrainingStage):
             return Outcome(notes=(note,))
 
         return train(self, trainer, folder, self.metric(context), prepare=prepare)
-
-
-def _fitted_on(rows: Dataset, seed: int) -> Dataset:
-    """Draw the rows that a head is fitted on."""
-    rows = drawn(rows, _FITTED_ROWS, seed)
-    if COUNTED not in rows.column_names:
-        return rows
-    ends = np.cumsum([sum(counted) for counted in rows[COUNTED]])
-    return rows.select(range(max(1, int(np.searchsorted(ends, _FITTED_TOKENS, side="right")))))

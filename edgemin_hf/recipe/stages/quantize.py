@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
+from edgemin_hf.data.drawing import drawn
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -34,7 +35,7 @@ from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.search.precisions import choose_precisions
 from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.training import TaskStage
-from edgemin_hf.recipe.train import Parts, drawn, make_trainer, train
+from edgemin_hf.recipe.train import Parts, make_trainer, train
 from edgemin_hf.report.records import ModuleError
 from edgemin_hf.sensitivity.target_size import least_bytes
 from edgemin_hf.training.pruning import check_schedule

@@ -34,11 +34,12 @@ from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
 from edgemin_hf.report.card import render_card
+from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
-from edgemin_hf.report.vectors import VectorsOfCard
+from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -109,9 +110,11 @@ class Report(WritingStage):
             (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
         captioned = dict(pictures.values())
         told = _taught_by(context), _measured(context, benchmark)
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told)
+        vectors = _vectors(context, benchmark)
+        shown = None if vectors is None else vectors_table(vectors.given_out)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, vectors=shown)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals)
+        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, vectors)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return Outcome()
 
@@ -123,13 +126,14 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
         rivals: Comparison | None,
+        vectors: VectorsOfCard | None,
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
         finished = finished_row(benchmark.rows)
         task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
-        return render_card(
+        facts = CardFacts(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
             manifest=read_manifest(folder),
@@ -154,8 +158,9 @@ class Report(WritingStage):
             teachers=1 + len(teacher.ensemble),
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
             questions=task if isinstance(task, QuestionAnswering) else None,
-            vectors=_vectors(context, benchmark),
+            vectors=vectors,
         )
+        return render_card(facts)
 
     def summary(self, context: Context) -> str:
         """Return the table of the benchmark's rows, and the rivals'."""
@@ -173,7 +178,7 @@ def _example(context: Context) -> Text:
 
 
 def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
-    """Return what the card tells of vectors: those of the graph to deploy; None of a model that gives none."""
+    """Return what card and page tell of vectors: those of the graph to deploy; None of a model that gives none."""
     task, row = context.task, finished_row(benchmark.rows)
     if not isinstance(task, SentenceEmbedding):
         return None

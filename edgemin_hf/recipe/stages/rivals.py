@@ -26,6 +26,7 @@ from edgemin_hf.rivals.base import Given, Made, Maker
 from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
 from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
 from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.tasks.class_weights import label_loss
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.utils.atomic_files import atomic_folder
@@ -191,6 +192,7 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
         seed=seed,
         teacher=_graphs(context) / "teacher" if beside_student and context.has_teacher else None,
         tables=tables if task.ragged else None,
+        loss=label_loss(task, root, numbers, seed),
     ), task.references(task.tokenized(tables[2], context.tokenizer, numbers)) if task.ragged else truths[2]
 
 

@@ -12,11 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from datasets import Sequence as Listed
+from datasets import Value
 
 from edgemin_hf.tasks.metrics.base import Values
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+RIGHT = {"id": Value("string"), "answers": Listed({"text": Value("string"), "answer_start": Value("int32")})}
+"""What SQuAD's metrics are told of a question: its name, and all right answers."""
+FOUND = {"id": Value("string"), "prediction_text": Value("string")}
+"""What they are told of a prediction."""
 
 
 def normalized(text: str) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Features, Value
-from datasets import Sequence as Listed
+from datasets import Features
 from evaluate import MetricInfo
 
-from edgemin_hf.tasks.metrics.answer_texts import best_of, exact, f1_of_words
+from edgemin_hf.tasks.metrics.answer_texts import FOUND, RIGHT, best_of, exact, f1_of_words
 from edgemin_hf.tasks.metrics.base import Answer, LocalMetric, Statistics
 
 
@@ -27,13 +26,7 @@ class Squad(LocalMetric):
         return lambda weights: {name: weights @ score / weights.sum(axis=1) for name, score in scores.items()}
 
     def _info(self) -> MetricInfo:
-        answers = Listed({"text": Value("string"), "answer_start": Value("int32")})
-        features = Features(
-            {
-                "predictions": {"id": Value("string"), "prediction_text": Value("string")},
-                "references": {"id": Value("string"), "answers": answers},
-            }
-        )
+        features = Features({"predictions": FOUND, "references": RIGHT})
         return MetricInfo(description=self.__doc__ or "", citation="", features=features)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:  # type: ignore[override]

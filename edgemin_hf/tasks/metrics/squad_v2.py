@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Features, Value
-from datasets import Sequence as Listed
 from evaluate import MetricInfo
 
-from edgemin_hf.tasks.metrics.answer_texts import best_of, exact, f1_of_words, normalized
+from edgemin_hf.tasks.metrics.answer_texts import FOUND, RIGHT, best_of, exact, f1_of_words, normalized
 from edgemin_hf.tasks.metrics.base import Answer, LocalMetric, Statistics, Values
+from edgemin_hf.tasks.metrics.no_answer import best_cut
 
 
 class SquadV2(LocalMetric):
@@ -34,25 +34,11 @@ class SquadV2(LocalMetric):
     def statistic(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Statistics:
         """Return its values. See `LocalMetric.statistic`."""
         answered, scores = _scores(references, predictions)
-
-        def values(weights: Values) -> dict[str, Values]:
-            return {
-                f"{part}{name}": weights @ (score * counted) / np.maximum(weights @ counted, 1)
-                for part, counted in _parts(answered).items()
-                for name, score in scores.items()
-            }
-
-        return values
+        return lambda weights: _means(answered, scores, weights)
 
     def _info(self) -> MetricInfo:
-        answers = Listed({"text": Value("string"), "answer_start": Value("int32")})
-        told = {name: Value("string") for name in ("id", "prediction_text")}
-        features = Features(
-            {
-                "predictions": {**told, "no_answer_probability": Value("float32")},
-                "references": {"id": Value("string"), "answers": answers},
-            }
-        )
+        found = {**FOUND, "no_answer_probability": Value("float32")}
+        features = Features({"predictions": found, "references": RIGHT})
         return MetricInfo(description=self.__doc__ or "", citation="", features=features)
 
     def _compute(self, predictions: Any, references: Any, no_answer_threshold: float = 1.0) -> dict[str, float]:  # type: ignore[override]
@@ -65,16 +51,18 @@ class SquadV2(LocalMetric):
         texts = [found[row["id"]]["prediction_text"] for row in asked]
         none = np.array([found[row["id"]]["no_answer_probability"] for row in asked])
         answered, scores = _scores([row["answers"]["text"] for row in asked], texts)
+        kept = {name: np.where(none > no_answer_threshold, ~answered, score) for name, score in scores.items()}
+        means = _means(answered, kept, np.ones((1, len(asked))))
         told: dict[str, float] = {}
         for part, counted in _parts(answered).items():
-            for name, score in scores.items() if counted.any() else ():
-                kept = np.where(none > no_answer_threshold, ~answered, score)
-                told[f"{part}{name}"] = 100 * float(kept[counted].mean())
+            if counted.any():
+                told |= {f"{part}{name}": 100 * float(means[f"{part}{name}"][0]) for name in scores}
                 told[f"{part}total"] = int(counted.sum())
         for name, score in scores.items():
-            value, threshold = _best_threshold(np.where(answered, score, [-float(bool(text)) for text in texts]), none)
+            gains = np.where(answered, score, [-float(bool(text)) for text in texts])
+            value, threshold = best_cut(none, gains, together=False)
             told[f"best_{name}"] = 100 * (value + int((~answered).sum())) / len(asked)
-            told[f"best_{name}_thresh"] = threshold
+            told[f"best_{name}_thresh"] = 0.0 if threshold is None else threshold
         return told
 
 
@@ -98,14 +86,10 @@ def _parts(answered: Any) -> dict[str, Any]:
     return {"": np.ones_like(answered), "HasAns_": answered, "NoAns_": ~answered}
 
 
-def _best_threshold(gains: Values, none: Values) -> tuple[float, float]:
-    """Return how much is gained at best by answering what is below a threshold, and the threshold.
-
-    Args:
-        gains: What answering a question gains against "no answer".
-        none: The probability that there is no answer.
-    """
-    order = np.argsort(none, kind="stable")
-    sums = np.concatenate([[0], gains[order].cumsum()])
-    best = int(sums.argmax())
-    return float(sums[best]), 0.0 if best == 0 else float(none[order][best - 1])
+def _means(answered: Any, scores: Mapping[str, Values], weights: Values) -> dict[str, Values]:
+    """Return the mean of each score over all questions, those with an answer and those without, by a result's name."""
+    return {
+        f"{part}{name}": weights @ (score * counted) / np.maximum(weights @ counted, 1)
+        for part, counted in _parts(answered).items()
+        for name, score in scores.items()
+    }
