@@ -69,7 +69,7 @@ class Predictions:
             names = sorted(labels, key=lambda name: labels[name])
             self._logits = _from_scores(path, columns[0], _scores(path, columns[0], names), task)
         else:
-            task.check_rows(path)
+            task.check_table(path)
             self._logits = _from_labels(np.array(task.encoded(table, labels)), len(labels), task)
         self._rows = self._by_text(table)
 

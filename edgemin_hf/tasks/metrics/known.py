@@ -17,7 +17,7 @@ Choice: TypeAlias = str | dict[str, Any]
 """A metric as a recipe writes it: a name, path or Hub id, or a mapping of `name` and settings."""
 MODULES = (
     "accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "mse", "mae", "seqeval",
-    "squad", "squad_v2", "exact_match",
+    "squad", "squad_v2", "exact_match", "ndcg_at_10", "mrr_at_10",
 )  # fmt: skip
 """The modules of `evaluate` that ship, by their names there, each a file beside this one."""
 DEFAULTS: Mapping[Answer, Choice] = {
@@ -26,6 +26,7 @@ DEFAULTS: Mapping[Answer, Choice] = {
     "label set": "f1_micro",
     "tags": {"name": "seqeval", "mode": "strict", "scheme": "IOB2"},
     "answers": "squad",
+    "ranking": "ndcg_at_10",
 }
 """The metric of a task that names none."""
 _WIDEST = 17
