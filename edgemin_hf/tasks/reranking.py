@@ -27,8 +27,9 @@ GROUP = "group"
 class Reranking(Regression):
     """A score for a query with a passage: a cross-encoder, such as sentence-transformers' CrossEncoder with one output.
 
-    It learns by binary cross-entropy, as those do: a label is the probability that the passage is relevant. The teacher's
-    logits are learned by the mean squared error. A model without a recipe is a `Regression`, whose head it has.
+    It learns by binary cross-entropy, as those do: a label is the probability that the passage is relevant. The
+    teacher's logits are learned by the mean squared error. Without a recipe a model is a `Regression`, whose head it
+    has.
 
     Attributes:
         text_column: Name of the column that holds the query.
@@ -67,22 +68,20 @@ class Reranking(Regression):
         super().check_rows(path)
         if self.group_column is not None:
             check_table(path, label_column=self.group_column)
-        for row, relevance in enumerate(self.encoded(read_table(path), {}), start=1):
+        for row, relevance in enumerate(self._relevance(read_table(path)), start=1):
             if relevance < 0:
                 column = f"column {self.label_column!r}, row {row} of {path}"
                 raise ValueError(f"{relevance:g} in {column}; allowed: 0 or more")
 
     def check_together(self, path: Path) -> None:
         """Check that something is relevant; ValueError where nothing is."""
-        if not any(self.encoded(read_table(path), {})):
-            raise ValueError(
-                f"0 in column {self.label_column!r}, every row of {path}; expected: some that are relevant"
-            )
+        if not self._relevance(read_table(path)).any():
+            raise ValueError(f"0 in column {self.label_column!r}, every row of {path}; expected: relevant rows too")
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that labels are probabilities, and that some groups can be held out; ValueError where not."""
-        field, labels = self.field("train"), self.encoded(table, {})
-        if (highest := max(labels)) > 1:
+        field, highest = self.field("train"), self._relevance(table).max()
+        if highest > 1:
             told = "to learn from 0 to 1 (grades divided by the highest), or type: regression, which learns any numbers"
             raise ValueError(f"label_column: {highest:g} in {field}; allowed: {told}")
         if self.holds_out and np.count_nonzero(self._counts(table)) < 2:
@@ -132,6 +131,9 @@ class Reranking(Regression):
         """Compute the binary cross-entropy of the logits' sigmoids with labels (batch,) from 0 to 1."""
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype).view_as(logits))
 
+    def _relevance(self, table: Dataset) -> NDArray[np.float64]:
+        return np.array(self.encoded(table, {}), dtype=np.float64)
+
     def _groups(self, table: Dataset) -> list[int]:
         """Return the number of each row's group, in the order in which they begin."""
         numbers: dict[object, int] = {}
@@ -142,5 +144,5 @@ class Reranking(Regression):
         """Return whether each group has a relevant row, bool (groups,)."""
         groups = np.array(self._groups(table))
         counts = np.zeros(groups.max(initial=-1) + 1, dtype=bool)
-        counts[groups[np.array(self.encoded(table, {})) > 0]] = True
+        counts[groups[self._relevance(table) > 0]] = True
         return counts
