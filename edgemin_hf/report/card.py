@@ -22,7 +22,7 @@ from edgemin_hf.report.page import (
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.snippets import literal, reading_arguments, snippets
-from edgemin_hf.report.tables import TEXT_COLUMNS, Table
+from edgemin_hf.report.tables import TEXT_COLUMNS, CaptionedTable, Table
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
@@ -62,6 +62,9 @@ def render_card(
     predictions: str | None = None,
     questions: QuestionAnswering | None = None,
     vectors: VectorsOfCard | None = None,
+    by_set: CaptionedTable | None = None,
+    activation: str | None = None,
+    labels: Collection[str] = (),
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -92,6 +95,9 @@ def render_card(
         predictions: Name of the table that was the teacher; None where a model was.
         questions: The task, with what was chosen for the model to deploy, where that answers questions.
         vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
+        by_set: What models are worth on each test set, where there are several.
+        activation: Name of the function that makes a score of the logit, of a model that ranks passages.
+        labels: Names of its labels.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -109,6 +115,8 @@ def render_card(
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     tags, untrained = _tags(stages)
+    zero_shot = _entails(labels) and not isinstance(example, str)
+    tags += ["zero-shot-classification"] * zero_shot + ["cross-encoder", "reranker"] * (activation is not None)
     of_vectors = () if vectors is None else ("sentence-transformers", "feature-extraction")
     data = ModelCardData(
         base_model=base_model,
@@ -161,6 +169,10 @@ def render_card(
         "licence": licence,
         "attribution": attribution,
         "usage": None,
+        "zero_shot": None,
+        "by_set": None if by_set is None else f"{by_set.caption}:\n\n{markdown_table(by_set.table)}",
+        "activation": activation,
+        "sigmoid": activation is not None and activation.endswith(".Sigmoid"),
         "no_answer": None if questions is None else questions.no_answer_threshold,
     }
     with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
@@ -169,7 +181,16 @@ def render_card(
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
         if vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
+        if activation is not None:
+            variables["usage"] = fill_part(templates / "reranking.md", variables)
+        if zero_shot:
+            variables["zero_shot"] = fill_part(templates / "zero_shot.md", variables)
         return fill_template(templates / "template.md", data, variables)
+
+
+def _entails(labels: Collection[str]) -> bool:
+    """Return whether labels are those of natural language inference, by which texts are sorted by any other labels."""
+    return all(any(label.lower().startswith(name) for label in labels) for name in ("entail", "contradict"))
 
 
 def _measured(benchmark: Benchmark) -> dict[str, object]:

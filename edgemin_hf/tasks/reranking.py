@@ -55,6 +55,7 @@ class Reranking(Regression):
     group_column: str | None = None
 
     answer: ClassVar[Answer] = "ranking"
+    pipeline_tag: ClassVar[str] = "text-ranking"
 
     def __post_init__(self) -> None:
         super().__post_init__()
