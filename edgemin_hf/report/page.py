@@ -127,7 +127,7 @@ def headline(benchmark: Benchmark) -> str:
     sentences = [f"The {row.model} at {row.precision} in {runtime} takes {size}."]
     sentences.append(f"Half of its calls return within {speed}{_speeds(rows, row)}.")
     if row.score is not None:
-        metric = metric_named(row.score.metric)
+        metric = metric_named(row.score.metric, row.score.greater_is_better)
         name, unit = (metric.title, "%") if metric.unit == "%" else (metric.axis, "")
         quality = f"Its {name} is {100 * row.score.value:.1f}{unit}"
         if teacher and teacher.score and teacher.score.value > 0 and metric.greater_is_better:

@@ -123,10 +123,10 @@ def local_module(name: str) -> type[LocalMetric]:
     return module
 
 
-def metric_named(name: str) -> Metric:
+def metric_named(name: str, greater_is_better: bool = True) -> Metric:
     """Return the metric that a name, such as one of a record, stands for.
 
-    What does not ship is taken for another module of `evaluate`.
+    What does not ship is taken for another module of `evaluate`, of which a record says whether more is better.
 
     Example:
         >>> from edgemin_hf.tasks.metrics import metric_named
@@ -141,4 +141,4 @@ def metric_named(name: str) -> Metric:
                 return Metric(module, {"average": rest}, greater_is_better=better)
             if not rest or rest in local.results:
                 return Metric(module, result=rest or None, greater_is_better=better)
-    return Metric(name)
+    return Metric(name, greater_is_better=greater_is_better)

@@ -47,6 +47,7 @@ class Measurement(TypedDict):
         metric: Name of the metric.
         value: Its value.
         ci95: Both ends of its 95% interval.
+        greater_is_better: False of a metric that does not ship and of which less is better, which its name can't tell.
         n: Number of examples; of rankings that of the groups that count.
         others: The same of the task's further metrics, where it has some.
         per_class: What each class is worth, where there are classes.
@@ -62,6 +63,7 @@ class Measurement(TypedDict):
     value: float
     ci95: list[float]
     n: int
+    greater_is_better: NotRequired[bool]
     others: NotRequired[list[Measurement]]
     per_class: NotRequired[list[ClassValues]]
     further_tests: NotRequired[dict[str, Measurement]]
@@ -114,7 +116,8 @@ def measure(metric: Metric, references: Answers, predictions: Answers) -> Measur
         ends = float(wilson.low), float(wilson.high)
     else:
         ends = _interval(statistic, count, metric)
-    return {"metric": metric.name, "value": value, "ci95": [*ends], "n": count}
+    found: Measurement = {"metric": metric.name, "value": value, "ci95": [*ends], "n": count}
+    return found if metric.local or metric.greater_is_better else {**found, "greater_is_better": False}
 
 
 def difference(
