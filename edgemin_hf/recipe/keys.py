@@ -140,6 +140,10 @@ def _unknown(value: Any, schema: _Schema, path: list[str]) -> Iterator[str]:
                     return
                 objects = [branch for branch in objects if _const(branch, tag) == given]
         yield from _unknown_keys(value, objects, path)
+        any_key = [branch["additionalProperties"] for branch in branches if branch.get("additionalProperties")]
+        if len(any_key) == 1 and isinstance(any_key[0], dict):
+            for key, inner in value.items():
+                yield from _unknown(inner, any_key[0], [*path, str(key)])
     elif isinstance(value, list):
         items = [branch["items"] for branch in branches if "items" in branch]
         for number, inner in enumerate(value if len(items) == 1 else ()):

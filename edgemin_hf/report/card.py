@@ -274,7 +274,7 @@ def _processor(environment: Environment) -> str:
 
 
 def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
 
 
 def _fenced(text: str, language: str) -> str:

@@ -59,7 +59,7 @@ def in_words(found: Comparison) -> str:
 
 
 def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
 
 
 def _sentence(student: RivalRow, rival: RivalRow) -> str:
