@@ -160,7 +160,7 @@ def _unknown_keys(value: Mapping[str, Any], objects: Sequence[_Schema], path: li
         found = [branch["properties"][key] for branch in objects if key in branch["properties"]]
         if objects and not found:
             yield f"{'.'.join([*path, str(key)])}: {json.dumps(inner, default=str)[:80]}; allowed: {_names(objects[0])}"
-        elif len(objects) == 1:
+        elif found and all(schema == found[0] for schema in found):
             yield from _unknown(inner, found[0], [*path, str(key)])
 
 
