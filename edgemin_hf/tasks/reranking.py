@@ -118,10 +118,14 @@ class Reranking(Regression):
         """Tokenise queries with passages.
 
         Returns:
-            The tokenizer's columns, "labels", and "group", the number of each row's group.
+            The tokenizer's columns, "labels", and, where the table says it, "group", the number of each row's group.
         """
         rows = super().tokenized(table, tokenizer, labels, with_labels=with_labels)
-        return rows.add_column(GROUP, self._groups(table))
+        return rows.add_column(GROUP, self._groups(table)) if self._grouped_by in table.column_names else rows
+
+    @property
+    def _grouped_by(self) -> str:
+        return self.text_column if self.group_column is None else self.group_column
 
     def references(self, rows: Dataset) -> Answers:
         """Return how relevant tokenised rows are, and the numbers of their groups, float64 (rows, 2)."""
@@ -138,8 +142,7 @@ class Reranking(Regression):
     def _groups(self, table: Dataset) -> list[int]:
         """Return the number of each row's group, in the order in which they begin."""
         numbers: dict[object, int] = {}
-        column = self.text_column if self.group_column is None else self.group_column
-        return [numbers.setdefault(group, len(numbers)) for group in values_of(table, column)]
+        return [numbers.setdefault(group, len(numbers)) for group in values_of(table, self._grouped_by)]
 
     def _counts(self, table: Dataset) -> NDArray[np.bool_]:
         """Return whether each group has a relevant row, bool (groups,)."""

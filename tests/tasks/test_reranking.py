@@ -251,15 +251,57 @@ def test_the_snippets_of_the_card_rank_passages_and_agree(run, monkeypatch):
 
 @pytest.mark.long
 def test_rivals_are_measured_by_groups(run, root):
-    stages = {"stage": "rivals", "rivals": ["bag_of_words"], "sentences": 4, "rounds": 1}
+    stages = {"stage": "rivals", "rivals": ["bag_of_words", "frozen_encoder"], "sentences": 4, "rounds": 1}
 
     def change(recipe):
         recipe["stages"] = [recipe["stages"][0], stages]
 
     assert main(["run", str(recipe_of(root, put("finetune.max_steps", 2), change, run="lazy"))]) == 0
-    [row] = read_json(root / "lazy/rivals/rivals.json")["rows"]
-    assert row["metric"] == "ndcg_at_10"
-    assert 0 < row["value"] <= 1
+    rows = read_json(root / "lazy/rivals/rivals.json")["rows"]
+    assert len(rows) == 3  # the frozen encoder's INT8 too
+    assert {row["metric"] for row in rows} == {"ndcg_at_10"}
+    assert all(0 < row["value"] <= 1 for row in rows)
+
+
+@pytest.mark.long
+def test_texts_without_labels_teach_too(root):
+    """Rows that the teacher alone labels have no group."""
+    (root / "more.tsv").write_text("query\tpassage\nwhere is it\tmy card\nwho sends money\tto him\n")
+
+    path = recipe_of(root, only("finetune", "task_distill"), task={"unlabelled_files": ["more.tsv"]}, run="unlabelled")
+    assert main(["run", str(path)]) == 0
+    assert read_json(root / "unlabelled/stages/task_distill.json")["metric"] == "ndcg_at_10"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("activation", [IDENTITY, SIGMOID])
+def test_a_cross_encoder_teaches_as_it_is(root, activation, tmp_path, tokenizer, monkeypatch):
+    """As sentence-transformers saves it today; the card's snippets make of the logit what the teacher makes."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    plain = cross_encoder(tmp_path / "plain", tokenizer, None, "not")
+    function = torch.nn.Identity() if activation == IDENTITY else torch.nn.Sigmoid()
+    teacher = sentence_transformers.CrossEncoder(str(plain), activation_fn=function, device="cpu")
+    teacher.save_pretrained(str(tmp_path / "teacher"))
+
+    def change(recipe):
+        recipe["teacher"]["model"] = str(tmp_path / "teacher")
+        recipe["stages"][-1]["repo_id"] = str(tmp_path / "run/artefact")
+        recipe["output_dir"] = str(tmp_path / "run")
+
+    path = recipe_of(root, only("task_distill", "export", "evaluate", "benchmark", "report"), change, run="taught")
+    assert main(["run", str(path)]) == 0
+    card = (tmp_path / "run/artefact/README.md").read_text()
+    assert f"`{activation}` makes it" in card
+    graph, alone, full = (answer.split() for answer in run_snippets(card, monkeypatch))
+    for other in (alone, full):
+        scores = [dict(zip(answer[::2], map(float, answer[1::2]), strict=True)) for answer in (graph, other)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    results = read_json(tmp_path / "run/evaluate/results.json")
+    lines = [line.split("\t") for line in (root / "test.tsv").read_text().splitlines()[1:]]
+    said = teacher.predict([(line[1], line[2]) for line in lines])
+    references = np.array([[float(line[3]), float(line[0][1:])] for line in lines])
+    expected = value_of(Reranking("a", "b").metrics[0], references, said)
+    assert results["teacher_pytorch_fp32"]["value"] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.long
