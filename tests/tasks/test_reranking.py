@@ -235,6 +235,8 @@ def test_what_is_measured_are_the_predictions_by_groups(run, root):
 
 @pytest.mark.long
 def test_the_snippets_of_the_card_rank_passages_and_agree(run, monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("optimum.onnxruntime", reason="Optimum's ONNX part ends with transformers 4.57")
     card = (run / "artefact/README.md").read_text()
     assert f"`{SIGMOID}`" in card
     assert "pipeline_tag: text-ranking" in card
@@ -278,6 +280,7 @@ def test_texts_without_labels_teach_too(root):
 def test_a_cross_encoder_teaches_as_it_is(root, activation, tmp_path, tokenizer, monkeypatch):
     """As sentence-transformers saves it today; the card's snippets make of the logit what the teacher makes."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
+    pytest.importorskip("optimum.onnxruntime", reason="Optimum's ONNX part ends with transformers 4.57")
     plain = cross_encoder(tmp_path / "plain", tokenizer, None, "not")
     function = torch.nn.Identity() if activation == IDENTITY else torch.nn.Sigmoid()
     teacher = sentence_transformers.CrossEncoder(str(plain), activation_fn=function, device="cpu")
