@@ -69,9 +69,7 @@ class Predictions:
             names = sorted(labels, key=lambda name: labels[name])
             self._logits = _from_scores(path, columns[0], _scores(path, columns[0], names), task)
         elif task.answer == "ranking":  # whose soft loss is of logits: those of certain answers have no end
-            raise ValueError(
-                f"{path}, without logits; allowed: a column of these (relevance is learned from train_file)"
-            )
+            raise ValueError(f"{path}, without logits; allowed: a column of these (labels are learned from train_file)")
         else:
             task.check_table(path)
             self._logits = _from_labels(np.array(task.encoded(table, labels)), len(labels), task)

@@ -37,14 +37,15 @@ def by_test_set(results: Mapping[str, Measurement], benchmark: Benchmark, first:
     rows = [("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "int8")]
     rows = [*rows, (finished.model, finished.runtime, finished.precision)]
     measured = {f"{row[0]} {row[2]}": results["_".join(row)] for row in rows if "_".join(row) in results}
-    sets = [{first: found, **found.get("further_tests", {})} for found in measured.values()]
-    if len(sets[-1]) < 2:
+    further = next(reversed(measured.values())).get("further_tests", {})
+    if not further:
         return None
+    sets = [[found, *found.get("further_tests", {}).values()] for found in measured.values()]
     cells = [
-        [name, f"{found['n']:,}", *(with_interval(of[name]["value"], _ends(of[name])) for of in sets)]
-        for name, found in sets[-1].items()
+        [name, f"{found[0]['n']:,}", *(with_interval(one["value"], _ends(one)) for one in found)]
+        for name, *found in zip([first, *further], *sets, strict=True)
     ]
-    caption = f"{metric_named(sets[-1][first]['metric']).axis} by test set, with 95% intervals"
+    caption = f"{metric_named(sets[-1][0]['metric']).axis} by test set, with 95% intervals"
     return CaptionedTable(caption, Table(["test set", "examples", *measured], cells))
 
 
