@@ -102,6 +102,8 @@ def test_of_one_set_there_is_no_table(run):
         for name, found in read_json(run / "evaluate/results.json").items()
     }
     assert by_test_set(results, benchmark, "en") is None
+    found = by_test_set(read_json(run / "evaluate/results.json"), benchmark, "sw")
+    assert [row[0] for row in found.table.rows] == ["sw", "de", "sw"]  # by whatever names
 
 
 @pytest.mark.long
