@@ -120,7 +120,7 @@ def test_a_reranker_learns_logits_alone(tmp_path):
     assert found.logits(Dataset.from_dict(rows)).tolist() == [[2.5]]
     with pytest.raises(ValueError, match=r"column 'probabilities' of .* for reranking; allowed: logits"):
         predictions(tmp_path, answers(**rows, probabilities=[[0.5]]), ranks, {"label": 0})
-    with pytest.raises(ValueError, match=r"answers.jsonl, without logits; allowed: a column of these \(train_file"):
+    with pytest.raises(ValueError, match=r"answers.jsonl, without logits; allowed: a column of these \(labels are"):
         predictions(tmp_path, answers(**rows, label=[1]), ranks, {"label": 0})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -308,7 +309,13 @@ def test_a_cross_encoder_teaches_as_it_is(root, activation, tmp_path, tokenizer,
 
 
 @pytest.mark.long
-def test_sensitivity_of_a_model_of_a_run_is_measured_by_groups(run, tmp_path):
+def test_sensitivity_of_a_model_of_a_run_is_measured_by_groups(run, root, tmp_path):
     model = str(run / "teacher")
     assert main(["sensitivity", model, "--output", str(tmp_path / "costs"), "--sparsities", "0.5"]) == 0
     assert read_json(tmp_path / "costs/sensitivity.json")["base"]["metric"] == "ndcg_at_10"
+    shutil.copytree(run / "teacher", tmp_path / "model")  # of no run
+    files = ["--train", str(root / "train.tsv"), "--data", str(root / "validation.tsv"), "--metric", "mrr_at_10"]
+    columns = ["--text-column", "query", "--text-pair-column", "passage", "--max-length", "40"]
+    options = ["--output", str(tmp_path / "other"), "--sparsities", "0.5", *files, *columns]
+    assert main(["sensitivity", str(tmp_path / "model"), *options]) == 0
+    assert read_json(tmp_path / "other/sensitivity.json")["base"]["metric"] == "mrr_at_10"
