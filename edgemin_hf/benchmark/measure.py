@@ -154,6 +154,7 @@ def benchmark_rows(
                 value=None if score is None else score.value,
                 ci95=None if score is None else score.ci95,
                 n=None if score is None else score.n,
+                greater_is_better=score is None or score.greater_is_better,
                 parameters=file.parameters,
                 size_bytes=file.size_bytes,
                 batch_size=1,

@@ -17,12 +17,14 @@ class Score(Record):
         value: Its value, at most 1.
         ci95: Both ends of its 95% interval; None where it has none.
         n: Number of examples.
+        greater_is_better: Whether more is better, of a metric that does not ship.
     """
 
     metric: str
     value: float
     ci95: tuple[float, float] | None
     n: int
+    greater_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class BenchmarkRow(Record):
         batch_size: Texts of a call.
         threads: Threads of a pass.
         latency_ms: Latency of a call.
+        greater_is_better: As in `Score`.
 
     Example:
         >>> from edgemin_hf.benchmark import BenchmarkRow, Latency
@@ -79,13 +82,14 @@ class BenchmarkRow(Record):
     batch_size: int
     threads: int
     latency_ms: Latency
+    greater_is_better: bool = True
 
     @property
     def score(self) -> Score | None:
         """The metric of its predictions; None where they were not measured."""
         if self.metric is None or self.value is None or self.n is None:
             return None
-        return Score(self.metric, self.value, self.ci95, self.n)
+        return Score(self.metric, self.value, self.ci95, self.n, self.greater_is_better)
 
     @property
     def label(self) -> str:

@@ -68,8 +68,10 @@ class Predictions:
             check_table(path, *task.text_columns)
             names = sorted(labels, key=lambda name: labels[name])
             self._logits = _from_scores(path, columns[0], _scores(path, columns[0], names), task)
+        elif task.answer == "ranking":  # whose soft loss is of logits: those of certain answers have no end
+            raise ValueError(f"{path}, without logits; allowed: a column of these (labels are learned from train_file)")
         else:
-            task.check_rows(path)
+            task.check_table(path)
             self._logits = _from_labels(np.array(task.encoded(table, labels)), len(labels), task)
         self._rows = self._by_text(table)
 
@@ -147,7 +149,8 @@ def _from_scores(path: Path, column: str, scores: NDArray[np.float64], task: Tex
     if column == "logits":
         return scores
     if task.problem_type == "regression":
-        raise ValueError(f"column 'probabilities' of {path} for a regression; allowed: its scores, or logits")
+        allowed = "its scores, or logits" if task.answer == "score" else "logits"
+        raise ValueError(f"column 'probabilities' of {path} for {task.type}; allowed: {allowed}")
     odd = (scores < 0) | (scores > 1)
     if task.problem_type == "single_label_classification":
         odd = odd | (abs(scores.sum(axis=1, keepdims=True) - 1) > _ROUNDING)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 from transformers.utils import logging as transformers_logging
 
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for, model_class, new_model
+from edgemin_hf.modeling.cross_encoder import keep_activation
 from edgemin_hf.modeling.embedder import EMBEDDER, SENTENCE
 from edgemin_hf.modeling.embedder_files import read_dense, set_sentence_head
 from edgemin_hf.modeling.pooling import CLASSIFIER, POOLING
@@ -158,6 +159,8 @@ def set_pooling(
 ) -> None:
     """Write into a checkpoint's configuration what its head is to read, if not what it says by itself.
 
+    That of a cross-encoder gets what becomes of its score, too.
+
     An encoder without a classifier is read as it was trained to be: as the modules of sentence-transformers beside it
     say, where there are some. A sentence encoder is what those make of it.
 
@@ -172,6 +175,8 @@ def set_pooling(
         set_sentence_head(config, str(model), pooling)
     if not auto_class.__name__.endswith(CLASSIFIER):
         return
+    if config.num_labels == 1:
+        keep_activation(config, model)
     told = POOLING in config.to_diff_dict() or configured_for(config, auto_class)
     found: object = pooling or (None if told else sentence_pooling(str(model)))
     if found is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from transformers import AutoConfig, PretrainedConfig
 
+from edgemin_hf.modeling.cross_encoder import ACTIVATION
 from edgemin_hf.modeling.embedder import SENTENCE, set_width
 from edgemin_hf.modeling.families import FAMILIES, Shape, family_of, first_position, same_layout, shape_of
 from edgemin_hf.modeling.pooling import POOLING, Pooling, pooling_of
@@ -74,7 +75,7 @@ def student_config(
         _set_positions(config, teacher, max_position_embeddings)
     if head != "auto" or hasattr(teacher, POOLING):
         setattr(config, POOLING, pooling_of(teacher) if head == "auto" else head)
-    for name in (SENTENCE, SENTENCE_FILES):  # which another family's configuration has not yet
+    for name in (SENTENCE, SENTENCE_FILES, ACTIVATION):  # which another family's configuration has not yet
         if hasattr(teacher, name):
             setattr(config, name, getattr(teacher, name))
     if embedding_width is not None or hasattr(config, SENTENCE):

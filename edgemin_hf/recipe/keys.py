@@ -140,6 +140,10 @@ def _unknown(value: Any, schema: _Schema, path: list[str]) -> Iterator[str]:
                     return
                 objects = [branch for branch in objects if _const(branch, tag) == given]
         yield from _unknown_keys(value, objects, path)
+        any_key = [branch["additionalProperties"] for branch in branches if branch.get("additionalProperties")]
+        if len(any_key) == 1 and isinstance(any_key[0], dict):
+            for key, inner in value.items():
+                yield from _unknown(inner, any_key[0], [*path, str(key)])
     elif isinstance(value, list):
         items = [branch["items"] for branch in branches if "items" in branch]
         for number, inner in enumerate(value if len(items) == 1 else ()):
@@ -156,7 +160,7 @@ def _unknown_keys(value: Mapping[str, Any], objects: Sequence[_Schema], path: li
         found = [branch["properties"][key] for branch in objects if key in branch["properties"]]
         if objects and not found:
             yield f"{'.'.join([*path, str(key)])}: {json.dumps(inner, default=str)[:80]}; allowed: {_names(objects[0])}"
-        elif len(objects) == 1:
+        elif found and all(schema == found[0] for schema in found):
             yield from _unknown(inner, found[0], [*path, str(key)])
 
 

@@ -53,6 +53,10 @@ def render_card(told: CardFacts) -> str:
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
         if told.vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
+        if told.activation is not None:
+            variables["usage"] = fill_part(templates / "reranking.md", variables)
+        if _zero_shot(told):
+            variables["zero_shot"] = fill_part(templates / "zero_shot.md", variables)
         return fill_template(templates / "template.md", _metadata(told), variables)
 
 
@@ -60,6 +64,8 @@ def _metadata(told: CardFacts) -> ModelCardData:
     """Return the front matter."""
     rows, tag, (tags, _) = told.benchmark.rows, told.manifest.pipeline_tag, _tags(told.stages)
     finished = finished_row(rows)
+    tags += ["zero-shot-classification"] * _zero_shot(told)
+    tags += ["cross-encoder", "reranker"] * (told.activation is not None)
     of_vectors = () if told.vectors is None else ("sentence-transformers", "feature-extraction")
     return ModelCardData(
         base_model=told.base_model,
@@ -104,6 +110,7 @@ def _used(told: CardFacts) -> dict[str, object]:
     tokens = task.answer == "tags"
     arguments = told.pipeline_arguments if questions is None else reading_arguments(questions)
     cut = None if tokens or questions else told.max_length
+    by_set, activation = told.by_set, told.activation
     return {
         **({"prompt": None, "space": None} if vectors is None else vectors.words()),
         "vectors": None if vectors is None else markdown_table(vectors_table(vectors.given_out)),
@@ -125,6 +132,10 @@ def _used(told: CardFacts) -> dict[str, object]:
         "fast": told.fast,
         "token_types": told.token_types,
         "usage": None,
+        "zero_shot": None,
+        "by_set": None if by_set is None else f"{by_set.caption}:\n\n{markdown_table(by_set.table)}",
+        "activation": activation,
+        "sigmoid": activation is not None and activation.endswith(".Sigmoid"),
         "no_answer": None if questions is None else questions.no_answer_threshold,
     }
 
@@ -140,6 +151,13 @@ def _beside_rivals(rivals: Comparison | None) -> dict[str, object]:
 
 def _title(told: CardFacts) -> str:
     return " ".join(told.name.split())
+
+
+def _zero_shot(told: CardFacts) -> bool:
+    """Return whether it learned entailment between two texts, by which texts are sorted by any labels."""
+    known = [label.lower() for label in told.labels]
+    entails = all(any(label.startswith(name) for label in known) for name in ("entail", "contradict"))
+    return entails and not isinstance(told.example, str)
 
 
 def _measured(benchmark: Benchmark) -> dict[str, object]:
@@ -223,7 +241,7 @@ def _processor(environment: Environment) -> str:
 
 
 def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
 
 
 def _fenced(text: str, language: str) -> str:

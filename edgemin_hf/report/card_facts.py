@@ -9,6 +9,7 @@ from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.manifest import Manifest
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.report.tables import CaptionedTable
 from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -45,6 +46,9 @@ class CardFacts:
         predictions: Name of the table that was the teacher; None where a model was.
         questions: The task, with what was chosen for the model to deploy, where that answers questions.
         vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
+        by_set: What models are worth on each test set, where there are several.
+        activation: Name of the function that makes a score of the logit, of a model that ranks passages.
+        labels: Names of its labels.
     """
 
     name: str
@@ -72,3 +76,6 @@ class CardFacts:
     predictions: str | None = None
     questions: QuestionAnswering | None = None
     vectors: VectorsOfCard | None = None
+    by_set: CaptionedTable | None = None
+    activation: str | None = None
+    labels: Collection[str] = ()

@@ -36,10 +36,10 @@ def class_tables(found: Measurement) -> ClassTables | None:
 
 
 def further_metrics(found: Measurement) -> Table | None:
-    """Lay out the task's further metrics, and those on further test sets; None where there are none."""
+    """Lay out the task's further metrics, those on further test sets too; None where there are none."""
     told = [("", other) for other in found.get("others", [])]
     for name, further in found.get("further_tests", {}).items():
-        told += [(f"{name}: ", one) for one in (further, *further.get("others", []))]
+        told += [(f"{name}: ", one) for one in further.get("others", [])]
     rows = []
     for where, other in told:
         low, high = (100 * end for end in other["ci95"])

@@ -12,7 +12,7 @@ from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.report.measurement import class_tables, further_metrics
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, rivals_table, verdict
-from edgemin_hf.report.tables import TEXT_COLUMNS, Table, text_table
+from edgemin_hf.report.tables import TEXT_COLUMNS, CaptionedTable, Table, text_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement, metric_named
 
@@ -31,6 +31,7 @@ def render_report(
     front: str | None = None,
     taught_by: str = "",
     measured: Measurement | None = None,
+    by_set: CaptionedTable | None = None,
     vectors: Table | None = None,
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
@@ -44,6 +45,7 @@ def render_report(
         front: SVG of that, which comes before all else; None draws nothing there.
         taught_by: What the student learned from, in words.
         measured: All that was measured of the row to deploy; None shows no more than its rows.
+        by_set: What models are worth on each test set, as of `by_test_set`, where there are several.
         vectors: What its vectors are worth at each width and precision, as of `vectors_table`, where it gives some.
 
     Returns:
@@ -70,6 +72,7 @@ def render_report(
         conditions=conditions(benchmark),
         stages=stage_table(stages),
         taught_by=taught_by,
+        by_set=by_set,
         further=None if measured is None else further_metrics(measured),
         classes=None if measured is None else class_tables(measured),
         vectors=vectors,
@@ -127,7 +130,7 @@ def headline(benchmark: Benchmark) -> str:
     sentences = [f"The {row.model} at {row.precision} in {runtime} takes {size}."]
     sentences.append(f"Half of its calls return within {speed}{_speeds(rows, row)}.")
     if row.score is not None:
-        metric = metric_named(row.score.metric)
+        metric = metric_named(row.score.metric, row.score.greater_is_better)
         name, unit = (metric.title, "%") if metric.unit == "%" else (metric.axis, "")
         quality = f"Its {name} is {100 * row.score.value:.1f}{unit}"
         if teacher and teacher.score and teacher.score.value > 0 and metric.greater_is_better:

@@ -39,7 +39,7 @@ def verdict(found: Comparison) -> list[str]:
 
 def how_to_read(found: Comparison) -> str:
     """Return the caption of the rivals' figure."""
-    metric = metric_named(found.rows[0].metric)
+    metric = metric_named(found.rows[0].metric, found.rows[0].greater_is_better)
     better = f"{metric.way_up} and to the left is better; a mark's area is the size on disk"
     text = f"{_capitalized(metric.title)} against the latency of a whole call: {better}."
     if all(row.ahead is None for row in found.rows):
@@ -59,7 +59,7 @@ def in_words(found: Comparison) -> str:
 
 
 def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
 
 
 def _sentence(student: RivalRow, rival: RivalRow) -> str:

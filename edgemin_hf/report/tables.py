@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 TEXT_COLUMNS = frozenset(
-    {"model", "runtime", "precision", "stage", "validation metric", "file", "runs in", "way", "label", "further metric"}
+    {
+        "model",
+        "runtime",
+        "precision",
+        "stage",
+        "validation metric",
+        "file",
+        "runs in",
+        "way",
+        "label",
+        "further metric",
+        "test set",
+    }
 )
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""
 
@@ -15,6 +27,13 @@ class Table(NamedTuple):
 
     headers: list[str]
     rows: list[list[str]]
+
+
+class CaptionedTable(NamedTuple):
+    """A table, and what it holds in a sentence without its full stop."""
+
+    caption: str
+    table: Table
 
 
 def text_table(table: Table) -> str:

@@ -46,6 +46,7 @@ class RivalRow(Record):
         latency_ms: Latency of a whole call, text in and answer out, at one thread.
         seconds: What it took to make; None where that is another stage's.
         ahead: The student's lead; None in the row of the student.
+        greater_is_better: Whether more is better, of a metric that does not ship.
 
     Example:
         >>> from edgemin_hf.benchmark import Latency
@@ -63,6 +64,7 @@ class RivalRow(Record):
     latency_ms: Latency
     seconds: float | None = None
     ahead: Ahead | None = None
+    greater_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def compare(
             lead = Ahead(value, ends)
         latency = Latency(*(float(np.percentile(times[made.name], q)) for q in (50, 90, 99)))
         ends = (found["ci95"][0], found["ci95"][1])
-        rows.append(RivalRow(made.name, found["metric"], found["value"], ends, made.size_bytes, latency, seconds, lead))
+        of_metric, more = (found["metric"], found["value"], ends), found.get("greater_is_better", True)
+        rows.append(RivalRow(made.name, *of_metric, made.size_bytes, latency, seconds, lead, more))
     return Comparison(tuple(rows), tuple(left_out))
 
 

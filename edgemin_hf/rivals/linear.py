@@ -34,7 +34,7 @@ class Linear:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            if answer == "score":
+            if answer in ("score", "ranking"):
                 model = Ridge().fit(features, labels)
             elif answer == "label":
                 model = LinearSVC(random_state=0).fit(features, labels)

@@ -25,7 +25,7 @@ def static_embeddings(given: Given, folder: Path) -> list[Made]:
     Raises:
         ValueError: For scores, which it has no head for.
     """
-    if given.task.answer == "score":
+    if given.task.problem_type == "regression":
         raise ValueError("static_embeddings: for scores; allowed: for labels")
     from model2vec.distill import distill
     from model2vec.train import StaticModelForClassification

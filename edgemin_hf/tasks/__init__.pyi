@@ -7,6 +7,7 @@ from .metrics import measure as measure
 from .multi_label import MultiLabel as MultiLabel
 from .question_answering import QuestionAnswering as QuestionAnswering
 from .regression import Regression as Regression
+from .reranking import Reranking as Reranking
 from .sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from .text import TextTask as TextTask
 from .text_classification import TextClassification as TextClassification

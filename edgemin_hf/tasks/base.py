@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self, TypeAlias
 
@@ -20,6 +21,25 @@ Outputs: TypeAlias = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 
 Files: TypeAlias = str | list[str]
 """A file, a pattern of files such as data/*.csv, or a list of several."""
+
+
+@dataclass
+class Split:
+    """Rows of a dataset to test on; what is not told is the task's own.
+
+    Attributes:
+        split: The split; None is the task's `test_split`.
+        dataset: Id of a dataset on the Hub, or a folder of one.
+        dataset_config: Its configuration; None is the task's, or of another dataset the only one.
+        revision: Branch, tag or commit; None is the task's, or of another dataset the newest.
+    """
+
+    split: str | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    revision: str | None = None
+
+
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 """The rows that a task has: to train on, for every choice, and for the final evaluation."""
@@ -47,7 +67,7 @@ class Task(TaskHead, Protocol):
     test_file: Files
     validation_file: Files | None
     dataset: str | None
-    further_tests: dict[str, Files]
+    further_tests: dict[str, Files | Split]
     validation_share: float
     unlabelled_files: list[str]
     metric: Choice | list[Choice]
@@ -71,7 +91,7 @@ class Task(TaskHead, Protocol):
         """Return the files of the training rows; ValueError where there are none."""
         ...
 
-    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+    def named_path(self, root: Path, named: Files | Split, *, with_labels: bool = True) -> Path:
         """Return the file of rows that are named as a part's are; ValueError where there is none."""
         ...
 

@@ -12,9 +12,9 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from edgemin_hf.data.sources import files_of, notes_on_source
+from edgemin_hf.data.sources import notes_on_source
 from edgemin_hf.data.tables import Text, notes_on, values_of
-from edgemin_hf.tasks.base import PARTS, Task
+from edgemin_hf.tasks.base import PARTS, Files, Split, Task
 from edgemin_hf.tasks.labels import classes_of, describe_order, number_of, similar
 from edgemin_hf.tasks.metrics import Answer
 from edgemin_hf.tasks.splits import why_not_stratified
@@ -31,8 +31,12 @@ class TabularTask(Task, Protocol):
         """Name of the column that holds the labels."""
         ...
 
+    def files(self, root: Path, named: Files | Split) -> list[Path]:
+        """Return the files of rows that are named."""
+        ...
+
     def check_rows(self, path: Path) -> None:
-        """Check the texts and labels of a table's rows."""
+        """Check the texts and labels of a file's rows."""
         ...
 
     def notes_on(self, table: Dataset) -> list[str]:
@@ -65,28 +69,20 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
     paths: dict[str, Path] = {}
     tables: dict[str, Dataset] = {}
     learned: list[Path] = []
-    for part in [part for part in PARTS if part != "validation" or not task.holds_out]:
-        name = task.field(part)
+    parts = [task.field(part) for part in PARTS if part != "validation" or not task.holds_out]
+    further = {f"further_tests.{name}": named for name, named in task.further_tests.items()}
+    for name, named in {**{part: getattr(task, part) for part in parts}, **further}.items():
         try:
-            files = [] if task.dataset else files_of(root, getattr(task, name))
+            files = task.files(root, named)
             _check_apart(files, learned, task.field("train"))
             learned = learned or files
-            for file in files:
+            for file in files[1:] and files:  # each, so that an error tells which
                 task.check_rows(file)
-            paths[name] = task.path(root, part)
-            if task.dataset:
-                task.check_rows(paths[name])
+            paths[name] = task.named_path(root, named)
+            task.check_table(paths[name])
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
         tables[name] = task.read(paths[name])
-    for name, named in task.further_tests.items():
-        try:
-            _check_apart([] if task.dataset else files_of(root, named), learned, task.field("train"))
-            paths[f"further_tests.{name}"] = path = task.named_path(root, named)
-            task.check_rows(path)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"further_tests.{name}: {error}") from None
-        tables[f"further_tests.{name}"] = task.read(path)
     train = tables[task.field("train")]
     task.check_training(train, teacher)
     names = task.names_in(train)

@@ -13,6 +13,7 @@ from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.regression import Regression
+from edgemin_hf.tasks.reranking import Reranking
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.tasks.text_classification import TextClassification
@@ -21,6 +22,7 @@ from edgemin_hf.tasks.token_classification import TokenClassification
 TASKS: dict[str, type[TableTask]] = {
     "text_classification": TextClassification,
     "regression": Regression,
+    "reranking": Reranking,
     "multi_label": MultiLabel,
     "sentence_embedding": SentenceEmbedding,
     "token_classification": TokenClassification,

@@ -74,10 +74,8 @@ class MultiLabel(TextTask):
             check_table(path, *self.text_columns, label_column=column)
         table = read_table(path)
         if self.label_columns is not None:
-            answers = [self._answers(table, column, path) for column in self.label_columns]
-            if not any(map(any, answers)):
-                columns = ", ".join(self.label_columns)
-                raise ValueError(f"columns {columns} of {path}, which hold no 1; expected: at least one")
+            for column in self.label_columns:
+                self._answers(table, column, path)
             return
         named = classes_of(table, self.label_column) is None
         for row, names in enumerate(values_of(table, self.label_column), start=1):
@@ -86,7 +84,15 @@ class MultiLabel(TextTask):
                     f"{names!r} in column {self.label_column!r}, row {row} of {path}; expected: a list of labels by "
                     "name, or label_columns of 0 and 1"
                 )
-        if not self.names_in(table):
+
+    def check_together(self, path: Path) -> None:
+        """Check that some label holds somewhere; ValueError where none does."""
+        table = read_table(path)
+        if self.label_columns is not None:
+            if not any(any(self._answers(table, column, path)) for column in self.label_columns):
+                columns = ", ".join(self.label_columns)
+                raise ValueError(f"columns {columns} of {path}, which hold no 1; expected: at least one")
+        elif not self.names_in(table):
             raise ValueError(f"column {self.label_column!r} of {path}, which holds no label; expected: at least one")
 
     def names_in(self, table: Dataset) -> list[str]:

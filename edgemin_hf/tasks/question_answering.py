@@ -17,7 +17,7 @@ from edgemin_hf.data.sources import files_of, one_file
 from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.tasks.answer_spans import Found, Span, find_answers
-from edgemin_hf.tasks.base import Files, Outputs
+from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
@@ -110,11 +110,9 @@ class QuestionAnswering(TableTask):
         """Return whether a model of this configuration gives two numbers for each token."""
         return bool(config.num_labels == 2 and configured_for(config, cls.auto_class))
 
-    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+    def joined(self, files: Sequence[Path]) -> Path:
         """Return the file of rows; several may write answers in either way, and have columns of their own."""
-        if self.dataset:
-            return super().named_path(root, named, with_labels=with_labels)
-        return one_file(files_of(root, named), read_questions)
+        return one_file(files, read_questions)
 
     def read(self, path: Path) -> Dataset:
         """Read a table of questions; ValueError where a column is missing, or answers are none."""

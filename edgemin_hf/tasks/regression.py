@@ -52,12 +52,11 @@ class Regression(TextTask):
         return super().compatible(config) and config.num_labels == 1
 
     def check_rows(self, path: Path) -> None:
-        """Check texts and scores, and that these differ: no correlation is told of others.
-
-        Raises:
-            ValueError: If not.
-        """
+        """Check texts and scores; ValueError where they are none."""
         check_table(path, *self.text_columns, label_column=self.label_column, scores=True)
+
+    def check_together(self, path: Path) -> None:
+        """Check that scores differ: no correlation is told of others. ValueError where not."""
         scores = self.encoded(read_table(path), {})
         if len(scores) > 1 and len(set(scores)) == 1:
             column = f"column {self.label_column!r}, every row of {path}"

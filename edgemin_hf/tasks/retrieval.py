@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemin_hf.tasks.metrics.ranking import normalised_gain
 from edgemin_hf.tasks.vectors import Vectors
 
 Judgements = Mapping[str, Mapping[str, float]]
@@ -61,10 +62,7 @@ def recall_of(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np
 def ndcg(
     found: NDArray[np.int64], queries: Sequence[str], corpus: Sequence[str], judgements: Judgements
 ) -> NDArray[np.float64]:
-    """Return each query's normalised discounted cumulative gain (Järvelin and Kekäläinen 2002), as trec_eval has it.
-
-    DCG is the sum over ranks i of relevance / log2(i + 1); it is divided by that of the best order there is, cut at the
-    same rank.
+    """Return each query's normalised discounted cumulative gain. See `normalised_gain`.
 
     Args:
         found: Rows of the corpus that were found, the best first, (queries, k).
@@ -86,13 +84,8 @@ def ndcg(
     for rows, query in zip(found, queries, strict=True):
         relevant = judgements[query]
         gains = [relevant.get(corpus[row], 0.0) for row in rows]
-        best = sorted((gain for gain in relevant.values() if gain > 0), reverse=True)[: len(rows)]
-        values.append(_dcg(gains) / _dcg(best) if best else 0.0)
+        values.append(normalised_gain(gains, list(relevant.values())))
     return np.array(values)
-
-
-def _dcg(gains: Sequence[float]) -> float:
-    return float(sum(max(gain, 0.0) / np.log2(rank + 1) for rank, gain in enumerate(gains, start=1)))
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -17,7 +17,7 @@ from edgemin_hf.data.sources import files_of, notes_on_source
 from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
-from edgemin_hf.tasks.base import Files, Part
+from edgemin_hf.tasks.base import Files, Part, Split
 from edgemin_hf.tasks.checks import common_rows
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.retrieval_files import Retrieval, read_retrieval
@@ -180,7 +180,7 @@ class ScoredPairs(TableTask, ABC):
         for name, named in self._measured_tables().items():
             try:
                 path = self.named_path(root, named)
-                self.check_rows(path)
+                self.check_table(path)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{name}: {error}") from None
             notes += [f"{name}: {note}" for note in (*notes_on(path), *notes_on_source(path))]
@@ -198,7 +198,7 @@ class ScoredPairs(TableTask, ABC):
         further = {"unlabelled_files": lambda: self.unlabelled_table(root)} if self.unlabelled_files else {}
         return {self.field("train"): lambda: self.table(root, "train"), **further}
 
-    def _measured_tables(self) -> dict[str, Files]:
+    def _measured_tables(self) -> dict[str, Files | Split]:
         """Return the tables of pairs, by the field that names them, the one of validation first."""
         parts: tuple[Part, ...] = ("validation", "test")
         named = {self.field(part): getattr(self, self.field(part)) for part in parts}
@@ -217,8 +217,11 @@ class ScoredPairs(TableTask, ABC):
         return read_retrieval(root / self.corpus_file, root / self.queries_file, qrels)
 
     def check_rows(self, path: Path) -> None:
-        """Check pairs and scores, and that these differ: no correlation is told of others. ValueError where not."""
+        """Check pairs and scores; ValueError where they are none."""
         check_table(path, self.text_column, self.text_pair_column, label_column=self.label_column, scores=True)
+
+    def check_together(self, path: Path) -> None:
+        """Check that scores differ: no correlation is told of others. ValueError where not."""
         scores = self.encoded(read_table(path), {})
         if len(set(cast(list[float], scores))) < 2:
             raise ValueError(f"{len(scores)} row(s) of one score in {path}; expected: scores that differ")

@@ -7,6 +7,7 @@ from math import ceil
 
 import numpy as np
 from datasets import ClassLabel, Dataset
+from numpy.typing import NDArray
 
 _CLASS = "class of the row"
 """The column of classes while a table is split."""
@@ -50,3 +51,33 @@ def why_not_stratified(classes: Sequence[int], share: float) -> str | None:
     if min(out, len(classes) - out) < len(counts):
         return f"{min(out, len(classes) - out)} rows can't have {len(counts)} labels"
     return None
+
+
+def held_out_groups(
+    table: Dataset, share: float, seed: int, groups: Sequence[int], counts: NDArray[np.bool_]
+) -> tuple[Dataset, Dataset]:
+    """Split a table by a seeded draw of whole groups of rows, of which one at least stays.
+
+    Args:
+        table: The table.
+        share: The share of the groups that is held out.
+        seed: Seed of the draw.
+        groups: The number of each row's group.
+        counts: Which groups may be held out, (groups,).
+
+    Returns:
+        The rows that stay, and those that are held out.
+
+    Example:
+        >>> import numpy as np
+        >>> from datasets import Dataset
+        >>> from edgemin_hf.tasks.splits import held_out_groups
+        >>> table = Dataset.from_dict({"query": ["a", "a", "b", "c", "c"]})
+        >>> train, validation = held_out_groups(table, 0.3, 0, [0, 0, 1, 2, 2], np.array([True, False, True]))
+        >>> len(train["query"]), set(validation["query"]) < {"a", "c"}
+        (3, True)
+    """
+    able = np.random.default_rng(seed).permutation(np.flatnonzero(counts))
+    count = min(ceil(share * len(counts)), len(able) - 1)
+    out = np.isin(np.asarray(groups), able[:count])
+    return table.select(np.flatnonzero(~out)), table.select(np.flatnonzero(out))

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from edgemin_hf.data.sources import files_of, one_file, split_file
 from edgemin_hf.data.tables import read_table
-from edgemin_hf.tasks.base import PARTS, Files, Part
+from edgemin_hf.tasks.base import PARTS, Files, Part, Split
 
 
 @dataclass
@@ -29,7 +29,7 @@ class TableSource(ABC):
         train_split: Its split to train on.
         validation_split: That for every choice; None holds out a share of the split to train on.
         test_split: That which only the final evaluation opens.
-        further_tests: Further tables, or splits, that the final evaluation measures, by a name for each.
+        further_tests: Further tables, or splits, that the final evaluation measures, by a name for each (a language's).
         revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
     """
 
@@ -42,7 +42,7 @@ class TableSource(ABC):
     validation_split: str | None = None
     test_split: str = "test"
     revision: str | None = None
-    further_tests: dict[str, Files] = setting(default_factory=dict)
+    further_tests: dict[str, Files | Split] = setting(default_factory=dict)
 
     def check_source(self) -> None:
         """Check that there are files, or a dataset; ValueError where not."""
@@ -52,6 +52,9 @@ class TableSource(ABC):
                 raise ValueError(f"dataset: {self.dataset} beside {part}_file: {file}; allowed: one of the two")
             if not self.dataset and not file and (part != "validation" or file is not None):
                 raise ValueError(f"{part}_file: missing; expected: a file, or a dataset")
+        for name, named in self.further_tests.items():
+            if isinstance(named, Split) and not (named.dataset or self.dataset):
+                raise ValueError(f"further_tests.{name}.dataset: missing; expected: one, where the task has files")
         defaults = {field.name: field.default for field in fields(TableSource)}
         for name in ("dataset_config", "train_split", "validation_split", "test_split", "revision"):
             value = getattr(self, name)
@@ -78,7 +81,7 @@ class TableSource(ABC):
         """Return the files that the training rows depend on, which may be read each by itself. See `path`."""
         return [self.path(root, "train")]
 
-    def named_path(self, root: Path, named: Files, *, with_labels: bool = True) -> Path:
+    def named_path(self, root: Path, named: Files | Split, *, with_labels: bool = True) -> Path:
         """Return the file of rows that are named as a part's are: by files, or by a split.
 
         Args:
@@ -86,10 +89,30 @@ class TableSource(ABC):
             named: The files or the split.
             with_labels: Whether rows of a split whose class is not told are left out.
         """
-        if self.dataset:
-            label_column = self.labels_column if with_labels else ""
-            return split_file(root, self.dataset, self.dataset_config, str(named), self.revision, label_column)
-        return one_file(files_of(root, named))
+        if (split := self._split(named)) is None:
+            return self.joined(self.files(root, named))
+        assert split.dataset is not None  # noqa: S101 - `check_source`
+        label_column = self.labels_column if with_labels else ""
+        of_split = str(split.split or self.test_split), split.revision, label_column
+        return split_file(root, split.dataset, split.dataset_config, *of_split)
+
+    def files(self, root: Path, named: Files | Split) -> list[Path]:
+        """Return the files of rows that are named; none of those of a split."""
+        return [] if isinstance(named, Split) or self.dataset else files_of(root, named)
+
+    def joined(self, files: Sequence[Path]) -> Path:
+        """Return one file of the rows of several; ValueError where that can't be made."""
+        return one_file(files)
+
+    def _split(self, named: Files | Split) -> Split | None:
+        """Return the split that rows are named by, with what is the task's own; None of files."""
+        if not isinstance(named, Split):
+            own = Split(str(named), self.dataset, self.dataset_config, self.revision)
+            return own if self.dataset else None
+        if named.dataset not in (None, self.dataset):
+            return named
+        config, revision = named.dataset_config or self.dataset_config, named.revision or self.revision
+        return Split(named.split, self.dataset, config, revision)
 
     @property
     def submissions(self) -> Mapping[str, Files]:

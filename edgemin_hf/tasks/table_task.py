@@ -124,7 +124,10 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
 
     @abstractmethod
     def check_rows(self, path: Path) -> None:
-        """Check the rows of a table; ValueError where they will not do."""
+        """Check the rows of a file, each by itself; ValueError where they will not do."""
+
+    def check_together(self, path: Path) -> None:
+        """Check what all rows of a part must be together, whose files may be several; ValueError where they are not."""
 
     def check_training(self, table: Dataset, teacher: Mapping[str, int] | None = None) -> None:
         """Check that the training rows have something to learn; ValueError where not.
@@ -145,6 +148,7 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
             ValueError: If not.
         """
         self.check_rows(path)
+        self.check_together(path)
         if config is not None:
             self.check_labels(self.read(path), config)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 from edgemin_hf.distillation import Predictions
-from edgemin_hf.tasks import MultiLabel, Regression, TextClassification
+from edgemin_hf.tasks import MultiLabel, Regression, Reranking, TextClassification
 
 LABELS = {"card": 0, "loan": 1, "other": 2}
 CLASSES = TextClassification("train.csv", "test.csv")
@@ -110,8 +110,18 @@ def test_odd_tables_are_one_line(tmp_path, case):
 
 
 def test_probabilities_of_scores_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"column 'probabilities' of .* for a regression; allowed: its scores"):
+    with pytest.raises(ValueError, match=r"column 'probabilities' of .* for regression; allowed: its scores"):
         predictions(tmp_path, answers(text=["a"], probabilities=[[0.5]]), Regression("a", "b"), {"label": 0})
+
+
+def test_a_reranker_learns_logits_alone(tmp_path):
+    ranks, rows = Reranking("a", "b", text_pair_column="second"), {"query": ["a"], "second": ["b"]}
+    found = predictions(tmp_path, answers(**rows, logits=[[2.5]]), ranks, {"label": 0})
+    assert found.logits(Dataset.from_dict(rows)).tolist() == [[2.5]]
+    with pytest.raises(ValueError, match=r"column 'probabilities' of .* for reranking; allowed: logits"):
+        predictions(tmp_path, answers(**rows, probabilities=[[0.5]]), ranks, {"label": 0})
+    with pytest.raises(ValueError, match=r"answers.jsonl, without logits; allowed: a column of these \(labels are"):
+        predictions(tmp_path, answers(**rows, label=[1]), ranks, {"label": 0})
 
 
 def test_texts_without_a_prediction_are_counted_and_one_is_shown(tmp_path):

@@ -113,6 +113,13 @@ def test_the_headline_compares_with_every_row_of_the_teacher():
     )
 
 
+def test_of_what_less_is_better_nothing_is_kept():
+    assert "so it keeps" in headline(BENCHMARK)
+    for more in ({"metric": "mse"}, {"metric": "mistakes", "greater_is_better": False}):
+        rows = tuple(replace(one, **more) for one in ROWS)
+        assert "so it keeps" not in headline(Benchmark.from_dict(Benchmark(rows, ENVIRONMENT).to_dict()))
+
+
 def test_a_teacher_measured_otherwise_is_no_reference():
     benchmark = Benchmark((replace(ROWS[0], threads=8), ROWS[5]), ENVIRONMENT)
     assert result_table(benchmark).rows[1][-2:] == ["—", "—"]

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
 from edgemin_hf.benchmark.rows import Latency
-from edgemin_hf.report.rivals import in_words, rivals_table, rivals_text, verdict
+from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, rivals_text, verdict
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow
 from tests.helpers.figures import boxes, parsed
@@ -39,6 +40,13 @@ def test_a_table_without_a_student_has_no_verdict():
     assert verdict(alone) == []
     assert rivals_table(alone).rows[0][-1] == "10.0 min"
     assert "a bag" in rivals_text(alone)
+
+
+def test_the_caption_says_where_better_is_of_a_metric_of_ones_own_too():
+    assert "up and to the left is better" in how_to_read(Comparison((STUDENT,)))
+    own = replace(STUDENT, metric="mistakes", greater_is_better=False)
+    found = Comparison.from_dict(Comparison((own,)).to_dict())
+    assert "down and to the left is better" in how_to_read(found)
 
 
 def test_what_was_left_out_is_told_last():

@@ -5,7 +5,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import PreTrainedModel
 
 from edgemin_hf.cli import main
-from edgemin_hf.tasks import MultiLabel, Regression, TextClassification
+from edgemin_hf.tasks import MultiLabel, Regression, Reranking, TextClassification
 from tests.helpers.models import sentences, tiny, write_tsv
 from tests.helpers.recipes import only, put, write_recipe
 
@@ -89,6 +89,30 @@ def test_scores_that_float32_cannot_hold_or_python_alone_reads(root, score):
     write(root / "train.csv", [*rows(29), ("one more", f'"{score}"')])
     with pytest.raises(ValueError, match=f"train_file: '{score}' in column 'label', row 30 of .*; allowed: a number"):
         check(root, Regression)
+
+
+@pytest.mark.parametrize("kind", [Regression, MultiLabel, Reranking])
+def test_what_a_table_must_be_all_files_of_it_must_be_together(root, kind):
+    """A file with one score, or without a label, is none by itself where another of the same table has some."""
+    settings = {"label_columns": ["label"]} if kind is MultiLabel else {}
+    header, extra = "text,label", ""
+    if kind is Reranking:
+        settings, header, extra = {"text_column": "text", "text_pair_column": "pair"}, "text,pair,label", ",passage"
+    for name, start, label in (("train-0", 0, 0), ("train-1", 20, 1), ("test", 50, 1), ("test-0", 60, 0)):
+        lines = [f"text {number}{extra},{label}" for number in range(start, start + 10)]
+        (root / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    tests = ["test.csv", "test-0.csv"]
+    kind(["train-0.csv", "train-1.csv"], tests, **settings).check(root)
+    (root / "train-1.csv").write_text((root / "train-0.csv").read_text().replace("text ", "another "))
+    with pytest.raises(ValueError, match=r"^train_file: "):
+        kind(["train-0.csv", "train-1.csv"], tests, **settings).check(root)
+
+
+def test_a_row_that_will_not_do_is_told_with_its_own_file(root):
+    write(root / "more.csv", [("a", 1), ("b", "x")])
+    write(root / "train.csv", rows(30))
+    with pytest.raises(ValueError, match=r"^train_file: 'x' in column 'label', row 2 of .*more.csv; allowed: a number"):
+        Regression(["train.csv", "more.csv"], "test.csv").check(root)
 
 
 def test_rows_that_stand_in_two_tables_are_counted(root):

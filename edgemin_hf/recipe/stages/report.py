@@ -20,6 +20,7 @@ from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
 from edgemin_hf.hub.privacy import publishable
+from edgemin_hf.modeling.cross_encoder import activation_of
 from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
@@ -33,16 +34,19 @@ from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
+from edgemin_hf.report.by_test_set import by_test_set
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import finished_row, render_report, summary_table
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
+from edgemin_hf.report.tables import CaptionedTable, text_table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
+from edgemin_hf.tasks.reranking import Reranking
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 
 Words = Annotated[str, Field(pattern=r"\S")]
@@ -110,9 +114,10 @@ class Report(WritingStage):
             (folder / "figures" / "rivals.svg").write_text(front, encoding="utf-8")
         captioned = dict(pictures.values())
         told = _taught_by(context), _measured(context, benchmark)
+        by_set = self._by_set(context, benchmark)
         vectors = _vectors(context, benchmark)
         shown = None if vectors is None else vectors_table(vectors.given_out)
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, vectors=shown)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, by_set, shown)
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, vectors)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -159,13 +164,23 @@ class Report(WritingStage):
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
             questions=task if isinstance(task, QuestionAnswering) else None,
             vectors=vectors,
+            by_set=self._by_set(context, benchmark),
+            activation=activation_of(config) if isinstance(task, Reranking) else None,
+            labels=list(config.id2label.values()),
         )
         return render_card(facts)
 
     def summary(self, context: Context) -> str:
-        """Return the table of the benchmark's rows, and the rivals'."""
-        table, rivals = summary_table(read_benchmark(context)), self._rivals(context)
-        return table if rivals is None else f"{table}\n\n{rivals_text(rivals)}"
+        """Return the table of the benchmark's rows, that of test sets where there are several, and the rivals'."""
+        benchmark, rivals = read_benchmark(context), self._rivals(context)
+        by_set = self._by_set(context, benchmark)
+        parts = [summary_table(benchmark)]
+        parts += [] if by_set is None else [f"{by_set.caption}:\n\n{text_table(by_set.table)}"]
+        parts += [] if rivals is None else [rivals_text(rivals)]
+        return "\n\n".join(parts)
+
+    def _by_set(self, context: Context, benchmark: Benchmark) -> CaptionedTable | None:
+        return by_test_set(_results(context), benchmark, self.test_set)
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
@@ -190,8 +205,13 @@ def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:
 def _measured(context: Context, benchmark: Benchmark) -> Measurement:
     """Return all that was measured of the row to deploy."""
     row = finished_row(benchmark.rows)
+    return _results(context)[f"{row.model}_{row.runtime}_{row.precision}"]
+
+
+def _results(context: Context) -> dict[str, Measurement]:
+    """Return all that was measured."""
     file = context.folder_with(Product.PREDICTIONS) / "results.json"
-    found: Measurement = json.loads(file.read_text("utf-8"))[f"{row.model}_{row.runtime}_{row.precision}"]
+    found: dict[str, Measurement] = json.loads(file.read_text("utf-8"))
     return found
 
 

@@ -152,7 +152,7 @@ def _check_possible(name: str, context: Context) -> None:
     if name == "frozen_encoder" and not context.task.fits_head:
         raise ValueError(f"{name} for {context.task.type}, whose head is not fitted alone; allowed: for other tasks")
     if name == "static_embeddings":
-        if context.task.answer == "score":
+        if context.task.problem_type == "regression":
             raise ValueError("static_embeddings for scores; allowed: for labels")
         check_extra("rivals", name, "model2vec.train")
     elif name == "openvino":
@@ -177,7 +177,7 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
     # A teacher that is not fine-tuned yet knows no labels.
     numbers = context.label_ids if beside_student else {name: number for number, name in enumerate(names)}
     train, validation, test = (list(task.texts_in(table)) for table in tables)
-    truths = [np.array([] if task.ragged else task.encoded(table, numbers)) for table in tables]
+    learned = [np.array([] if task.ragged else task.encoded(table, numbers)) for table in tables[:2]]
     own = context.base_folder if context.has_teacher else context.checkpoint_folder(context.recipe.student)
     return Given(
         task=task,
@@ -185,15 +185,15 @@ def _given(context: Context, beside_student: bool) -> tuple[Given, Answers]:
         knows_task=_knows_task(context, names, beside_student),
         label_ids=numbers,
         train=train,
-        labels=truths[0],
+        labels=learned[0],
         validation=validation,
-        validation_labels=truths[1],
+        validation_labels=learned[1],
         test=test,
         seed=seed,
         teacher=_graphs(context) / "teacher" if beside_student and context.has_teacher else None,
         tables=tables if task.ragged else None,
         loss=label_loss(task, root, numbers, seed),
-    ), task.references(task.tokenized(tables[2], context.tokenizer, numbers)) if task.ragged else truths[2]
+    ), task.references(task.tokenized(tables[2], context.tokenizer, numbers))
 
 
 def _knows_task(context: Context, names: list[str], beside_student: bool) -> bool:

@@ -12,9 +12,10 @@ from datasets import Sequence as Listed
 from evaluate import Metric, MetricInfo
 from numpy.typing import NDArray
 
-Answer = Literal["label", "score", "label set", "tags", "answers"]
+Answer = Literal["label", "score", "label set", "tags", "answers", "ranking"]
 """What predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels), tags (a
-list an example), or answers (a text an example; its truth is a list of texts that are right, empty without one)."""
+list an example), answers (a text an example; its truth is a list of texts that are right, empty without one), or scores
+that rank the rows of groups (rows,), whose truth is how relevant each is, and the number of its group (rows, 2)."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions that are numbers, one an example, as `Answer` says."""
 Answers: TypeAlias = Arrays | Sequence[Any]
@@ -30,6 +31,7 @@ FEATURES: Mapping[Answer, Features] = {
     "score": Features({"predictions": Value("float64"), "references": Value("float64")}),
     "label set": Features({"predictions": Listed(Value("int64")), "references": Listed(Value("int64"))}),
     "tags": Features({"predictions": Listed(Value("string")), "references": Listed(Value("string"))}),
+    "ranking": Features({"predictions": Value("float64"), "references": Listed(Value("float64"))}),
 }
 """What `evaluate` is told of each kind of answers."""
 
@@ -61,6 +63,11 @@ class LocalMetric(Metric, ABC):
     greater_is_better: ClassVar[bool] = True
 
     @staticmethod
+    def examples(references: Any) -> int:
+        """Return of how many examples it is a value: of each row of the truth."""
+        return len(references)
+
+    @staticmethod
     @abstractmethod
     def statistic(*sides: Any, **settings: Any) -> Statistics:
         """Return what tells each result of examples that count so many times.
@@ -81,7 +88,7 @@ class LocalMetric(Metric, ABC):
         """Compute what `evaluate` gives, from lists."""
         if isinstance(predictions[0], list) and not isinstance((predictions[0] or [""])[0], str):
             predictions, references = np.array(predictions), np.array(references)
-        found = self.statistic(references, predictions, **settings)(np.ones((1, len(predictions))))
+        found = self.statistic(references, predictions, **settings)(np.ones((1, self.examples(references))))
         return {name: float(values[0]) for name, values in found.items()}
 
 

@@ -17,7 +17,7 @@ Choice: TypeAlias = str | dict[str, Any]
 """A metric as a recipe writes it: a name, path or Hub id, or a mapping of `name` and settings."""
 MODULES = (
     "accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "mse", "mae", "seqeval",
-    "squad", "squad_v2", "exact_match",
+    "squad", "squad_v2", "exact_match", "ndcg_at_10", "mrr_at_10",
 )  # fmt: skip
 """The modules of `evaluate` that ship, by their names there, each a file beside this one."""
 DEFAULTS: Mapping[Answer, Choice] = {
@@ -26,6 +26,7 @@ DEFAULTS: Mapping[Answer, Choice] = {
     "label set": "f1_micro",
     "tags": {"name": "seqeval", "mode": "strict", "scheme": "IOB2"},
     "answers": "squad",
+    "ranking": "ndcg_at_10",
 }
 """The metric of a task that names none."""
 _WIDEST = 17
@@ -122,10 +123,10 @@ def local_module(name: str) -> type[LocalMetric]:
     return module
 
 
-def metric_named(name: str) -> Metric:
+def metric_named(name: str, greater_is_better: bool = True) -> Metric:
     """Return the metric that a name, such as one of a record, stands for.
 
-    What does not ship is taken for another module of `evaluate`.
+    What does not ship is taken for another module of `evaluate`, of which a record says whether more is better.
 
     Example:
         >>> from edgemin_hf.tasks.metrics import metric_named
@@ -140,4 +141,4 @@ def metric_named(name: str) -> Metric:
                 return Metric(module, {"average": rest}, greater_is_better=better)
             if not rest or rest in local.results:
                 return Metric(module, result=rest or None, greater_is_better=better)
-    return Metric(name)
+    return Metric(name, greater_is_better=greater_is_better)

@@ -13,7 +13,7 @@ from edgemin_hf.tasks.metrics.base import Answer, Answers, Statistic, Values
 from edgemin_hf.tasks.metrics.counts import counts_of, rows_of
 from edgemin_hf.tasks.metrics.entities import counts_of_entities
 from edgemin_hf.tasks.metrics.known import Metric
-from edgemin_hf.tasks.metrics.modules import statistic_of
+from edgemin_hf.tasks.metrics.modules import examples_of, statistic_of
 
 RESAMPLES = 2000
 OTHERS_RESAMPLES = 200
@@ -47,7 +47,8 @@ class Measurement(TypedDict):
         metric: Name of the metric.
         value: Its value.
         ci95: Both ends of its 95% interval.
-        n: Number of examples.
+        greater_is_better: False of a metric that does not ship and of which less is better, which its name can't tell.
+        n: Number of examples; of rankings that of the groups that count.
         others: The same of the task's further metrics, where it has some.
         per_class: What each class is worth, where there are classes.
         further_tests: The same of further test sets, by name.
@@ -62,6 +63,7 @@ class Measurement(TypedDict):
     value: float
     ci95: list[float]
     n: int
+    greater_is_better: NotRequired[bool]
     others: NotRequired[list[Measurement]]
     per_class: NotRequired[list[ClassValues]]
     further_tests: NotRequired[dict[str, Measurement]]
@@ -81,7 +83,7 @@ def value_of(metric: Metric, references: Answers, predictions: Answers) -> float
         >>> value_of(Metric("accuracy"), np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
         0.75
     """
-    return float(statistic_of(metric, references, predictions)(np.ones((1, len(references))))[0])
+    return float(statistic_of(metric, references, predictions)(np.ones((1, examples_of(metric, references))))[0])
 
 
 def measure(metric: Metric, references: Answers, predictions: Answers) -> Measurement:
@@ -107,14 +109,15 @@ def measure(metric: Metric, references: Answers, predictions: Answers) -> Measur
         >>> found["value"], [round(end, 2) for end in found["ci95"]]
         (0.75, [0.3, 0.95])
     """
-    statistic, count = statistic_of(metric, references, predictions), len(references)
+    statistic, count = statistic_of(metric, references, predictions), examples_of(metric, references)
     value = float(statistic(np.ones((1, count)))[0])
     if metric.name == "accuracy" and metric.local:
         wilson = binomtest(round(value * count), count).proportion_ci(0.95, method="wilson")
         ends = float(wilson.low), float(wilson.high)
     else:
         ends = _interval(statistic, count, metric)
-    return {"metric": metric.name, "value": value, "ci95": [*ends], "n": count}
+    found: Measurement = {"metric": metric.name, "value": value, "ci95": [*ends], "n": count}
+    return found if metric.local or metric.greater_is_better else {**found, "greater_is_better": False}
 
 
 def difference(
@@ -147,8 +150,8 @@ def difference(
     def ahead(weights: Values) -> Values:
         return sign * (sides[0](weights) - sides[1](weights))
 
-    value = float(ahead(np.ones((1, len(references))))[0])
-    return value, _interval(ahead, len(references), metric)
+    count = examples_of(metric, references)
+    return float(ahead(np.ones((1, count)))[0]), _interval(ahead, count, metric)
 
 
 def per_class(

@@ -38,6 +38,11 @@ def statistic_of(metric: Metric, references: Answers, predictions: Answers) -> S
     return values
 
 
+def examples_of(metric: Metric, references: Answers) -> int:
+    """Return of how many examples a metric is a value: of rows, or of groups of them."""
+    return len(references) if metric.local is None else metric.local.examples(references)
+
+
 def check_module(metric: Metric, answer: Answer) -> None:
     """Load a module that does not ship, and check that it takes a task's answers.
 

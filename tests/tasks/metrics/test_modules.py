@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import evaluate
 import numpy as np
 import pytest
@@ -41,6 +43,15 @@ def test_a_module_of_a_file_is_measured_like_any_other(module):
     value, (low, _) = difference(share, LABELS, LABELS, FOUND)
     assert value == 0.25  # less is better: no mistakes are ahead
     assert low >= 0
+
+
+def test_a_record_says_of_what_less_is_better(module):
+    """A name alone can't tell that of a metric that does not ship."""
+    share = Metric(str(module), result="share", greater_is_better=False)
+    assert measure(share, LABELS, FOUND)["greater_is_better"] is False
+    for metric in (replace(share, greater_is_better=True), Metric("accuracy"), Metric("mse")):
+        assert "greater_is_better" not in measure(metric, LABELS, FOUND)
+    assert metric_named("mistakes_share", greater_is_better=False).way_up == metric_named("mse").way_up == "down"
 
 
 def test_its_bootstrap_is_that_of_a_metric_that_ships(module, monkeypatch):
