@@ -230,3 +230,14 @@ def test_the_snippets_run_and_agree(artefact: Path, monkeypatch: pytest.MonkeyPa
         answers.append(re.search("lost|found|neither", output.getvalue())[0])
     assert len(answers) == 4
     assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize(("labels", "example", "shown"), [
+    (["ENTAILMENT", "neutral", "contradiction"], ("premise", "hypothesis"), True),
+    (["ENTAILMENT", "neutral", "contradiction"], "a text", False),
+    (["entailment", "not_entailment"], ("question", "sentence"), False),  # whether a sentence answers a question
+    (["0", "1", "2"], ("premise", "hypothesis"), False),
+])  # fmt: skip
+def test_what_learned_entailment_is_shown_to_classify_by_any_labels(labels, example, shown):
+    card = render_card(CardFacts(**FACTS | {"labels": labels, "example": example}))
+    assert ("zero-shot-classification" in card) is shown

@@ -137,14 +137,6 @@ def test_the_pipeline_of_optimum_finds_what_entailment_is(run, monkeypatch):
     np.testing.assert_allclose([scores[name] for name in names], expected, atol=1e-5)
 
 
-def test_labels_of_another_kind_get_no_such_snippet(root, tmp_path):
-    from edgemin_hf.report.card import _entails
-
-    assert _entails(["ENTAILMENT", "neutral", "contradiction"])
-    assert not _entails(["entailment", "not_entailment"])  # such as whether a sentence answers a question
-    assert not _entails(["0", "1", "2"])
-
-
 def dataset_of(folder, **tables):
     """A folder of datasets: a configuration a folder, a table a split."""
     for name, rows in tables.items():
