@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -118,13 +118,25 @@ def measure_latency(
     return {row: np.array(values) for row, values in times.items()}
 
 
-def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> list[NDArray[np.float32]]:
+def predict(
+    runner: Runner,
+    inputs: Sequence[Inputs],
+    progress: str,
+    condensed: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] = lambda _, output: output,
+) -> list[NDArray[np.float32]]:
     """Run all inputs, one at a time as they would be served, and return what the head gives for each.
+
+    Args:
+        runner: The model.
+        inputs: The inputs.
+        progress: Title of the progress bar.
+        condensed: What is kept of an output, by its number; by itself all of it.
 
     Returns:
         (width,) each, or (length, width) of a head that answers for each token.
     """
-    return [runner.run(runner.prepare(one))[0] for one in tqdm(inputs, desc=progress, unit="example")]
+    passes = enumerate(tqdm(inputs, desc=progress, unit="example"))
+    return [condensed(number, runner.run(runner.prepare(one))[0]) for number, one in passes]
 
 
 def benchmark_rows(

@@ -125,7 +125,7 @@ def masked_rows(
         [[0, 2], [1, 0]]
     """
     numbers = ListOf(Value("int32"))
-    features = dict.fromkeys(encode(tokenizer, ["a"], max_length), numbers)
+    features = dict.fromkeys(encode(tokenizer, [""], max_length), numbers)
     features |= {"labels": ListOf(Value("int64")), COUNTED: ListOf(Value("int8"))}
     features |= {"example": Value("int32"), IN_TURN: Value("bool")}
     return table.map(
@@ -183,9 +183,9 @@ def packed_rows(table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase,
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
         >>> from transformers import PreTrainedTokenizerFast
         >>> from edgemin_hf.data.masked_rows import packed_rows
-        >>> rules = Tokenizer(models.WordLevel({"[SEP]": 0, "my": 1, "card": 2}))
+        >>> rules = Tokenizer(models.WordLevel({"[SEP]": 0, "my": 1, "card": 2, "[UNK]": 3}, "[UNK]"))
         >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
-        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]")
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]", unk_token="[UNK]")
         >>> packed_rows(Dataset.from_dict({"text": ["my card", "card"]}), "text", tokenizer, 3)["input_ids"][:]
         [[1, 2, 0], [2, 0]]
     """

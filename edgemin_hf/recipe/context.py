@@ -144,8 +144,10 @@ class Context(RunModels):
         """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
 
         Of a ragged task, or one of vectors, they have their number among `token_outputs` instead, which the collator
-        knows.
+        knows; of a task whose teacher runs beside the student they are as they are.
         """
+        if self.task.teacher_beside:
+            return self.rows_of(stage)
         if self.task.ragged:
             return self._numbered_rows(stage)
         if isinstance(self.task, SentenceEmbedding):
@@ -220,7 +222,7 @@ class Context(RunModels):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
         """Return what makes batches of `rows_with_teacher_logits`."""
-        flat = self.task.ragged or isinstance(self.task, SentenceEmbedding)
+        flat = isinstance(self.task, SentenceEmbedding) or (self.task.ragged and not self.task.teacher_beside)
         return PaddingCollator(tokenizer, teacher=self.token_outputs if flat else None)
 
     @cached_property

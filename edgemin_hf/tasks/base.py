@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.masking import Collation
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
@@ -77,6 +78,8 @@ class Task(Protocol):
         divergence_name: What `divergence` is, for a record.
         learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
+        teacher_beside: Whether the teacher runs beside a student that learns from it, on the same batches; else what it
+            says of all rows is computed once, and kept.
         train_file: Table to train on, or several.
         test_file: Table that only the final evaluation opens, likewise.
         validation_file: Table for every choice, likewise; None holds out a share of the training table.
@@ -99,6 +102,7 @@ class Task(Protocol):
     divergence_name: ClassVar[Divergence]
     learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
+    teacher_beside: ClassVar[bool]
     train_file: Files
     test_file: Files
     validation_file: Files | None
@@ -274,6 +278,20 @@ class Task(Protocol):
 
         Of a ragged task there may be several rows of an example, one after the other, with the columns that
         `predictions` and `references` need.
+        """
+        ...
+
+    def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
+        """Return how batches of its rows are made to train on; None where they are padded as they are."""
+        ...
+
+    @staticmethod
+    def condensed(logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what `predictions` needs of a model's outputs for a batch: all of it where that is little.
+
+        Args:
+            logits: (batch, width), or (batch, length, width).
+            labels: The batch's, as `tokenized` makes them.
         """
         ...
 
