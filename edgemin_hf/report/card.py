@@ -62,6 +62,7 @@ def render_card(
     predictions: str | None = None,
     questions: QuestionAnswering | None = None,
     vectors: VectorsOfCard | None = None,
+    mask: str | None = None,
 ) -> str:
     """Render the README of a finished model from `model_cards/template.md`.
 
@@ -92,6 +93,7 @@ def render_card(
         predictions: Name of the table that was the teacher; None where a model was.
         questions: The task, with what was chosen for the model to deploy, where that answers questions.
         vectors: What is told of vectors, of a model that gives some; `example` is then a pair of texts.
+        mask: The mask token, of a model that predicts masked tokens; `example` then holds it.
 
     Returns:
         The card: YAML front matter and Markdown.
@@ -131,6 +133,7 @@ def render_card(
         ),
         "head": TASKS[manifest.task].auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
+        "masked": mask is not None,
         "name": title,
         "task_name": "multi-label " * (threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "base_model": base_model,
@@ -167,6 +170,9 @@ def render_card(
         if questions is not None:
             variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
+        if mask is not None:
+            variables |= {"mask": literal(mask)}
+            variables["usage"] = fill_part(templates / "masked_lm.md", variables)
         if vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
         return fill_template(templates / "template.md", data, variables)

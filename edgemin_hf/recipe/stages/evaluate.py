@@ -26,6 +26,7 @@ from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
 from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Answers, Measurement
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
@@ -49,6 +50,13 @@ class Evaluate(WritingStage):
     leaves: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     minutes: ClassVar[float] = 0.7
+
+    def check(self, context: Context) -> None:
+        """Check that what is exported can be measured."""
+        if isinstance(context.task, MaskedLM) and not context.task.keep_head:
+            raise ValueError(
+                "stage: evaluate with task.keep_head: false, whose graph predicts no token; allowed: without this stage"
+            )
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""

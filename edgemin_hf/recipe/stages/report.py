@@ -40,6 +40,7 @@ from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
@@ -129,6 +130,7 @@ class Report(WritingStage):
         finished = finished_row(benchmark.rows)
         task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
+        mask = context.student_tokenizer(self).mask_token if isinstance(task, MaskedLM) else None
         return render_card(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
@@ -139,7 +141,7 @@ class Report(WritingStage):
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
-            example=_example(context),
+            example=_example(context, mask),
             max_length=context.task.max_length,
             benchmark=benchmark,
             stages=stages,
@@ -155,6 +157,7 @@ class Report(WritingStage):
             predictions=None if teacher.predictions is None else Path(teacher.predictions).name,
             questions=task if isinstance(task, QuestionAnswering) else None,
             vectors=_vectors(context, benchmark),
+            mask=mask,
         )
 
     def summary(self, context: Context) -> str:
@@ -166,9 +169,15 @@ class Report(WritingStage):
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
 
 
-def _example(context: Context) -> Text:
-    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors."""
+def _example(context: Context, mask: str | None) -> Text:
+    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors.
+
+    With a mask token the word in the middle of the text is masked.
+    """
     texts = context.task.texts(context.root, 1, context.recipe.seed)
+    if mask is not None:
+        words = str(texts[0]).split()
+        return " ".join([*words[: len(words) // 2], mask, *words[len(words) // 2 + 1 :]])
     return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
 
 
