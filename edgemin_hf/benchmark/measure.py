@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -16,6 +18,7 @@ from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.cpus import warn_if_busy
 
 Row = tuple[str, str, str]
@@ -118,25 +121,35 @@ def measure_latency(
     return {row: np.array(values) for row, values in times.items()}
 
 
-def predict(
-    runner: Runner,
-    inputs: Sequence[Inputs],
-    progress: str,
-    condensed: Callable[[int, NDArray[np.float32]], NDArray[np.float32]] = lambda _, output: output,
-) -> list[NDArray[np.float32]]:
+def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> list[NDArray[np.float32]]:
     """Run all inputs, one at a time as they would be served, and return what the head gives for each.
-
-    Args:
-        runner: The model.
-        inputs: The inputs.
-        progress: Title of the progress bar.
-        condensed: What is kept of an output, by its number; by itself all of it.
 
     Returns:
         (width,) each, or (length, width) of a head that answers for each token.
     """
-    passes = enumerate(tqdm(inputs, desc=progress, unit="example"))
-    return [condensed(number, runner.run(runner.prepare(one))[0]) for number, one in passes]
+    return [runner.run(runner.prepare(one))[0] for one in tqdm(inputs, desc=progress, unit="example")]
+
+
+def predict_rows(
+    task: TableTask, runner: Runner, inputs: Sequence[Inputs], rows: Dataset, progress: str
+) -> list[NDArray[np.float32]]:
+    """Run rows with labels as `predict` does, and return what the task keeps of what the head gives for each.
+
+    Args:
+        task: The task.
+        runner: The model.
+        inputs: The rows as the model reads them.
+        rows: The rows, as the task made them.
+        progress: Title of the progress bar.
+
+    Returns:
+        (width,) each, or (length, width).
+    """
+    found = []
+    for one, labels in zip(tqdm(inputs, desc=progress, unit="example"), rows["labels"], strict=True):
+        output = torch.from_numpy(runner.run(runner.prepare(one)))
+        found.append(task.condensed(output, torch.as_tensor(labels)[None])[0].numpy())
+    return found
 
 
 def benchmark_rows(

@@ -4,14 +4,24 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
-from tests.helpers.models import sentences, tiny
+from tests.helpers.models import WORDS, tiny
 from tests.helpers.recipes import write_recipe
 
 HEAD = AutoModelForMaskedLM
 
 
+def ordered_texts(count, seed=0):
+    """Different texts whose words follow each other in one order, so that a masked one can be told."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    while len(found) < count:
+        start, length, step = generator.integers([0, 4, 1], [len(WORDS), 12, 4])
+        found[" ".join(WORDS[(start + step * i) % len(WORDS)] for i in range(length))] = None
+    return list(found)
+
+
 def write_texts(path, count, seed=0):
-    path.write_text("\n".join(text for text, _ in sentences(count, seed)) + "\n")
+    path.write_text("\n".join(ordered_texts(count, seed)) + "\n")
     return path
 
 

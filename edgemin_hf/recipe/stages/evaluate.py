@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict
-from edgemin_hf.benchmark.runners import Inputs, Runner, load_runner
+from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict, predict_rows
+from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
@@ -90,9 +89,9 @@ class Evaluate(WritingStage):
             name, told, own = "_".join(row), " / ".join(row), task
             if (rows := validation.get(row[0])) is not None:
                 held_out = arrays_of(rows.select_columns(inputs[row[0]].column_names))
-                own = task.calibrated(_outputs(task, runner, held_out, rows, f"Validation of {told}"), rows)
+                own = task.calibrated(predict_rows(task, runner, held_out, rows, f"Validation of {told}"), rows)
                 chosen[name] = _changed(task, own)
-            outputs = _outputs(task, runner, arrays[row[0]], tests[row[0]], f"Predictions of {told}")
+            outputs = predict_rows(task, runner, arrays[row[0]], tests[row[0]], f"Predictions of {told}")
             predictions[name] = own.predictions(outputs, tests[row[0]])
             if alternatives := own.alternatives(outputs, tests[row[0]]):
                 _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
@@ -115,20 +114,6 @@ class Evaluate(WritingStage):
             write_given_out(context, task, given, truth, folder)
             notes += notes_on(write_retrieval(context, task, files, tokenizers, folder))
         return Outcome(notes=notes)
-
-
-def _outputs(
-    task: TableTask, runner: Runner, inputs: Sequence[Inputs], rows: Dataset, progress: str
-) -> list[NDArray[np.float32]]:
-    """Return what a model gives for rows with labels, as far as the task keeps it."""
-    labels = rows["labels"]
-
-    def condensed(number: int, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        kept = task.condensed(torch.from_numpy(output)[None], torch.as_tensor(labels[number])[None])
-        found: NDArray[np.float32] = kept[0].numpy()
-        return found
-
-    return predict(runner, inputs, progress, condensed)
 
 
 def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> dict[str, Dataset]:
@@ -156,7 +141,7 @@ def _measured_further(
         runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
         rows = tests[row[0]]
         arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read[row[0]]]))
-        outputs = _outputs(task, runner, arrays, rows, f"{name} of {' / '.join(row)}")
+        outputs = predict_rows(task, runner, arrays, rows, f"{name} of {' / '.join(row)}")
         found["_".join(row)] = task.measure(task.references(rows), tasks[row].predictions(outputs, rows), names)
     return found
 
