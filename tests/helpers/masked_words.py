@@ -15,8 +15,8 @@ def ordered_texts(count, seed=0):
     generator = np.random.default_rng(seed)
     found = {}
     while len(found) < count:
-        start, length, step = generator.integers([0, 4, 1], [len(WORDS), 12, 4])
-        found[" ".join(WORDS[(start + step * i) % len(WORDS)] for i in range(length))] = None
+        start, length = generator.integers([0, 6], [len(WORDS), 21])
+        found[" ".join(WORDS[(start + i) % len(WORDS)] for i in range(length))] = None
     return list(found)
 
 
