@@ -11,12 +11,13 @@ HEAD = AutoModelForMaskedLM
 
 
 def ordered_texts(count, seed=0):
-    """Different texts whose words follow each other in one order, so that a masked one can be told."""
+    """Different texts whose words follow each other in one order with "the" between them, which is soon learned."""
     generator = np.random.default_rng(seed)
     found = {}
     while len(found) < count:
-        start, length = generator.integers([0, 6], [len(WORDS), 21])
-        found[" ".join(WORDS[(start + i) % len(WORDS)] for i in range(length))] = None
+        start, length = generator.integers([0, 4], [len(WORDS), 24])
+        words = (WORDS[(start + i) % len(WORDS)] if i % 2 else "the" for i in range(length))
+        found[" ".join(words)] = None
     return list(found)
 
 
