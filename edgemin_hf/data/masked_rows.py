@@ -155,8 +155,8 @@ def _rows_of(
         inputs = {name: values[index] for name, values in encoded.items()}
         ids = np.array(inputs["input_ids"], dtype=np.int64)
         once = drawn_places(ids, special, share, _generator_of(ids, 0, 0))
-        able = np.flatnonzero(~np.isin(ids, special)) if in_turn else []
-        for places in (once, *([place] for place in able)):
+        able = np.flatnonzero(~np.isin(ids, special))
+        for places in (once, *(able[:, None] if in_turn else ())):
             masked = ids.copy()
             masked[places] = tokenizer.mask_token_id
             told = {"example": number, IN_TURN: places is not once}
@@ -201,7 +201,7 @@ def packed_rows(table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase,
     return table.map(pack, batched=True, remove_columns=table.column_names, desc="Packing")
 
 
-def _asked_at(ids: NDArray[np.int64], places: Sequence[int] | NDArray[np.int64]) -> dict[str, list[int]]:
+def _asked_at(ids: NDArray[np.int64], places: NDArray[np.int64]) -> dict[str, list[int]]:
     """Return the labels of a row's tokens, and which count, where those at some places are to be predicted."""
     labels, counted = np.full(len(ids), UNMASKED), np.zeros(len(ids), dtype=np.int8)
     labels[places], counted[places] = ids[places], 1

@@ -53,4 +53,6 @@ def _made_of(table: TensorProto, graph: GraphProto) -> Iterator[NodeProto]:
         elif other.shape != values.shape and np.array_equal(other.ravel(), values.ravel()):
             shape = numpy_helper.from_array(np.array(other.shape, dtype=np.int64))
             yield helper.make_node("Constant", [], [f"{tensor.name}/shape"], f"{tensor.name}/Constant", value=shape)
-            yield helper.make_node("Reshape", [table.name, f"{tensor.name}/shape"], [tensor.name], f"{tensor.name}/Reshape")
+            yield helper.make_node(
+                "Reshape", [table.name, f"{tensor.name}/shape"], [tensor.name], f"{tensor.name}/Reshape"
+            )

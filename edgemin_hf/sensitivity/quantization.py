@@ -30,7 +30,7 @@ from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.sensitivity.kept import Kept
-from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, logits_of, rows_of
+from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, kept_of, logits_of, rows_of
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.known import task_of
 
@@ -50,7 +50,8 @@ class ModuleSensitivity:
             squared difference of the scores.
         size_bytes: Bytes of its weights and their scales at this precision.
         saved_bytes: How many bytes fewer that is than at each other precision, "fp32" among them.
-        logits: What the model then gives, float32: (rows, width), or (length, width) for each row.
+        logits: What the task keeps of what the model then gives, float32: (rows, width), or (length, width) for each
+            row.
 
     Example:
         >>> import numpy as np
@@ -73,7 +74,7 @@ class QuantizationSensitivity(NamedTuple):
     """What `quantization_sensitivity` measured.
 
     Attributes:
-        logits: What the unquantised model gives, float32: (rows, width), or (length, width) for each row.
+        logits: The same of the unquantised model, float32: (rows, width), or (length, width) for each row.
         modules: Each module at each precision that it can be stored in, the largest loss first.
 
     Example:
@@ -113,9 +114,9 @@ def quantization_sensitivity(
 
     Args:
         model: A classifier or regressor in full precision; it stays as it is, and is in evaluation mode meanwhile.
-        calibration: Batches of its inputs, without labels, that the INT8 layers' input ranges are taken from.
-        batches: Batches that are measured, likewise, with `counted` where the task is ragged. Their sizes and padding
-            change nothing.
+        calibration: Batches of its inputs that the INT8 layers' input ranges are taken from.
+        batches: Batches that are measured, likewise, with `counted` where the task is ragged, and with labels where
+            that keeps little of what the model gives. Their sizes and padding change nothing.
         config: The settings of the grids; None takes the defaults. Which precision it asks for does not matter.
         kept: Keeps the logits, and knows what was measured before; None keeps nothing.
 
@@ -142,25 +143,26 @@ def quantization_sensitivity(
     model.eval()
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
-        layers = PartialForward(model)
+        layers, task = PartialForward(model), task_of(model)
         parts: list[Mapping[str, NDArray[np.generic]]] = []
         with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
 
             def measured(batch: Batch) -> dict[str, NDArray[np.generic]]:
                 inputs = inputs_of(model, batch)
                 output, hidden = layers.observe(partial(logits_of, model, batch))
-                found = {"unquantized": output.cpu().numpy()}
+                found: dict[str, NDArray[np.generic]] = {"unquantized": kept_of(task, output, batch)}
                 for number, candidate in enumerate(candidates):
                     start = candidate.start
                     with _swapped(candidate):
                         logits = layers.run(inputs, hidden[start], start, layers.depth + 1)
-                    found[str(number)] = logits.float().cpu().numpy()
+                    found[str(number)] = kept_of(task, logits.float(), batch)
+                    found[f"loss {number}"] = np.array([divergence(task, logits, output, batch)])
                     bar.update()
                 return found
 
             for number, batch in enumerate(batches):
                 one = partial(measured, batch)
-                parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
+                parts.append(one() if kept is None else kept.take(f"costs-{number}", one))
                 bar.update(max(0, (number + 1) * len(candidates) - bar.n))
     finally:
         model.train(was_training)
@@ -168,13 +170,13 @@ def quantization_sensitivity(
     def together(name: str) -> Outputs:
         return rows_of([part[name] for part in parts], batches)
 
-    unquantized = together("unquantized")
-    task = task_of(model)
-    rows = []
+    count, rows = sum(len(batch["input_ids"]) for batch in batches), []
     for number, candidate in enumerate(candidates):
-        outputs = together(str(number))
-        rows.append(_row(candidate, outputs, divergence(task, outputs, unquantized, batches)))
-    return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
+        loss = sum(float(part[f"loss {number}"][0]) for part in parts) / count
+        rows.append(_row(candidate, together(str(number)), loss))
+    return QuantizationSensitivity(
+        together("unquantized"), sorted(rows, key=lambda row: (-row.loss, row.name, row.precision))
+    )
 
 
 def module_bytes(module: nn.Linear | nn.Embedding, precision: Literal["int8", "int4", "fp32"], group_size: int) -> int:

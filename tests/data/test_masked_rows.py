@@ -21,7 +21,9 @@ def test_a_share_of_the_tokens_is_drawn_and_no_special_one():
     for seed in range(20):
         places = drawn_places(ids, [0, 1, 2, 3, 4], 0.15, np.random.default_rng(seed))
         assert len(places) == 3
-        assert (places >= 1).all() and (places <= 20).all() and (np.diff(places) > 0).all()
+        assert (places >= 1).all()
+        assert (places <= 20).all()
+        assert (np.diff(places) > 0).all()
     assert len(drawn_places(np.array([2, 7, 3]), [2, 3], 0.15, np.random.default_rng(0))) == 1
     assert len(drawn_places(np.array([2, 3]), [2, 3], 0.15, np.random.default_rng(0))) == 0
 
@@ -92,7 +94,9 @@ def test_fixed_masks_are_one_row_a_text_and_one_a_token_in_turn(tokenizer):
             assert row["input_ids"] == [*ids[:place], MASK, *ids[place + 1 :]]
             assert row["labels"] == [-100] * place + [ids[place]] + [-100] * (len(ids) - place - 1)
         for row in (once, *alone):
-            restored = [new if label == -100 else label for new, label in zip(row["input_ids"], row["labels"], strict=True)]
+            restored = [
+                new if label == -100 else label for new, label in zip(row["input_ids"], row["labels"], strict=True)
+            ]
             assert restored == ids
 
 

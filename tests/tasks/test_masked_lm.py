@@ -43,7 +43,9 @@ def test_hard_loss_is_a_mean_over_a_texts_own_tokens_then_over_texts(logits):
         at = np.flatnonzero(own != -100)
         expected.append(-np.mean([row[place, own[place]] for place in at]) if len(at) else 0.0)
     assert MaskedLM.hard_loss(ours, labels).item() == pytest.approx(np.mean(expected), rel=1e-6)
-    alone = torch.stack([cross_entropy(ours[row][labels[row] != -100], labels[row][labels[row] != -100]) for row in (0, 2)])
+    alone = torch.stack(
+        [cross_entropy(ours[row][labels[row] != -100], labels[row][labels[row] != -100]) for row in (0, 2)]
+    )
     assert MaskedLM.hard_loss(ours, labels).item() == pytest.approx(alone.sum().item() / 3, rel=1e-6)
 
 

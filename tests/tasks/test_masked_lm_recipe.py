@@ -185,7 +185,7 @@ def test_all_families_predict_by_the_graphs_as_in_pytorch(family, weights, token
     ("task.max_length=7", "task.max_length: 7; allowed: 8 or more"),
     ("task.label_smoothing=0.1", "task.label_smoothing: 0.1 for masked_lm; allowed: where its hard_loss takes it"),
     ("task.unlabelled_files=[train.txt]", r"task.unlabelled_files: \['train.txt'\]; allowed: none for masked_lm"),
-    ("task.metric=accuracy", "task.metric: accuracy, which is of labels or .*; allowed: masked_accuracy, pseudo_perplex"),
+    ("task.metric=accuracy", "task.metric: accuracy, which is of labels or .*; allowed: masked_accuracy, pseudo"),
     ("task.test_file=none.txt", "task.test_file: .*none.txt, which is no file; allowed: an existing file"),
     ("task.test_file=columns.jsonl", "task.test_file: column 'text' of .*columns.jsonl; allowed: other"),
     ("teacher.ensemble=[teacher]", "teacher.ensemble: for masked_lm, whose teacher runs beside the student; allowed:"),
@@ -212,7 +212,7 @@ def test_settings_that_cannot_be_are_one_line(root, tokenizer, tmp_path, capsys,
 
 
 @pytest.mark.parametrize(("stages", "message"), [
-    (["distill", "prune_vocabulary", "quantize"], "quantize.soft_weight: 0.5 for masked_lm after the vocabulary was cut"),
+    (["distill", "prune_vocabulary", "quantize"], "quantize.soft_weight: 0.5 for masked_lm after the vocabulary was"),
     (["augment", "task_distill"], "augment.stage: augment for masked_lm; allowed: for tasks on whole texts"),
 ])  # fmt: skip
 def test_stages_that_cannot_be_are_one_line(root, tmp_path, capsys, stages, message):

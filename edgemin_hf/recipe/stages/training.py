@@ -95,7 +95,9 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             context.shapes.check_tokens(f"{self.name}, of {context.task.type}")
         if self.runs_teacher(context) and context.maker(Product.VOCABULARY, before=self) is not None:
             told = f"soft_weight: {self.soft_weight} for {context.task.type}" if self.soft_weight else "also:"
-            raise ValueError(f"{told} after the vocabulary was cut, whose tokens the teacher does not read; allowed: before")
+            raise ValueError(
+                f"{told} after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
+            )
         if not self.also:
             check_training_arguments(context, self)
             return

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Answer = Literal["label", "score", "label set", "tags", "answers", "masked tokens"]
 """What predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels), tags (a
-list an example), answers (a text an example; its truth is a list of texts that are right, empty without one), or what is
-said of masked tokens (`MaskedToken`, a list an example; its truth is a list of tokens)."""
+list an example), answers (a text an example; its truth is a list of texts that are right, empty without one), or what
+is said of masked tokens (`MaskedToken`, a list an example; its truth is a list of tokens)."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions that are numbers, one an example, as `Answer` says."""
 Answers: TypeAlias = Arrays | Sequence[Any]
