@@ -57,7 +57,8 @@ def kept_of(task: type[Task], logits: Tensor, batch: Batch) -> NDArray[np.float3
 
 def divergence(task: type[Task], logits: Tensor, reference: Tensor, batch: Batch) -> float:
     """Return how far what a model gives for a batch is from a reference's, as the task measures it: a sum over rows."""
-    counted = batch.get(COUNTED, _mask(batch)).bool().to(logits.device) if logits.ndim == 3 else None
+    mask = _mask(batch).bool()
+    counted = (batch.get(COUNTED, mask).bool() & mask).to(logits.device) if logits.ndim == 3 else None
     return len(logits) * float(task.divergence(logits.double(), reference.double(), counted))
 
 
