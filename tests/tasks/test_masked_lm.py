@@ -8,9 +8,9 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForMaskedLM, BertConfig, EvalPrediction
+from transformers import AutoModelForMaskedLM, BertConfig, EvalPrediction, TrainingArguments
 
-from edgemin_hf import create_student
+from edgemin_hf import DistillationTrainer, TaskDistillationConfig, create_student
 from edgemin_hf.data.masked_rows import IN_TURN
 from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.tasks import MaskedLM, measure, task_of
@@ -18,6 +18,7 @@ from edgemin_hf.tasks.metrics import Metric
 from edgemin_hf.tasks.metrics.known import local_module
 from tests.helpers.masked_words import HEAD, log_probabilities_in_turn, ordered_texts, write_texts
 from tests.helpers.models import FAMILIES, tiny
+from tests.helpers.training import without_dropout
 
 TASK = partial(MaskedLM, "train.txt", "test.txt", max_length=24)
 
@@ -165,6 +166,31 @@ def test_validation_tells_the_accuracy_alone(tmp_path, tokenizer):
     found = TASK().compute_metrics(EvalPrediction(outputs, None), rows)
     hits = [sum(row) for row in rows["counted"]]
     assert found == {"masked_accuracy": pytest.approx(sum(hits[::2]) / sum(hits))}
+
+
+def test_a_run_that_goes_on_ends_with_the_same_weights(tmp_path, tokenizer):
+    """Masks follow the epoch: the checkpoint of step 5 lies within the second."""
+    rows = TASK().tokenized(Dataset.from_dict({"text": ordered_texts(12)}), tokenizer, {})
+
+    def trained(folder, checkpoint=None):
+        collator, callbacks = TASK().collation(tokenizer, seed=3)
+        arguments = {"max_steps": 9, "save_steps": 5, "per_device_train_batch_size": 3, "learning_rate": 1e-2}
+        trainer = DistillationTrainer(
+            without_dropout(tiny(head=HEAD, num_hidden_layers=1)),
+            tiny(head=HEAD, seed=1),
+            TrainingArguments(str(tmp_path / folder), use_cpu=True, report_to=[], disable_tqdm=True, **arguments),
+            distillation_config=TaskDistillationConfig(),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            data_collator=collator,
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.model.state_dict()
+
+    whole = trained("whole")
+    resumed = trained("again", str(tmp_path / "whole/checkpoint-5"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_a_model_tells_its_task_by_its_head():
