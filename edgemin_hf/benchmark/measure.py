@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -16,6 +18,7 @@ from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.cpus import warn_if_busy
 
 Row = tuple[str, str, str]
@@ -125,6 +128,28 @@ def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> list[NDA
         (width,) each, or (length, width) of a head that answers for each token.
     """
     return [runner.run(runner.prepare(one))[0] for one in tqdm(inputs, desc=progress, unit="example")]
+
+
+def predict_rows(
+    task: TableTask, runner: Runner, inputs: Sequence[Inputs], rows: Dataset, progress: str
+) -> list[NDArray[np.float32]]:
+    """Run rows with labels as `predict` does, and return what the task keeps of what the head gives for each.
+
+    Args:
+        task: The task.
+        runner: The model.
+        inputs: The rows as the model reads them.
+        rows: The rows, as the task made them.
+        progress: Title of the progress bar.
+
+    Returns:
+        (width,) each, or (length, width).
+    """
+    found = []
+    for one, labels in zip(tqdm(inputs, desc=progress, unit="example"), rows["labels"], strict=True):
+        output = torch.from_numpy(runner.run(runner.prepare(one)))
+        found.append(task.condensed(output, torch.as_tensor(labels)[None])[0].numpy())
+    return found
 
 
 def benchmark_rows(

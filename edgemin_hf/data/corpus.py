@@ -66,7 +66,7 @@ class TokenBlocks(Dataset[dict[str, NDArray[np.int64]]]):
     column_names = ("input_ids", "attention_mask")
 
     def __init__(self, stream: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        before, after = _special_tokens(tokenizer)
+        before, after = framing_tokens(tokenizer)
         if max_length <= len(before) + len(after):
             raise ValueError(f"max_length: {max_length}; allowed: {len(before) + len(after) + 1} or more")
         self._stream = stream
@@ -271,7 +271,7 @@ def _flush(file: IO[str] | IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def framing_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the special tokens before and after one text; not every tokenizer's own methods tell."""
     text, framed = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     start = next(start for start in range(len(framed)) if framed[start : start + len(text)] == text)

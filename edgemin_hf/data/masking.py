@@ -6,18 +6,38 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import (
+    DataCollator,
     DataCollatorForLanguageModeling,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+
+
+class Collation(NamedTuple):
+    """How batches are made.
+
+    Attributes:
+        collator: The data collator.
+        callbacks: What it needs of the Trainer.
+    """
+
+    collator: DataCollator
+    callbacks: list[TrainerCallback]
+
+
+class Masking(Protocol):
+    """A collator that masks other tokens in each epoch."""
+
+    epoch: int
 
 
 @dataclass
@@ -76,7 +96,7 @@ class EpochOfMasks(TrainerCallback):
         3
     """
 
-    def __init__(self, collator: MaskedTokens) -> None:
+    def __init__(self, collator: Masking) -> None:
         self.collator = collator
 
     def on_epoch_begin(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
-from transformers import DataCollator, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase
 
+from edgemin_hf.data.masking import Collation
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape
 from edgemin_hf.modeling.hooks import Recording
@@ -57,18 +58,6 @@ class DistillationConfig(Protocol):
     def objective(self, student: Encoder, teacher: Encoder | None) -> Objective:
         """Build the objective for two models; ValueError where they do not fit."""
         ...
-
-
-class Collation(NamedTuple):
-    """How a method's batches are made.
-
-    Attributes:
-        collator: The data collator.
-        callbacks: What it needs of the Trainer.
-    """
-
-    collator: DataCollator
-    callbacks: list[TrainerCallback]
 
 
 class Method(Settings, DistillationConfig):

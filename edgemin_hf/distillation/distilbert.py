@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.data.masking import EpochOfMasks, MaskedTokens
-from edgemin_hf.distillation.base import Collation, Method
+from edgemin_hf.data.masking import Collation, EpochOfMasks, MaskedTokens
+from edgemin_hf.distillation.base import Method
 from edgemin_hf.distillation.common import check_weights, mask_of, mean_over_tokens, need_teacher
 from edgemin_hf.modeling.encoder import Activation, Encoder
 from edgemin_hf.modeling.families import Shape

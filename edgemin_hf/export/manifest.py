@@ -18,7 +18,7 @@ FORMAT = 1
 """Version of the manifest's format; a reader of another version refuses it."""
 
 Output = tuple[float, ...] | tuple[tuple[float, ...], ...]
-"""The logits of a text: (labels,), or (tokens, labels) of a model that answers for each token."""
+"""The logits of a text: (labels,), or (tokens, labels) of a model that answers for each token, the first 64 at most."""
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def export_baseline(model: str | Path, output: str | Path, task: type[Task] | No
     tokenizer = load_tokenizer(model)
     loaded = load_pruned(model, task.auto_class, attn_implementation="eager", dtype=torch.float32)
     with atomic_folder(Path(output)) as folder:
-        write_graph(loaded, folder / FP32_GRAPH, tokenizer)
+        write_graph(loaded, folder / FP32_GRAPH, tokenizer, tied=False)
         quantize_dynamic(folder / FP32_GRAPH, folder / INT8_GRAPH)
         for part in (loaded.config, tokenizer):
             part.save_pretrained((folder / FP32_GRAPH).parent)

@@ -13,10 +13,16 @@ from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.graph import count_parameters, external_data
 from edgemin_hf.export.manifest import Fidelity, ManifestEntry, digest_of, size_of
 from edgemin_hf.export.outputs import onnx_outputs
+from edgemin_hf.export.tied_tables import share_tables
 
 
 def write_graph(
-    model: PreTrainedModel, path: Path, tokenizer: PreTrainedTokenizerBase | None = None, *, fused: bool = False
+    model: PreTrainedModel,
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    fused: bool = False,
+    tied: bool = True,
 ) -> None:
     """Write the graph of a model as it stands, unchecked.
 
@@ -26,11 +32,13 @@ def write_graph(
         tokenizer: Its tokenizer, where the graph must not want what that does not give.
         fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do. In a
             graph above 2 GB it stays as it is.
+        tied: Whether what is tied to a table is stored once. Quantisers of graphs want two.
     """
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
         export_graph(model, Path(scratch) / "model.onnx", tokenizer)
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
+        graph = share_tables(graph) if tied else graph
         large = _is_large(graph)
         graph = fuse_attention(graph) if fused and not large else graph
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)

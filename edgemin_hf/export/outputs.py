@@ -23,6 +23,8 @@ TEXTS = SAMPLE_TEXTS[:4]
 """The texts."""
 
 _DIGITS = 5
+_FIRST = 64
+"""Numbers that are told of each token: its tags, or of a vocabulary the first tokens."""
 
 
 def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
@@ -59,10 +61,10 @@ def inputs_of_each(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) ->
 
 
 def _rounded(logits: NDArray[np.float32]) -> Output:
-    """Round logits (1, labels) or (1, tokens, labels) to five digits."""
+    """Round logits (1, labels), or the first ones of each token of (1, tokens, labels), to five digits."""
     if logits.ndim == 2:
         return _row(logits[0])
-    return tuple(_row(token) for token in logits[0])
+    return tuple(_row(token[:_FIRST]) for token in logits[0])
 
 
 def _row(logits: NDArray[np.float32]) -> tuple[float, ...]:

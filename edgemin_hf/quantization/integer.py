@@ -109,7 +109,10 @@ def plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     Returns:
         The copy, on the CPU, in evaluation mode.
     """
-    plain = type(model)._from_config(unpruned(model.config), attn_implementation="eager", dtype=torch.float32)
+    # An encoder whose head was a masked-LM one has no pooler.
+    without = {"add_pooling_layer": False} if getattr(model, "pooler", model) is None else {}
+    config = unpruned(model.config)
+    plain = type(model)._from_config(config, attn_implementation="eager", dtype=torch.float32, **without)
     cut_like(plain, model.config)
     write_layer_numbers(plain.config, None)  # it is prepared for nothing
     plain.load_state_dict(plain_state_dict(model))

@@ -61,7 +61,12 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
 def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:
     """Return how much disk the teacher's outputs take, where they are kept for each token."""
     task = context.recipe.task
-    if task is None or not task.ragged or not any(stage.settings().get("soft_weight") for stage in stages):
+    if (
+        task is None
+        or not task.ragged
+        or task.teacher_beside
+        or not any(stage.settings().get("soft_weight") for stage in stages)
+    ):
         return []
     texts = context.estimator.task_text
     if task.holds_out:

@@ -29,8 +29,10 @@ class TaughtRows(TaskRows):
         """Return the same rows, and those without labels, with the teacher's logits, computed once for all stages.
 
         Of a ragged task, or one of vectors, they have their number among `token_outputs` instead, which the collator
-        knows.
+        knows; of a task whose teacher runs beside the student they are as they are.
         """
+        if self.task.teacher_beside:
+            return self.rows_of(stage)
         if self.task.ragged:
             return self._numbered_rows(stage)
         if self.task.gives_vectors:
@@ -105,7 +107,7 @@ class TaughtRows(TaskRows):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> PaddingCollator:
         """Return what makes batches of `rows_with_teacher_logits`."""
-        flat = self.task.ragged or self.task.gives_vectors
+        flat = self.task.gives_vectors or (self.task.ragged and not self.task.teacher_beside)
         return PaddingCollator(tokenizer, teacher=self.token_outputs if flat else None)
 
     @cached_property

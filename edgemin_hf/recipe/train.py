@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset
+from torch import Tensor
 from transformers import (
     DataCollator,
     EvalPrediction,
@@ -49,6 +50,7 @@ class Parts:
         packed: Whether all examples have one length.
         fp32: Whether training computes in fp32 whatever the recipe's precision.
         compute_metrics: The task's metric, where the logits are read.
+        condensed: What is kept of a batch's logits for it, by its labels; None keeps them.
         pruning: What is pruned in this training.
         quantization: How the student is, or gets, quantised in it.
         head_learning_rate: Learning rate of the head; None takes that of the last layer.
@@ -67,6 +69,7 @@ class Parts:
     packed: bool = False
     fp32: bool = False
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    condensed: Callable[[Tensor, Tensor], Tensor] | None = None
     pruning: PruningConfig | None = None
     quantization: QuantizationConfig | None = None
     head_learning_rate: float | None = None
@@ -105,6 +108,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             processing_class=parts.tokenizer,
             data_collator=parts.collator or PaddingCollator(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
+            preprocess_logits_for_metrics=parts.condensed,
             callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *stopping, *parts.callbacks],
         )
     except ValueError as error:  # such as how positions are scored

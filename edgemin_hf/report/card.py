@@ -53,6 +53,9 @@ def render_card(told: CardFacts) -> str:
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
         if told.vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
+        if told.mask is not None:
+            variables |= {"mask": literal(told.mask)}
+            variables["usage"] = fill_part(templates / "masked_lm.md", variables)
         if told.activation is not None:
             variables["usage"] = fill_part(templates / "reranking.md", variables)
         if _zero_shot(told):
@@ -117,6 +120,7 @@ def _used(told: CardFacts) -> dict[str, object]:
         **snippets(told.example, arguments, cut, asks=questions is not None),
         "head": task.auto_class.__name__.removeprefix("AutoModel"),
         "tokens": tokens,
+        "masked": told.mask is not None,
         "task_name": "multi-label " * (told.threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "graph": Path(deployed.file).name,
         "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",

@@ -49,6 +49,7 @@ class CardFacts:
         by_set: What models are worth on each test set, where there are several.
         activation: Name of the function that makes a score of the logit, of a model that ranks passages.
         labels: Names of its labels.
+        mask: The mask token, of a model that predicts masked tokens; `example` then holds it.
     """
 
     name: str
@@ -79,3 +80,4 @@ class CardFacts:
     by_set: CaptionedTable | None = None
     activation: str | None = None
     labels: Collection[str] = ()
+    mask: str | None = None

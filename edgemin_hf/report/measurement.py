@@ -42,6 +42,7 @@ def further_metrics(found: Measurement) -> Table | None:
         told += [(f"{name}: ", one) for one in further.get("others", [])]
     rows = []
     for where, other in told:
-        low, high = (100 * end for end in other["ci95"])
-        rows.append([where + metric_named(other["metric"]).axis, f"{100 * other['value']:.1f} [{low:.1f}, {high:.1f}]"])
+        metric = metric_named(other["metric"])
+        value, low, high = (metric.scale * number for number in (other["value"], *other["ci95"]))
+        rows.append([where + metric.axis, f"{value:.1f} [{low:.1f}, {high:.1f}]"])
     return Table(["further metric", "value [95%]"], rows) if rows else None

@@ -9,9 +9,12 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from edgemin_hf.benchmark.measure import predict_rows
 from edgemin_hf.benchmark.runners import OnnxRunner
 from edgemin_hf.benchmark.whole_call import WholeCall
+from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.rivals.base import Given, Made
+from edgemin_hf.tasks.table_task import TableTask
 
 TOKENIZER = "tokenizer.json"
 
@@ -28,19 +31,23 @@ def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> M
     if given.tables is None:
         return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
     names = ["input_ids", "token_type_ids", "attention_mask"]  # a graph is fed those that it has
-    reader, task = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer, model_input_names=names), given.task
+    special = load_tokenizer(given.encoder).special_tokens_map  # a tokenizer's rules don't tell which masks
+    reader = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer, model_input_names=names, **special)
+    task = given.task
     _, validation, test = given.tables
     if task.chooses(validation):
         held_out = task.tokenized(validation, reader, given.label_ids)
-        task = task.calibrated(_outputs(call, held_out, reader), held_out)
+        task = task.calibrated(_outputs(task, call, held_out, reader), held_out)
     rows = task.tokenized(test, reader, given.label_ids)
-    return Made(name, _outputs(call, rows, reader), size_bytes, call, rows, task)
+    return Made(name, _outputs(task, call, rows, reader), size_bytes, call, rows, task)
 
 
-def _outputs(call: WholeCall, rows: Dataset, reader: PreTrainedTokenizerFast) -> list[NDArray[np.float32]]:
+def _outputs(
+    task: TableTask, call: WholeCall, rows: Dataset, reader: PreTrainedTokenizerFast
+) -> list[NDArray[np.float32]]:
     inputs = rows.select_columns([name for name in rows.column_names if name in reader.model_input_names])
-    arrays = ({name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs)
-    return [call.runner.run(call.runner.prepare(one))[0] for one in arrays]
+    arrays = [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]
+    return predict_rows(task, call.runner, arrays, rows, "Predictions of a rival")
 
 
 def made_of_graph(

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from edgemin_hf.data.padding import COUNTED
@@ -48,17 +47,19 @@ def rows_of(parts: Sequence[NDArray[np.generic]], batches: Sequence[Batch]) -> O
     return [row[own] for part, mask in zip(parts, masks, strict=True) for row, own in zip(part, mask, strict=True)]
 
 
-def divergence(task: type[Task], outputs: Outputs, reference: Outputs, batches: Sequence[Batch]) -> float:
-    """Return how far what a model gives for the rows of batches is from a reference's, as the task measures it."""
-    if isinstance(outputs, np.ndarray):
-        ours, theirs = (torch.from_numpy(np.asarray(side)).double() for side in (outputs, reference))
-        return float(task.divergence(ours, theirs))
-    counted = rows_of([batch.get(COUNTED, _mask(batch)).bool().cpu().numpy()[..., None] for batch in batches], batches)
-    ours, theirs, at = (
-        pad_sequence([torch.from_numpy(row) for row in side], batch_first=True)
-        for side in (outputs, reference, counted)
-    )
-    return float(task.divergence(ours.double(), theirs.double(), at[..., 0]))
+def kept_of(task: type[Task], logits: Tensor, batch: Batch) -> NDArray[np.float32]:
+    """Return what the task keeps of what a model gives for a batch: by its labels, else all."""
+    labels = batch.get("labels")
+    kept = logits if labels is None else task.condensed(logits, labels.to(logits.device))
+    found: NDArray[np.float32] = kept.cpu().numpy()
+    return found
+
+
+def divergence(task: type[Task], logits: Tensor, reference: Tensor, batch: Batch) -> float:
+    """Return how far what a model gives for a batch is from a reference's, as the task measures it: a sum over rows."""
+    mask = _mask(batch).bool()
+    counted = (batch.get(COUNTED, mask).bool() & mask).to(logits.device) if logits.ndim == 3 else None
+    return len(logits) * float(task.divergence(logits.double(), reference.double(), counted))
 
 
 def _mask(batch: Batch) -> Tensor:

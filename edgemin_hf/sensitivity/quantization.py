@@ -30,8 +30,8 @@ from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.sensitivity.kept import Kept
-from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, logits_of, rows_of
-from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, kept_of, logits_of, rows_of
+from edgemin_hf.tasks.base import Outputs, Task
 from edgemin_hf.tasks.known import task_of
 
 Precision = Literal["int8", "int4"]
@@ -51,7 +51,8 @@ class ModuleSensitivity:
             squared difference of the scores.
         size_bytes: Bytes of its weights and their scales at this precision.
         saved_bytes: How many bytes fewer that is than at each other precision, "fp32" among them.
-        logits: What the model then gives, float32: (rows, width), or (length, width) for each row.
+        logits: What the task keeps of what the model then gives, float32: (rows, width), or (length, width) for each
+            row.
 
     Example:
         >>> import numpy as np
@@ -74,7 +75,7 @@ class QuantizationSensitivity(NamedTuple):
     """What `quantization_sensitivity` measured.
 
     Attributes:
-        logits: What the unquantised model gives, float32: (rows, width), or (length, width) for each row.
+        logits: The same of the unquantised model, float32: (rows, width), or (length, width) for each row.
         modules: Each module at each precision that it can be stored in, the largest loss first.
 
     Example:
@@ -114,9 +115,9 @@ def quantization_sensitivity(
 
     Args:
         model: A classifier or regressor in full precision; it stays as it is, and is in evaluation mode meanwhile.
-        calibration: Batches of its inputs, without labels, that the INT8 layers' input ranges are taken from.
-        batches: Batches that are measured, likewise, with `counted` where the task is ragged. Their sizes and padding
-            change nothing.
+        calibration: Batches of its inputs that the INT8 layers' input ranges are taken from.
+        batches: Batches that are measured, likewise, with `counted` where the task is ragged, and with labels where
+            that keeps little of what the model gives. Their sizes and padding change nothing.
         config: The settings of the grids; None takes the defaults. Which precision it asks for does not matter.
         kept: Keeps the logits, and knows what was measured before; None keeps nothing.
 
@@ -143,24 +144,27 @@ def quantization_sensitivity(
     model.eval()
     try:
         candidates = _candidates(model, calibration, config or QuantizationConfig())
-        parts = _outputs(model, candidates, batches, kept)
+        task = task_of(model)
+        parts = _outputs(model, task, candidates, batches, kept)
     finally:
         model.train(was_training)
+    count = sum(len(batch["input_ids"]) for batch in batches)
     unquantized, *changed = (
         rows_of([part[name] for part in parts], batches) for name in (_UNQUANTIZED, *map(str, range(len(candidates))))
     )
-    task = task_of(model)
-    rows = [
-        _row(candidate, outputs, divergence(task, outputs, unquantized, batches))
-        for candidate, outputs in zip(candidates, changed, strict=True)
-    ]
+    losses = [sum(float(part[f"loss {number}"][0]) for part in parts) / count for number in range(len(candidates))]
+    rows = [_row(*found) for found in zip(candidates, changed, losses, strict=True)]
     return QuantizationSensitivity(unquantized, sorted(rows, key=lambda row: (-row.loss, row.name, row.precision)))
 
 
 def _outputs(
-    model: PreTrainedModel, candidates: Sequence[_Candidate], batches: Sequence[Batch], kept: Kept | None
+    model: PreTrainedModel,
+    task: type[Task],
+    candidates: Sequence[_Candidate],
+    batches: Sequence[Batch],
+    kept: Kept | None,
 ) -> list[Mapping[str, NDArray[np.generic]]]:
-    """Return what the model gives for each batch, unquantised and by the number of each candidate in its place."""
+    """Return what is kept for each batch: unquantised, and by each candidate's number with it in place, and its loss."""
     layers = PartialForward(model)
     parts: list[Mapping[str, NDArray[np.generic]]] = []
     with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
@@ -168,18 +172,19 @@ def _outputs(
         def measured(batch: Batch) -> dict[str, NDArray[np.generic]]:
             inputs = inputs_of(model, batch)
             output, hidden = layers.observe(partial(logits_of, model, batch))
-            found = {_UNQUANTIZED: output.cpu().numpy()}
+            found: dict[str, NDArray[np.generic]] = {_UNQUANTIZED: kept_of(task, output, batch)}
             for number, candidate in enumerate(candidates):
                 start = candidate.start
                 with _swapped(candidate):
                     logits = layers.run(inputs, hidden[start], start, layers.depth + 1)
-                found[str(number)] = logits.float().cpu().numpy()
+                found[str(number)] = kept_of(task, logits.float(), batch)
+                found[f"loss {number}"] = np.array([divergence(task, logits, output, batch)])
                 bar.update()
             return found
 
         for number, batch in enumerate(batches):
             one = partial(measured, batch)
-            parts.append(one() if kept is None else kept.take(f"modules-{number}", one))
+            parts.append(one() if kept is None else kept.take(f"costs-{number}", one))
             bar.update(max(0, (number + 1) * len(candidates) - bar.n))
     return parts
 

@@ -30,7 +30,7 @@ from edgemin_hf.modeling.tokenizers import load_tokenizer
 from edgemin_hf.pruning.saliency import MEASURES, Batches, Loss, Saliency, random_saliency
 from edgemin_hf.sensitivity.figures import draw_heat_map, draw_sensitivity_curves
 from edgemin_hf.sensitivity.kept import Kept
-from edgemin_hf.sensitivity.outputs import logits_of
+from edgemin_hf.sensitivity.outputs import kept_of, logits_of
 from edgemin_hf.sensitivity.page import render_page
 from edgemin_hf.sensitivity.pruning import Cut, cuts_of, predict_with_cuts
 from edgemin_hf.sensitivity.quantization import ModuleSensitivity, quantization_sensitivity
@@ -195,7 +195,7 @@ def _measure(
             kept.saliency(lambda: _saliency(model, settings, train, loss_of)),
             cuts,
             data,
-            lambda batch: run(batch).cpu().numpy(),
+            lambda batch: kept_of(type(task), run(batch), batch),
             kept,
         )
         own = task.calibrated(unpruned, rows)

@@ -1,6 +1,7 @@
 from .base import Task as Task
 from .known import TASKS as TASKS
 from .known import task_of as task_of
+from .masked_lm import MaskedLM as MaskedLM
 from .metrics import Measurement as Measurement
 from .metrics import Metric as Metric
 from .metrics import measure as measure

@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.masking import Collation
 from edgemin_hf.data.tables import Text
 from edgemin_hf.tasks.head import TaskHead
 from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
@@ -192,6 +193,10 @@ class Task(TaskHead, Protocol):
         Of a ragged task there may be several rows of an example, one after the other, with the columns that
         `predictions` and `references` need.
         """
+        ...
+
+    def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
+        """Return how batches of its rows are made to train on; None where they are padded as they are."""
         ...
 
     def texts_in(self, table: Dataset) -> Iterator[Text]:

@@ -60,6 +60,8 @@ class TaskHead(Protocol):
         divergence_name: What `divergence` is, for a record.
         learns_labels: Whether there are labels to learn; else a teacher's answers are all there is.
         compares_label_names: Whether teacher and student must give their labels the same names, in the same order.
+        teacher_beside: Whether the teacher runs beside a student that learns from it, on the same batches; else what it
+            says of all rows is computed once, and kept.
     """
 
     problem_type: ClassVar[ProblemType | None]
@@ -72,6 +74,7 @@ class TaskHead(Protocol):
     divergence_name: ClassVar[Divergence]
     learns_labels: ClassVar[bool]
     compares_label_names: ClassVar[bool]
+    teacher_beside: ClassVar[bool]
 
     @classmethod
     def compatible(cls, config: PretrainedConfig) -> bool:
@@ -118,4 +121,14 @@ class TaskHead(Protocol):
     @staticmethod
     def divergence(logits: Tensor, reference: Tensor, counted: Tensor | None = None) -> Tensor:
         """Compute how far predictions moved from a reference's, as of `soft_loss` -> (), 0 where not at all."""
+        ...
+
+    @staticmethod
+    def condensed(logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what `predictions` needs of a model's outputs for a batch: all of it where that is little.
+
+        Args:
+            logits: (batch, width), or (batch, length, width).
+            labels: The batch's, as `tokenized` makes them.
+        """
         ...

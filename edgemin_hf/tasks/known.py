@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.tasks.glue import Glue
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.multi_label import MultiLabel
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -27,6 +28,7 @@ TASKS: dict[str, type[TableTask]] = {
     "sentence_embedding": SentenceEmbedding,
     "token_classification": TokenClassification,
     "question_answering": QuestionAnswering,
+    "masked_lm": MaskedLM,
 }
 """The tasks by their `type`."""
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import ClassVar, cast
 
 import numpy as np
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.data.sentences import sentences_in
 from edgemin_hf.data.sources import files_of, notes_on_source
-from edgemin_hf.data.tables import check_table, notes_on, read_lines, read_table, values_of
+from edgemin_hf.data.tables import check_table, notes_on, read_table, values_of
+from edgemin_hf.data.text_tables import distinct_texts, read_texts
 from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.embedder_files import prompts_of
 from edgemin_hf.tasks.base import Files, Part, Split
@@ -89,26 +89,11 @@ class ScoredPairs(TableTask, ABC):
         """Name of the column that holds the scores."""
         return self.label_column
 
-    def _texts_of(self, path: Path) -> Iterator[str]:
-        """Yield the texts of a file of training texts."""
-        if self.split_sentences and path.name.endswith((".txt", ".txt.zst")):
-            yield from sentences_in(path)
-        elif path.suffix == ".txt":
-            yield from read_lines(path)
-        else:
-            table = read_table(path)
-            pair = [name for name in (self.text_column, self.text_pair_column) if name in table.column_names]
-            columns = self.train_columns or pair or ["text"]
-            check_table(path, *columns)
-            yield from (str(text) for column in columns for text in values_of(table, column))
-
     def _distinct(self, paths: list[Path]) -> Dataset:
         """Read files of training texts: each different text once, under the name of the first text of a pair."""
-        texts = dict.fromkeys(text for path in paths for text in self._texts_of(path) if text.strip())
-        if not texts:
-            raise ValueError(f"{paths[0]}, which holds no text; allowed: a file with texts")
-        columns = Features({self.text_column: Value("string")})
-        return Dataset.from_dict({self.text_column: list(texts)}, features=columns)
+        pair = (self.text_column, self.text_pair_column)
+        texts = (read_texts(path, self.train_columns, pair, split_sentences=self.split_sentences) for path in paths)
+        return distinct_texts(paths, texts, self.text_column)
 
     def tables(self, root: Path, seed: int) -> tuple[Dataset, Dataset]:
         """Read the training texts, and the validation pairs."""

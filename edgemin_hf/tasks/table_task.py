@@ -14,6 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from edgemin_hf.data.masking import Collation
 from edgemin_hf.data.tables import Text
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.checks import check_tables
@@ -59,6 +60,7 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
     divergence_name: ClassVar[Divergence] = "kl_divergence"
     learns_labels: ClassVar[bool] = True
     compares_label_names: ClassVar[bool] = True
+    teacher_beside: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     gives_vectors: ClassVar[bool] = False
     fits_head: ClassVar[bool] = True
@@ -179,6 +181,15 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
     def fitted(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Return a tokenizer that reads the task's examples: here as it is."""
         return tokenizer
+
+    def collation(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> Collation | None:
+        """Return how batches of its rows are made to train on; None where they are padded as they are."""
+        return None
+
+    @staticmethod
+    def condensed(logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what `predictions` needs of a model's outputs for a batch: all of it. See `Task.condensed`."""
+        return logits
 
     @abstractmethod
     def texts_in(self, table: Dataset) -> Iterator[Text]:

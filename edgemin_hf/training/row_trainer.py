@@ -117,14 +117,16 @@ class RowTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             found = self.compute_loss(model, counted, return_outputs=not prediction_loss_only)
         loss, outputs = found if isinstance(found, tuple) else (found, {})
-        logits, mask = outputs.get("logits"), inputs.get("attention_mask")
+        logits, mask, labels = outputs.get("logits"), inputs.get("attention_mask"), inputs.get("labels")
         if logits is None:
             return loss, None, None
         if logits.ndim == 3 and mask is not None:
             logits = _own_tokens_first(logits, mask[: len(logits)])
+            if labels is not None:
+                labels = _own_tokens_first(labels[..., None], mask)[..., 0]
         if len(logits) < rows:  # as many as the other processes have; what is too much goes when they are gathered
             logits = torch.cat([logits, logits.new_zeros(rows - len(logits), *logits.shape[1:])])
-        return loss, logits, inputs.get("labels")
+        return loss, logits, labels
 
     def _get_train_sampler(
         self, train_dataset: Dataset[Mapping[str, Sequence[int]]] | None = None

@@ -14,9 +14,23 @@ class _NotInstalled:
 
 
 try:
-    from optimum.onnxruntime import ORTConfig, ORTModelForQuestionAnswering, ORTModelForSequenceClassification
+    from optimum.onnxruntime import (
+        ORTConfig,
+        ORTModelForFeatureExtraction,
+        ORTModelForMaskedLM,
+        ORTModelForQuestionAnswering,
+        ORTModelForSequenceClassification,
+    )
     from optimum.pipelines import pipeline
 except ImportError:
     ORTConfig = ORTModelForQuestionAnswering = ORTModelForSequenceClassification = pipeline = _NotInstalled()
+    ORTModelForFeatureExtraction = ORTModelForMaskedLM = _NotInstalled()
 
-__all__ = ["ORTConfig", "ORTModelForQuestionAnswering", "ORTModelForSequenceClassification", "pipeline"]
+__all__ = [
+    "ORTConfig",
+    "ORTModelForFeatureExtraction",
+    "ORTModelForMaskedLM",
+    "ORTModelForQuestionAnswering",
+    "ORTModelForSequenceClassification",
+    "pipeline",
+]

@@ -269,7 +269,7 @@ def test_overrides_reach_the_recipe_and_its_stages(place):
         load_recipe(path, ["distill.max_step=3"])
 
 
-FETCHED = {"clinc150-mix", "embedding", "glue", "nli", "squad", "wnut17"}
+FETCHED = {"clinc150-mix", "embedding", "glue", "modernbert-small", "nli", "squad", "wnut17"}
 """Recipes whose data is no part of the repository, or is made first; they say how it comes."""
 
 

@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from edgemin_hf.data.padding import COUNTED, PaddingCollator
 from edgemin_hf.export.graph import size_bytes
@@ -48,7 +48,7 @@ def choose_precisions(
     config: QuantizationConfig,
     student: Callable[[], PreTrainedModel],
     rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    collator: PaddingCollator,
     batch_size: int,
     work: Path,
 ) -> ChosenPrecisions:
@@ -61,7 +61,7 @@ def choose_precisions(
         config: The settings, which have a `target_size_mb`.
         student: Loads the student.
         rows: Training rows.
-        tokenizer: The student's.
+        collator: What makes batches of them.
         batch_size: Rows of a pass.
         work: Folder for what was chosen.
 
@@ -79,6 +79,7 @@ def choose_precisions(
         >>> from tokenizers import Tokenizer, models
         >>> from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
         >>> from edgemin_hf import QuantizationConfig
+        >>> from edgemin_hf.data.padding import PaddingCollator
         >>> from edgemin_hf.recipe.search import choose_precisions
         >>> rules = Tokenizer(models.WordLevel({"[PAD]": 0}))
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, pad_token="[PAD]")
@@ -89,7 +90,7 @@ def choose_precisions(
         >>> with TemporaryDirectory() as folder:
         ...     context = SimpleNamespace(recipe=seed, output=Path(folder))  # what it reads of a `Context`
         ...     chosen = choose_precisions(
-        ...         context, config, lambda: student, rows, tokenizer, batch_size=1, work=Path(folder)
+        ...         context, config, lambda: student, rows, PaddingCollator(tokenizer), 1, work=Path(folder)
         ...     )
         >>> chosen.precisions["classifier"]
         'int8'
@@ -97,7 +98,7 @@ def choose_precisions(
     file = work / "precisions.json"
     with PartialState().main_process_first():
         if not file.is_file():
-            batches = list(_batches(rows, config.calibration_examples, batch_size, tokenizer, context.recipe.seed))
+            batches = list(_batches(rows, config.calibration_examples, batch_size, collator, context.recipe.seed))
             chosen = _choose(config, student(), batches, context.output)
             write_atomic(file, json.dumps(chosen.to_dict(), indent=2))
     return of_first(ChosenPrecisions.from_dict(json.loads(file.read_text(encoding="utf-8"))))
@@ -117,17 +118,14 @@ def _choose(
     return ChosenPrecisions(precisions, (note,))
 
 
-def _batches(
-    rows: Dataset, count: int, size: int, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> Iterator[dict[str, Tensor]]:
+def _batches(rows: Dataset, count: int, size: int, collator: PaddingCollator, seed: int) -> Iterator[dict[str, Tensor]]:
     """Yield the rows that are measured, drawn by the recipe's seed, in batches of like length."""
     rows = rows.shuffle(seed=seed)
     rows = rows.select(range(min(count, len(rows))))
-    columns = [name for name in rows.column_names if name in (*tokenizer.model_input_names, COUNTED)]
+    columns = [name for name in rows.column_names if name in (*collator.tokenizer.model_input_names, COUNTED)]
     examples = sorted(rows.select_columns(columns), key=lambda row: len(row["input_ids"]))
-    collate = PaddingCollator(tokenizer)
     for start in range(0, len(examples), size):
-        yield collate(examples[start : start + size])
+        yield collator(examples[start : start + size])
 
 
 def precisions_for_size(

@@ -61,9 +61,11 @@ class InnerDistillation(TrainingStage, Method):
         return context.recipe.student
 
     def teacher(self, context: Context) -> PreTrainedModel:
-        """Load the teacher: the fine-tuned one, or the recipe's own, which alone has a masked-LM head."""
+        """Load the teacher: the fine-tuned one, or for a masked-LM head that no task asks for the recipe's own."""
         if self.head(context) is AutoModelForMaskedLM:
-            return load_masked_lm(context.base_folder)
+            return load_masked_lm(
+                context.teacher_folder if context.head is AutoModelForMaskedLM else context.base_folder
+            )
         return context.load(context.teacher_folder, self.head(context))
 
     def student(self, context: Context) -> PreTrainedModel:

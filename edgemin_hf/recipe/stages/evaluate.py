@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict
+from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict, predict_rows
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.fingerprint import content
@@ -25,6 +25,7 @@ from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
 from edgemin_hf.tasks.base import Outputs
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Answers, Measurement
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
@@ -48,6 +49,13 @@ class Evaluate(WritingStage):
     leaves: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     minutes: ClassVar[float] = 0.7
+
+    def check(self, context: Context) -> None:
+        """Check that what is exported can be measured."""
+        if isinstance(context.task, MaskedLM) and not context.task.keep_head:
+            raise ValueError(
+                "stage: evaluate with task.keep_head: false, whose graph predicts no token; allowed: without this stage"
+            )
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
@@ -81,9 +89,9 @@ class Evaluate(WritingStage):
             name, told, own = "_".join(row), " / ".join(row), task
             if (rows := validation.get(row[0])) is not None:
                 held_out = arrays_of(rows.select_columns(inputs[row[0]].column_names))
-                own = task.calibrated(predict(runner, held_out, f"Validation of {told}"), rows)
+                own = task.calibrated(predict_rows(task, runner, held_out, rows, f"Validation of {told}"), rows)
                 chosen[name] = _changed(task, own)
-            outputs = predict(runner, arrays[row[0]], f"Predictions of {told}")
+            outputs = predict_rows(task, runner, arrays[row[0]], tests[row[0]], f"Predictions of {told}")
             predictions[name] = own.predictions(outputs, tests[row[0]])
             if alternatives := own.alternatives(outputs, tests[row[0]]):
                 _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
@@ -133,7 +141,7 @@ def _measured_further(
         runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
         rows = tests[row[0]]
         arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read[row[0]]]))
-        outputs = predict(runner, arrays, f"{name} of {' / '.join(row)}")
+        outputs = predict_rows(task, runner, arrays, rows, f"{name} of {' / '.join(row)}")
         found["_".join(row)] = task.measure(task.references(rows), tasks[row].predictions(outputs, rows), names)
     return found
 

@@ -14,6 +14,7 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.distill import InnerDistillation
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.training.record import trainings_before
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 
@@ -50,23 +51,24 @@ class Export(WritingStage):
             )
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
-        """Write the folders `student` and `teacher`."""
+        """Write the folders `student` and `teacher`, the latter where the two are to be compared."""
         student = context.student(self)
         assert student is not None  # noqa: S101 - the order of the stages is checked
         texts = context.task.texts(context.root, self.fidelity_texts, context.recipe.seed)
         task, longest = context.task, context.task.max_length
+        headless = isinstance(task, MaskedLM) and not task.keep_head
         made = export_onnx(
-            student,
+            student.base_model if headless else student,
             context.student_tokenizer(self),
             folder / "student",
             texts=texts,
-            task=type(task),
+            task=None if headless else type(task),
             max_length=longest,
         )
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")
-        if context.has_teacher:
+        if context.has_teacher and not headless:  # what gives hidden states is measured by nothing
             export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
         checks = {entry.precision: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}
         notes = [

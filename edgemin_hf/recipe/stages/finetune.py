@@ -90,7 +90,19 @@ class Finetune(HeadFirst):
         model, new = load_reporting(context.base_folder, context.head, ignore_mismatched_sizes=True, **context.labels)
         labels_alone = TaskDistillationConfig(soft_weight=0.0, hard_weight=1.0).with_label_loss(context.label_loss)
         metrics = partial(context.task.compute_metrics, rows=validation)
-        parts = Parts(model, context.teacher_tokenizer, [labels_alone], train, validation, compute_metrics=metrics)
+        tokenizer, task = context.teacher_tokenizer, context.task
+        collator, callbacks = task.collation(tokenizer, context.recipe.seed) or (None, [])
+        parts = Parts(
+            model,
+            tokenizer,
+            [labels_alone],
+            train,
+            validation,
+            collator=collator,
+            callbacks=callbacks,
+            compute_metrics=metrics,
+            condensed=task.condensed,
+        )
         # Without steps the head is all that learns, also one that knows the labels, or others of as many.
         parts.head_is_new = self.max_steps == 0 or any(is_head(model, name) for name in new)
         return parts

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from edgemin_hf.data.drawing import drawn
+from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.hooks import filter_forward_inputs
@@ -147,13 +148,15 @@ class Quantize(TaskStage, QuantizationConfig):
         """Train, or calibrate; choose precisions before it where a size is asked for. See `Stage.run`."""
         if self.target_size_mb is None:
             return self._run(context, folder, work)
+        tokenizer = context.student_tokenizer(self)
+        collator, _ = context.task.collation(tokenizer, context.recipe.seed) or (PaddingCollator(tokenizer), [])
         try:
             chosen = choose_precisions(
                 context,
                 self,
                 lambda: self.student(context),
                 context.rows_of(self)[0],
-                context.student_tokenizer(self),
+                collator if isinstance(collator, PaddingCollator) else PaddingCollator(tokenizer),
                 self.per_device_train_batch_size,
                 work,
             )

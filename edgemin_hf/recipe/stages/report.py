@@ -44,6 +44,7 @@ from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.tables import CaptionedTable, text_table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
 from edgemin_hf.tasks.reranking import Reranking
@@ -138,6 +139,7 @@ class Report(WritingStage):
         finished = finished_row(benchmark.rows)
         task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
+        mask = context.student_tokenizer(self).mask_token if isinstance(task, MaskedLM) else None
         facts = CardFacts(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
@@ -148,7 +150,7 @@ class Report(WritingStage):
             datasets=self.datasets,
             test_set=self.test_set,
             attribution=self.attribution,
-            example=_example(context),
+            example=_example(context, mask),
             max_length=context.task.max_length,
             benchmark=benchmark,
             stages=stages,
@@ -167,6 +169,7 @@ class Report(WritingStage):
             by_set=self._by_set(context, benchmark),
             activation=activation_of(config) if isinstance(task, Reranking) else None,
             labels=list(config.id2label.values()),
+            mask=mask,
         )
         return render_card(facts)
 
@@ -186,9 +189,15 @@ class Report(WritingStage):
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
 
 
-def _example(context: Context) -> Text:
-    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors."""
+def _example(context: Context, mask: str | None) -> Text:
+    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors.
+
+    With a mask token the word in the middle of the text is masked.
+    """
     texts = context.task.texts(context.root, 1, context.recipe.seed)
+    if mask is not None:
+        words = str(texts[0]).split()
+        return " ".join([*words[: len(words) // 2], mask, *words[len(words) // 2 + 1 :]])
     return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
 
 

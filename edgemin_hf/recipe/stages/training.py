@@ -93,6 +93,11 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             raise ValueError(f"soft_weight: 0 for {context.task.type}, which has no labels; allowed: above 0")
         if context.task.ragged and self.soft_weight:
             context.shapes.check_tokens(f"{self.name}, of {context.task.type}")
+        if self.runs_teacher(context) and context.maker(Product.VOCABULARY, before=self) is not None:
+            told = f"soft_weight: {self.soft_weight} for {context.task.type}" if self.soft_weight else "also:"
+            raise ValueError(
+                f"{told} after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
+            )
         if not self.also:
             check_training_arguments(context, self)
             return
@@ -103,10 +108,6 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
                 raise ValueError(
                     f"also: {method.method} beside task.unlabelled_files; allowed: a method without labels"
                 )
-        if context.maker(Product.VOCABULARY, before=self) is not None:
-            raise ValueError(
-                "also: after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
-            )
         context.shapes.check_tokens(f"also of {self.name}")
         compared = context.shapes.student, context.shapes.teacher
         check_methods(self.also, *compared, context.recipe.task)
@@ -121,6 +122,10 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         """Whether it learns nothing of a teacher, and so nothing of texts without labels."""
         return not self.soft_weight and not self.also
 
+    def runs_teacher(self, context: Context) -> bool:
+        """Return whether the teacher runs beside the student, for further methods or for the task's own losses."""
+        return bool(self.also) or (context.task.teacher_beside and self.soft_weight > 0)
+
     def methods(self) -> list[DistillationConfig]:
         """Return what it trains for: its own losses, and the other methods with their weights."""
         return [self, *weighted(self.also)]
@@ -131,8 +136,10 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         rows = context.rows_of if self.labels_alone else context.rows_with_teacher_logits
         train_rows, validation = rows(self)
         tokenizer = context.student_tokenizer(self)
-        teacher = context.load(context.teacher_folder) if self.also else None
+        teacher = context.load(context.teacher_folder) if self.runs_teacher(context) else None
         metrics = partial(context.task.compute_metrics, rows=validation)
+        padding = None if self.labels_alone else context.collator(tokenizer)
+        collator, callbacks = context.task.collation(tokenizer, context.recipe.seed) or (padding, [])
         return Parts(
             model,
             tokenizer,
@@ -140,8 +147,10 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
             train_rows,
             validation,
             teacher,
-            collator=None if self.labels_alone else context.collator(tokenizer),
+            collator=collator,
+            callbacks=callbacks,
             compute_metrics=metrics,
+            condensed=context.task.condensed,
             quantization=context.quantization(self),
         )
 
@@ -150,9 +159,9 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         return context.student(self) or context.new_task_student()
 
     def work(self, context: Context) -> Work:
-        """Return what the training runs: beside the student its teacher, where further methods compare them."""
+        """Return what the training runs: beside the student its teacher, where that runs."""
         trained = self.reshaped(student_before(self, context))
-        compared = context.shapes.teacher if self.also else None
+        compared = context.shapes.teacher if self.runs_teacher(context) else None
         return Work(trained, self.text(context), compared)
 
     def text(self, context: Context) -> TextSize:
@@ -194,6 +203,8 @@ def _check_teacher(context: Context) -> None:
         return
     if teacher.ensemble and not task.learns_labels:
         raise RecipeError(f"teacher.ensemble: for {task.type}, whose vectors are each teacher's own; allowed: none")
+    if teacher.ensemble and task.teacher_beside:
+        raise RecipeError(f"teacher.ensemble: for {task.type}, whose teacher runs beside the student; allowed: none")
     for name, beside in zip(teacher.ensemble, shapes.ensemble, strict=True):
         _check_head(task, f"teacher.ensemble: {name}", beside, "")
         if task.compares_label_names:

@@ -12,10 +12,11 @@ from datasets import Sequence as Listed
 from evaluate import Metric, MetricInfo
 from numpy.typing import NDArray
 
-Answer = Literal["label", "score", "label set", "tags", "answers", "ranking"]
+Answer = Literal["label", "score", "label set", "tags", "answers", "ranking", "masked tokens"]
 """What predictions are: numbers of labels (examples,), scores (examples,), 0 and 1 (examples, labels), tags (a
-list an example), answers (a text an example; its truth is a list of texts that are right, empty without one), or scores
-that rank the rows of groups (rows,), whose truth is how relevant each is, and the number of its group (rows, 2)."""
+list an example), answers (a text an example; its truth is a list of texts that are right, empty without one), scores
+that rank the rows of groups (rows,), whose truth is how relevant each is, and the number of its group (rows, 2), or
+what is said of masked tokens (`MaskedToken`, a list an example; its truth is a list of tokens)."""
 Arrays: TypeAlias = NDArray[np.int64 | np.float32 | np.float64]
 """Labels or predictions that are numbers, one an example, as `Answer` says."""
 Answers: TypeAlias = Arrays | Sequence[Any]
@@ -32,6 +33,7 @@ FEATURES: Mapping[Answer, Features] = {
     "label set": Features({"predictions": Listed(Value("int64")), "references": Listed(Value("int64"))}),
     "tags": Features({"predictions": Listed(Value("string")), "references": Listed(Value("string"))}),
     "ranking": Features({"predictions": Value("float64"), "references": Listed(Value("float64"))}),
+    "masked tokens": Features({"predictions": Listed(Listed(Value("float64"))), "references": Listed(Value("int64"))}),
 }
 """What `evaluate` is told of each kind of answers."""
 
@@ -45,7 +47,7 @@ class LocalMetric(Metric, ABC):
     Attributes:
         results: What it gives, by the names of `evaluate`, and what each is called in a sentence; the first decides.
         answers: What labels and predictions may be.
-        unit: What 100 times a value is written with.
+        unit: What 100 times a value is written with; "" of a value that is written as it is.
         greater_is_better: Whether more is better.
 
     Example:
@@ -59,7 +61,7 @@ class LocalMetric(Metric, ABC):
 
     results: ClassVar[Mapping[str, str]]
     answers: ClassVar[tuple[Answer, ...]]
-    unit: ClassVar[Literal["%", "×100"]] = "%"
+    unit: ClassVar[Literal["%", "×100", ""]] = "%"
     greater_is_better: ClassVar[bool] = True
 
     @staticmethod

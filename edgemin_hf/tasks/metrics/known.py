@@ -17,7 +17,7 @@ Choice: TypeAlias = str | dict[str, Any]
 """A metric as a recipe writes it: a name, path or Hub id, or a mapping of `name` and settings."""
 MODULES = (
     "accuracy", "f1", "precision", "recall", "matthews_correlation", "pearsonr", "spearmanr", "mse", "mae", "seqeval",
-    "squad", "squad_v2", "exact_match", "ndcg_at_10", "mrr_at_10",
+    "squad", "squad_v2", "exact_match", "ndcg_at_10", "mrr_at_10", "masked_accuracy", "pseudo_perplexity",
 )  # fmt: skip
 """The modules of `evaluate` that ship, by their names there, each a file beside this one."""
 DEFAULTS: Mapping[Answer, Choice] = {
@@ -27,6 +27,7 @@ DEFAULTS: Mapping[Answer, Choice] = {
     "tags": {"name": "seqeval", "mode": "strict", "scheme": "IOB2"},
     "answers": "squad",
     "ranking": "ndcg_at_10",
+    "masked tokens": "masked_accuracy",
 }
 """The metric of a task that names none."""
 _WIDEST = 17
@@ -81,8 +82,13 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """What 100 times its value is written with."""
+        """What 100 times its value is written with; "" where that is written as it is."""
         return "×100" if self.local is None else self.local.unit
+
+    @property
+    def scale(self) -> int:
+        """What its value is multiplied by to be written."""
+        return 100 if self.unit else 1
 
     @property
     def heading(self) -> str:
@@ -95,7 +101,7 @@ class Metric:
     @property
     def axis(self) -> str:
         """What stands at an axis, or before a number."""
-        return f"{self.title} {'in %' if self.unit == '%' else self.unit}"
+        return f"{self.title} {'in %' if self.unit == '%' else self.unit}".rstrip()
 
     @property
     def way_up(self) -> str:
