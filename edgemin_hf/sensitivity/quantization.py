@@ -164,7 +164,7 @@ def _outputs(
     batches: Sequence[Batch],
     kept: Kept | None,
 ) -> list[Mapping[str, NDArray[np.generic]]]:
-    """Return what is kept for each batch: unquantised, and by each candidate's number with it in place, and its loss."""
+    """Return what is kept for each batch: unquantised, and by each candidate's number with it put in, and its loss."""
     layers = PartialForward(model)
     parts: list[Mapping[str, NDArray[np.generic]]] = []
     with tqdm(total=len(batches) * len(candidates), desc="Quantisation sensitivity", unit="pass") as bar:
