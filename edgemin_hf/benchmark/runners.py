@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.outputs import head_names, head_output
-from edgemin_hf.modeling.tokenizers import graph_feed
+from edgemin_hf.modeling.outputs import head_output
+from edgemin_hf.runtime.graph import graph_feed, head_names
 
 Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""

@@ -14,6 +14,7 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -142,6 +143,11 @@ class Task(Protocol):
 
     def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
         """Find the modules and labels that metrics ask for; ValueError where there are no such."""
+        ...
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read and what is made of outputs, for what runs an artefact without this package's tasks."""
         ...
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.tasks.vectors import Vectors
+from edgemin_hf.runtime.vectors import Vectors
 
 Judgements = Mapping[str, Mapping[str, float]]
 """How relevant texts are to a query, by its id and theirs; what is not named is not relevant."""

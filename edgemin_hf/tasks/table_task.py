@@ -17,6 +17,7 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.batches import token_lengths
 from edgemin_hf.data.tables import Text
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.base import Divergence, Outputs, ProblemType, Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.labels import classes_of, labels_of, number_of, shown
@@ -116,6 +117,11 @@ class TableTask(TableSource, Task, ABC):
         self.metrics = [numbered(metric.located(root), labels) for metric in asked]
         for metric in self.metrics:
             check_module(metric, self.answer)
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read and what is made of outputs, for what runs an artefact without this package's tasks."""
+        return Reading(max_length=self.max_length)
 
     @property
     def threshold(self) -> float | None:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from edgemin_hf.tasks.answer_spans import Found, Span, best_spans, best_threshold, find_answers
+from edgemin_hf.runtime.answer_spans import Found, Span, best_spans, find_answers
+from edgemin_hf.tasks.no_answer import best_threshold
 
 
 def by_hand(logits, offsets, count, max_length):

@@ -58,7 +58,7 @@ def best_spans(logits: NDArray[np.float32], offsets: NDArray[np.int64], count: i
 
     Example:
         >>> import numpy as np
-        >>> from edgemin_hf.tasks.answer_spans import best_spans
+        >>> from edgemin_hf.runtime.answer_spans import best_spans
         >>> offsets = np.array([[0, 0], [0, 2], [3, 7], [8, 12]])  # [CLS] in June 2011
         >>> logits = np.array([[0, 0], [1, 0], [4, 1], [0, 3]])
         >>> [tuple(span) for span in best_spans(logits, offsets, count=2, max_length=30)]
@@ -104,7 +104,7 @@ def find_answers(
 
     Example:
         >>> import numpy as np
-        >>> from edgemin_hf.tasks.answer_spans import find_answers
+        >>> from edgemin_hf.runtime.answer_spans import find_answers
         >>> windows = [{"example": 0, "offsets": [[0, 0], [0, 2]]}, {"example": 0, "offsets": [[0, 0], [3, 7]]}]
         >>> found = find_answers([np.array([[2, 1], [1, 1]]), np.array([[1, 1], [3, 2]])], windows, 20, 30)
         >>> tuple(found[0].spans[0]), found[0].no_answer, found[0].margin
@@ -126,30 +126,3 @@ def find_answers(
 def _best_first(item: tuple[tuple[int, int], float]) -> tuple[float, tuple[int, int]]:
     place, score = item
     return -score, place
-
-
-def best_threshold(margins: NDArray[np.float64], gains: NDArray[np.float64], answerable: NDArray[np.bool_]) -> float:
-    """Return the margin above which "no answer" is said, so that the mean score is best: SQuAD v2.0's own search.
-
-    Args:
-        margins: By how much "no answer" is better than the best span (questions,).
-        gains: What the best span is worth, such as its F1 (questions,).
-        answerable: Which questions have an answer (questions,).
-
-    Returns:
-        The threshold, one of the margins: of equally good ones the least, and just below all of them where it is best
-        never to answer.
-
-    Example:
-        >>> import numpy as np
-        >>> from edgemin_hf.tasks.answer_spans import best_threshold
-        >>> margins, gains = np.array([-3.0, -1.0, 1.0]), np.array([1.0, 1.0, 0.0])
-        >>> best_threshold(margins, gains, np.array([True, True, False]))
-        -1.0
-    """
-    order = np.argsort(margins, kind="stable")
-    margins, steps = margins[order], np.where(answerable, gains, -1.0)[order]
-    last = np.append(margins[1:] != margins[:-1], True)  # of equal margins all are answered, or none
-    totals = np.where(last & np.isfinite(margins), np.cumsum(steps), -np.inf)
-    best = int(totals.argmax())
-    return float(margins[best] if totals[best] > 0 else np.nextafter(margins[0], -np.inf))
