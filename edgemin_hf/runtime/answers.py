@@ -100,7 +100,7 @@ class Answerer(Model):
         offsets = [context_offsets(window, places, self._context_first) for window in windows]
         found = find_answers(outputs, [{"example": 0, "offsets": own} for own in offsets], 1, longest)[0]
         threshold = reading.no_answer_threshold
-        sizes = [_log_sums(logits, own, threshold is not None) for logits, own in zip(outputs, offsets, strict=True)]
+        sizes = [_log_sums(logits, own) for logits, own in zip(outputs, offsets, strict=True)]
         if not found.spans or (threshold is not None and found.margin > threshold):
             firsts = [float(np.sum(logits[0], dtype=np.float64)) for logits in outputs]
             least = min(first - size for first, size in zip(firsts, sizes, strict=True))
@@ -115,12 +115,10 @@ class Answerer(Model):
         return FoundAnswer(score=score, start=best.start, end=best.end, answer=context[best.start : best.end])
 
 
-def _log_sums(logits: NDArray[np.float32], offsets: NDArray[np.int64], nothing: bool) -> float:
+def _log_sums(logits: NDArray[np.float32], offsets: NDArray[np.int64]) -> float:
     """Return the sum of the logarithms of what normalises starts and ends of a window, over what may be an answer."""
     counted = offsets[:, 1] > 0
-    counted[0] |= nothing
+    counted[0] = True  # [CLS], which says that there is no answer
     exact = logits[counted].astype(np.float64)
-    if not len(exact):
-        exact = logits[:1].astype(np.float64)
     largest = exact.max(axis=0)
     return float((largest + np.log(np.exp(exact - largest).sum(axis=0))).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, TypedDict
 
 import numpy as np
@@ -13,6 +14,7 @@ from tokenizers import Encoding
 
 from edgemin_hf.runtime.artefact import Artefact
 from edgemin_hf.runtime.classifiers import softmax
+from edgemin_hf.runtime.contexts import without_space
 from edgemin_hf.runtime.model import Model, chunks, listed
 from edgemin_hf.runtime.words import NO_WORD, aligned
 
@@ -43,7 +45,7 @@ class Tagger(Model):
 
     A text that is longer than the model reads goes through several windows; each word counts in the one where it has
     the most context, as in training. A word is what the tokenizer takes for one where that marks the pieces of words
-    (BERT's); else, as in the pipeline, what stands between blanks.
+    (BERT's); else what stands between blanks.
 
     Example:
         >>> from edgemin_hf.runtime import Tagger
@@ -98,37 +100,32 @@ class Tagger(Model):
             yield self._tagged(rows, [next(outputs) for _ in rows], text)
 
     def _tagged(self, windows: Sequence[Encoding], outputs: Sequence[NDArray[np.float32]], text: str) -> list[_Word]:
-        numbers, ends = self._numbered(windows, text)
+        after, before = without_space(text)
+        words = [self._word_numbers(window, text, after) for window in windows]
+        ends = {
+            number: int(before[end])
+            for window, numbers in zip(windows, words, strict=True)
+            for number, (_, end) in zip(numbers, window.offsets, strict=True)
+            if number is not None
+        }
         found = dict[int, _Word]()
-        for window, words, logits in zip(windows, aligned(numbers, self._stride), outputs, strict=True):
-            places = np.flatnonzero(np.array(words[0]) != NO_WORD)
+        for window, (first, _), logits in zip(windows, aligned(words, self._stride), outputs, strict=True):
+            places = np.flatnonzero(np.array(first) != NO_WORD)
             for place, likely in zip(places, softmax(logits[places]), strict=True):
-                word, best = words[0][place], int(likely.argmax())
-                start, end = window.offsets[place][0], ends[word]
-                found[word] = _Word(start, end, self.labels[best], float(likely[best]))
-        return [found[word] for word in sorted(found)]
+                start, best = int(after[window.offsets[place][0]]), int(likely.argmax())
+                found[first[place]] = _Word(start, ends[first[place]], self.labels[best], float(likely[best]))
+        return [found[number] for number in sorted(found)]
 
-    def _numbered(self, windows: Sequence[Encoding], text: str) -> tuple[list[list[int | None]], dict[int, int]]:
-        """Return the number of the word of each window's tokens, and the character after the last of each word."""
-        numbers: list[list[int | None]] = []
-        ends, of_piece, seen = dict[int, int](), list[int](), 0
-        for window in windows:
-            own: list[int | None] = []
-            start = len(of_piece) - (self._stride if numbers else 0)
-            piece = start
-            for part, word, (begin, end) in zip(window.sequence_ids, window.word_ids, window.offsets, strict=True):
-                if part is None:
-                    own.append(None)
-                    continue
-                if piece == len(of_piece):
-                    begins = begin == 0 or any(character.isspace() for character in text[begin - 1 : begin + 1])
-                    seen += begins
-                    of_piece.append(word if self._marks_pieces and word is not None else seen)
-                own.append(of_piece[piece])
-                ends[of_piece[piece]] = end
-                piece += 1
-            numbers.append(own)
-        return numbers, ends
+    def _word_numbers(self, window: Encoding, text: str, after: NDArray[np.int64]) -> list[int | None]:
+        """Return the number of the word in the text that each token is a piece of; None of special tokens."""
+        if self._marks_pieces:
+            ids: list[int | None] = window.word_ids
+            return ids
+        begins = np.cumsum([before.isspace() and not own.isspace() for before, own in pairwise(" " + text)])
+        return [
+            None if part is None else int(begins[min(after[start], len(text) - 1)])
+            for part, (start, _) in zip(window.sequence_ids, window.offsets, strict=True)
+        ]
 
 
 def _grouped(text: str, words: Sequence[_Word]) -> Iterator[Entity]:
