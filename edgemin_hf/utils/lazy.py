@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+
+
+class _Package(ModuleType):
+    """A package of which a public name is not hidden by the module that it lives in, should they be called the same."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in self.__dict__.get("__all__", ())):
+            super().__setattr__(name, value)
 
 
 def attach_stub(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
@@ -31,4 +41,5 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], object], Calla
         module, attribute = places[name]
         return getattr(import_module(module), attribute)
 
+    sys.modules[package].__class__ = _Package
     return get, lambda: sorted(places), sorted(places)

@@ -14,7 +14,7 @@ TEXTS = ["where is my card", "please send the money to my new old card now", "la
 TAGS = {"O": 0, "B-sum": 1, "I-sum": 2, "B-thing": 3, "I-thing": 4}
 ANSWERS = {"head": AutoModelForQuestionAnswering, "id2label": {0: "start", 1: "end"}}
 MODELS = {
-    "text_classification": lambda: tiny(id2label={0: "lost", 1: "found", 2: "neither"}),
+    "text_classification": lambda: tiny(seed=8, id2label={0: "lost", 1: "found", 2: "neither"}),
     "pairs": lambda: tiny(id2label={0: "no", 1: "yes"}),
     "multi_label": lambda: tiny(problem_type="multi_label_classification"),
     "regression": lambda: tiny(id2label={0: "score"}, problem_type="regression"),

@@ -30,7 +30,7 @@ def broken(made, tmp_path):
 
 
 def test_nonsense_is_one_line_and_exit_code_1(broken, made, capsys):
-    with pytest.raises(VerificationError, match="outputs differ from those of edgemin.json by .* of 0.001 allowed"):
+    with pytest.raises(VerificationError, match=r"outputs differ from those of edgemin\.json by .* of 0\.001 allowed"):
         load(broken, verify=True)
     assert main(["verify", str(broken)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
@@ -48,5 +48,5 @@ def test_not_a_number_and_other_shapes_are_nonsense(made, tmp_path):
             load(folder, verify=True)
     manifest["entries"][-1]["outputs"] = []
     (folder / "edgemin.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="no outputs of onnx/model.onnx to compare with"):
+    with pytest.raises(ValueError, match=r"no outputs of onnx/model\.onnx to compare with"):
         load(folder, verify=True)
