@@ -17,7 +17,7 @@ from edgemin_hf.recipe.errors import RecipeError, StageError
 from edgemin_hf.runtime import arguments as runtime
 from edgemin_hf.sensitivity import arguments as sensitivity
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
-from edgemin_hf.utils.cpus import spin_only_alone, usable_cpus, warn_if_busy
+from edgemin_hf.utils.cpus import spin_only_alone, warn_if_busy
 from edgemin_hf.utils.extras import MissingFactoryError, check_factory
 
 
@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
     benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
-    benchmark.add_argument("--threads", type=int, default=usable_cpus(), help="threads of a pass (%(default)s)")
+    benchmark.add_argument("--threads", type=int, default=1, help="threads of a pass (%(default)s)")
     benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
     benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `openvino`)")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
@@ -232,6 +232,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         check_writable_folder(options.output.absolute().parent)
     _quieten_transformers()
     from edgemin_hf.benchmark.artefact import benchmark_artefact
+    from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
     from edgemin_hf.report.page import summary_table
 
     benchmark = benchmark_artefact(
@@ -241,6 +242,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         threads=options.threads,
         rounds=options.rounds,
         openvino=options.openvino,
+        pipeline=optimum_call,
     )
     print(summary_table(benchmark))
     if options.output:

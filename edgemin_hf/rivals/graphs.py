@@ -28,7 +28,7 @@ def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> M
     if given.tables is None:
         return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
     names = ["input_ids", "token_type_ids", "attention_mask"]  # a graph is fed those that it has
-    reader, task = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer, model_input_names=names), given.task
+    reader, task = PreTrainedTokenizerFast(tokenizer_object=call.reader.tokenizer, model_input_names=names), given.task
     _, validation, test = given.tables
     if task.chooses(validation):
         held_out = task.tokenized(validation, reader, given.label_ids)

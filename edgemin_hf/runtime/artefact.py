@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Artefact:
     tokenizer_config: dict[str, Any]
     prompts: dict[str, str]
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, in the order of their numbers."""
         names = self.config.get("id2label") or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,10 @@ class Classifier(Model):
 
     methods: ClassVar = ("predict", "predict_proba")
 
+    @cached_property
+    def _names(self) -> NDArray[np.str_]:
+        return np.array(self.labels, dtype=str)
+
     def predict(self, texts: Text | Iterable[Text]) -> Any:
         """Return the likeliest label.
 
@@ -52,7 +57,7 @@ class Classifier(Model):
         Raises:
             ValueError: If one is no text, or a pair where the task is one of texts, or the other way round.
         """
-        names = np.array(self.labels)
+        names = self._names
         found = self._answered(texts, len(names), lambda logits: names[logits.argmax(axis=-1)])
         return str(found) if found.ndim == 0 else found
 

@@ -28,10 +28,14 @@ def head_names(names: Collection[str]) -> tuple[str, ...]:
     return next((head for head in HEADS if set(head) <= set(names)), ())
 
 
+def wanted(outputs: Sequence[str]) -> list[str]:
+    """Return the names of a graph's outputs that its head gives; of another graph that of the first."""
+    return list(head_names(outputs)) or list(outputs[:1])
+
+
 def graph_feed(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[np.int64]]:
     """Return what a graph takes, by its inputs' names; token types that the tokenizer does not give are 0."""
-    given = {TOKEN_TYPES: np.zeros_like(inputs["input_ids"]), **inputs}
-    return {name: given[name] for name in names}
+    return {name: np.zeros_like(inputs["input_ids"]) if name not in inputs else inputs[name] for name in names}
 
 
 def joined(outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -78,8 +82,7 @@ class Graph:
             told = " ".join(str(error).split())[:200]
             raise ValueError(f"{file}: ONNX Runtime {onnxruntime.__version__} can't load it: {told}") from None
         self.names = [node.name for node in self.session.get_inputs()]
-        outputs = [node.name for node in self.session.get_outputs()]
-        self.outputs = list(head_names(outputs)) or outputs[:1]
+        self.outputs = wanted([node.name for node in self.session.get_outputs()])
 
     def feed(self, inputs: Arrays) -> dict[str, NDArray[np.int64]]:
         """Return what `run` takes, of a tokenizer's arrays."""

@@ -98,8 +98,8 @@ class Reader:
     def arrays(self, encoding: Encoding) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of one text, int64 (1, length)."""
         ids = np.array([encoding.ids], dtype=np.int64)
-        types = np.array([encoding.type_ids], dtype=np.int64) if self._types else np.zeros_like(ids)
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids), TOKEN_TYPES: types}
+        arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        return arrays | {TOKEN_TYPES: np.array([encoding.type_ids], dtype=np.int64)} if self._types else arrays
 
     def batch(self, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of texts, filled up to the longest on the right, int64 (texts, length)."""
