@@ -2,8 +2,8 @@
 
     python benchmarks/runtime.py runs/quickstart/artefact --texts recipes/data/banking77/test.tsv --output runtime.json
 
-One process, one thread; the ways take turns, a round over the texts each, and a ratio is the median over the rounds. The
-parts alone are what nobody can leave out: tokenising, and the session's own run with arrays of ids.
+One process, one thread; the ways take turns, a round over the texts each, and a ratio is the median over the rounds.
+The parts alone are what nobody can leave out: tokenising, and the session's own run with arrays of ids.
 """
 
 from __future__ import annotations

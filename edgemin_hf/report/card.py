@@ -55,7 +55,6 @@ def render_card(
     pipeline_arguments: Mapping[str, object] = MappingProxyType({}),
     threshold: float | None = None,
     fast: bool = True,
-    token_types: bool = True,
     rivals: Comparison | None = None,
     pooled: bool = False,
     teachers: int = 1,
@@ -85,7 +84,6 @@ def render_card(
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         threshold: Probability from which a label is given, where a text may get any number of them.
         fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
-        token_types: Whether the model takes its tokenizer's token types.
         rivals: What the student was measured against, if it was.
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
         teachers: Number of models whose mean it learned from.
@@ -136,7 +134,6 @@ def render_card(
         "base_model": base_model,
         "untrained": untrained,
         "graph": Path(deployed.file).name,
-        "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "files": markdown_table(_file_table(manifest)),
         "repo_id": literal(repo_id),
         "task": literal(manifest.pipeline_tag),
@@ -150,7 +147,6 @@ def render_card(
         "teachers": teachers,
         "predictions": predictions,
         "fast": fast,
-        "token_types": token_types,
         "vocabulary": _vocabulary(stages),
         "recipe": _fenced(recipe_yaml, "yaml"),
         "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),
@@ -165,7 +161,6 @@ def render_card(
     }
     with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
         if questions is not None:
-            variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
         if vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)

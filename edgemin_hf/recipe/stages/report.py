@@ -22,7 +22,6 @@ from edgemin_hf.hub.identifiers import check_dataset, check_language, check_lice
 from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.modeling.pruned_shape import plain_releases
-from edgemin_hf.modeling.tokenizers import model_inputs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -40,7 +39,6 @@ from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.vectors import VectorsOfCard
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.runtime.graph import TOKEN_TYPES
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -150,7 +148,6 @@ class Report(WritingStage):
             plain=plain_releases(config),
             pooled=saved_as_our_class(config),
             fast=(folder / "tokenizer.json").is_file(),
-            token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
             rivals=rivals,
