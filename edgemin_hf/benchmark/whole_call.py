@@ -115,7 +115,10 @@ def runtime_call(model: Model) -> Call:
     """
     match model:
         case Classifier() | MultiLabelClassifier() | Regressor():
-            return model.predict
+            if len(model.artefact.reading.columns) < 2:
+                return model.predict
+            # Where a text stands for a pair, as the built-in sentences do, its second is empty.
+            return lambda text: model.predict((text, "") if isinstance(text, str) else text)
         case Tagger():
             return lambda text: model.entities(_first(text))
         case Embedder():

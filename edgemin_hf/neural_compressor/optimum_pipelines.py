@@ -45,10 +45,11 @@ def optimum_call(artefact: Path, file: str, threads: int) -> Call | None:
     asks = read.task == "question_answering"
 
     def call(text: Text) -> object:
+        if asks:
+            question, context = (text, text) if isinstance(text, str) else text
+            return answers(question=question, context=context)
         if isinstance(text, str):
             return answers(text, **cut, **task.pipeline_arguments)
-        if asks:
-            return answers(question=text[0], context=text[1])
         return answers({"text": text[0], "text_pair": text[1]}, **cut, **task.pipeline_arguments)
 
     return call
