@@ -13,10 +13,11 @@ from edgemin_hf.benchmark.measure import Name, Row, measure_latency
 from edgemin_hf.benchmark.runners import Inputs, Prepared, Runner
 from edgemin_hf.data.tables import Text
 from edgemin_hf.runtime.answers import Answerer
+from edgemin_hf.runtime.artefact import read_artefact
 from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor
 from edgemin_hf.runtime.embeddings import Embedder
 from edgemin_hf.runtime.entities import Tagger
-from edgemin_hf.runtime.loading import load
+from edgemin_hf.runtime.loading import MODELS, load
 from edgemin_hf.runtime.model import Model
 from edgemin_hf.runtime.reader import Reader
 
@@ -94,12 +95,13 @@ def whole_calls(
         pipeline: Makes the calls through Optimum's pipeline, where it is installed.
 
     Returns:
-        Milliseconds (rounds * texts,), by ("runtime" or "optimum", "onnxruntime", the precision).
+        Milliseconds (rounds * texts,), by ("runtime" or "optimum", "onnxruntime", the precision); nothing of an
+        artefact that the runtime can't run.
     """
     calls: dict[Row, Call] = {}
-    if not (artefact / "tokenizer.json").is_file():
-        return {}  # a slow tokenizer, which only `transformers` reads
-    for graph in load(artefact, threads=threads).artefact.graphs:
+    if not (artefact / "tokenizer.json").is_file() or (read := read_artefact(artefact)).task not in MODELS:
+        return {}  # a slow tokenizer, which only `transformers` reads, or a task that the runtime does not know
+    for graph in read.graphs:
         calls["runtime", "onnxruntime", graph.precision] = runtime_call(load(artefact, graph.file, threads))
         through = None if pipeline is None else pipeline(artefact, graph.file, threads)
         if through is not None:

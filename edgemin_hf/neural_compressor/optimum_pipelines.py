@@ -30,10 +30,11 @@ def optimum_call(artefact: Path, file: str, threads: int) -> Call | None:
         return None
     import optimum.onnxruntime as classes
     from optimum.pipelines import pipeline
+    from transformers.pipelines import get_supported_tasks
 
     task = TASKS[read.task]
     head = getattr(classes, f"ORT{task.auto_class.__name__.removeprefix('Auto')}", None)
-    if head is None:
+    if head is None or task.pipeline_tag not in get_supported_tasks():
         return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

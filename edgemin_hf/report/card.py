@@ -26,6 +26,7 @@ from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.runtime.loading import MODELS
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -83,7 +84,7 @@ def render_card(
         plain: The major releases of `transformers` that load the checkpoint by themselves.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         threshold: Probability from which a label is given, where a text may get any number of them.
-        fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
+        fast: Whether its tokenizer is a fast one, which the runtime can load.
         rivals: What the student was measured against, if it was.
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
         teachers: Number of models whose mean it learned from.
@@ -146,7 +147,7 @@ def render_card(
         "pooled": pooled,
         "teachers": teachers,
         "predictions": predictions,
-        "fast": fast,
+        "runs": fast and manifest.task in MODELS,
         "vocabulary": _vocabulary(stages),
         "recipe": _fenced(recipe_yaml, "yaml"),
         "rivals": None if rivals is None else markdown_table(rivals_table(rivals)),

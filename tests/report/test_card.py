@@ -19,6 +19,7 @@ from edgemin_hf.report.card import fill_template, markdown_table, render_card
 from edgemin_hf.report.records import Coverage, StageRecord, VocabularyCut
 from edgemin_hf.report.tables import Table
 from edgemin_hf.runtime.artefact import Reading
+from edgemin_hf.runtime.loading import MODELS
 from edgemin_hf.utils.hardware import Environment
 
 
@@ -71,13 +72,15 @@ def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
 
 
-def test_the_snippet_without_pytorch_is_the_runtime_where_there_is_a_tokenizer_json():
+def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(monkeypatch):
     card, slow = (render_card(**FACTS | more) for more in ({}, {"fast": False}))
     assert 'model = load("me/banking-edge")\nprint(model.predict("where is my card"))' in card
     assert "edgemin_hf.runtime" not in slow
     assert "With OpenVINO" in slow
     pair = render_card(**FACTS | {"example": ("where", "there")})
     assert 'print(model.predict(("where", "there")))' in pair
+    monkeypatch.delitem(MODELS, "text_classification")
+    assert "edgemin_hf.runtime" not in render_card(**FACTS)
 
 
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
