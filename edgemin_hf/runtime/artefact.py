@@ -94,7 +94,9 @@ class Artefact:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, in the order of their numbers."""
-        names = self.config.get("id2label") or {}
+        # `transformers` writes neither names nor number where there are two labels by the names that it gives them.
+        count = int(self.config.get("num_labels") or 2)
+        names = self.config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
         return tuple(names[number] for number in sorted(names, key=int))
 
     @property

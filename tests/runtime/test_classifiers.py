@@ -78,6 +78,14 @@ def test_labels_of_a_text_are_those_that_the_task_gives(made, tokenizer):
     assert runtime.predict(texts[0]).tolist() == expected[0].tolist()
 
 
+def test_labels_without_names_have_those_of_transformers(made, tmp_path):
+    folder = shutil.copytree(made("pairs")[1], tmp_path / "edge")
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder).labels == ("LABEL_0", "LABEL_1")
+
+
 def test_a_long_pair_is_cut_as_the_tokenizer_cuts_it(made, tokenizer):
     model, folder = made("pairs")
     pairs = [("card " * 3000, "money " * 10), ("late now " * 700, "my old card " * 900), ("my", "where is " * 2000)]
