@@ -16,13 +16,15 @@ OWNERS := $(if $(STACK),,$(VENV)/.installed-optimum $(VENV)/.installed-inc)
 RIVALS := $(if $(STACK),,$(VENV)/.installed-rivals)
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
-CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
+CORE_TESTS := tests/neural_compressor tests/runtime tests/training/test_trainer.py \
+	tests/recipe/test_schema.py \
 	tests/recipe/stages/test_quantize.py tests/export/test_onnx.py tests/report/test_card.py \
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 # Every module, the Trainer with its resumption, graphs of all families, checkpoints, a recipe from end to end, and what
 # goes wrong on transformers 5 without a word: masks, precision, pruned attention, cut tokenizers, fused attention.
-STACK_TESTS := tests/neural_compressor/test_without.py tests/training/test_trainer.py tests/training/test_teacher.py \
+STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime tests/training/test_trainer.py \
+	tests/training/test_teacher.py \
 	tests/training/test_rows.py tests/data/test_masking.py tests/modeling tests/export/test_fused_attention.py \
 	tests/export/test_onnx.py tests/pruning/test_vocabulary.py tests/recipe/test_models.py \
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
@@ -102,6 +104,7 @@ $(VENV)/peers: | $(VENV)/bin/python
 bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything: the quickstart's artefact, the relation loss, pruning, quantisation, raw text (JSON in runs/bench)
 	mkdir -p runs/bench
 	$(BIN)/edgemin benchmark runs/quickstart/artefact --teacher runs/quickstart/teacher --output runs/bench/artefact.json
+	$(BIN)/python benchmarks/runtime.py runs/quickstart/artefact --texts recipes/data/banking77/test.tsv --output runs/bench/runtime.json
 	$(BIN)/python benchmarks/relation_loss.py --output runs/bench/relation_loss.json
 	$(BIN)/python benchmarks/relation_memory.py --output runs/bench/relation_memory.json
 	$(BIN)/python benchmarks/minilmv2_peer.py --peer $(VENV)/peers --output runs/bench/minilmv2_peer.json

@@ -14,9 +14,11 @@ from typing import TextIO
 
 from edgemin_hf import __version__
 from edgemin_hf.recipe.errors import RecipeError, StageError
-from edgemin_hf.recipe.keys import read_settings
+from edgemin_hf.runtime import arguments as runtime
+from edgemin_hf.sensitivity import arguments as sensitivity
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
-from edgemin_hf.utils.cpus import spin_only_alone, usable_cpus, warn_if_busy
+from edgemin_hf.utils.cpus import spin_only_alone, warn_if_busy
+from edgemin_hf.utils.extras import MissingFactoryError, check_factory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,12 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if options.command is _run:
-            read_settings(options.recipe, options.overrides)  # a typo is told before PyTorch is imported
-        from edgemin_hf.hub.privacy import unsigned_log
-
-        with unsigned_log():
+        if options.command in (_predict, _verify):
             options.command(options)
+        else:
+            check_factory(f"edgemin {options.name}")
+            _make(options)
     except KeyboardInterrupt:
         hint = "; the same command goes on from the last checkpoint" if options.command is _run else ""
         return _fail(f"interrupted{hint}", 130)
@@ -49,12 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _make(options: argparse.Namespace) -> None:
+    """Run a command of the factory."""
+    if options.command is _run:
+        from edgemin_hf.recipe.keys import read_settings
+
+        read_settings(options.recipe, options.overrides)  # a typo is told before PyTorch is imported
+    from edgemin_hf.hub.privacy import unsigned_log
+
+    with unsigned_log():
+        options.command(options)
+
+
 def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
     """Return the line and the exit code of an error."""
-    if isinstance(error, RecipeError):
+    if isinstance(error, (RecipeError, MissingFactoryError)):
         return str(error), 2
     if isinstance(error, (StageError, OSError)):
         return str(error), 1
+    if options.command in (_predict, _verify):
+        from edgemin_hf.runtime.verification import VerificationError
+
+        if isinstance(error, (ValueError, VerificationError)):
+            return str(error), 2 if isinstance(error, ValueError) else 1
+        return _fault(error)
     from edgemin_hf.export.fidelity import FidelityError
     from edgemin_hf.hub.checkpoints import CheckpointError
     from edgemin_hf.hub.push import PushError
@@ -64,6 +83,10 @@ def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, (FidelityError, PushError)):
         return str(error), 1
+    return _fault(error)
+
+
+def _fault(error: Exception) -> tuple[str, int]:
     return f"{type(error).__name__}: {error} (a fault of edgemin; --traceback shows where)", 1
 
 
@@ -108,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Make a BERT-class encoder small and fast: distil, prune, quantise, export, measure, publish.",
     )
     parser.add_argument("--version", action="version", version=f"edgemin {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show the traceback of an error, for a bug report")
@@ -135,13 +158,13 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
     benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
-    benchmark.add_argument("--threads", type=int, default=usable_cpus(), help="threads of a pass (%(default)s)")
+    benchmark.add_argument("--threads", type=int, default=1, help="threads of a pass (%(default)s)")
     benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
     benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `openvino`)")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
     benchmark.set_defaults(command=_benchmark)
 
-    _add_sensitivity(commands, common)
+    sensitivity.add_arguments(commands, common, _sensitivity)
 
     lazy = (
         "measure the lazy ways to the same answers (bag of words, static embeddings, frozen encoder) on a recipe's task"
@@ -156,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of run")
     rivals.set_defaults(command=_rivals)
 
+    runtime.add_arguments(commands, common, _predict, _verify)
+
     push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
@@ -164,53 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sensitivity(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
-) -> None:
-    parser = commands.add_parser(
-        "sensitivity",
-        parents=[common],
-        help="measure and draw where a fine-tuned model can be cut or quantised",
-        description="Mask ever more of each layer's heads and neurons, leave it out, or quantise one module at "
-        "a time, and measure what it costs: pictures and a page show where the model can be cut or stored in fewer "
-        "bits. Nothing is trained.",
-    )
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="fine-tuned sequence classifier: folder, or Hub id such as org/name")
-    add(
-        "--train",
-        type=Path,
-        metavar="FILE",
-        help="table whose rows tell which units matter least, and the ranges of inputs (the rows of MODEL's run)",
-    )
-    measured = "table whose rows are measured, not those of --train (the validation rows of MODEL's run)"
-    add("--data", type=Path, metavar="FILE", help=measured)
-    add("--output", type=Path, required=True, metavar="FOLDER", help="folder for numbers, pictures and the page")
-    what = "pruning (heads, neurons, layers), quantization (linear layers, embeddings); one or two of them (pruning)"
-    add("--measure", nargs="+", default=["pruning"], metavar="WHAT", help=what)
-    add("--text-column", metavar="NAME", help="column of the texts (that of MODEL's run, or text)")
-    add("--text-pair-column", metavar="NAME", help="column of the second texts, where rows are pairs")
-    add("--label-column", metavar="NAME", help="column of the labels or scores (that of MODEL's run, or label)")
-    several = "columns of 0 and 1, one a label, instead of one column that lists them"
-    add("--label-columns", nargs="+", metavar="NAME", help=several)
-    metrics = "accuracy, f1, f1_macro, ...; for scores pearsonr, spearmanr, ...; for label sets f1_micro, f1_macro, "
-    metrics += "...; for tags seqeval; for answers squad, squad_v2"
-    add("--metric", metavar="NAME", help=f"{metrics} (that of MODEL's run, or accuracy)")
-    add("--max-length", type=int, metavar="N", help="tokens after which a text is cut (as in MODEL's run, or 128)")
-    add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")
-    add(
-        "--saliency",
-        default="taylor",
-        metavar="NAME",
-        help="taylor, taylor_weights, fisher or random (%(default)s)",
-    )
-    add("--saliency-examples", type=int, default=1024, metavar="N", help="rows for saliency and ranges (%(default)s)")
-    shares = "shares of a layer's units, above 0 to 1 (0.25 0.5 0.75 1)"
-    add("--sparsities", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="SHARE", help=shares)
-    add("--batch-size", type=int, default=32, metavar="N", help="rows of a pass (%(default)s)")
-    add("--threads", type=int, default=usable_cpus(), metavar="N", help="threads of a pass (%(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the rows drawn and of random saliency (%(default)s)")
-    parser.set_defaults(command=_sensitivity)
+def _predict(options: argparse.Namespace) -> None:
+    from edgemin_hf.runtime.commands import predict
+
+    predict(options)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from edgemin_hf.runtime.commands import verify
+
+    verify(options)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -244,6 +232,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         check_writable_folder(options.output.absolute().parent)
     _quieten_transformers()
     from edgemin_hf.benchmark.artefact import benchmark_artefact
+    from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
     from edgemin_hf.report.page import summary_table
 
     benchmark = benchmark_artefact(
@@ -253,6 +242,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         threads=options.threads,
         rounds=options.rounds,
         openvino=options.openvino,
+        pipeline=optimum_call,
     )
     print(summary_table(benchmark))
     if options.output:

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import load_runner
+from edgemin_hf.benchmark.whole_call import PipelineMaker, whole_calls
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
@@ -21,7 +22,14 @@ from edgemin_hf.utils.weight_files import WEIGHTS
 
 
 def benchmark_artefact(
-    artefact: Path, teacher: Path | None, texts: Path | None, *, threads: int, rounds: int, openvino: bool = False
+    artefact: Path,
+    teacher: Path | None,
+    texts: Path | None,
+    *,
+    threads: int,
+    rounds: int,
+    openvino: bool = False,
+    pipeline: PipelineMaker | None = None,
 ) -> Benchmark:
     """Measure latency and size of an artefact, and of its teacher where one is given.
 
@@ -32,6 +40,7 @@ def benchmark_artefact(
         threads: Threads of a pass.
         rounds: Number of counted rounds over the sentences.
         openvino: Whether the graphs of ONNX Runtime are measured in OpenVINO too.
+        pipeline: Makes whole calls through Optimum's pipeline, beside those of the runtime.
 
     Returns:
         The contents of a `benchmark.json`, without the task's metric.
@@ -76,7 +85,8 @@ def benchmark_artefact(
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
         inputs = {model: inputs_of_each(load_tokenizer(folder), sentences) for model, folder in folders.items()}
         times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, rounds)
-    return Benchmark(benchmark_rows(files, times, threads), environment(threads, *["openvino"] * openvino))
+        calls = whole_calls(artefact, sentences, threads, rounds, pipeline)
+    return Benchmark(benchmark_rows(files, times, threads, calls=calls), environment(threads, *["openvino"] * openvino))
 
 
 def _read_lines(path: Path) -> list[Text]:

@@ -157,6 +157,7 @@ def benchmark_rows(
     times: Mapping[Row, NDArray[np.float64]],
     threads: int,
     scores: Mapping[Row, Score] | None = None,
+    calls: Mapping[Row, NDArray[np.float64]] | None = None,
 ) -> tuple[BenchmarkRow, ...]:
     """Build the rows of `benchmark.json`.
 
@@ -165,13 +166,17 @@ def benchmark_rows(
         times: Times of each row, in milliseconds.
         threads: Threads that the times were taken with.
         scores: The metric of each row, where predictions were measured.
+        calls: Times of the student's whole calls, as of `edgemin_hf.benchmark.whole_call.whole_calls`.
 
     Returns:
         The rows.
     """
+    calls = {} if calls is None else calls
     rows = []
     for row, file in files.items():
         score = None if scores is None else scores[row]
+        whole = {by: calls.get((by, *row[1:])) if row[0] == "student" else None for by in ("runtime", "optimum")}
+        told = {by: None if ms is None else Latency.of(ms) for by, ms in whole.items()}
         rows.append(
             BenchmarkRow(
                 *row,
@@ -184,7 +189,9 @@ def benchmark_rows(
                 size_bytes=file.size_bytes,
                 batch_size=1,
                 threads=threads,
-                latency_ms=Latency(*(float(np.percentile(times[row], q)) for q in (50, 90, 99))),
+                latency_ms=Latency.of(times[row]),
+                whole_call_ms=told["runtime"],
+                optimum_call_ms=told["optimum"],
             )
         )
     return tuple(rows)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgemin_hf.utils.hardware import Environment
 from edgemin_hf.utils.records import Record
@@ -41,6 +45,11 @@ class Latency(Record):
     p90: float
     p99: float
 
+    @classmethod
+    def of(cls, ms: NDArray[np.float64]) -> Self:
+        """Return the percentiles of calls that lasted so many milliseconds each."""
+        return cls(*(float(np.percentile(ms, q)) for q in (50, 90, 99)))
+
 
 @dataclass(frozen=True)
 class BenchmarkRow(Record):
@@ -58,7 +67,10 @@ class BenchmarkRow(Record):
         size_bytes: Size on disk.
         batch_size: Texts of a call.
         threads: Threads of a pass.
-        latency_ms: Latency of a call.
+        latency_ms: Latency of the graph alone.
+        whole_call_ms: Latency of a whole call by `edgemin_hf.runtime`, text in and answer out; None where there is no
+            such.
+        optimum_call_ms: Likewise through Optimum's pipeline.
         greater_is_better: As in `Score`.
 
     Example:
@@ -83,6 +95,8 @@ class BenchmarkRow(Record):
     threads: int
     latency_ms: Latency
     greater_is_better: bool = True
+    whole_call_ms: Latency | None = None
+    optimum_call_ms: Latency | None = None
 
     @property
     def score(self) -> Score | None:

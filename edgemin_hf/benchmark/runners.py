@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,8 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
-from edgemin_hf.modeling.outputs import head_names, head_output
-from edgemin_hf.modeling.tokenizers import graph_feed
+from edgemin_hf.modeling.outputs import head_output
+from edgemin_hf.runtime.graph import Graph, graph_feed, joined, wanted
 
 Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""
@@ -103,21 +102,15 @@ class OnnxRunner:
     """
 
     def __init__(self, graph: Path, threads: int, spinning: bool = True) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        self.names = [node.name for node in self.session.get_inputs()]
-        self.outputs = _wanted([node.name for node in self.session.get_outputs()])
+        self.graph = Graph(graph, threads, spinning=spinning)
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
-        return graph_feed(self.names, inputs)
+        return self.graph.feed(inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return what the head gives, (1, width) or (1, length, width)."""
-        return _joined(self.outputs, self.session.run(self.outputs, prepared))
+        return self.graph.run(cast(Inputs, prepared))
 
 
 class OpenVinoRunner:
@@ -157,7 +150,7 @@ class OpenVinoRunner:
         compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
         self.request = compiled.create_infer_request()
         self.names = [node.get_any_name() for node in compiled.inputs]
-        self.outputs = _wanted([node.get_any_name() for node in compiled.outputs])
+        self.outputs = wanted([node.get_any_name() for node in compiled.outputs])
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
@@ -166,21 +159,7 @@ class OpenVinoRunner:
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return what the head gives, (1, width) or (1, length, width)."""
         found = self.request.infer(prepared, share_inputs=True)
-        return _joined(self.outputs, [found[name] for name in self.outputs])
-
-
-def _wanted(outputs: Sequence[str]) -> list[str]:
-    """Return the names of a graph's outputs that its head gives; of another graph that of the first."""
-    return list(head_names(outputs)) or list(outputs[:1])
-
-
-def _joined(names: Sequence[str], outputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return outputs as one array."""
-    if len(outputs) == 1:
-        return outputs[0]
-    joined = head_output(dict(zip(names, outputs, strict=True)))
-    assert joined is not None  # noqa: S101 - `_wanted` found their names
-    return joined
+        return joined([found[name] for name in self.outputs])
 
 
 def load_runner(

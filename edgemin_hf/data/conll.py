@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Sequence, Value
 
-from edgemin_hf.data.delimited import check_utf8
+from edgemin_hf.utils.delimited import check_utf8
 
 CONLL = (".conll", ".txt")
 """How their names end."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchEncoding, DataCollatorWithPadding
 
-from edgemin_hf.modeling.tokenizers import TOKEN_TYPES
+from edgemin_hf.runtime.graph import TOKEN_TYPES
 
 COUNTED = "counted"
 """Column of rows whose task asks about each token: 1 for the tokens that losses and predictions are about, else 0."""

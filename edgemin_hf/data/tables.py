@@ -16,8 +16,8 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
-from edgemin_hf.data.delimited import check_utf8, layout_of
 from edgemin_hf.data.squad import FEATURES, is_squad, squad_rows
+from edgemin_hf.utils.delimited import check_utf8, layout_of
 
 READERS = {".tsv": "csv", ".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File endings that can be read, and the `datasets` builder of each."""

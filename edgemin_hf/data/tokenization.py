@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 
 from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from edgemin_hf.data.tables import Text
+from edgemin_hf.runtime.cutting import count_bytes, cut
 
 _AT_ONCE = 1000
 """Texts that are tokenised together."""
-_SPARE = 16
-"""Tokens that are left after those that are kept, since the last word of a text that was cut may have others."""
 
 
 def tokenize(
@@ -79,8 +79,9 @@ def encode(
         >>> encode(tokenizer, [("my " * 100_000, "card " * 100_000)], max_length=4)["input_ids"]
         [[1, 1, 2, 2]]
     """
-    cut = [text if _bytes(text) <= 4 * max_length else _cut(text, tokenizer, max_length) for text in texts]
-    encoding: BatchEncoding = tokenizer(cut, truncation=True, max_length=max_length, **options)
+    ids, left = partial(_ids, tokenizer=tokenizer), tokenizer.truncation_side == "left"
+    short = [cut(text, ids, max_length, left) for text in texts]
+    encoding: BatchEncoding = tokenizer(short, truncation=True, max_length=max_length, **options)
     return encoding
 
 
@@ -104,53 +105,11 @@ def count_cut(texts: Iterable[Text], tokenizer: PreTrainedTokenizerBase, max_len
     """
     count = 0
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    long = (text for text in texts if _bytes(text) + special > max_length)
+    long = (text for text in texts if count_bytes(text) + special > max_length)
     while some := list(islice(long, _AT_ONCE)):
         ids = tokenizer(some, truncation=False, verbose=False)["input_ids"]
         count += sum(len(row) > max_length for row in ids)
     return count
-
-
-def _bytes(text: Text) -> int:
-    """Count what a tokenizer makes no more tokens of."""
-    return sum(len(part.encode(errors="replace")) for part in ([text] if isinstance(text, str) else text))
-
-
-def _cut(text: Text, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Text:
-    """Cut a text or a pair so that the tokenizer's own cut gives the same ids."""
-    if isinstance(text, str):
-        return _beginning(text, _ids(text, tokenizer), max_length, tokenizer)[0]
-    first, second = (_ids(part, tokenizer) for part in text)
-    # Which of the two has the odd token depends on which is the longer one: that one stays so.
-    if len(first) > len(second):
-        end, tokens = _beginning(text[1], second, max_length, tokenizer)
-        return _beginning(text[0], first, max(max_length, tokens + 1), tokenizer)[0], end
-    start, tokens = _beginning(text[0], first, max_length, tokenizer)
-    return start, _beginning(text[1], second, max(max_length, tokens), tokenizer)[0]
-
-
-def _beginning(text: str, ids: list[int], keep: int, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
-    """Return a part of a text that begins with its own first tokens (ends with its last, where the left is cut).
-
-    Args:
-        text: The text.
-        ids: Its ids.
-        keep: How many of them the part must have.
-        tokenizer: The tokenizer.
-
-    Returns:
-        The part, or all of the text, and the number of its tokens.
-    """
-    left = tokenizer.truncation_side == "left"
-    size = keep + _SPARE
-    while size < len(ids):
-        characters = -(-len(text) * size // len(ids))
-        part = text[-characters:] if left else text[:characters]
-        found = _ids(part, tokenizer)
-        if len(found) >= keep and (found[-keep:] == ids[-keep:] if left else found[:keep] == ids[:keep]):
-            return part, len(found)
-        size *= 2
-    return text, len(ids)
 
 
 def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-NO_WORD = -1
-"""The number of the word of a token that stands for none."""
+from edgemin_hf.runtime.words import aligned
 
 
 @dataclass(frozen=True)
@@ -110,29 +109,7 @@ def windows(
     columns = [name for name in encoded if name != "overflow_to_sample_mapping"]
     found = []
     for rows in parts:
-        ids = _aligned([encoded.encodings[row] for row in rows], stride)
+        ids = aligned([encoded.encodings[row].word_ids for row in rows], stride)
         inputs = [{name: encoded[name][row] for name in columns} for row in rows]
         found.append([Window(one, *both) for one, both in zip(inputs, ids, strict=True)])
-    return found
-
-
-def _aligned(parts: Sequence[Encoding], stride: int) -> list[tuple[list[int], list[int]]]:
-    """Return the word numbers of first and of further pieces in each window of a sentence."""
-    first: dict[int, int] = {}  # of each word, numbered through the sentence
-    best: dict[int, tuple[int, int]] = {}  # of each word: the context of its first piece, and less the window
-    pieces: list[list[tuple[int, int, int]]] = []
-    start = 0
-    for number, part in enumerate(parts):
-        places = [(place, word) for place, word in enumerate(part.word_ids) if word is not None]
-        pieces.append([(start + index, place, word) for index, (place, word) in enumerate(places)])
-        for index, (_, word) in enumerate(places):
-            if first.setdefault(word, start + index) == start + index:
-                context = min(index, len(places) - 1 - index)
-                best[word] = max(best.get(word, (-1, 0)), (context, -number))
-        start += len(places) - stride
-    found = [([NO_WORD] * len(part.ids), [NO_WORD] * len(part.ids)) for part in parts]
-    for number, of_window in enumerate(pieces):
-        for piece, place, word in of_window:
-            if best[word][1] == -number:
-                found[number][piece != first[word]][place] = word
     return found

@@ -19,8 +19,9 @@ from edgemin_hf.export.check_texts import Encoded, enough_texts, long_batches, s
 from edgemin_hf.export.manifest import Fidelity
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.outputs import Array, head_output
-from edgemin_hf.modeling.tokenizers import fitted, graph_feed
+from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.quantization.integer import quantized_weights
+from edgemin_hf.runtime.graph import graph_feed
 
 _MARGIN = 4.0
 _NOISE = 2.0**-22

@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading
 from edgemin_hf.utils.records import Record
-
-MANIFEST = "edgemin.json"
-FORMAT = 1
-"""Version of the manifest's format; a reader of another version refuses it."""
 
 Output = tuple[float, ...] | tuple[tuple[float, ...], ...]
 """The logits of a text: (labels,), or (tokens, labels) of a model that answers for each token, the first 64 at most."""
@@ -108,6 +105,7 @@ class Manifest(Record):
         texts: The texts that the entries' `outputs` are of, each run alone, cut after 128 tokens or what the model can
             read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
         entries: The models, in the order in which they are measured and told.
+        reading: How the task reads texts, and what it makes of what a model gives.
 
     Example:
         >>> from edgemin_hf.export import Manifest, ManifestEntry
@@ -122,6 +120,7 @@ class Manifest(Record):
     pipeline_tag: str
     texts: tuple[str, ...]
     entries: tuple[ManifestEntry, ...]
+    reading: Reading = NO_READING
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:

@@ -13,7 +13,7 @@ from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
-from edgemin_hf.export.manifest import FORMAT, MANIFEST, Fidelity, Manifest, ManifestEntry
+from edgemin_hf.export.manifest import Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
 from edgemin_hf.export.onnx_graph import onnx_entry, write_graph
 from edgemin_hf.export.onnx_quantized import INT8_GRAPH, QuantizedTarget
@@ -25,6 +25,7 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.masters import is_half
 from edgemin_hf.modeling.tokenizers import fitted, load_tokenizer
 from edgemin_hf.quantization.integer import plain_copy
+from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
@@ -144,7 +145,7 @@ def export_onnx(
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
         if task is None and model is not model.base_model:
             task = task_of(model)
-        manifest = _manifest(entries, task)
+        manifest = _manifest(entries, task, Reading(max_length=max_length))
         manifest.write(folder)
     return Export(output, manifest)
 
@@ -193,7 +194,7 @@ def export_baseline(model: str | Path, output: str | Path, task: type[Task] | No
     return manifest
 
 
-def _manifest(entries: Sequence[ManifestEntry], task: type[Task] | None) -> Manifest:
+def _manifest(entries: Sequence[ManifestEntry], task: type[Task] | None, reading: Reading = NO_READING) -> Manifest:
     """Return the manifest of a model for a task; without one it gives hidden states."""
     name, tag = ("feature_extraction", "feature-extraction") if task is None else (task.type, task.pipeline_tag)
-    return Manifest(FORMAT, name, tag, TEXTS, tuple(entries))
+    return Manifest(FORMAT, name, tag, TEXTS, tuple(entries), reading)

@@ -16,8 +16,8 @@ from edgemin_hf.data.tokenization import encode
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.outputs import head_names, head_output
-from edgemin_hf.modeling.tokenizers import graph_feed
+from edgemin_hf.modeling.outputs import head_output
+from edgemin_hf.runtime.graph import graph_feed, head_names
 
 TEXTS = SAMPLE_TEXTS[:4]
 """The texts."""

@@ -20,7 +20,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.exporter import quiet_exporter
 from edgemin_hf.export.outputs import inputs_of_each
-from edgemin_hf.modeling.tokenizers import fitted, graph_feed
+from edgemin_hf.modeling.tokenizers import fitted
+from edgemin_hf.runtime.graph import graph_feed
 
 DYNAMIC_OPERATORS, STATIC_OPERATORS = tuple(IntegerOpsRegistry), tuple(QDQRegistry)
 """What the preset quantises."""

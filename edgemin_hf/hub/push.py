@@ -9,9 +9,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from edgemin_hf.export.manifest import MANIFEST, read_manifest
+from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.network import NETWORK_ERROR, XET_ERROR
 from edgemin_hf.hub.privacy import check_publishable, unsigned_log, without_secrets
+from edgemin_hf.runtime.artefact import MANIFEST
 
 REQUIRED_FILES = ("README.md", "config.json", MANIFEST)
 """What an artefact holds beside the files that its manifest lists."""

@@ -1,5 +1,5 @@
 """Encoders of every family: one view of them, students, surgery and loading."""
 
-import lazy_loader
+from edgemin_hf.utils.lazy import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

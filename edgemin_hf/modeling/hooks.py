@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from edgemin_hf.modeling.encoder import EMBEDDINGS, Activation, Encoder
 from edgemin_hf.modeling.outputs import head_output
-from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
+from edgemin_hf.modeling.tokenizers import model_inputs
+from edgemin_hf.runtime.graph import TOKEN_TYPES
 
 Inputs: TypeAlias = tuple[Tensor, ...]
 """The positional arguments of a module."""

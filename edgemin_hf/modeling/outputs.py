@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -10,21 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgemin_hf.runtime.graph import head_names
+
 Array = TypeVar("Array", Tensor, NDArray[np.float32])
-
-HEADS: tuple[tuple[str, ...], ...] = (("logits",), ("start_logits", "end_logits"), ("sentence_embedding",))
-"""The names of what heads give; parts that belong together are stacked on a last axis."""
-
-
-def head_names(names: Collection[str]) -> tuple[str, ...]:
-    """Return those of a model's or a graph's outputs that its head gives; none where it has no head.
-
-    Example:
-        >>> from edgemin_hf.modeling.outputs import head_names
-        >>> head_names(["loss", "start_logits", "end_logits"]), head_names(["last_hidden_state"])
-        (('start_logits', 'end_logits'), ())
-    """
-    return next((head for head in HEADS if set(head) <= set(names)), ())
 
 
 def head_output(outputs: Mapping[str, Array]) -> Array | None:

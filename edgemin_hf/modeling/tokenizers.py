@@ -8,17 +8,13 @@ takes, and what is saved lists it; what can't be mended is refused before anythi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.modeling.families import family_of, first_position
-
-TOKEN_TYPES = "token_type_ids"  # noqa: S105 - no password
+from edgemin_hf.runtime.graph import TOKEN_TYPES
 
 
 def model_inputs(config: PretrainedConfig) -> tuple[str, ...]:
@@ -43,12 +39,6 @@ def longest_text(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -
     """Return how many tokens a text may have: what the tokenizer says, but no more than the model has positions."""
     most: int = min(tokenizer.model_max_length, config.max_position_embeddings - first_position(config))
     return most
-
-
-def graph_feed(names: Iterable[str], inputs: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """Return what a graph takes, by its inputs' names; token types that the tokenizer does not give are 0."""
-    given = {TOKEN_TYPES: np.zeros_like(inputs["input_ids"]), **inputs}
-    return {name: given[name] for name in names}
 
 
 def fitted(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:

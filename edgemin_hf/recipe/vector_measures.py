@@ -17,12 +17,12 @@ from edgemin_hf.data.tokenization import encode
 from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.schema import Product
+from edgemin_hf.runtime.vectors import Vectors
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.given_out import GivenOut, given_out
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.retrieval import ndcg, ranked, recall_of
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
-from edgemin_hf.tasks.vectors import Vectors
 from edgemin_hf.utils.records import Record
 
 GIVEN_OUT = "given_out.json"

@@ -25,6 +25,7 @@ from edgemin_hf.report.tables import TEXT_COLUMNS, Table
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.runtime.loading import MODELS
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
 from edgemin_hf.utils.hardware import Environment
@@ -48,8 +49,7 @@ def render_card(told: CardFacts) -> str:
     measured = {**_measured(told.benchmark), **_beside_rivals(told.rivals)}
     variables = {**measured, **_made(told), **_used(told)}
     with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
-        if (questions := told.questions) is not None:
-            variables |= {"stride": questions.stride, "max_answer_length": questions.max_answer_length}
+        if told.questions is not None:
             variables["usage"] = fill_part(templates / "question_answering.md", variables)
         if told.vectors is not None:
             variables["usage"] = fill_part(templates / "sentence_embedding.md", variables)
@@ -123,7 +123,6 @@ def _used(told: CardFacts) -> dict[str, object]:
         "masked": told.mask is not None,
         "task_name": "multi-label " * (told.threshold is not None) + manifest.pipeline_tag.replace("-", " "),
         "graph": Path(deployed.file).name,
-        "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "files": markdown_table(_file_table(manifest)),
         "repo_id": literal(told.repo_id),
         "task": literal(manifest.pipeline_tag),
@@ -133,8 +132,7 @@ def _used(told: CardFacts) -> dict[str, object]:
         "max_length": told.max_length,
         "plain": told.plain,
         "pooled": told.pooled,
-        "fast": told.fast,
-        "token_types": told.token_types,
+        "runs": told.fast and manifest.task in MODELS,
         "usage": None,
         "zero_shot": None,
         "by_set": None if by_set is None else f"{by_set.caption}:\n\n{markdown_table(by_set.table)}",

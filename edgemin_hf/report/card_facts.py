@@ -38,8 +38,7 @@ class CardFacts:
         plain: The major releases of `transformers` that load the checkpoint by themselves.
         pipeline_arguments: What a call of the pipeline needs to give all that the model says.
         threshold: Probability from which a label is given, where a text may get any number of them.
-        fast: Whether its tokenizer is a fast one, which `tokenizers` alone can load.
-        token_types: Whether the model takes its tokenizer's token types.
+        fast: Whether its tokenizer is a fast one, which the runtime can load.
         rivals: What the student was measured against, if it was.
         pooled: Whether its head reads the mean of the tokens, for which `transformers` has no class.
         teachers: Number of models whose mean it learned from.
@@ -70,7 +69,6 @@ class CardFacts:
     pipeline_arguments: Mapping[str, object] = field(default_factory=dict)
     threshold: float | None = None
     fast: bool = True
-    token_types: bool = True
     rivals: Comparison | None = None
     pooled: bool = False
     teachers: int = 1

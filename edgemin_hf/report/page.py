@@ -1,7 +1,7 @@
 """Tell a benchmark's results: one self-contained HTML page, a table for the terminal, a sentence for the model card."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from math import floor, log10
 
@@ -178,7 +178,15 @@ def conditions(benchmark: Benchmark) -> str:
     text = f"Latency of one call; {', '.join(parts)}."
     if any(_reference(rows, row) for row in rows):
         text += " Smaller, faster: factors against the teacher in PyTorch, by size and p50."
-    return text
+    calls = [told for row in rows for told in _whole_calls(row)]
+    return text + f" Whole calls, text in and answer out, p50: {'; '.join(calls)}." * bool(calls)
+
+
+def _whole_calls(row: BenchmarkRow) -> Iterator[str]:
+    ways = {"by edgemin_hf.runtime": row.whole_call_ms, "through Optimum's pipeline": row.optimum_call_ms}
+    told = [f"{three_digits(latency.p50)} ms {way}" for way, latency in ways.items() if latency is not None]
+    if told:
+        yield f"{row.precision} {', '.join(told)}"
 
 
 def finished_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow:

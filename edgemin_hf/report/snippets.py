@@ -31,6 +31,7 @@ def snippets(
         "arguments": told,
         "example": shown,
         "texts": list(map(literal, texts)),
+        "asked": literal(texts[0]) if len(texts) == 1 else f"({', '.join(map(literal, texts))})",
     }
 
 

@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.rows import Latency
-from edgemin_hf.benchmark.runners import Inputs, Prepared
-from edgemin_hf.data.tables import Text
+from edgemin_hf.benchmark.whole_call import Call as AnyCall
+from edgemin_hf.benchmark.whole_call import measure_calls
 from edgemin_hf.rivals.base import Call, Given, Made, Maker
 from edgemin_hf.tasks.metrics import Answers, difference
 from edgemin_hf.utils.records import Record
@@ -121,10 +119,7 @@ def compare(
     texts = [given.test[row] for row in chosen]
     # What rows of a long example become one answer by is no part of a call, which answers one text.
     answer = None if given.task.ragged else given.task.predictions
-    runners = {made.name: _Whole(made.call, answer) for made, _ in all_made}
-    # A text stands for its inputs: what runs it tokenises it, and that is measured.
-    inputs = cast(Mapping[str, Sequence[Inputs]], dict.fromkeys(runners, texts))
-    times = measure_latency(runners, inputs, rounds, "Whole calls")
+    times = measure_calls({made.name: _answering(made.call, answer) for made, _ in all_made}, texts, rounds)
     answers = {made.name: (made.task or given.task).predictions(made.scores, made.rows) for made, _ in all_made}
     rows = []
     for made, seconds in all_made:
@@ -133,27 +128,13 @@ def compare(
         if student is not None and made is not student:
             value, ends = difference(given.task.metrics[0], labels, answers[student.name], answers[made.name])
             lead = Ahead(value, ends)
-        latency = Latency(*(float(np.percentile(times[made.name], q)) for q in (50, 90, 99)))
+        latency = Latency.of(times[made.name])
         ends = (found["ci95"][0], found["ci95"][1])
         of_metric, more = (found["metric"], found["value"], ends), found.get("greater_is_better", True)
         rows.append(RivalRow(made.name, *of_metric, made.size_bytes, latency, seconds, lead, more))
     return Comparison(tuple(rows), tuple(left_out))
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """A whole call as a runner: nothing is prepared outside of the measured time."""
-
-    call: Call
-    predictions: Callable[[NDArray[np.float32]], Answers] | None
-
-    def prepare(self, inputs: Inputs) -> Prepared:
-        """Return the text."""
-        return cast(Prepared, inputs)
-
-    def run(self, prepared: Prepared) -> NDArray[np.float32]:
-        """Answer it."""
-        logits = self.call(cast(Text, prepared))
-        if self.predictions is not None:
-            self.predictions(logits)
-        return logits
+def _answering(call: Call, predictions: Callable[[NDArray[np.float32]], Answers] | None) -> AnyCall:
+    """Return a call that also makes an answer of the logits, where there is more to do."""
+    return call if predictions is None else lambda text: predictions(call(text))

@@ -32,7 +32,7 @@ def made_of_call(name: str, call: WholeCall, size_bytes: int, given: Given) -> M
         return Made(name, np.concatenate([call(text) for text in given.test]), size_bytes, call)
     names = ["input_ids", "token_type_ids", "attention_mask"]  # a graph is fed those that it has
     special = load_tokenizer(given.encoder).special_tokens_map  # a tokenizer's rules don't tell which masks
-    reader = PreTrainedTokenizerFast(tokenizer_object=call.tokenizer, model_input_names=names, **special)
+    reader = PreTrainedTokenizerFast(tokenizer_object=call.reader.tokenizer, model_input_names=names, **special)
     task = given.task
     _, validation, test = given.tables
     if task.chooses(validation):

@@ -14,6 +14,7 @@ from transformers import EvalPrediction, PretrainedConfig, PreTrainedTokenizerBa
 
 from edgemin_hf.data.masking import Collation
 from edgemin_hf.data.tables import Text
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.head import TaskHead
 from edgemin_hf.tasks.metrics import Answers, Choice, Measurement, Metric
 
@@ -107,6 +108,11 @@ class Task(TaskHead, Protocol):
 
     def settle_metrics(self, root: Path, labels: Mapping[str, int]) -> None:
         """Find the modules and labels that metrics ask for; ValueError where there are no such."""
+        ...
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read and what is made of outputs, for what runs an artefact without this package's tasks."""
         ...
 
     @property

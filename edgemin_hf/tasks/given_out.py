@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemin_hf.runtime.vectors import PRECISIONS, Vectors, vector_bytes
 from edgemin_hf.tasks.metrics import Answers, Measurement
-from edgemin_hf.tasks.vectors import PRECISIONS, Vectors, vector_bytes
 from edgemin_hf.utils.records import Record
 
 

@@ -16,13 +16,15 @@ from transformers import AutoModelForQuestionAnswering, PretrainedConfig, PreTra
 from edgemin_hf.data.sources import files_of, one_file
 from edgemin_hf.data.tables import Text, values_of
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
-from edgemin_hf.tasks.answer_spans import Found, Span, find_answers
+from edgemin_hf.runtime.answer_spans import Found, Span, find_answers
+from edgemin_hf.runtime.artefact import Reading
+from edgemin_hf.runtime.contexts import longest_stride
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
 from edgemin_hf.tasks.metrics.no_answer import best_threshold
-from edgemin_hf.tasks.question_windows import END, START, check_fast, longest_stride, question_windows
+from edgemin_hf.tasks.question_windows import END, START, check_fast, question_windows
 from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions, read_unlabelled
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
@@ -99,6 +101,17 @@ class QuestionAnswering(TableTask):
         for name in ("max_answer_length", "n_best"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
+
+    @property
+    def reading(self) -> Reading:
+        """How questions and contexts are read; see `Task.reading`."""
+        return Reading(
+            columns=("question", "context"),
+            max_length=self.max_length,
+            stride=self.stride,
+            max_answer_length=self.max_answer_length,
+            no_answer_threshold=self.no_answer_threshold,
+        )
 
     @property
     def labels_column(self) -> str:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from edgemin_hf.data.squad import Answers
+from edgemin_hf.runtime.contexts import context_offsets, shortened, without_space
 from edgemin_hf.tasks.head import UNLABELLED
 
 logger = logging.getLogger(__name__)
 
 START, END = 1, 2
 """What the label of a position is made of: the answer starts there, it ends there; 3 where it is one token."""
-SPECIAL = 4
-"""Special tokens around a pair of texts, at most."""
 _FEATURES = {
     "example": Value("int64"),
     "context": Value("string"),
@@ -30,11 +29,6 @@ _FEATURES = {
     "offsets": List(List(Value("int32"))),
 }
 """The columns of a window beside the tokenizer's."""
-
-
-def longest_stride(max_length: int) -> int:
-    """Return the longest stride with which a window goes on in its context, whatever the question."""
-    return max_length - max_length // 2 - SPECIAL - 1
 
 
 def check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -107,15 +101,15 @@ def question_windows(
 
 def _cut(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], longest: int) -> tuple[list[str], int]:
     """Cut questions after some tokens, and count those that are."""
-    found, count = list(questions), 0
-    encoding = tokenizer(found, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    for number, offsets in enumerate(encoding["offset_mapping"]):
-        count += len(offsets) > longest
-        while len(offsets) > longest:  # what is left of a word may have more tokens than it had in it
-            found[number] = found[number][: min(offsets[longest - 1][1], len(found[number]) - 1)]
-            again = tokenizer(found[number], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            offsets = again["offset_mapping"]
-    return found, count
+
+    def offsets_of(text: str) -> list[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        return offsets
+
+    found = [shortened(question, longest, offsets_of) for question in questions]
+    return found, sum(short != question for short, question in zip(found, questions, strict=True))
 
 
 def _encoded(
@@ -142,14 +136,12 @@ def _windows(
     encoding: BatchEncoding, contexts: Sequence[str], answers: Sequence[Answers | None], context_first: bool
 ) -> Iterator[Mapping[str, NDArray[np.int64]]]:
     """Yield what is known of each window's tokens beside the tokenizer's columns."""
-    ends = lru_cache(maxsize=None)(_without_space)
+    ends = lru_cache(maxsize=None)(without_space)
     samples = np.array(encoding["overflow_to_sample_mapping"])
-    offsets = []
-    for window, sample in enumerate(samples):
-        own = np.array([part == (0 if context_first else 1) for part in encoding.sequence_ids(window)])
-        after, before = ends(contexts[sample])
-        places = np.array(encoding["offset_mapping"][window]) * own[:, None]
-        offsets.append(np.stack([after[places[:, 0]], before[places[:, 1]]], axis=1) * own[:, None])
+    offsets = [
+        context_offsets(window, ends(contexts[sample]), context_first)
+        for window, sample in zip(encoding.encodings, samples, strict=True)
+    ]
     for sample, answer in enumerate(answers):
         mine = [offsets[window] for window in np.flatnonzero(samples == sample)]
         span = None if answer is None or not answer["text"] else _covered(answer, *ends(contexts[sample]), mine)
@@ -161,15 +153,6 @@ def _windows(
                 "labels": _labels(places, counted, span) if answer is not None else np.full(len(counted), UNLABELLED),
                 "offsets": places,
             }
-
-
-def _without_space(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each place in a text (characters + 1,) the next one before a visible character, and the last after."""
-    place = np.arange(len(text) + 1)
-    space = np.array([character.isspace() for character in text], dtype=bool)
-    after = np.where(np.append(space, False), len(text), place)
-    before = np.where(np.append(True, space), 0, place)
-    return np.minimum.accumulate(after[::-1])[::-1], np.maximum.accumulate(before)
 
 
 def _covered(

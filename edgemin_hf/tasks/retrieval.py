@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemin_hf.runtime.vectors import Vectors
 from edgemin_hf.tasks.metrics.ranking import normalised_gain
-from edgemin_hf.tasks.vectors import Vectors
 
 Judgements = Mapping[str, Mapping[str, float]]
 """How relevant texts are to a query, by its id and theirs; what is not named is not relevant."""

@@ -19,11 +19,11 @@ from transformers import PretrainedConfig
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
 from edgemin_hf.modeling.embedder import SENTENCE, AutoModelForSentenceEmbedding, SentenceHead
 from edgemin_hf.modeling.embedder_files import set_default_prompt, set_longest_text
+from edgemin_hf.runtime.vectors import Vectors, cosines
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.head import Divergence
 from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.scored_pairs import PLACES, ScoredPairs
-from edgemin_hf.tasks.vectors import Vectors, cosines
 
 Space = Literal["auto", "teacher", "principal"]
 _LEAST_SQUARE = 1e-12

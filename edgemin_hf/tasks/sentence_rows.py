@@ -11,7 +11,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Sequence as ListOf
 
 from edgemin_hf.data.padding import COUNTED
-from edgemin_hf.data.word_windows import NO_WORD, Window
+from edgemin_hf.data.word_windows import Window
+from edgemin_hf.runtime.words import NO_WORD
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.entities import OUTSIDE
 from edgemin_hf.tasks.head import UNLABELLED

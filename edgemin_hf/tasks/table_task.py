@@ -16,6 +16,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from edgemin_hf.data.masking import Collation
 from edgemin_hf.data.tables import Text
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.checks import check_tables
 from edgemin_hf.tasks.head import Divergence, ProblemType
@@ -80,6 +81,11 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
                 raise ValueError(
                     f"{name}: {getattr(self, name)} for {self.type}; allowed: where its hard_loss takes it"
                 )
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read and what is made of outputs, for what runs an artefact without this package's tasks."""
+        return Reading(max_length=self.max_length)
 
     @property
     def threshold(self) -> float | None:

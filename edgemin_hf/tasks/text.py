@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text, check_table, read_lines, read_table, values_of
 from edgemin_hf.data.tokenization import count_cut, tokenize
 from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
@@ -63,6 +64,11 @@ class TextTask(TableTask, ABC):
     def text_columns(self) -> list[str]:
         """Names of the columns that hold text: one, or two for pairs."""
         return [self.text_column, *([] if self.text_pair_column is None else [self.text_pair_column])]
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read; see `Task.reading`."""
+        return replace(super().reading, columns=tuple(self.text_columns), threshold=self.threshold)
 
     @property
     def labels_column(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,6 +17,7 @@ from edgemin_hf.data.sources import files_of
 from edgemin_hf.data.tables import Text
 from edgemin_hf.data.word_windows import windows, word_tokenizer
 from edgemin_hf.modeling.auto_class import AutoClass, configured_for
+from edgemin_hf.runtime.artefact import Reading
 from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.entities import OUTSIDE, Scheme, check_tag, inside, loose_tags, tags_of
 from edgemin_hf.tasks.head import UNLABELLED, mean_of_counted
@@ -95,6 +96,11 @@ class TokenClassification(TableTask):
             raise ValueError(
                 f"stride: {self.stride}; allowed: 0 to {self.max_length // 2 - 2}, below half of max_length"
             )
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read; see `Task.reading`."""
+        return replace(super().reading, columns=(self.text_column,), stride=self.stride)
 
     @property
     def labels_column(self) -> str:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 logger = logging.getLogger(__name__)
 
 _WATCHED_S = 0.3
@@ -20,7 +18,7 @@ _BUSY = 0.25
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """How OpenMP is told, GNU's and Intel's, that threads without work sleep."""
 _set_here: list[str] = []
-_held: list[FileLock] = []
+_held: list[object] = []
 
 
 def usable_cpus() -> int:
@@ -53,6 +51,8 @@ def spin_only_alone() -> None:
 
 def _is_first() -> bool:
     """Return whether no other process of this user's holds the lock, which this one then keeps until it ends."""
+    from filelock import FileLock, Timeout
+
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemin"
         folder.mkdir(parents=True, exist_ok=True)

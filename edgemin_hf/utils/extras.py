@@ -10,8 +10,28 @@ _PACKAGES = {
     "openvino": {"openvino": "OpenVINO", "nncf": "NNCF"},
     "rivals": {"sklearn": "scikit-learn", "model2vec.train": "model2vec"},
 }
+_FACTORY = ("torch", "transformers", "datasets", "pydantic", "onnx")
+"""Packages that the extra `train` brings, of which one is missing where it was not asked for."""
 _LIMITS = {"model2vec.train": " with transformers below 5.4, as in constraints.txt"}
 """What else a package wants."""
+
+
+class MissingFactoryError(ValueError):
+    """A command that needs what the extra `train` brings: one line."""
+
+
+def check_factory(what: str) -> None:
+    """Check that the extra `train` is installed.
+
+    Args:
+        what: What needs it, such as "edgemin run".
+
+    Raises:
+        MissingFactoryError: If it is not.
+    """
+    missing = next((package for package in _FACTORY if not _is_installed(package)), None)
+    if missing is not None:
+        raise MissingFactoryError(f"{what} without {missing}; allowed: after pip install 'edgemin-hf[train]'")
 
 
 def check_extra(extra: Literal["inc", "openvino", "rivals"], setting: str, only: str | None = None) -> None:

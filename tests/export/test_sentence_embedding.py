@@ -8,7 +8,7 @@ import torch
 from edgemin_hf import QuantizationConfig, create_student, export_onnx
 from edgemin_hf.modeling.embedder import SentenceHead
 from edgemin_hf.modeling.embedder_files import read_sentence_head
-from edgemin_hf.modeling.tokenizers import graph_feed
+from edgemin_hf.runtime.graph import graph_feed
 from tests.helpers.models import FAMILIES
 from tests.helpers.training import make
 from tests.modeling.test_embedder import embedder

@@ -19,7 +19,7 @@ from edgemin_hf.export.outputs import inputs_of_each
 from edgemin_hf.modeling import fitted, load_tokenizer, model_inputs
 from edgemin_hf.modeling.families import first_position
 from edgemin_hf.modeling.hooks import filter_forward_inputs
-from edgemin_hf.modeling.tokenizers import graph_feed
+from edgemin_hf.runtime.graph import graph_feed
 from tests.helpers.models import FAMILIES, VOCABULARY, SlowTokenizer, tiny
 
 PAIRS = [("where is my card", "the card is late"), ("send money", "now please")]

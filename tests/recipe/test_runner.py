@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,12 @@ def test_benchmark_json_has_a_row_a_triple(finished):
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p90"] <= row["latency_ms"]["p99"]
         assert (row["batch_size"], row["threads"]) == (1, 1)
     by_row = dict(zip(ROWS, rows, strict=True))
+    for row, told in by_row.items():
+        whole = row[:2] == ("student", "onnxruntime")
+        assert ("whole_call_ms" in told) == whole
+        assert ("optimum_call_ms" in told) == (whole and find_spec("optimum") is not None)
+        assert not whole or told["whole_call_ms"]["p50"] > 0
+    assert "Whole calls, text in and answer out" in (finished / "run/artefact/README.md").read_text()
     teacher = finished / "run/teacher"
     assert by_row["teacher", "pytorch", "fp32"]["size_bytes"] == (teacher / "model.safetensors").stat().st_size
     int8 = finished / "run/artefact/onnx/model_quantized.onnx"

@@ -19,6 +19,8 @@ from edgemin_hf.report.card import fill_template, markdown_table, render_card
 from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.records import Coverage, StageRecord, VocabularyCut
 from edgemin_hf.report.tables import Table
+from edgemin_hf.runtime.artefact import Reading
+from edgemin_hf.runtime.loading import MODELS
 from edgemin_hf.utils.hardware import Environment
 
 
@@ -71,14 +73,15 @@ def front_matter(card: str) -> dict:
     return yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))
 
 
-def test_the_snippet_without_transformers_gives_what_the_model_takes():
-    card, no_types, slow = (
-        render_card(CardFacts(**FACTS | more)) for more in ({}, {"token_types": False}, {"fast": False})
-    )
-    assert '"token_type_ids": encoded.type_ids}' in card
-    assert '"token_type_ids": [0] * len(encoded.ids)}' in no_types
-    assert "Tokenizer.from_file" not in slow  # there is no tokenizer.json
+def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(monkeypatch):
+    card, slow = (render_card(CardFacts(**FACTS | more)) for more in ({}, {"fast": False}))
+    assert 'model = load("me/banking-edge")\nprint(model.predict("where is my card"))' in card
+    assert "edgemin_hf.runtime" not in slow
     assert "With OpenVINO" in slow
+    pair = render_card(CardFacts(**FACTS | {"example": ("where", "there")}))
+    assert 'print(model.predict(("where", "there")))' in pair
+    monkeypatch.delitem(MODELS, "text_classification")
+    assert "edgemin_hf.runtime" not in render_card(CardFacts(**FACTS))
 
 
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
@@ -132,7 +135,7 @@ def test_an_int4_model_is_told_as_such():
     assert "int4" in meta["tags"]
     assert "int8" not in meta["tags"]
     assert meta["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9068
-    assert card.count('model_q4.onnx"') == 4
+    assert card.count('model_q4.onnx"') == 2
     assert "model_quantized.onnx" not in card
     assert "trained with weights of 4 bits" in card
     assert "8-bit" not in card
@@ -214,6 +217,8 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     (folder / "onnx").mkdir()
     export_graph(model, folder / "onnx" / "model_quantized.onnx")
+    reading = Reading(columns=("text",), max_length=16)
+    replace(manifest(entry("onnx/model_quantized.onnx", "int8")), reading=reading).write(folder)
     return folder
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from edgemin_hf.tasks.answer_spans import Found, Span, best_spans, find_answers
+from edgemin_hf.runtime.answer_spans import Found, Span, best_spans, find_answers
 from edgemin_hf.tasks.metrics.no_answer import best_threshold
 
 

@@ -367,7 +367,7 @@ def test_the_snippets_of_the_card_give_all_labels_and_agree(run, monkeypatch):
     assert plain == pytest.approx({name: score for name, score in scores.items() if score >= THRESHOLD}, abs=1e-4)
     assert list(plain) == [name for name in NAMES if name in plain]
     fp32 = AutoModelForSequenceClassification.from_pretrained(run / "artefact")
-    text = re.search(r'tokenizer.encode\("(.*?)"\)', card)[1]
+    text = re.search(r'predict_proba\("(.*?)"\)', card)[1]
     with torch.no_grad():
         logits = fp32(**AutoTokenizer.from_pretrained(run / "artefact")(text, return_tensors="pt")).logits[0]
     expected = dict(zip(NAMES, logits.sigmoid().tolist(), strict=True))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from edgemin_hf.tasks.question_windows import longest_stride, question_windows
+from edgemin_hf.runtime.contexts import longest_stride
+from edgemin_hf.tasks.question_windows import question_windows
 from tests.helpers.models import SlowTokenizer
 from tests.helpers.questions import ANSWERS, KINDS, TEXTS, asked, span_of, tokenizer_of
 

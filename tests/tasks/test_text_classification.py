@@ -83,7 +83,7 @@ def test_the_checkpoint_says_what_its_output_is(run):
 @pytest.mark.long
 def test_the_snippets_of_the_card_take_a_pair_and_agree(run, monkeypatch):
     card = (run / "artefact/README.md").read_text()
-    assert len(re.findall(r'"text": ".*", "text_pair": "|encode\(".*", "', card)) == 4
+    assert len(re.findall(r'"text": ".*", "text_pair": "|predict\(\(".*", "', card)) == 4
     answers = run_snippets(card, monkeypatch)
     assert re.findall("'label': '([01])'", "".join(answers)) == [answers[1].strip()] * 2
 

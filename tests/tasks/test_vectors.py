@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
+from edgemin_hf.runtime.vectors import PRECISIONS, as_bits, as_int8, cosines, vector_bytes
 from edgemin_hf.tasks.retrieval import ndcg, ranked, recall_of
-from edgemin_hf.tasks.vectors import PRECISIONS, as_bits, as_int8, cosines, vector_bytes
 
 
 def random(seed, *shape):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from datasets import load_from_disk
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
@@ -20,7 +21,10 @@ from edgemin_hf.benchmark import rows
 from edgemin_hf.benchmark.measure import ModelFile, Row, benchmark_rows, measure_latency
 from edgemin_hf.benchmark.rows import Score
 from edgemin_hf.benchmark.runners import Inputs, load_runner
+from edgemin_hf.benchmark.whole_call import whole_calls
+from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
@@ -39,17 +43,19 @@ class Benchmark(WritingStage):
     Attributes:
         sentences: Number of sentences, evenly spaced in the test set.
         rounds: Number of counted rounds over them.
+        threads: Threads of a pass.
         openvino: Whether the graphs are measured in OpenVINO too, and by the stage `evaluate` their predictions.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Benchmark
         >>> Benchmark(sentences=100).settings()
-        {'stage': 'benchmark', 'sentences': 100, 'rounds': 5, 'openvino': False}
+        {'stage': 'benchmark', 'sentences': 100, 'rounds': 5, 'threads': 1, 'openvino': False}
     """
 
     stage: Literal["benchmark"] = "benchmark"
     sentences: Count = 500
     rounds: Count = 5
+    threads: Count = 1
     openvino: bool = False
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.PREDICTIONS)
     leaves: ClassVar[tuple[Product, ...]] = (Product.BENCHMARK,)
@@ -68,12 +74,17 @@ class Benchmark(WritingStage):
         count = len(tests["student"])
         chosen = np.linspace(0, count - 1, min(self.sentences, count)).round().astype(int)
         inputs = {model: arrays_of(test.select(chosen)) for model, test in tests.items()}
-        asked = _Asked(files, inputs, self.rounds, context.threads, context.task.auto_class)
-        times = _measured_apart(asked) if waits_passively() else _measured(asked)
+        texts = list(context.task.texts_in(context.task.table(context.root, "test")))
+        shown = [
+            texts[row] for row in np.linspace(0, len(texts) - 1, min(self.sentences, len(texts))).round().astype(int)
+        ]
+        artefact = context.folder_with(Product.GRAPHS) / "student"
+        asked = _Asked(files, inputs, self.rounds, self.threads, context.task.auto_class, artefact, shown)
+        times, calls = _measured_apart(asked) if waits_passively() else _measured(asked)
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
         scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
-        described = environment(context.threads, *["openvino"] * self.openvino)
-        benchmark = rows.Benchmark(benchmark_rows(files, times, context.threads, scores), described)
+        described = environment(self.threads, *["openvino"] * self.openvino)
+        benchmark = rows.Benchmark(benchmark_rows(files, times, self.threads, scores, calls), described)
         content = json.dumps(benchmark.to_dict(), indent=2)
         (folder / "benchmark.json").write_text(content + "\n", encoding="utf-8")
         save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
@@ -86,21 +97,32 @@ class Benchmark(WritingStage):
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is measured: files, inputs of each model, and how."""
+    """What is measured: files, inputs of each model, the student's folder and texts for whole calls, and how."""
 
     files: Mapping[Row, ModelFile]
     inputs: Mapping[str, Sequence[Inputs]]
     rounds: int
     threads: int
     head: AutoClass
+    artefact: Path
+    texts: Sequence[Text]
 
 
-def _measured(asked: _Asked) -> dict[Row, NDArray[np.float64]]:
-    runners = {row: load_runner(row[1], file.path, asked.threads, asked.head) for row, file in asked.files.items()}
-    return measure_latency(runners, {row: asked.inputs[row[0]] for row in runners}, asked.rounds)
+_Times = dict[Row, NDArray[np.float64]]
 
 
-def _measured_apart(asked: _Asked) -> dict[Row, NDArray[np.float64]]:
+def _measured(asked: _Asked) -> tuple[_Times, _Times]:
+    """Return the milliseconds of each file's forward passes, and of whole calls."""
+    threads = torch.get_num_threads()
+    try:
+        runners = {row: load_runner(row[1], file.path, asked.threads, asked.head) for row, file in asked.files.items()}
+        times = measure_latency(runners, {row: asked.inputs[row[0]] for row in runners}, asked.rounds)
+        return times, whole_calls(asked.artefact, asked.texts, asked.threads, asked.rounds, optimum_call)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured_apart(asked: _Asked) -> tuple[_Times, _Times]:
     """Measure in a process of its own, whose threads spin: how they wait can't be changed where PyTorch is at work."""
     with waiting_as_before(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measured, asked).result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -65,6 +66,7 @@ class Export(WritingStage):
             task=None if headless else type(task),
             max_length=longest,
         )
+        replace(made.manifest, reading=task.reading).write(folder / "student")
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")

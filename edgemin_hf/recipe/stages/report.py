@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,7 +23,6 @@ from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.cross_encoder import activation_of
 from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.modeling.pruned_shape import plain_releases
-from edgemin_hf.modeling.tokenizers import TOKEN_TYPES, model_inputs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -44,6 +43,7 @@ from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.tables import CaptionedTable, text_table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Measurement
 from edgemin_hf.tasks.question_answering import QuestionAnswering
@@ -100,6 +100,8 @@ class Report(WritingStage):
             if (measured := context.folder_with(Product.PREDICTIONS) / name).is_file():
                 shutil.copy(measured, folder)
         benchmark = read_benchmark(context)
+        task = _deployed_task(context, benchmark)
+        replace(read_manifest(folder), reading=task.reading).write(folder)
         settings = publishable(context.settings, context.root)
         recipe_yaml = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
@@ -120,7 +122,7 @@ class Report(WritingStage):
         shown = None if vectors is None else vectors_table(vectors.given_out)
         page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, by_set, shown)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, vectors)
+        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, task, vectors)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return Outcome()
 
@@ -132,12 +134,11 @@ class Report(WritingStage):
         stages: list[StageRecord],
         recipe_yaml: str,
         rivals: Comparison | None,
+        task: Task,
         vectors: VectorsOfCard | None,
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
-        finished = finished_row(benchmark.rows)
-        task = calibrated_task(context, (finished.model, finished.runtime, finished.precision))
         assert base is not None  # noqa: S101 - the recipe's check
         mask = context.student_tokenizer(self).mask_token if isinstance(task, MaskedLM) else None
         facts = CardFacts(
@@ -158,7 +159,6 @@ class Report(WritingStage):
             plain=plain_releases(config),
             pooled=saved_as_our_class(config),
             fast=(folder / "tokenizer.json").is_file(),
-            token_types=TOKEN_TYPES in model_inputs(config),
             pipeline_arguments=context.task.pipeline_arguments,
             threshold=context.task.threshold,
             rivals=rivals,
@@ -187,6 +187,12 @@ class Report(WritingStage):
 
     def _rivals(self, context: Context) -> Comparison | None:
         return None if context.maker(Product.RIVALS, before=self) is None else read_rivals(context)
+
+
+def _deployed_task(context: Context, benchmark: Benchmark) -> Task:
+    """Return the task with what was chosen for the model to deploy."""
+    row = finished_row(benchmark.rows)
+    return calibrated_task(context, (row.model, row.runtime, row.precision))
 
 
 def _example(context: Context, mask: str | None) -> Text:

@@ -57,7 +57,7 @@ def vector_bytes(width: int, precision: str) -> int:
     """Return the bytes of a vector.
 
     Example:
-        >>> from edgemin_hf.tasks.vectors import vector_bytes
+        >>> from edgemin_hf.runtime.vectors import vector_bytes
         >>> [vector_bytes(256, precision) for precision in ("float32", "int8", "bits")]
         [1024, 256, 32]
     """

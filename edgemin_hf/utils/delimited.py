@@ -59,6 +59,20 @@ def layout_of(path: Path) -> Layout:
     return _layout(path, status.st_size, status.st_mtime_ns)
 
 
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a .csv or .tsv file, their cells by the names of their columns.
+
+    Raises:
+        ValueError: As `layout_of`.
+    """
+    layout = layout_of(path)
+    with path.open(encoding=_ENCODING, newline="") as file, _fields_of_any_length():
+        reader = csv.reader(file, delimiter=layout.delimiter, quoting=layout.quoting, strict=True)
+        for number, (_, cells) in enumerate(_rows(reader, path)):
+            if number:
+                yield dict(zip(layout.names, cells, strict=False))
+
+
 @lru_cache(maxsize=64)
 def _layout(path: Path, size: int, changed: int) -> Layout:
     check_utf8(path)

@@ -58,7 +58,7 @@ def best_spans(logits: NDArray[np.float32], offsets: NDArray[np.int64], count: i
 
     Example:
         >>> import numpy as np
-        >>> from edgemin_hf.tasks.answer_spans import best_spans
+        >>> from edgemin_hf.runtime.answer_spans import best_spans
         >>> offsets = np.array([[0, 0], [0, 2], [3, 7], [8, 12]])  # [CLS] in June 2011
         >>> logits = np.array([[0, 0], [1, 0], [4, 1], [0, 3]])
         >>> [tuple(span) for span in best_spans(logits, offsets, count=2, max_length=30)]
@@ -104,7 +104,7 @@ def find_answers(
 
     Example:
         >>> import numpy as np
-        >>> from edgemin_hf.tasks.answer_spans import find_answers
+        >>> from edgemin_hf.runtime.answer_spans import find_answers
         >>> windows = [{"example": 0, "offsets": [[0, 0], [0, 2]]}, {"example": 0, "offsets": [[0, 0], [3, 7]]}]
         >>> found = find_answers([np.array([[2, 1], [1, 1]]), np.array([[1, 1], [3, 2]])], windows, 20, 30)
         >>> tuple(found[0].spans[0]), found[0].no_answer, found[0].margin

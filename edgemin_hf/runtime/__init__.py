@@ -1,0 +1,5 @@
+"""Running an artefact without PyTorch: text in, answers out, by numpy, tokenizers and ONNX Runtime alone."""
+
+from edgemin_hf.utils.lazy import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .answers import Answerer as Answerer
+from .classifiers import Classifier as Classifier
+from .classifiers import MultiLabelClassifier as MultiLabelClassifier
+from .classifiers import Regressor as Regressor
+from .embeddings import Embedder as Embedder
+from .entities import Tagger as Tagger
+from .loading import load as load
+from .model import Model as Model
+from .verification import VerificationError as VerificationError
+from .verification import verify as verify

@@ -1,0 +1,34 @@
+"""The arguments of `edgemin predict` and `edgemin verify`; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def add_arguments(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    predict_command: Command,
+    verify_command: Command,
+) -> None:
+    """Add the two commands to the command line."""
+    loaded = argparse.ArgumentParser(add_help=False, parents=[common])
+    loaded.add_argument("artefact", metavar="ARTEFACT", help="folder that `edgemin run` made, or its id on the Hub")
+    loaded.add_argument("--graph", metavar="FILE", help="which of its graphs, such as onnx/model.onnx (the smallest)")
+    loaded.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a pass (%(default)s)")
+    loaded.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the Hub")
+    predict = commands.add_parser(
+        "predict", parents=[loaded], help="answer texts by an artefact, as JSON lines; needs no PyTorch"
+    )
+    texts = "texts: .txt with one a line (pairs with a tab between), .jsonl, .csv or .tsv with the task's columns, or -"
+    predict.add_argument("file", nargs="?", metavar="FILE", help=texts)
+    predict.add_argument("--text", action="append", metavar="TEXT", help="a text instead of a file; repeatable")
+    predict.add_argument("--columns", nargs="+", metavar="NAME", help="columns of the texts in a table (the task's)")
+    predict.set_defaults(command=predict_command)
+    verify = commands.add_parser(
+        "verify", parents=[loaded], help="check that an artefact computes on this machine what it should"
+    )
+    verify.set_defaults(command=verify_command)

@@ -1,0 +1,159 @@
+"""The commands that need no factory: `edgemin predict` and `edgemin verify`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgemin_hf.runtime.answers import Answerer
+from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor
+from edgemin_hf.runtime.cutting import Text
+from edgemin_hf.runtime.embeddings import Embedder
+from edgemin_hf.runtime.entities import Tagger
+from edgemin_hf.runtime.loading import load
+from edgemin_hf.runtime.model import Model, chunks
+from edgemin_hf.utils.delimited import rows_of
+
+_LINES = (".txt", "")
+_ANSWERED = 256
+"""Rows that are answered together."""
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Print what a model says of texts, a JSON object a line.
+
+    Raises:
+        ValueError: If the artefact or the texts will not do.
+    """
+    if (options.text is None) == (options.file is None):
+        raise ValueError("--text or FILE: neither or both; allowed: one of them")
+    model = _loaded(options)
+    columns = _columns(model, options.columns)
+    if options.text is not None:
+        rows: Iterable[Text] = [_line(text, columns, f"--text {text}") for text in options.text]
+    else:
+        rows = read_texts(options.file, columns)
+    for some in chunks(rows, _ANSWERED):
+        for answer in answers(model, some):
+            print(json.dumps(answer, ensure_ascii=False))
+        sys.stdout.flush()
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Check that a model computes here what it should, and say so.
+
+    Raises:
+        ValueError: If the artefact will not do.
+        VerificationError: If it computes something else.
+    """
+    from edgemin_hf.runtime.verification import verify as difference_of
+
+    model = _loaded(options)
+    difference = difference_of(model)
+    print(f"{model.file.file}: computes what the manifest expects (differs by {difference:.1e} of its size)")
+
+
+def _loaded(options: argparse.Namespace) -> Model:
+    return load(options.artefact, options.graph, options.threads, revision=options.revision)
+
+
+def _columns(model: Model, asked: Sequence[str] | None) -> Sequence[str]:
+    """Return the columns of texts: those that are asked for, or the task's own."""
+    own = model.artefact.reading.columns or (("question", "context") if isinstance(model, Answerer) else ("text",))
+    if asked is not None and (len(asked) != len(own) if model.artefact.reading.columns else len(asked) > 2):
+        raise ValueError(f"--columns {' '.join(asked)}; allowed: {len(own)}, as the task's {' and '.join(own)}")
+    return asked or own
+
+
+def answers(model: Model, texts: Sequence[Text]) -> Iterator[Mapping[str, Any]]:
+    """Yield what a model says of each text, as JSON has it.
+
+    Args:
+        model: The model.
+        texts: Texts, or pairs: of a model that answers questions each with its context.
+
+    Yields:
+        Of a label `label` and `score`; of any number of them `labels` and `scores`; `score`; `entities`; what
+        `Answerer.answer` gives; or `vector`.
+    """
+    match model:
+        case Classifier():
+            likely = model.predict_proba(texts)
+            for row, best in zip(likely, likely.argmax(axis=1), strict=True):
+                yield {"label": model.labels[best], "score": float(row[best])}
+        case MultiLabelClassifier():
+            for row, given in zip(model.predict_proba(texts), model.predict(texts), strict=True):
+                told = [place for place, one in enumerate(given) if one]
+                yield {
+                    "labels": [model.labels[place] for place in told],
+                    "scores": [float(row[place]) for place in told],
+                }
+        case Regressor():
+            yield from ({"score": float(score)} for score in model.predict(texts))
+        case Tagger():
+            yield from ({"entities": found} for found in model.entities(map(str, texts)))
+        case Answerer():
+            questions, contexts = zip(*texts, strict=True)
+            found = model.answer(questions, contexts)
+            yield from found if isinstance(found, list) else [found]
+        case Embedder():
+            yield from ({"vector": vector.tolist()} for vector in model.encode(map(str, texts)))
+
+
+def read_texts(file: str, columns: Sequence[str]) -> Iterator[Text]:
+    """Yield the texts or pairs of a file.
+
+    Args:
+        file: A text file with a text a line, or a pair with a tab between; a table (.jsonl, .csv, .tsv); or "-", lines
+            of the standard input.
+        columns: Names of the columns that hold the texts in a table: one, or two of pairs.
+
+    Raises:
+        ValueError: If there is no such file, or a line or row has no such texts; one line.
+    """
+    path = Path(file)
+    if file != "-" and not path.is_file():
+        raise ValueError(f"FILE: {file}, which is no file; allowed: .txt, .jsonl, .csv, .tsv, or - for standard input")
+    if file == "-" or path.suffix in _LINES:
+        lines = sys.stdin if file == "-" else path.open(encoding="utf-8")
+        for number, line in enumerate(lines, start=1):
+            yield _line(line.rstrip("\r\n"), columns, f"line {number} of {file}")
+        return
+    for number, row in enumerate(_rows(path), start=1):
+        missing = next((name for name in columns if not isinstance(row.get(name), str)), None)
+        if missing is not None:
+            raise ValueError(f"row {number} of {file}: no text in column {missing!r}; its columns: {', '.join(row)}")
+        texts = tuple(row[name] for name in columns)
+        yield texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
+
+def _line(line: str, columns: Sequence[str], place: str) -> Text:
+    if len(columns) == 1:
+        return line
+    first, tab, second = line.partition("\t")
+    if not tab:
+        raise ValueError(f"{place}: no tab; expected: {columns[0]} and {columns[1]} with a tab between")
+    return first, second
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix in (".csv", ".tsv"):
+        yield from rows_of(path)
+        return
+    if path.suffix != ".jsonl":
+        raise ValueError(f"FILE: {path}; allowed: .txt, .jsonl, .csv, .tsv, or - for standard input")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} of {path}: no JSON object; expected: one a line")
+            yield row

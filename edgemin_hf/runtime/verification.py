@@ -1,0 +1,58 @@
+"""The check that a runtime computes what the artefact's maker computed, on the texts of its manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgemin_hf.runtime.artefact import MANIFEST
+from edgemin_hf.runtime.model import Model
+
+LIMITS = {"fp32": 1e-3}
+"""Of a precision: by how much a text's outputs may differ, a mean over them as a share of their mean size."""
+QUANTIZED_LIMIT = 0.1
+"""Of all others: values that lie on the edge of a grid fall to the other side on other processors."""
+_LONGEST = 128
+"""Tokens after which the manifest's texts were cut."""
+
+
+class VerificationError(RuntimeError):
+    """A graph that does not compute what it should here: one line."""
+
+
+def verify(model: Model) -> float:
+    """Run the manifest's texts, one at a time, and compare what the graph gives with what it should give.
+
+    Args:
+        model: A loaded model.
+
+    Returns:
+        The largest difference of a text: the mean absolute difference of its outputs over their mean absolute value.
+
+    Raises:
+        VerificationError: If it is above 0.001 of a graph in fp32, above 0.1 of a quantised one, or no number.
+        ValueError: If the manifest holds no expected outputs.
+
+    Example:
+        >>> from edgemin_hf.runtime.verification import LIMITS, QUANTIZED_LIMIT
+        >>> LIMITS["fp32"], QUANTIZED_LIMIT
+        (0.001, 0.1)
+    """
+    file = model.file
+    if len(file.outputs) != len(model.artefact.texts) or not file.outputs:
+        raise ValueError(f"{model.artefact.folder / MANIFEST}: no outputs of {file.file} to compare with")
+    reader = model.reader_for(min(_LONGEST, model.artefact.longest_text))
+    worst = 0.0
+    for text, expected in zip(model.artefact.texts, file.outputs, strict=True):
+        found, wanted = model.output(reader.read(text)), np.array(expected)
+        if found.shape != wanted.shape:
+            told = f"outputs {found.shape} of {text[:40]!r}, expected {wanted.shape}"
+            raise VerificationError(f"{file.file}: {told}: the tokenizer or the graph is another one")
+        difference = float(np.abs(found - wanted).mean() / max(float(np.abs(wanted).mean()), 1e-12))
+        worst = max(worst, difference if np.isfinite(difference) else np.inf)
+    limit = LIMITS.get(file.precision, QUANTIZED_LIMIT)
+    if worst > limit:
+        raise VerificationError(
+            f"{file.file}: outputs differ from those of {MANIFEST} by {worst:.2g} of their size, of {limit:g} allowed: "
+            "this machine does not compute what the model learned"
+        )
+    return worst
