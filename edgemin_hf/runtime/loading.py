@@ -21,6 +21,7 @@ MODELS: dict[str, type[Model]] = {
     "text_classification": Classifier,
     "multi_label": MultiLabelClassifier,
     "regression": Regressor,
+    "reranking": Regressor,
     "token_classification": Tagger,
     "question_answering": Answerer,
     "sentence_embedding": Embedder,
