@@ -295,7 +295,10 @@ def test_a_folder_with_somebody_elses_graph_is_left_alone(tmp_path, tokenizer):
     [
         ({"model": "some/folder"}, "model: 'some/folder'; expected: a model that is loaded"),
         ({"tokenizer": None}, "tokenizer: 'None'; expected: a tokenizer that is loaded"),
-        ({"model": tiny(head=AutoModelForMultipleChoice)}, r"model: BertForMultipleChoice; allowed: a \.\.\.ForSequence"),
+        (
+            {"model": tiny(head=AutoModelForMultipleChoice)},
+            r"model: BertForMultipleChoice; allowed: a \.\.\.ForSequence",
+        ),
         ({"texts": ["my card", None]}, "texts: None among them; expected: texts, or pairs of texts"),
         ({"texts": "my card"}, "texts: 'my card'; expected: a list of texts"),
         ({"output": "/dev/null"}, "/dev/null, which is a file; allowed: a folder"),
