@@ -297,7 +297,7 @@ def test_a_folder_with_somebody_elses_graph_is_left_alone(tmp_path, tokenizer):
         ({"tokenizer": None}, "tokenizer: 'None'; expected: a tokenizer that is loaded"),
         (
             {"model": tiny(head=AutoModelForMultipleChoice)},
-            r"model: BertForMultipleChoice; allowed: a \.\.\.ForSequence",
+            r"model: BertForMultipleChoice; allowed: a \.\.\.ForSeq",
         ),
         ({"texts": ["my card", None]}, "texts: None among them; expected: texts, or pairs of texts"),
         ({"texts": "my card"}, "texts: 'my card'; expected: a list of texts"),
