@@ -11,7 +11,7 @@ import torch
 from onnxruntime.quantization import QuantFormat, QuantType
 from tokenizers import Tokenizer
 from transformers import (
-    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertModel,
@@ -295,7 +295,10 @@ def test_a_folder_with_somebody_elses_graph_is_left_alone(tmp_path, tokenizer):
     [
         ({"model": "some/folder"}, "model: 'some/folder'; expected: a model that is loaded"),
         ({"tokenizer": None}, "tokenizer: 'None'; expected: a tokenizer that is loaded"),
-        ({"model": tiny(head=AutoModelForMaskedLM)}, r"model: BertForMaskedLM; allowed: a \.\.\.ForSequenceClassif"),
+        (
+            {"model": tiny(head=AutoModelForMultipleChoice)},
+            r"model: BertForMultipleChoice; allowed: a \.\.\.ForSeq",
+        ),
         ({"texts": ["my card", None]}, "texts: None among them; expected: texts, or pairs of texts"),
         ({"texts": "my card"}, "texts: 'my card'; expected: a list of texts"),
         ({"output": "/dev/null"}, "/dev/null, which is a file; allowed: a folder"),
