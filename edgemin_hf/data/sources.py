@@ -152,12 +152,12 @@ def split_file(
 
 
 def _table_of_split(folder: Path, config: str | None, split: str) -> Path | None:
-    """Return the one table in a folder, or in that of a configuration, that has a split's name; None without one."""
-    for place in ([folder / config] if config else []) + [folder]:
-        for name in (split, split.replace("validation", "dev")):
-            found = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
-            if len(found) == 1:
-                return found[0]
+    """Return the one table of a split's name in the folder of its configuration, or where there is none, in its own."""
+    place = folder / config if config and (folder / config).is_dir() else folder
+    for name in (split, split.replace("validation", "dev")):
+        found = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
+        if len(found) == 1:
+            return found[0]
     return None
 
 
