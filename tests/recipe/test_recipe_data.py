@@ -79,7 +79,9 @@ def test_the_head_of_nli_writes_labels_by_name_and_texts_as_they_are(tmp_path, m
     monkeypatch.setattr(datasets, "load_dataset", served)
     monkeypatch.chdir(tmp_path)
     exec("\n".join(re.findall(r"^#     (.*)", head, re.MULTILINE)), {})
-    train, test, pairs = (read_table(tmp_path / f"recipes/data/mnli/{name}.jsonl") for name in ("train", "test", "pairs"))
+    train, test, pairs = (
+        read_table(tmp_path / f"recipes/data/mnli/{name}.jsonl") for name in ("train", "test", "pairs")
+    )
     assert (len(train), len(test), len(pairs)) == (8, 2, 48)
     assert {*train["label"], *test["label"]} == {"entailment", "neutral"}
     assert {*train["sentence1"], *test["sentence1"]} == {f'mnli said "{number}"' for number in range(10)}
