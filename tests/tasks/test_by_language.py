@@ -173,7 +173,7 @@ def test_a_set_may_be_of_another_configuration_or_dataset(tmp_path):
 
 
 def test_a_language_that_is_not_there_is_no_other_one(tmp_path):
-    rows = [{"premise": f"a {i}", "hypothesis": "b", "label": "no yes".split()[i % 2]} for i in range(12)]
+    rows = [{"premise": f"a {i}", "hypothesis": "b", "label": ["no", "yes"][i % 2]} for i in range(12)]
     for name, part in (("train", rows[:6]), ("test", rows[6:9]), ("de/test", rows[9:])):
         file = tmp_path / f"xnli/{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
