@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, IterableDataset, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HOME
 
@@ -87,13 +88,17 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
         return paths[0]
     key = [[path.suffix, sha256_of(path)] for path in paths]
     key += [] if read is read_table else [[read.__name__]]
-    name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
         if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
             raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
-        joined = b"\n\n".join(path.read_bytes().removeprefix(BOM_UTF8) for path in paths)
-        return cached_file(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
-    return cached_file(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
+        joined = b"\n\n".join(
+            pa.input_stream(path).read().removeprefix(BOM_UTF8) for path in paths
+        )  # as .txt of .txt.zst
+        plain = Path(paths[0].name.removesuffix(".zst"))
+        name = f"{plain.stem}-and-{len(paths) - 1}-more{plain.suffix}"
+        return cached_file(key, name, lambda file: bool(file.write_bytes(joined)))
+    name = f"{paths[0].stem}-and-{len(paths) - 1}-more.parquet"
+    return cached_file(key, name, lambda file: _union(paths, read).to_parquet(file))
 
 
 def _union(paths: Sequence[Path], read: Callable[[Path], Dataset]) -> Dataset:
