@@ -91,9 +91,8 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
         if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
             raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
-        joined = b"\n\n".join(
-            pa.input_stream(path).read().removeprefix(BOM_UTF8) for path in paths
-        )  # as .txt of .txt.zst
+        held = (pa.input_stream(path).read() for path in paths)  # of .txt.zst the text
+        joined = b"\n\n".join(content.removeprefix(BOM_UTF8) for content in held)
         plain = Path(paths[0].name.removesuffix(".zst"))
         name = f"{plain.stem}-and-{len(paths) - 1}-more{plain.suffix}"
         return cached_file(key, name, lambda file: bool(file.write_bytes(joined)))
