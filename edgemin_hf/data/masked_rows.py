@@ -187,12 +187,12 @@ def packed_rows(table: Dataset, column: str, tokenizer: PreTrainedTokenizerBase,
         >>> rules.pre_tokenizer = pre_tokenizers.Whitespace()
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, sep_token="[SEP]", unk_token="[UNK]")
         >>> packed_rows(Dataset.from_dict({"text": ["my card", "card"]}), "text", tokenizer, 3)["input_ids"][:]
-        [[1, 2, 0], [2, 0]]
+        [[1, 2, 0], [2]]
     """
 
     def pack(batch: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
         ids = tokenizer(batch[column], add_special_tokens=False, verbose=False)["input_ids"]
-        joined = [token for text in ids for token in (*text, tokenizer.sep_token_id)]
+        joined = [token for text in ids for token in (*text, tokenizer.sep_token_id)][:-1]
         before, after = framing_tokens(tokenizer)
         inner = max_length - len(before) - len(after)
         rows = [[*before, *joined[i : i + inner], *after] for i in range(0, len(joined), inner)]

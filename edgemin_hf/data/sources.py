@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, IterableDataset, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HOME
 
@@ -87,13 +88,16 @@ def one_file(paths: Sequence[Path], read: Callable[[Path], Dataset] = read_table
         return paths[0]
     key = [[path.suffix, sha256_of(path)] for path in paths]
     key += [] if read is read_table else [[read.__name__]]
-    name = f"{paths[0].stem}-and-{len(paths) - 1}-more"
     if not all(path.suffix in READERS for path in paths):  # such as sentences, which blank lines end
         if other := next((path for path in paths if path.suffix != paths[0].suffix), None):
             raise ValueError(f"{other} beside {paths[0].name}; expected: files of one ending")
-        joined = b"\n\n".join(path.read_bytes().removeprefix(BOM_UTF8) for path in paths)
-        return cached_file(key, f"{name}{paths[0].suffix}", lambda file: bool(file.write_bytes(joined)))
-    return cached_file(key, f"{name}.parquet", lambda file: _union(paths, read).to_parquet(file))
+        held = (pa.input_stream(path).read() for path in paths)  # of .txt.zst the text
+        joined = b"\n\n".join(content.removeprefix(BOM_UTF8) for content in held)
+        plain = Path(paths[0].name.removesuffix(".zst"))
+        name = f"{plain.stem}-and-{len(paths) - 1}-more{plain.suffix}"
+        return cached_file(key, name, lambda file: bool(file.write_bytes(joined)))
+    name = f"{paths[0].stem}-and-{len(paths) - 1}-more.parquet"
+    return cached_file(key, name, lambda file: _union(paths, read).to_parquet(file))
 
 
 def _union(paths: Sequence[Path], read: Callable[[Path], Dataset]) -> Dataset:
@@ -152,12 +156,12 @@ def split_file(
 
 
 def _table_of_split(folder: Path, config: str | None, split: str) -> Path | None:
-    """Return the one table in a folder, or in that of a configuration, that has a split's name; None without one."""
-    for place in ([folder / config] if config else []) + [folder]:
-        for name in (split, split.replace("validation", "dev")):
-            found = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
-            if len(found) == 1:
-                return found[0]
+    """Return the one table of a split's name in the folder of its configuration, or where there is none, in its own."""
+    place = folder / config if config and (folder / config).is_dir() else folder
+    for name in (split, split.replace("validation", "dev")):
+        found = [place / f"{name}{ending}" for ending in READERS if (place / f"{name}{ending}").is_file()]
+        if len(found) == 1:
+            return found[0]
     return None
 
 

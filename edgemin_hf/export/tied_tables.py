@@ -6,11 +6,11 @@ tensor of its own, and packs INT4 in another shape; runtimes fold both again whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 _READS = ("Gather", "GatherBlockQuantized")
 """Operators whose first input may be a table."""
@@ -29,23 +29,26 @@ def share_tables(model: ModelProto) -> ModelProto:
     read = {node.input[0] for node in graph.node if node.op_type in _READS}
     # One number a row are the scales of a table.
     tables = [one for one in graph.initializer if one.name in read and len(one.dims) == 2 and one.dims[1] > 1]
-    made = [node for table in tables for node in _made_of(table, graph)]
-    copies = {output for node in made for output in node.output}
+    names = {table.name for table in tables}  # which stay: of two alike each could be made of the other
+    made, copies = list[NodeProto](), set[str]()
+    for table in tables:
+        nodes = list(_made_of(table, [one for one in graph.initializer if one.name not in names | copies]))
+        made += nodes
+        copies.update(output for node in nodes for output in node.output)
     kept = [tensor for tensor in graph.initializer if tensor.name not in copies]
-    nodes = [*made, *graph.node]
     if copies:
+        nodes = [*made, *graph.node]
         del graph.initializer[:], graph.node[:]
         graph.initializer.extend(kept)
         graph.node.extend(nodes)
     return model
 
 
-def _made_of(table: TensorProto, graph: GraphProto) -> Iterator[NodeProto]:
-    """Yield the nodes that make a graph's other tensors of a table, those that it holds a second time."""
+def _made_of(table: TensorProto, tensors: Iterable[TensorProto]) -> Iterator[NodeProto]:
+    """Yield the nodes that make other tensors of a graph of a table, those that it holds a second time."""
     values: NDArray[np.generic] = numpy_helper.to_array(table)
-    for tensor in graph.initializer:
-        alike = tensor.data_type == table.data_type and tensor.name != table.name
-        if not alike or np.prod(tensor.dims) != values.size:
+    for tensor in tensors:
+        if tensor.data_type != table.data_type or np.prod(tensor.dims) != values.size:
             continue
         other = numpy_helper.to_array(tensor)
         if other.shape == values.T.shape and np.array_equal(other, values.T):

@@ -57,9 +57,13 @@ def kept_of(task: type[Task], logits: Tensor, batch: Batch) -> NDArray[np.float3
 
 def divergence(task: type[Task], logits: Tensor, reference: Tensor, batch: Batch) -> float:
     """Return how far what a model gives for a batch is from a reference's, as the task measures it: a sum over rows."""
+    if logits.ndim < 3:
+        return len(logits) * float(task.divergence(logits.double(), reference.double()))
     mask = _mask(batch).bool()
-    counted = (batch.get(COUNTED, mask).bool() & mask).to(logits.device) if logits.ndim == 3 else None
-    return len(logits) * float(task.divergence(logits.double(), reference.double(), counted))
+    counted = (batch.get(COUNTED, mask).bool() & mask).to(logits.device)
+    # A row at a time: as float64, those of a vocabulary take a gigabyte for a batch.
+    rows = zip(logits[:, None], reference[:, None], counted[:, None], strict=True)
+    return sum(float(task.divergence(ours.double(), theirs.double(), own)) for ours, theirs, own in rows)
 
 
 def _mask(batch: Batch) -> Tensor:

@@ -78,8 +78,11 @@ def check_tables(task: TabularTask, root: Path, teacher: Mapping[str, int] | Non
             learned = learned or files
             for file in files[1:] and files:  # each, so that an error tells which
                 task.check_rows(file)
-            paths[name] = task.named_path(root, named)
-            task.check_table(paths[name])
+            path = task.named_path(root, named)
+            if name in further:
+                _check_another(path, paths, task.field("train"))
+            task.check_table(path)
+            paths[name] = path
         except (ValueError, OSError) as error:  # such as a file without rights
             raise ValueError(f"{name}: {error}") from None
         tables[name] = task.read(paths[name])
@@ -107,6 +110,13 @@ def _check_apart(files: Sequence[Path], learned: Sequence[Path], field: str) -> 
     for file in files if len(files) + len(learned) > 2 else []:
         if any(file.resolve() == other.resolve() for other in learned):
             raise ValueError(f"{file}, which is among the files of {field}; expected: other files")
+
+
+def _check_another(path: Path, known: Mapping[str, Path], train: str) -> None:
+    """Check that a further test set is no other one's file, such as that of a configuration which is not there."""
+    for name, other in known.items():
+        if name != train and path == other:  # of that of training the texts tell
+            raise ValueError(f"{path}, which is {name} too; expected: another table")
 
 
 def _check_counts(task: TabularTask, rows: Mapping[str, int]) -> None:

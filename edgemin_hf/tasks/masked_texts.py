@@ -122,6 +122,9 @@ class MaskedTexts(TableTask, ABC):
                 raise ValueError(f"{name}: {error}") from None
             if len(texts[name]) < 2:
                 raise ValueError(f"{name}: 1 different text; expected: 2 or more")
+            train = texts[self.field("train")]
+            if texts[name] is not train and len(texts[name]) == len(train) and set(texts[name]) == set(train):
+                raise ValueError(f"{name}: the texts of {self.field('train')}; expected: other texts")
             notes.append(f"{name}: {len(texts[name]):,} different texts")
         return [*notes, *notes_on_source(self.path(root, "test")), *common_rows(texts)]
 

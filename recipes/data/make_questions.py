@@ -62,7 +62,9 @@ def rows(texts: list[Path], rng: random.Random) -> Iterator[dict[str, str]]:
     for file in sorted(FOLDER.glob("train_*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            articles.setdefault(row["title"], {}).setdefault(row["context"], []).append(row["question"])
+            articles.setdefault(row.get("title", row["context"]), {}).setdefault(row["context"], []).append(
+                row["question"]
+            )
     for contexts in articles.values():
         for context, questions in contexts.items():
             others = [other for other in contexts if other != context]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
@@ -222,3 +223,13 @@ def test_joined_sentences_have_no_mark_between_them_and_one_ending(tmp_path):
     assert joined.read_bytes() == b"card O\n\n\ncard O\n"
     with pytest.raises(ValueError, match=r"c\.txt beside a\.conll; expected: files of one ending"):
         one_file([tmp_path / "a.conll", tmp_path / "c.txt"])
+
+
+def test_several_compressed_files_of_text_become_one_that_is_not(tmp_path):
+    paths = [tmp_path / f"{name}.txt.zst" for name in "ab"]
+    for path in paths:
+        with pa.output_stream(path) as file:  # compressed by its ending
+            file.write(f"my card {path.name[0]}".encode())
+    found = one_file(paths)
+    assert found.name == "a-and-1-more.txt"
+    assert found.read_text() == "my card a\n\nmy card b"

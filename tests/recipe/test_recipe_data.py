@@ -1,10 +1,16 @@
-"""The scripts in recipes/data, which make what recipes read of what others published."""
+"""The scripts in recipes/data, and in recipes' heads, which make what recipes read of what others published."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
 from pathlib import Path
+
+import datasets
+from datasets import ClassLabel, Dataset, Features, Value
+
+from edgemin_hf.data.tables import read_table
 
 DATA = Path(__file__).parents[2] / "recipes/data"
 
@@ -57,3 +63,26 @@ def test_questions_are_made_of_sentences_and_stand_beside_other_contexts(tmp_pat
         question = row["question"]
         assert question.endswith("?")
         assert any(word in question.lower() for word in ("who or what", "how many", "what"))
+
+
+def test_the_head_of_nli_writes_labels_by_name_and_texts_as_they_are(tmp_path, monkeypatch):
+    columns = {"mnli": ("premise", "hypothesis"), "qnli": ("question", "sentence")}
+
+    def served(_, name, split):
+        first, second = columns.get(name, ("sentence1", "sentence2"))
+        label = Value("float32") if name == "stsb" else ClassLabel(names=["entailment", "neutral", "contradiction"])
+        features = Features({first: Value("string"), second: Value("string"), "label": label})
+        texts = [f'{name} said "{number}"' for number in range(10)]
+        return Dataset.from_dict({first: texts, second: texts[::-1], "label": [0, 1] * 5}, features=features)
+
+    head = (DATA.parent / "nli.yaml").read_text().split("name:")[0]
+    monkeypatch.setattr(datasets, "load_dataset", served)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(re.findall(r"^#     (.*)", head, re.MULTILINE)), {})
+    train, test, pairs = (
+        read_table(tmp_path / f"recipes/data/mnli/{name}.jsonl") for name in ("train", "test", "pairs")
+    )
+    assert (len(train), len(test), len(pairs)) == (8, 2, 48)
+    assert {*train["label"], *test["label"]} == {"entailment", "neutral"}
+    assert {*train["sentence1"], *test["sentence1"]} == {f'mnli said "{number}"' for number in range(10)}
+    assert pairs.column_names == ["sentence1", "sentence2"]

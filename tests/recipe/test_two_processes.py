@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from tests.helpers.masked_words import word_recipe, write_words
 from tests.helpers.models import tiny
 from tests.helpers.questions import question_recipe, write_questions
 from tests.helpers.tasks import read_json
@@ -19,7 +20,7 @@ from tests.tasks.test_token_classification import drawn, recipe_of, write
 
 pytestmark = pytest.mark.long
 
-TASKS = ("token_classification", "question_answering", "sentence_embedding")
+TASKS = ("token_classification", "question_answering", "sentence_embedding", "masked_lm")
 ROOT = Path(__file__).parents[2]
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -46,7 +47,7 @@ def write_recipes(root, processes, tokenizer):
     """Write a recipe of each task, without dropout, in a folder of its own; return their paths."""
     for task in TASKS:
         (root / task).mkdir(parents=True)
-    tagged, asked, vectors = (root / task for task in TASKS)
+    tagged, asked, vectors, words = (root / task for task in TASKS)
     for place in (tagged, asked):
         tiny(head=AutoModel, **STILL).save_pretrained(place / "teacher")
         tokenizer.save_pretrained(place / "teacher")
@@ -66,6 +67,7 @@ def write_recipes(root, processes, tokenizer):
         recipe_of(tagged, "run", stages(processes)),
         question_recipe(asked, stages=stages(processes), metric="squad_v2"),
         Path(recipe),
+        word_recipe(write_words(words, tokenizer, **STILL), stages=stages(processes), mask_probability=0.3),
     ]
 
 

@@ -84,6 +84,20 @@ def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(mo
     assert "edgemin_hf.runtime" not in render_card(CardFacts(**FACTS))
 
 
+@pytest.mark.parametrize(("task", "facts", "told"), [
+    ("masked_lm", {"example": "where is [MASK] card", "mask": "[MASK]"}, 'tokenizer.token_to_id("[MASK]")'),
+    ("reranking", {"example": ("a query", "a passage"), "activation": "torch.nn.modules.activation.Sigmoid"},
+     'model.predict([(query, passage) for passage in passages])\nscores = 1 / (1 + np.exp(-scores))\n'),
+    ("reranking", {"example": ("a query", "a passage"), "activation": "torch.nn.modules.linear.Identity"},
+     'model.predict([(query, passage) for passage in passages])\n\nfor place in'),
+])  # fmt: skip
+def test_the_parts_of_tasks_with_a_use_of_their_own_are_filled(task, facts, told):
+    of_task = replace(FACTS["manifest"], task=task)
+    card = render_card(CardFacts(**FACTS | facts | {"manifest": of_task}))
+    assert told in card
+    assert all(compile(code, "card", "exec") for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+
+
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
     plain, other = (render_card(CardFacts(**FACTS | {"plain": plain})) for plain in ((4, 5), ()))
     assert "load_pruned" not in plain

@@ -9,7 +9,9 @@ from transformers import AutoModelForTokenClassification
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import prepare_qat
+from edgemin_hf.sensitivity import outputs
 from edgemin_hf.sensitivity.quantization import module_bytes, quantization_sensitivity
+from edgemin_hf.tasks import MaskedLM
 from tests.helpers.models import FAMILIES, batch, tiny
 
 CALIBRATION = [batch((8, 6), seed=5)]
@@ -63,6 +65,23 @@ def quantized_alone(model, name, precision):
 def divergence(ours, whole):
     ours, whole = (np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(-1, keepdims=True) for x in (ours, whole))
     return (whole * np.log(whole / ours)).sum(-1).mean()
+
+
+def test_what_answers_for_each_token_is_compared_a_row_at_a_time():
+    seen = []
+
+    class Spied(MaskedLM):
+        @staticmethod
+        def divergence(logits, reference, counted=None):
+            seen.append(tuple(logits.shape))
+            return MaskedLM.divergence(logits, reference, counted)
+
+    ours, theirs = torch.randn(2, 3, 5, 11, generator=torch.Generator().manual_seed(0))
+    counted = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    batch = {"input_ids": counted, "attention_mask": torch.ones_like(counted), "counted": counted}
+    found = outputs.divergence(Spied, ours, theirs, batch)
+    assert found == pytest.approx(3 * float(MaskedLM.divergence(ours.double(), theirs.double(), counted)))
+    assert seen == [(1, 5, 11)] * 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 """Trained in one language and measured in each; what learned entailment sorts texts by labels that it never saw."""
 
 import html
+import json
 import re
 import shutil
 
@@ -169,6 +170,23 @@ def test_a_set_may_be_of_another_configuration_or_dataset(tmp_path):
     of_files = TextClassification(*files, **COLUMNS, further_tests={"fr": sets["fr"]})
     assert of_files.read(of_files.named_path(tmp_path, sets["fr"]))["premise"][0] == "d 0"
     of_files.check(tmp_path)
+
+
+def test_a_language_that_is_not_there_is_no_other_one(tmp_path):
+    rows = [{"premise": f"a {i}", "hypothesis": "b", "label": ["no", "yes"][i % 2]} for i in range(12)]
+    for name, part in (("train", rows[:6]), ("test", rows[6:9]), ("de/test", rows[9:])):
+        file = tmp_path / f"xnli/{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in part))
+    columns = {"text_column": "premise", "text_pair_column": "hypothesis"}
+    task = TextClassification(dataset="xnli", **columns, further_tests={"de": Split(dataset_config="de")})
+    task.check(tmp_path)
+    task.further_tests["fr"] = Split(dataset_config="fr")
+    with pytest.raises(ValueError, match=r"^further_tests.fr: .*test.jsonl, which is test_split too"):
+        task.check(tmp_path)
+    (tmp_path / "xnli/fr").mkdir()
+    with pytest.raises(ValueError, match=r"^further_tests.fr: .*, which can't be read"):  # nor is it looked for above
+        task.check(tmp_path)
 
 
 def test_questions_may_be_measured_in_other_languages(tmp_path):

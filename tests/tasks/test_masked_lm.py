@@ -1,6 +1,7 @@
 """The masked-LM task: losses, what is kept of logits, and both metrics, against references in NumPy."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import evaluate
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, EvalPrediction, Train
 from edgemin_hf import DistillationTrainer, TaskDistillationConfig, create_student
 from edgemin_hf.data.masked_rows import IN_TURN
 from edgemin_hf.data.padding import PaddingCollator
+from edgemin_hf.recipe.stages.report import _example
 from edgemin_hf.tasks import MaskedLM, measure, task_of
 from edgemin_hf.tasks.metrics import Metric
 from edgemin_hf.tasks.metrics.known import local_module
@@ -210,3 +212,11 @@ def test_a_students_head_is_tied_and_the_teachers_where_widths_agree(family, wid
         for name, value in student.state_dict().items():
             if not name.startswith(teacher.base_model_prefix):
                 assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("max_length", [8, 512])
+def test_a_card_shows_a_text_whose_mask_is_not_cut_off(max_length):
+    task = SimpleNamespace(max_length=max_length, texts=lambda *_: ["word " * 4000])
+    words = _example(SimpleNamespace(task=task, root=None, recipe=SimpleNamespace(seed=0)), "[MASK]").split()
+    assert words.count("[MASK]") == 1
+    assert len(words) <= max_length // 4

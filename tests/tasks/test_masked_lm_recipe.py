@@ -186,6 +186,7 @@ def test_all_families_predict_by_the_graphs_as_in_pytorch(family, weights, token
     ("task.label_smoothing=0.1", "task.label_smoothing: 0.1 for masked_lm; allowed: where its hard_loss takes it"),
     ("task.unlabelled_files=[train.txt]", r"task.unlabelled_files: \['train.txt'\]; allowed: none for masked_lm"),
     ("task.metric=accuracy", "task.metric: accuracy, which is of labels or .*; allowed: masked_accuracy, pseudo"),
+    ("task.test_file=train.txt", "task.test_file: the texts of train_file; expected: other texts"),
     ("task.test_file=none.txt", "task.test_file: .*none.txt, which is no file; allowed: an existing file"),
     ("task.test_file=columns.jsonl", "task.test_file: column 'text' of .*columns.jsonl; allowed: other"),
     ("teacher.ensemble=[teacher]", "teacher.ensemble: for masked_lm, whose teacher runs beside the student; allowed:"),

@@ -198,11 +198,11 @@ def _deployed_task(context: Context, benchmark: Benchmark) -> Task:
 def _example(context: Context, mask: str | None) -> Text:
     """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors.
 
-    With a mask token the word in the middle of the text is masked.
+    With a mask token a word in the middle of the text's beginning is masked, which no model is too short to read.
     """
     texts = context.task.texts(context.root, 1, context.recipe.seed)
     if mask is not None:
-        words = str(texts[0]).split()
+        words = str(texts[0]).split()[: min(24, context.task.max_length // 4)]
         return " ".join([*words[: len(words) // 2], mask, *words[len(words) // 2 + 1 :]])
     return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
 
