@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from edgemin_hf.cli import main
 from edgemin_hf.runtime import load
 from edgemin_hf.runtime.classifiers import sigmoid, softmax
 from tests.helpers.models import WORDS
@@ -76,6 +77,28 @@ def test_labels_of_a_text_are_those_that_the_task_gives(made, tokenizer):
     np.testing.assert_array_equal(runtime.predict(texts), expected)
     assert 0 < expected.mean() < 1
     assert runtime.predict(texts[0]).tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("told", "made_of"),
+    [
+        ({}, sigmoid),
+        ({"activation_fn": "torch.nn.modules.activation.Sigmoid"}, sigmoid),
+        ({"activation_fn": "torch.nn.modules.linear.Identity"}, np.asarray),
+    ],
+)
+def test_a_score_of_a_reranker_is_what_its_activation_makes(made, tokenizer, tmp_path, told, made_of, capsys):
+    model, folder = made("reranking")
+    folder = shutil.copytree(folder, tmp_path / "edge")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sentence_transformers": told}))
+    passages = drawn(20)
+    pairs = [(TEXTS[0], passage) for passage in passages]
+    expected = made_of(logits_of(model, tokenizer, pairs, 40)[:, 0])
+    np.testing.assert_allclose(load(folder).predict(pairs), expected, atol=1e-5)
+    assert load(folder).predict(pairs[0]) == pytest.approx(float(expected[0]), abs=1e-5)
+    assert main(["predict", str(folder), "--text", "\t".join(pairs[0])]) == 0
+    assert json.loads(capsys.readouterr().out) == {"score": pytest.approx(float(expected[0]), abs=1e-5)}
 
 
 def test_labels_without_names_have_those_of_transformers(made, tmp_path):
