@@ -132,6 +132,8 @@ def _used(told: CardFacts) -> dict[str, object]:
         "max_length": told.max_length,
         "plain": told.plain,
         "pooled": told.pooled,
+        "fast": told.fast,
+        "min_onnxruntime": f">={deployed.min_runtime}" if deployed.min_runtime else "",
         "runs": told.fast and manifest.task in MODELS,
         "usage": None,
         "zero_shot": None,

@@ -84,6 +84,18 @@ def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(mo
     assert "edgemin_hf.runtime" not in render_card(CardFacts(**FACTS))
 
 
+def test_a_masked_model_and_a_reranker_have_snippets_without_pytorch_too():
+    masked = {"mask": "[MASK]", "example": "where is my [MASK]", "manifest": replace(FACTS["manifest"], task="masked_lm")}
+    card = render_card(CardFacts(**FACTS | masked))
+    assert 'tokenizer.token_to_id("[MASK]")' in card
+    assert "edgemin_hf.runtime" not in card
+    ranked = {"activation": "torch.nn.Sigmoid", "example": ("who", "me")}
+    ranked["manifest"] = replace(FACTS["manifest"], task="reranking")
+    card, slow = (render_card(CardFacts(**FACTS | ranked | more)) for more in ({}, {"fast": False}))
+    assert 'model = load("me/banking-edge")\nquery, passages = "who", ["me", ' in card
+    assert "edgemin_hf.runtime" not in slow
+
+
 def test_a_checkpoint_that_plain_transformers_can_not_load_says_so():
     plain, other = (render_card(CardFacts(**FACTS | {"plain": plain})) for plain in ((4, 5), ()))
     assert "load_pruned" not in plain
