@@ -179,7 +179,7 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
 
 
 def _prompts(told: dict[str, Any]) -> dict[str, str]:
-    prompts = {name: text for name, text in (told.get("prompts") or {}).items() if text}
+    prompts = dict(told.get("prompts") or {})
     default = told.get("default_prompt_name")
     return prompts | ({"": prompts[default]} if default in prompts else {})
 

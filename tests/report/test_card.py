@@ -85,7 +85,11 @@ def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(mo
 
 
 def test_a_masked_model_and_a_reranker_have_snippets_without_pytorch_too():
-    masked = {"mask": "[MASK]", "example": "where is my [MASK]", "manifest": replace(FACTS["manifest"], task="masked_lm")}
+    masked = {
+        "mask": "[MASK]",
+        "example": "where is my [MASK]",
+        "manifest": replace(FACTS["manifest"], task="masked_lm"),
+    }
     card = render_card(CardFacts(**FACTS | masked))
     assert 'tokenizer.token_to_id("[MASK]")' in card
     assert "edgemin_hf.runtime" not in card

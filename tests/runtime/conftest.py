@@ -6,7 +6,14 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassif
 
 from edgemin_hf import export_onnx
 from edgemin_hf.export.manifest import read_manifest
-from edgemin_hf.tasks import MultiLabel, QuestionAnswering, Regression, Reranking, TextClassification, TokenClassification
+from edgemin_hf.tasks import (
+    MultiLabel,
+    QuestionAnswering,
+    Regression,
+    Reranking,
+    TextClassification,
+    TokenClassification,
+)
 from tests.helpers.models import tiny
 from tests.modeling.test_embedder import embedder
 

@@ -160,6 +160,12 @@ def test_what_a_task_can_not_do_is_told(made, name, method, told):
     [
         ("text_classification", 7, "texts: 7; expected: a text"),
         ("text_classification", ["a", None], "texts: 'None' among them; expected: texts"),
+        (
+            "text_classification",
+            "late \ud83d",
+            r"texts: 'late \\ud83d' among them; expected: .* without lone surrogates",
+        ),
+        ("pairs", [("late", "\ud83d")], r"expected: texts, or pairs of texts, without lone surrogates"),
         ("text_classification", [("a", "b")], "expected: texts, not pairs"),
         ("pairs", "where", "texts: 'where'; expected: pairs of text and reply"),
     ],
