@@ -13,6 +13,8 @@ import onnxruntime
 MANIFEST = "edgemin.json"
 FORMAT = 1
 """Version of the manifest's format; a reader of another version refuses it."""
+FIRST = 64
+"""Numbers that the manifest has of each token: its tags, or of a vocabulary the first tokens."""
 PROMPTS = "config_sentence_transformers.json"
 SMALL_FILES = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", PROMPTS)
 """What is read beside the graph; the last two need not be there."""
