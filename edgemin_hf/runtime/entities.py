@@ -14,7 +14,7 @@ from tokenizers import Encoding
 from edgemin_hf.runtime.artefact import Artefact
 from edgemin_hf.runtime.classifiers import softmax
 from edgemin_hf.runtime.contexts import without_space
-from edgemin_hf.runtime.model import Model, chunks, listed
+from edgemin_hf.runtime.model import Model, chunks, listed_texts
 from edgemin_hf.runtime.words import NO_WORD, aligned
 
 OUTSIDE = "O"
@@ -80,13 +80,10 @@ class Tagger(Model):
         Raises:
             ValueError: If one is no text.
         """
-        rows, one = listed(texts)
-        wrong = next((text for text in rows if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise ValueError(f"texts: {wrong!r}; expected: texts, not pairs")
+        rows, one = listed_texts(texts)
         found = [
             list(_grouped(text, words))
-            for some in chunks(map(str, rows))
+            for some in chunks(rows)
             for text, words in zip(some, self._words(some), strict=True)
         ]
         return found[0] if one else found

@@ -83,7 +83,7 @@ def load(
 
 def _artefact(source: str | PathLike[str], file: str | None, revision: str | None) -> Artefact:
     if Path(source).is_dir():
-        return read_artefact(Path(source))
+        return read_artefact(Path(source).absolute())  # read again later, perhaps from another working directory
     try:
         folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=list(SMALL_FILES)))
         artefact = read_artefact(folder)

@@ -147,6 +147,20 @@ def listed(texts: Text | Iterable[Text]) -> tuple[list[Text], bool]:
     return [_text(text) for text in texts], False
 
 
+def listed_texts(texts: str | Iterable[str]) -> tuple[list[str], bool]:
+    """Return texts as a list, and whether it was one alone, of a task that takes no pairs.
+
+    Raises:
+        ValueError: If one is no text.
+    """
+    found, one = listed(texts)
+    rows = [text for text in found if isinstance(text, str)]
+    if len(rows) < len(found):
+        wrong = next(text for text in found if not isinstance(text, str))
+        raise ValueError(f"texts: {wrong!r}; expected: texts, not pairs")
+    return rows, one
+
+
 def _text(text: object) -> Text:
     if is_text(text):
         return text

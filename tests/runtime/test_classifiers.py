@@ -126,6 +126,16 @@ def test_threads_share_a_model_and_a_pickle_is_the_same(made):
     np.testing.assert_array_equal(again.predict_proba(texts), expected)
 
 
+def test_a_model_of_a_relative_folder_outlives_a_change_of_directory(made, tmp_path, monkeypatch):
+    folder = made("pairs")[1]
+    monkeypatch.chdir(folder.parent)
+    runtime = load(folder.name)
+    monkeypatch.chdir(tmp_path)
+    pair = ("card " * 300, "late")
+    expected = runtime.predict_proba(pair)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(runtime)).predict_proba(pair), expected)
+
+
 def test_probabilities_of_large_logits_are_numbers():
     logits = np.array([[900.0, -900.0, 0.0]], np.float32)
     np.testing.assert_allclose(softmax(logits), [[1, 0, 0]])
