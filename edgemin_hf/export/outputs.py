@@ -17,14 +17,13 @@ from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Output
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.outputs import head_output
+from edgemin_hf.runtime.artefact import FIRST
 from edgemin_hf.runtime.graph import graph_feed, head_names
 
 TEXTS = SAMPLE_TEXTS[:4]
 """The texts."""
 
 _DIGITS = 5
-_FIRST = 64
-"""Numbers that are told of each token: its tags, or of a vocabulary the first tokens."""
 
 
 def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
@@ -64,7 +63,7 @@ def _rounded(logits: NDArray[np.float32]) -> Output:
     """Round logits (1, labels), or the first ones of each token of (1, tokens, labels), to five digits."""
     if logits.ndim == 2:
         return _row(logits[0])
-    return tuple(_row(token[:_FIRST]) for token in logits[0])
+    return tuple(_row(token[:FIRST]) for token in logits[0])
 
 
 def _row(logits: NDArray[np.float32]) -> tuple[float, ...]:

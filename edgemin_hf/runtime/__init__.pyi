@@ -2,6 +2,7 @@ from .answers import Answerer as Answerer
 from .classifiers import Classifier as Classifier
 from .classifiers import MultiLabelClassifier as MultiLabelClassifier
 from .classifiers import Regressor as Regressor
+from .classifiers import Reranker as Reranker
 from .embeddings import Embedder as Embedder
 from .entities import Tagger as Tagger
 from .loading import load as load

@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from edgemin_hf.runtime.answer_spans import best_spans, find_answers
 from edgemin_hf.runtime.artefact import Artefact
 from edgemin_hf.runtime.contexts import context_offsets, longest_stride, shortened, without_space
-from edgemin_hf.runtime.model import Model, chunks
+from edgemin_hf.runtime.model import Model, chunks, is_text
 
 _STRIDE, _ANSWER_LENGTH = 128, 30
 
@@ -68,6 +68,9 @@ class Answerer(Model):
         """
         if isinstance(question, str) and isinstance(context, str):
             return self._answers([(question, context)])[0]
+        for name, given in (("question", question), ("context", context)):
+            if not isinstance(given, Iterable):
+                raise ValueError(f"{name}: {given!r}; expected: a text, or many")
         questions = [question] if isinstance(question, str) else list(question)
         contexts = list(repeat(context, len(questions)) if isinstance(context, str) else context)
         if len(questions) != len(contexts):
@@ -84,8 +87,8 @@ class Answerer(Model):
 
     def _windows(self, question: str, context: str) -> list[Encoding]:
         for name, text in (("question", question), ("context", context)):
-            if not isinstance(text, str):
-                raise ValueError(f"{name}: {text!r}; expected: a text")
+            if not is_text(text):
+                raise ValueError(f"{name}: {repr(text)[:60]}; expected: a text, without lone surrogates")
         question = shortened(question, self.artefact.max_length // 2, self._offsets)
         first = self.reader.read((context, question) if self._context_first else (question, context))
         return [first, *first.overflowing]

@@ -17,7 +17,9 @@ def add_arguments(
     """Add the two commands to the command line."""
     loaded = argparse.ArgumentParser(add_help=False, parents=[common])
     loaded.add_argument("artefact", metavar="ARTEFACT", help="folder that `edgemin run` made, or its id on the Hub")
-    loaded.add_argument("--graph", metavar="FILE", help="which of its graphs, such as onnx/model.onnx (the smallest)")
+    loaded.add_argument(
+        "--graph", metavar="FILE", help="which of its graphs, such as onnx/model.onnx (the quantised one)"
+    )
     loaded.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a pass (%(default)s)")
     loaded.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the Hub")
     predict = commands.add_parser(

@@ -13,6 +13,8 @@ import onnxruntime
 MANIFEST = "edgemin.json"
 FORMAT = 1
 """Version of the manifest's format; a reader of another version refuses it."""
+FIRST = 64
+"""Numbers that the manifest has of each token: its tags, or of a vocabulary the first tokens."""
 PROMPTS = "config_sentence_transformers.json"
 SMALL_FILES = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", PROMPTS)
 """What is read beside the graph; the last two need not be there."""
@@ -179,7 +181,7 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
 
 
 def _prompts(told: dict[str, Any]) -> dict[str, str]:
-    prompts = {name: text for name, text in (told.get("prompts") or {}).items() if text}
+    prompts = dict(told.get("prompts") or {})
     default = told.get("default_prompt_name")
     return prompts | ({"": prompts[default]} if default in prompts else {})
 

@@ -119,5 +119,26 @@ class Regressor(Model):
 
     def predict(self, texts: Text | Iterable[Text]) -> Any:
         """Return the score, as a float of one text or pair, else as float32 (texts,), C-contiguous."""
-        found = self._answered(texts, 1, lambda logits: logits[:, 0].copy())
+        found = self._answered(texts, 1, self._scores)
         return float(found) if found.ndim == 0 else found
+
+    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        return logits[:, 0].copy()
+
+
+class Reranker(Regressor):
+    """A cross-encoder: a model that gives a query with a passage a score, by which passages are ranked.
+
+    The score is what sentence-transformers' CrossEncoder makes of the logit by the `activation_fn` that `config.json`
+    tells: its sigmoid, also where none is told, or else the logit itself.
+
+    Example:
+        >>> from edgemin_hf.runtime import Reranker
+        >>> Reranker.methods
+        ('predict',)
+    """
+
+    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        told = (self.artefact.config.get("sentence_transformers") or {}).get("activation_fn")
+        scores = super()._scores(logits)
+        return sigmoid(scores) if told is None or told.endswith(".Sigmoid") else scores

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgemin_hf.runtime.answers import Answerer
 from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor
@@ -16,7 +19,7 @@ from edgemin_hf.runtime.embeddings import Embedder
 from edgemin_hf.runtime.entities import Tagger
 from edgemin_hf.runtime.loading import load
 from edgemin_hf.runtime.model import Model, chunks
-from edgemin_hf.utils.delimited import rows_of
+from edgemin_hf.utils.delimited import check_utf8, rows_of
 
 _LINES = (".txt", "")
 _ANSWERED = 256
@@ -37,10 +40,14 @@ def predict(options: argparse.Namespace) -> None:
         rows: Iterable[Text] = [_line(text, columns, f"--text {text}") for text in options.text]
     else:
         rows = read_texts(options.file, columns)
-    for some in chunks(rows, _ANSWERED):
-        for answer in answers(model, some):
-            print(json.dumps(answer, ensure_ascii=False))
-        sys.stdout.flush()
+    try:
+        # A line of the standard input is answered as it comes.
+        for some in chunks(rows, 1 if options.file == "-" else _ANSWERED):
+            for answer in answers(model, some):
+                print(json.dumps(answer, ensure_ascii=False))
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as `head`, wants no more; nor is anything to be written at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -63,8 +70,11 @@ def _loaded(options: argparse.Namespace) -> Model:
 
 def _columns(model: Model, asked: Sequence[str] | None) -> Sequence[str]:
     """Return the columns of texts: those that are asked for, or the task's own."""
-    own = model.artefact.reading.columns or (("question", "context") if isinstance(model, Answerer) else ("text",))
-    if asked is not None and (len(asked) != len(own) if model.artefact.reading.columns else len(asked) > 2):
+    known = model.artefact.reading.columns
+    own = known or (("question", "context") if isinstance(model, Answerer) else ("text",))
+    # Whether an earlier version's classifier or regressor takes pairs is not told.
+    allowed = {1, 2} if not known and "predict" in model.methods else {len(own)}
+    if asked is not None and len(asked) not in allowed:
         raise ValueError(f"--columns {' '.join(asked)}; allowed: {len(own)}, as the task's {' and '.join(own)}")
     return asked or own
 
@@ -86,8 +96,8 @@ def answers(model: Model, texts: Sequence[Text]) -> Iterator[Mapping[str, Any]]:
             for row, best in zip(likely, likely.argmax(axis=1), strict=True):
                 yield {"label": model.labels[best], "score": float(row[best])}
         case MultiLabelClassifier():
-            for row, given in zip(model.predict_proba(texts), model.predict(texts), strict=True):
-                told = [place for place, one in enumerate(given) if one]
+            for row in model.predict_proba(texts):
+                told = np.flatnonzero(row >= model.threshold)
                 yield {
                     "labels": [model.labels[place] for place in told],
                     "scores": [float(row[place]) for place in told],
@@ -119,8 +129,7 @@ def read_texts(file: str, columns: Sequence[str]) -> Iterator[Text]:
     if file != "-" and not path.is_file():
         raise ValueError(f"FILE: {file}, which is no file; allowed: .txt, .jsonl, .csv, .tsv, or - for standard input")
     if file == "-" or path.suffix in _LINES:
-        lines = sys.stdin if file == "-" else path.open(encoding="utf-8")
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_standard_input() if file == "-" else _lines(path), start=1):
             yield _line(line.rstrip("\r\n"), columns, f"line {number} of {file}")
         return
     for number, row in enumerate(_rows(path), start=1):
@@ -146,14 +155,27 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     if path.suffix != ".jsonl":
         raise ValueError(f"FILE: {path}; allowed: .txt, .jsonl, .csv, .tsv, or - for standard input")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} of {path}: no JSON object; expected: one a line")
-            yield row
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} of {path}: no JSON object; expected: one a line")
+        yield row
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file; a byte order mark is no part of the first."""
+    check_utf8(path)
+    with path.open(encoding="utf-8-sig") as file:
+        yield from file
+
+
+def _standard_input() -> Iterator[str]:
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise ValueError(f"standard input: {error}; expected: UTF-8") from None

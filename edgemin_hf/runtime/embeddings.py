@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.runtime.model import Model, listed
+from edgemin_hf.runtime.model import Model, listed_texts
 from edgemin_hf.runtime.vectors import as_bits, as_int8
 
 Precision = Literal["float32", "int8", "bits"]
@@ -50,17 +50,14 @@ class Embedder(Model):
         Raises:
             ValueError: If an argument is not allowed, or a text is none.
         """
-        rows, one = listed(texts)
+        rows, one = listed_texts(texts)
         prompt = self._prompt(prompt_name)
-        wrong = next((text for text in rows if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise ValueError(f"texts: {wrong!r}; expected: texts, not pairs")
         if precision not in get_args(Precision):
             raise ValueError(f"precision: {precision}; allowed: {', '.join(get_args(Precision))}")
         width = self._width
         if truncate_dim is not None and not 1 <= truncate_dim <= width:
             raise ValueError(f"truncate_dim: {truncate_dim}; allowed: 1 to {width}")
-        given = [prompt + str(text) for text in rows]
+        given = [prompt + text for text in rows]
 
         def made(vectors: NDArray[np.float32]) -> NDArray[Any]:
             vectors = np.ascontiguousarray(vectors[:, :truncate_dim])

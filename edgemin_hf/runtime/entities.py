@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar, TypedDict
 
 import numpy as np
@@ -15,7 +14,7 @@ from tokenizers import Encoding
 from edgemin_hf.runtime.artefact import Artefact
 from edgemin_hf.runtime.classifiers import softmax
 from edgemin_hf.runtime.contexts import without_space
-from edgemin_hf.runtime.model import Model, chunks, listed
+from edgemin_hf.runtime.model import Model, chunks, listed_texts
 from edgemin_hf.runtime.words import NO_WORD, aligned
 
 OUTSIDE = "O"
@@ -81,13 +80,10 @@ class Tagger(Model):
         Raises:
             ValueError: If one is no text.
         """
-        rows, one = listed(texts)
-        wrong = next((text for text in rows if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise ValueError(f"texts: {wrong!r}; expected: texts, not pairs")
+        rows, one = listed_texts(texts)
         found = [
             list(_grouped(text, words))
-            for some in chunks(map(str, rows))
+            for some in chunks(rows)
             for text, words in zip(some, self._words(some), strict=True)
         ]
         return found[0] if one else found
@@ -101,7 +97,7 @@ class Tagger(Model):
 
     def _tagged(self, windows: Sequence[Encoding], outputs: Sequence[NDArray[np.float32]], text: str) -> list[_Word]:
         after, before = without_space(text)
-        words = [self._word_numbers(window, text, after) for window in windows]
+        words = self._word_numbers(windows, after)
         ends = {
             number: int(before[end])
             for window, numbers in zip(windows, words, strict=True)
@@ -116,16 +112,25 @@ class Tagger(Model):
                 found[first[place]] = _Word(start, ends[first[place]], self.labels[best], float(likely[best]))
         return [found[number] for number in sorted(found)]
 
-    def _word_numbers(self, window: Encoding, text: str, after: NDArray[np.int64]) -> list[int | None]:
+    def _word_numbers(self, windows: Sequence[Encoding], after: NDArray[np.int64]) -> list[list[int | None]]:
         """Return the number of the word in the text that each token is a piece of; None of special tokens."""
         if self._marks_pieces:
-            ids: list[int | None] = window.word_ids
-            return ids
-        begins = np.cumsum([before.isspace() and not own.isspace() for before, own in pairwise(" " + text)])
+            return [window.word_ids for window in windows]
+        visible = after[:-1] == np.arange(len(after) - 1)
+        begun = np.cumsum(visible & ~np.append(False, visible)[:-1]) - 1
         return [
-            None if part is None else int(begins[min(after[start], len(text) - 1)])
-            for part, (start, _) in zip(window.sequence_ids, window.offsets, strict=True)
+            [
+                None if part is None else _number(begun, after, *offsets)
+                for part, offsets in zip(window.sequence_ids, window.offsets, strict=True)
+            ]
+            for window in windows
         ]
+
+
+def _number(begun: NDArray[np.int64], after: NDArray[np.int64], start: int, end: int) -> int:
+    """Return the number of the word that a token is a piece of: a blank is one of the word that it ends at."""
+    place = after[start] if after[start] <= end else start  # further blanks belong to the word before
+    return int(begun[min(place, len(begun) - 1)])
 
 
 def _grouped(text: str, words: Sequence[_Word]) -> Iterator[Entity]:

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from edgemin_hf.runtime.answers import Answerer
 from edgemin_hf.runtime.artefact import SMALL_FILES, Artefact, read_artefact
-from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor
+from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor, Reranker
 from edgemin_hf.runtime.embeddings import Embedder
 from edgemin_hf.runtime.entities import Tagger
 from edgemin_hf.runtime.model import Model
@@ -21,7 +21,7 @@ MODELS: dict[str, type[Model]] = {
     "text_classification": Classifier,
     "multi_label": MultiLabelClassifier,
     "regression": Regressor,
-    "reranking": Regressor,
+    "reranking": Reranker,
     "token_classification": Tagger,
     "question_answering": Answerer,
     "sentence_embedding": Embedder,
@@ -83,7 +83,7 @@ def load(
 
 def _artefact(source: str | PathLike[str], file: str | None, revision: str | None) -> Artefact:
     if Path(source).is_dir():
-        return read_artefact(Path(source))
+        return read_artefact(Path(source).absolute())  # read again later, perhaps from another working directory
     try:
         folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=list(SMALL_FILES)))
         artefact = read_artefact(folder)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ BATCH = 16
 """Texts of a pass, where there are many."""
 _AT_ONCE = 1024
 """Texts that are tokenised, sorted by length and answered together: memory does not grow with how many there are."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 Answer = TypeVar("Answer")
 
 
@@ -137,7 +139,7 @@ def listed(texts: Text | Iterable[Text]) -> tuple[list[Text], bool]:
         ValueError: If one is neither a text nor a pair.
     """
     if isinstance(texts, str):
-        return [texts], True
+        return [_text(texts)], True
     if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, str) for part in texts):
         return [_text(texts)], True
     if not isinstance(texts, Iterable):
@@ -145,12 +147,32 @@ def listed(texts: Text | Iterable[Text]) -> tuple[list[Text], bool]:
     return [_text(text) for text in texts], False
 
 
+def listed_texts(texts: str | Iterable[str]) -> tuple[list[str], bool]:
+    """Return texts as a list, and whether it was one alone, of a task that takes no pairs.
+
+    Raises:
+        ValueError: If one is no text.
+    """
+    found, one = listed(texts)
+    rows = [text for text in found if isinstance(text, str)]
+    if len(rows) < len(found):
+        wrong = next(text for text in found if not isinstance(text, str))
+        raise ValueError(f"texts: {wrong!r}; expected: texts, not pairs")
+    return rows, one
+
+
 def _text(text: object) -> Text:
-    if isinstance(text, str):
+    if is_text(text):
         return text
-    if isinstance(text, list | tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
+    if isinstance(text, list | tuple) and len(text) == 2 and all(map(is_text, text)):
         return text[0], text[1]
-    raise ValueError(f"texts: {str(text)[:60]!r} among them; expected: texts, or pairs of texts")
+    told = "texts, or pairs of texts, without lone surrogates"
+    raise ValueError(f"texts: {str(text)[:60]!r} among them; expected: {told}")
+
+
+def is_text(text: object) -> TypeGuard[str]:
+    """Return whether something is a text that a tokenizer takes, which has no lone surrogates."""
+    return isinstance(text, str) and (text.isascii() or _SURROGATE.search(text) is None)
 
 
 def chunks(items: Iterable[Answer], size: int = _AT_ONCE) -> Iterator[list[Answer]]:

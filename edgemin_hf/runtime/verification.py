@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgemin_hf.runtime.artefact import MANIFEST
+from edgemin_hf.runtime.artefact import FIRST, MANIFEST
 from edgemin_hf.runtime.model import Model
 
 LIMITS = {"fp32": 1e-3}
@@ -44,6 +44,8 @@ def verify(model: Model) -> float:
     worst = 0.0
     for text, expected in zip(model.artefact.texts, file.outputs, strict=True):
         found, wanted = model.output(reader.read(text)), np.array(expected)
+        if found.ndim > 1:
+            found = found[:, :FIRST]
         if found.shape != wanted.shape:
             told = f"outputs {found.shape} of {text[:40]!r}, expected {wanted.shape}"
             raise VerificationError(f"{file.file}: {told}: the tokenizer or the graph is another one")

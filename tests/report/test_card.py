@@ -87,9 +87,7 @@ def test_the_snippet_without_pytorch_is_the_runtime_where_that_runs_the_model(mo
 @pytest.mark.parametrize(("task", "facts", "told"), [
     ("masked_lm", {"example": "where is [MASK] card", "mask": "[MASK]"}, 'tokenizer.token_to_id("[MASK]")'),
     ("reranking", {"example": ("a query", "a passage"), "activation": "torch.nn.modules.activation.Sigmoid"},
-     'model.predict([(query, passage) for passage in passages])\nscores = 1 / (1 + np.exp(-scores))\n'),
-    ("reranking", {"example": ("a query", "a passage"), "activation": "torch.nn.modules.linear.Identity"},
-     'model.predict([(query, passage) for passage in passages])\n\nfor place in'),
+     'model = load("me/banking-edge")\nquery, passages = "a query", ["a passage", '),
 ])  # fmt: skip
 def test_the_parts_of_tasks_with_a_use_of_their_own_are_filled(task, facts, told):
     of_task = replace(FACTS["manifest"], task=task)

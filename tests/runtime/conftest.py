@@ -6,7 +6,14 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassif
 
 from edgemin_hf import export_onnx
 from edgemin_hf.export.manifest import read_manifest
-from edgemin_hf.tasks import MultiLabel, QuestionAnswering, Regression, TextClassification, TokenClassification
+from edgemin_hf.tasks import (
+    MultiLabel,
+    QuestionAnswering,
+    Regression,
+    Reranking,
+    TextClassification,
+    TokenClassification,
+)
 from tests.helpers.models import tiny
 from tests.modeling.test_embedder import embedder
 
@@ -18,6 +25,7 @@ MODELS = {
     "pairs": lambda: tiny(id2label={0: "no", 1: "yes"}),
     "multi_label": lambda: tiny(problem_type="multi_label_classification"),
     "regression": lambda: tiny(id2label={0: "score"}, problem_type="regression"),
+    "reranking": lambda: tiny(seed=4, id2label={0: "label"}, problem_type="regression"),
     "token_classification": lambda: tiny(
         head=AutoModelForTokenClassification, label2id=TAGS, id2label={number: tag for tag, number in TAGS.items()}
     ),
@@ -30,6 +38,7 @@ TASKS = {
     "pairs": TextClassification(*FILES, text_pair_column="reply", max_length=40),
     "multi_label": MultiLabel(*FILES, threshold=0.7, max_length=40),
     "regression": Regression(*FILES, max_length=40),
+    "reranking": Reranking(*FILES, max_length=40),
     "token_classification": TokenClassification(*FILES, max_length=24),
     "question_answering": QuestionAnswering(*FILES, max_length=48, stride=8),
 }
@@ -45,7 +54,7 @@ def made(tmp_path_factory, tokenizer):
         model, folder = MODELS[name](), above / name
         export_onnx(model, tokenizer, folder, texts=TEXTS, max_length=40)
         if name in TASKS:
-            replace(read_manifest(folder), reading=TASKS[name].reading).write(folder)
+            replace(read_manifest(folder), task=TASKS[name].type, reading=TASKS[name].reading).write(folder)
         return model, folder
 
     return exported

@@ -91,8 +91,13 @@ def test_one_and_many_and_one_context_for_all(exported):
     assert runtime.answer([], []) == []
     with pytest.raises(ValueError, match="context: 1 of them for 2 questions; expected: as many"):
         runtime.answer(["a", "b"], ["c"])
-    with pytest.raises(ValueError, match="context: 7; expected: a text"):
-        runtime.answer(["a"], [7])
+    for arguments, told in (
+        ((["a"], [7]), "context: 7; expected: a text"),
+        (("a", None), "context: None; expected: a text, or many"),
+        ((5, "a"), "question: 5; expected: a text, or many"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            runtime.answer(*arguments)
 
 
 def test_without_settings_the_defaults_of_the_task_hold(exported, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from edgemin_hf.cli import main
 from edgemin_hf.runtime import load
 from edgemin_hf.runtime.classifiers import sigmoid, softmax
 from tests.helpers.models import WORDS
@@ -78,6 +79,28 @@ def test_labels_of_a_text_are_those_that_the_task_gives(made, tokenizer):
     assert runtime.predict(texts[0]).tolist() == expected[0].tolist()
 
 
+@pytest.mark.parametrize(
+    ("told", "made_of"),
+    [
+        ({}, sigmoid),
+        ({"activation_fn": "torch.nn.modules.activation.Sigmoid"}, sigmoid),
+        ({"activation_fn": "torch.nn.modules.linear.Identity"}, np.asarray),
+    ],
+)
+def test_a_score_of_a_reranker_is_what_its_activation_makes(made, tokenizer, tmp_path, told, made_of, capsys):
+    model, folder = made("reranking")
+    folder = shutil.copytree(folder, tmp_path / "edge")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sentence_transformers": told}))
+    passages = drawn(20)
+    pairs = [(TEXTS[0], passage) for passage in passages]
+    expected = made_of(logits_of(model, tokenizer, pairs, 40)[:, 0])
+    np.testing.assert_allclose(load(folder).predict(pairs), expected, atol=1e-5)
+    assert load(folder).predict(pairs[0]) == pytest.approx(float(expected[0]), abs=1e-5)
+    assert main(["predict", str(folder), "--text", "\t".join(pairs[0])]) == 0
+    assert json.loads(capsys.readouterr().out) == {"score": pytest.approx(float(expected[0]), abs=1e-5)}
+
+
 def test_labels_without_names_have_those_of_transformers(made, tmp_path):
     folder = shutil.copytree(made("pairs")[1], tmp_path / "edge")
     config = json.loads((folder / "config.json").read_text())
@@ -101,6 +124,16 @@ def test_threads_share_a_model_and_a_pickle_is_the_same(made):
     np.testing.assert_allclose(found, expected, atol=2e-6)
     again = pickle.loads(pickle.dumps(runtime))
     np.testing.assert_array_equal(again.predict_proba(texts), expected)
+
+
+def test_a_model_of_a_relative_folder_outlives_a_change_of_directory(made, tmp_path, monkeypatch):
+    folder = made("pairs")[1]
+    monkeypatch.chdir(folder.parent)
+    runtime = load(folder.name)
+    monkeypatch.chdir(tmp_path)
+    pair = ("card " * 300, "late")
+    expected = runtime.predict_proba(pair)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(runtime)).predict_proba(pair), expected)
 
 
 def test_probabilities_of_large_logits_are_numbers():
@@ -137,6 +170,12 @@ def test_what_a_task_can_not_do_is_told(made, name, method, told):
     [
         ("text_classification", 7, "texts: 7; expected: a text"),
         ("text_classification", ["a", None], "texts: 'None' among them; expected: texts"),
+        (
+            "text_classification",
+            "late \ud83d",
+            r"texts: 'late \\ud83d' among them; expected: .* without lone surrogates",
+        ),
+        ("pairs", [("late", "\ud83d")], r"expected: texts, or pairs of texts, without lone surrogates"),
         ("text_classification", [("a", "b")], "expected: texts, not pairs"),
         ("pairs", "where", "texts: 'where'; expected: pairs of text and reply"),
     ],

@@ -60,6 +60,8 @@ def test_prompts_are_those_of_sentence_transformers(made, tmp_path):
     prompted = load(folder)
     np.testing.assert_allclose(prompted.encode(["my card", "late"]), expected, atol=1e-6)
     np.testing.assert_allclose(prompted.encode("my card", prompt_name="query"), expected[0], atol=1e-6)
+    # An empty prompt, such as sentence-transformers writes by itself, has a name too.
+    np.testing.assert_allclose(prompted.encode("my card", prompt_name="document"), plain.encode("my card"), atol=1e-6)
     sentence_transformers = pytest.importorskip("sentence_transformers")
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(["my card", "late"])
     np.testing.assert_allclose(prompted.encode(["my card", "late"]), theirs, atol=2e-5)

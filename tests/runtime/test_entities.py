@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgemin_hf import export_onnx
 from edgemin_hf.data.word_windows import word_tokenizer
 from edgemin_hf.modeling import load_tokenizer
 from edgemin_hf.runtime import load
+from edgemin_hf.runtime.contexts import without_space
 from edgemin_hf.tasks import TokenClassification
 from tests.helpers.models import WORDS, tiny
 from tests.helpers.questions import TEXTS as ODD
@@ -105,6 +107,28 @@ def test_words_between_blanks_are_tagged_as_the_task_tags_them(exported, kind):
     words = [word for text in ODD for word in text.split()]
     sentences = [generator.choices(words, k=generator.randint(1, 40)) for _ in range(20)]
     assert_tagged_as_by_the_task(load(folder), tokenizer, sentences, 1)
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "byte_level", "byte_level_untrimmed"])
+def test_a_word_begins_with_the_token_that_reaches_it_however_many_blanks_stand_before(exported, kind):
+    runtime = load(exported(kind)[2])
+    text = "  the   box\t\n of  日本  "
+    window = runtime.reader.read(text)
+    after = without_space(text)[0]
+    (numbers,) = runtime._word_numbers([window], after)
+    begins = [place for place in range(len(text)) if after[place] == place and text[place - 1].isspace()]
+    for word, begin in enumerate(begins):
+        assert window.offsets[numbers.index(word)][1] >= begin
+    assert [text[word.start : word.end] for word in runtime._words([text]).__next__()] == text.split()
+
+
+def test_long_texts_take_time_by_their_length_alone(exported):
+    runtime = load(exported("byte_level")[2])
+    (windows,) = [[first, *first.overflowing] for first in runtime.reader.read_all(["the box " * 20_000])]
+    started = time.perf_counter()
+    runtime._word_numbers(windows, without_space("the box " * 20_000)[0])
+    assert len(windows) > 1000
+    assert time.perf_counter() - started < 10
 
 
 def test_odd_texts_and_no_texts_have_answers(made):

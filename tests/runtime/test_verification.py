@@ -7,15 +7,25 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from transformers import AutoModelForTokenClassification
 
+from edgemin_hf import export_onnx
 from edgemin_hf.cli import main
 from edgemin_hf.runtime import VerificationError, load, verify
+from tests.helpers.models import tiny
 from tests.runtime.conftest import MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_task_verifies(made, name):
     assert verify(load(made(name)[1], verify=True)) < 1e-4
+
+
+def test_a_model_with_more_tags_than_the_manifest_holds_verifies(tmp_path, tokenizer):
+    tags = {number: f"B-{number}" for number in range(70)}
+    model = tiny(head=AutoModelForTokenClassification, id2label=tags, label2id={tag: one for one, tag in tags.items()})
+    export_onnx(model, tokenizer, tmp_path / "edge", texts=["card"], max_length=40)
+    assert verify(load(tmp_path / "edge")) < 1e-4
 
 
 @pytest.fixture
