@@ -21,7 +21,7 @@ from edgemin_hf.report.page import (
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, in_words, rivals_table, verdict
 from edgemin_hf.report.snippets import literal, reading_arguments, snippets
-from edgemin_hf.report.tables import TEXT_COLUMNS, Table
+from edgemin_hf.report.tables import TEXT_COLUMNS, Table, capitalized
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import vectors_table
 from edgemin_hf.rivals.compare import Comparison
@@ -128,7 +128,7 @@ def _used(told: CardFacts) -> dict[str, object]:
         "task": literal(manifest.pipeline_tag),
         "regression": metric.local is not None and metric.local.answers == ("score",),
         "threshold": told.threshold,
-        "metric": _capitalized(metric.title),
+        "metric": capitalized(metric.title),
         "max_length": told.max_length,
         "plain": told.plain,
         "pooled": told.pooled,
@@ -234,7 +234,7 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
         dataset_name=test_set,
         dataset_split="test",
         metric_type=score.metric,
-        metric_name=_capitalized(metric_named(score.metric).title),
+        metric_name=capitalized(metric_named(score.metric).title),
         metric_value=round(score.value, 4),
     )
     return [result]
@@ -242,10 +242,6 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
 
 def _processor(environment: Environment) -> str:
     return f"{environment.cpu}, {'with' if environment.vnni else 'without'} VNNI"
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
 
 
 def _fenced(text: str, language: str) -> str:

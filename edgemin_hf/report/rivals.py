@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgemin_hf.report.tables import Table, text_table
+from edgemin_hf.report.tables import Table, capitalized, text_table
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow
 from edgemin_hf.tasks.metrics import metric_named
 
@@ -41,7 +41,7 @@ def how_to_read(found: Comparison) -> str:
     """Return the caption of the rivals' figure."""
     metric = metric_named(found.rows[0].metric, found.rows[0].greater_is_better)
     better = f"{metric.way_up} and to the left is better; a mark's area is the size on disk"
-    text = f"{_capitalized(metric.title)} against the latency of a whole call: {better}."
+    text = f"{capitalized(metric.title)} against the latency of a whole call: {better}."
     if all(row.ahead is None for row in found.rows):
         return text
     return f"{text} The dashed lines are this student's: left of them is what is faster, above them what scores more."
@@ -55,11 +55,7 @@ def in_words(found: Comparison) -> str:
         f"{row.size_bytes / 1e6:.1f} MB"
         for row in found.rows
     ]
-    return f"{_capitalized(metric.title)} against the latency of a whole call. {'; '.join(rows)}."
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:] if text[:2].islower() else text  # nDCG is written so
+    return f"{capitalized(metric.title)} against the latency of a whole call. {'; '.join(rows)}."
 
 
 def _sentence(student: RivalRow, rival: RivalRow) -> str:

@@ -48,3 +48,8 @@ def text_table(table: Table) -> str:
         )
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def capitalized(text: str) -> str:
+    """Return a text as a sentence begins, but for names such as nDCG."""
+    return text[:1].upper() + text[1:] if text[:2].islower() else text

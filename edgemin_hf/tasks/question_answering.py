@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypedDict
+from typing import ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from edgemin_hf.tasks.head import UNLABELLED
 from edgemin_hf.tasks.metrics import Answer, Answers
 from edgemin_hf.tasks.metrics.answer_texts import best_of, f1_of_words
 from edgemin_hf.tasks.metrics.no_answer import best_threshold
-from edgemin_hf.tasks.question_windows import END, START, check_fast, question_windows
+from edgemin_hf.tasks.question_windows import END, START, check_fast, of_examples, question_windows
 from edgemin_hf.tasks.questions import check_questions, have_answers, read_questions, read_unlabelled
 from edgemin_hf.tasks.table_task import Labels, TableTask
 
@@ -209,7 +209,7 @@ class QuestionAnswering(TableTask):
         """Return what was found for each question, and its context."""
         windows = rows.select_columns(["example", "offsets"])
         found = find_answers(outputs, windows, self.n_best, self.max_answer_length)
-        return zip(found, _of_examples(rows, "context"), strict=True)
+        return zip(found, of_examples(rows, "context"), strict=True)
 
     def _text(self, found: Found, context: str) -> str:
         threshold = self.no_answer_threshold
@@ -226,7 +226,7 @@ class QuestionAnswering(TableTask):
 
     def references(self, rows: Dataset) -> list[list[str]]:
         """Return the texts of each question's answers; none where it has no answer."""
-        return _of_examples(rows, "answers")
+        return of_examples(rows, "answers")
 
     def chooses(self, table: Dataset) -> bool:
         """Return whether the threshold of "no answer" is chosen by a table: some have no answer, and none is set."""
@@ -281,12 +281,6 @@ class QuestionAnswering(TableTask):
 
 def _shown(span: Span, context: str) -> Candidate:
     return {"text": context[span.start : span.end], "start": span.start, "score": span.score}
-
-
-def _of_examples(rows: Dataset, column: str) -> list[Any]:
-    """Return what stands in the windows of each question, which is the same in all of them."""
-    found = dict(zip(rows["example"], rows[column], strict=True))
-    return [found[example] for example in sorted(found)]
 
 
 def _log_softmax(logits: Tensor, counted: Tensor | None) -> Tensor:

@@ -99,6 +99,12 @@ def question_windows(
     return windows
 
 
+def of_examples(rows: Dataset, column: str) -> list[Any]:
+    """Return what a column holds in the windows of each question, which is the same in all of them."""
+    found = dict(zip(rows["example"], rows[column], strict=True))
+    return [found[example] for example in sorted(found)]
+
+
 def _cut(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], longest: int) -> tuple[list[str], int]:
     """Cut questions after some tokens, and count those that are."""
 

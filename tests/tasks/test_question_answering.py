@@ -234,7 +234,8 @@ def test_a_further_test_set_is_answered_by_each_models_own_threshold(tmp_path, t
     monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(evaluate, "measured_files", lambda _: files)
     monkeypatch.setattr(evaluate, "load_runner", lambda *_, **__: None)
-    monkeypatch.setattr(evaluate, "predict", lambda _, rows, __: [np.zeros((r["input_ids"].size, 2)) for r in rows])
+    nothing = lambda _, __, inputs, *___: [np.zeros((one["input_ids"].size, 2)) for one in inputs]  # noqa: E731
+    monkeypatch.setattr(evaluate, "predict_rows", nothing)
     read = {"student": set(tokenizer.model_input_names)}
     found = evaluate._measured_further(context, "more", {"student": tokenizer}, read, [], tasks)
     assert {name: (one["value"], one["n"]) for name, one in found.items()} == {
