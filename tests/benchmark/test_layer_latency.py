@@ -121,7 +121,7 @@ def passes(monkeypatch):
     def fake(runners, inputs, rounds, progress):
         for shape, runner in runners.items():
             seen.append(runner.run(runner.prepare(inputs[shape][0])).shape)
-        assert all(runner.session.get_session_options().intra_op_num_threads == 1 for runner in runners.values())
+        assert all(runner.graph.session.get_session_options().intra_op_num_threads == 1 for runner in runners.values())
         return {(heads, neurons): np.array([9.0, 1 + heads + neurons / 32, 0.0]) for heads, neurons in runners}
 
     monkeypatch.setattr(layer_latency, "measure_latency", fake)
