@@ -94,7 +94,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
         if context.task.ragged and self.soft_weight:
             context.shapes.check_tokens(f"{self.name}, of {context.task.type}")
         if self.runs_teacher(context) and context.maker(Product.VOCABULARY, before=self) is not None:
-            told = f"soft_weight: {self.soft_weight} for {context.task.type}" if self.soft_weight else "also:"
+            told = "also:" if self.also else f"soft_weight: {self.soft_weight} for {context.task.type}"
             raise ValueError(
                 f"{told} after the vocabulary was cut, whose tokens the teacher does not read; allowed: before"
             )
