@@ -16,16 +16,15 @@ OWNERS := $(if $(STACK),,$(VENV)/.installed-optimum $(VENV)/.installed-inc)
 RIVALS := $(if $(STACK),,$(VENV)/.installed-rivals)
 
 # Every module, the Trainer, a recipe from end to end, and the refusals by name: what an import in the wrong place would break.
-CORE_TESTS := tests/neural_compressor tests/runtime tests/training/test_trainer.py \
-	tests/recipe/test_schema.py \
+CORE_TESTS := tests/neural_compressor tests/training/test_trainer.py tests/recipe/test_schema.py \
 	tests/recipe/stages/test_quantize.py tests/export/test_onnx.py tests/report/test_card.py \
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 # Every module, the Trainer with its resumption, graphs of all families, checkpoints, a recipe from end to end, and what
 # goes wrong on transformers 5 without a word: masks, precision, pruned attention, cut tokenizers, fused attention.
-STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime tests/training/test_trainer.py \
-	tests/training/test_teacher.py \
-	tests/training/test_rows.py tests/data/test_masking.py tests/modeling tests/export/test_fused_attention.py \
+STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore tests/runtime/test_wheel.py \
+	tests/training/test_trainer.py tests/training/test_teacher.py tests/training/test_rows.py tests/data/test_masking.py \
+	tests/tasks/test_masked_lm.py tests/modeling tests/export/test_fused_attention.py \
 	tests/export/test_onnx.py tests/pruning/test_vocabulary.py tests/recipe/test_models.py \
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
