@@ -57,7 +57,7 @@ quickstart: install  ## From a real teacher to a measured edge model and its edi
 test: $(VENV)/.installed-test $(OWNERS) $(if $(STACK),,lint type)  ## Lint, types and tests (no network, no GPU)
 	$(BIN)/$(PYTEST)
 
-test-fast: $(VENV)/.installed-test $(OWNERS)  ## The tests of the daily loop: two families, no long ones (4 minutes on two free cores)
+test-fast: $(VENV)/.installed-test $(OWNERS)  ## The tests of the daily loop: two families, no long ones (6 minutes on two free cores)
 	$(BIN)/$(PYTEST) --fast
 
 test-transformers5:  ## The tests that what differs in transformers 5 would break, on it, in a .venv of its own
