@@ -80,7 +80,7 @@ test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in O
 	rm -rf $(VENV)-openvino
 	cp -al $(VENV) $(VENV)-openvino
 	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf
-	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/rivals/test_openvino.py tests/report/test_card.py
+	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/export/test_derived.py tests/rivals/test_openvino.py tests/report/test_card.py
 
 # The oldest ONNX Runtime that the manifests of artefacts claim, in an environment with nothing else.
 test-oldest: $(VENV)/.installed-test $(OWNERS)  ## The tests of graphs in the oldest ONNX Runtime that they claim

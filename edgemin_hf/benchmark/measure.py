@@ -44,7 +44,7 @@ class ModelFile:
 
 
 def files_of(model: str, folder: Path, checkpoint: Path | None = None) -> dict[Row, ModelFile]:
-    """Return the file of each row of a model: all that the manifest of its folder lists.
+    """Return the file of each row of a model: all that the manifest of its folder lists, but those of a fixed shape.
 
     Args:
         model: "teacher" or "student".
@@ -60,7 +60,7 @@ def files_of(model: str, folder: Path, checkpoint: Path | None = None) -> dict[R
     manifest = read_manifest(folder)
     manifest.verify_files(folder)
     found = [] if checkpoint is None else [(checkpoint, checkpoint_entry(checkpoint))]
-    found += [(folder, entry) for entry in manifest.entries]
+    found += [(folder, entry) for entry in manifest.entries if entry.shape is None]
     return {
         (model, entry.runtime, entry.variant): ModelFile(place / entry.file, entry.bytes, entry.parameters)
         for place, entry in found

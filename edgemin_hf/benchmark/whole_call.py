@@ -101,7 +101,7 @@ def whole_calls(
     calls: dict[Row, Call] = {}
     if not (artefact / "tokenizer.json").is_file() or (read := read_artefact(artefact)).task not in MODELS:
         return {}  # a slow tokenizer, which only `transformers` reads, or a task that the runtime does not know
-    for graph in read.graphs:
+    for graph in (one for one in read.graphs if one.shape is None):
         calls["runtime", "onnxruntime", graph.variant] = runtime_call(load(artefact, graph.file, threads))
         through = None if pipeline is None else pipeline(artefact, graph.file, threads)
         if through is not None:

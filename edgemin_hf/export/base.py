@@ -28,6 +28,8 @@ class TrainedModel:
         texts: Real texts, or pairs of texts, on which what is written is checked against the PyTorch model.
         max_length: Tokens of the longest text that it is to be checked on; None takes what model and tokenizer allow.
         fused_attention: Whether a quantised model gets a second graph, for new versions of ONNX Runtime alone.
+        fixed_shape: Texts and tokens of a further graph that takes no other; None makes none.
+        openvino: Whether it is written in OpenVINO's format too.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -47,6 +49,8 @@ class TrainedModel:
     texts: Sequence[Text]
     max_length: int | None = None
     fused_attention: bool = False
+    fixed_shape: tuple[int, int] | None = None
+    openvino: bool = False
 
 
 class Target(Protocol):

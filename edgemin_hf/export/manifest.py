@@ -68,6 +68,7 @@ class ManifestEntry(Record):
         fidelity: Outcome of its check against the PyTorch model; None where it was not checked.
         outputs: Its logits of each of the manifest's texts, to five digits; empty where the model has no head.
         fused: Whether it is a second graph of the same model, in operators that its runtime alone has.
+        shape: Texts and tokens of a pass, where they are fixed; such a one is for NPUs, and not measured.
 
     Example:
         >>> from edgemin_hf.export import ManifestEntry
@@ -89,11 +90,12 @@ class ManifestEntry(Record):
     fidelity: Fidelity | None = None
     outputs: tuple[Output, ...] = ()
     fused: bool = False
+    shape: tuple[int, int] | None = None
 
     @property
     def variant(self) -> str:
         """What tells it from the others of its runtime: its precision, such as "int8", or "int8-fused"."""
-        return variant_of(self.precision, self.fused)
+        return variant_of(self.precision, self.fused, self.shape)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.base import Target, TrainedModel
 from edgemin_hf.export.checkpoint import CheckpointTarget
+from edgemin_hf.export.derived import FixedShapeTarget, OpenVinoTarget
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS, float_copy
 from edgemin_hf.export.manifest import Fidelity, Manifest, ManifestEntry
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH, Fp32Target
@@ -29,8 +30,11 @@ from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
+from edgemin_hf.utils.extras import check_extra
 
-TARGETS: tuple[Target, ...] = (CheckpointTarget(), Fp32Target(), QuantizedTarget(), FusedTarget())
+TARGETS: tuple[Target, ...] = (
+    CheckpointTarget(), Fp32Target(), QuantizedTarget(), FusedTarget(), FixedShapeTarget(), OpenVinoTarget(),
+)  # fmt: skip
 """What an export writes, in this order, which is that of the manifest and of all tables."""
 
 
@@ -86,6 +90,8 @@ def export_onnx(
     task: type[Task] | None = None,
     max_length: int | None = None,
     fused_attention: bool = False,
+    fixed_shape: tuple[int, int] | None = None,
+    openvino: bool = False,
 ) -> Export:
     """Export a model to a folder that Optimum, ONNX Runtime and `transformers` load.
 
@@ -108,14 +114,18 @@ def export_onnx(
         fused_attention: Whether a quantised model gets a second graph (`onnx/model_quantized_fused.onnx`) in operators
             that ONNX Runtime has from 1.24 on, attention as one node among them: the same numbers in about three
             quarters of the time.
+        fixed_shape: Texts and tokens of a further graph, such as `onnx/model_quantized_1x128.onnx`, that takes no other
+            shape, as NPUs want it; None makes none.
+        openvino: Whether the quantised graph, or else that in full precision, is written in OpenVINO's format too
+            (`openvino/openvino_model.xml`), by the package openvino.
 
     Returns:
         What was made and how exactly it computes what the model computes.
 
     Raises:
         FidelityError: If a graph differs from the PyTorch model by more than rounding; nothing is written then.
-        ValueError: If `output` holds something else than an export, the model's family is not known, or the tokenizer
-            is not the model's.
+        ValueError: If `output` holds something else than an export, the model's family is not known, the tokenizer is
+            not the model's, it can't read `fixed_shape`, or openvino is not installed.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -143,7 +153,10 @@ def export_onnx(
     tokenizer = fitted(tokenizer, model.config)
     if is_half(model):
         model = float_copy(model)
-    trained = TrainedModel(model, plain_copy(model), tokenizer, texts, max_length, fused_attention)
+    check_derived(fixed_shape, openvino, int(tokenizer.model_max_length))
+    trained = TrainedModel(
+        model, plain_copy(model), tokenizer, texts, max_length, fused_attention, fixed_shape, openvino
+    )
     with atomic_folder(output) as folder:
         tokenizer.save_pretrained(folder)
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
@@ -167,6 +180,14 @@ def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> N
     heads = dict.fromkeys(task.auto_class.__name__.removeprefix("AutoModel") for task in TASKS.values())
     if model is not getattr(model, "base_model", None) and not type(model).__name__.endswith(tuple(heads)):
         raise ValueError(f"model: {type(model).__name__}; allowed: a ...{', ...'.join(heads)}, or without a head")
+
+
+def check_derived(fixed_shape: tuple[int, int] | None, openvino: bool, longest: int) -> None:
+    """Check what further graphs are asked for, of a model that reads `longest` tokens; ValueError if not."""
+    if fixed_shape is not None and not (min(fixed_shape) >= 1 and fixed_shape[1] <= longest):
+        raise ValueError(f"batch, length: {fixed_shape[0]}, {fixed_shape[1]}; allowed: 1 or more, 1 to {longest}")
+    if openvino:
+        check_extra("openvino", "openvino: true", "openvino")
 
 
 def export_baseline(model: str | Path, output: str | Path, task: type[Task] | None = None) -> Manifest:

@@ -35,7 +35,7 @@ def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Outpu
     names = [node.name for node in session.get_inputs()]
     feeds = (graph_feed(names, inputs) for inputs in inputs_of_each(tokenizer, TEXTS))
     answers = (head_output(dict(zip(wanted, session.run(wanted, feed), strict=True))) for feed in feeds)
-    return tuple(_rounded(answer) for answer in answers if answer is not None)
+    return tuple(rounded(answer) for answer in answers if answer is not None)
 
 
 def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
@@ -48,18 +48,20 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
             answer = head_output(model(**filter_forward_inputs(model, tensors)))
         if answer is None:
             return ()
-        found.append(_rounded(answer.numpy()))
+        found.append(rounded(answer.numpy()))
     return tuple(found)
 
 
-def inputs_of_each(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> list[dict[str, NDArray[np.int64]]]:
-    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens: int64 (1, length) each."""
-    longest = min(128, tokenizer.model_max_length)
+def inputs_of_each(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text], longest: int = 128
+) -> list[dict[str, NDArray[np.int64]]]:
+    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens or fewer: int64 (1, length) each."""
+    longest = min(longest, 128, tokenizer.model_max_length)
     encoded = (encode(tokenizer, [text], longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 
 
-def _rounded(logits: NDArray[np.float32]) -> Output:
+def rounded(logits: NDArray[np.float32]) -> Output:
     """Round logits (1, labels), or the first ones of each token of (1, tokens, labels), to five digits."""
     if logits.ndim == 2:
         return _row(logits[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -51,9 +52,9 @@ NO_READING = Reading()
 FUSED = "-fused"
 
 
-def variant_of(precision: str, fused: bool) -> str:
-    """Return what tells the graphs of a runtime apart, such as "int8" or "int8-fused"."""
-    return precision + FUSED * fused
+def variant_of(precision: str, fused: bool, shape: Sequence[int] | None) -> str:
+    """Return what tells the graphs of a runtime apart, such as "int8", "int8-fused" or "int8-1x128"."""
+    return precision + FUSED * fused + (f"-{'x'.join(map(str, shape))}" if shape else "")
 
 
 def is_fused(variant: str) -> bool:
@@ -76,11 +77,12 @@ class GraphFile:
     external_data: tuple[str, ...]
     outputs: tuple[Any, ...]
     fused: bool = False
+    shape: tuple[int, int] | None = None
 
     @property
     def variant(self) -> str:
         """What tells it from the others: its precision, such as "int8", or "int8-fused"."""
-        return variant_of(self.precision, self.fused)
+        return variant_of(self.precision, self.fused, self.shape)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -141,8 +143,8 @@ class Artefact:
         """Return a graph.
 
         Args:
-            file: Its file; None takes the first that is fused, or else quantised, or else the first, of those that the
-                ONNX Runtime which is installed can load.
+            file: Its file; None takes the first that is fused, or else quantised, or else the first, of those that take
+                any shape and that the ONNX Runtime which is installed can load.
 
         Raises:
             ValueError: If there is none; one line.
@@ -153,7 +155,7 @@ class Artefact:
             if found is None:
                 raise ValueError(f"file: {file}; allowed: {listed}")
             return found
-        able = [graph for graph in self.graphs if graph.runs]
+        able = [graph for graph in self.graphs if graph.runs and graph.shape is None]
         if not able:
             least = ", ".join(f"{graph.file} needs {graph.min_runtime}" for graph in self.graphs)
             raise ValueError(
@@ -197,6 +199,7 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
         tuple(entry.get("external_data", ())),
         tuple(entry.get("outputs", ())),
         bool(entry.get("fused")),
+        tuple(entry["shape"]) if entry.get("shape") else None,
     )
     for file in found.files:
         if Path(file).is_absolute() or ".." in Path(file).parts:

@@ -87,7 +87,7 @@ class Model:
         listed = config.get("model_input_names")
         return Reader(
             self.artefact.folder / "tokenizer.json",
-            max_length,
+            min(max_length, self.file.shape[1]) if self.file.shape else max_length,
             stride=stride,
             strategy=strategy,
             cuts_left=config.get("truncation_side") == "left",
@@ -97,6 +97,8 @@ class Model:
 
     def output(self, encoding: Encoding) -> NDArray[np.float32]:
         """Return what the graph's head gives for one tokenised text, float32 (width,) or (length, width)."""
+        if self.file.shape is not None:
+            return self.outputs([encoding])[0]
         found: NDArray[np.float32] = self.graph.run(self.graph.feed(self.reader.arrays(encoding)))[0]
         return found
 
@@ -104,10 +106,12 @@ class Model:
         """Return the same for many, in their order, without what padding gives: they run sorted by length."""
         found: list[NDArray[np.float32] | None] = [None] * len(encodings)
         order = sorted(range(len(encodings)), key=lambda number: len(encodings[number]))
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH]
-            rows = self.graph.run(self.graph.feed(self.reader.batch([encodings[number] for number in numbers])))
-            for number, row in zip(numbers, rows, strict=True):
+        shape = self.file.shape
+        size = BATCH if shape is None else shape[0]
+        for start in range(0, len(order), size):
+            numbers = order[start : start + size]
+            rows = self.graph.run(self.graph.feed(self.reader.batch([encodings[number] for number in numbers], shape)))
+            for number, row in zip(numbers, rows, strict=shape is None):
                 found[number] = row if row.ndim == 1 else row[: len(encodings[number])]
         return [row for row in found if row is not None]
 

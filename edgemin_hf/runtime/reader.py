@@ -101,9 +101,11 @@ class Reader:
         arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         return arrays | {TOKEN_TYPES: np.array([encoding.type_ids], dtype=np.int64)} if self._types else arrays
 
-    def batch(self, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """Return the arrays of texts, filled up to the longest on the right, int64 (texts, length)."""
-        shape = len(encodings), max(map(len, encodings))
+    def batch(
+        self, encodings: Sequence[Encoding], shape: tuple[int, int] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return the arrays of texts, filled up on the right: int64 (texts, longest length), or of a given shape."""
+        shape = shape or (len(encodings), max(map(len, encodings)))
         ids, mask, types = np.full(shape, self._pad, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, encoding in enumerate(encodings):
             length = len(encoding)

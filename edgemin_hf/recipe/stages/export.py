@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from edgemin_hf.export.onnx import export_baseline, export_onnx
+from edgemin_hf.export.onnx import check_derived, export_baseline, export_onnx
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
@@ -28,6 +28,9 @@ class Export(WritingStage):
         fidelity_texts: Number of those texts.
         fused_attention: Whether a quantised student gets a second graph for ONNX Runtime 1.24 and newer alone, which
             computes the same in about three quarters of the time.
+        batch: Texts of a further graph that takes no other shape, as NPUs want it; None makes none.
+        length: Its tokens, likewise.
+        openvino: Whether the student is written in OpenVINO's format too.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Export
@@ -38,13 +41,27 @@ class Export(WritingStage):
     stage: Literal["export"] = "export"
     fidelity_texts: Count = 256
     fused_attention: bool = False
+    batch: Count | None = None
+    length: Count | None = None
+    openvino: bool = False
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.STUDENT)
     leaves: ClassVar[tuple[Product, ...]] = (Product.GRAPHS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.GRAPHS,)
     minutes: ClassVar[float] = 0.5
 
+    @property
+    def fixed_shape(self) -> tuple[int, int] | None:
+        """Texts and tokens of the graph that takes no other shape."""
+        if self.batch is None or self.length is None:
+            return None
+        return self.batch, self.length
+
     def check(self, context: Context) -> None:
-        """Check that the student has the task's head."""
+        """Check that the student has the task's head, and that further graphs can be made."""
+        if (self.batch is None) != (self.length is None):
+            given, other = ("batch", "length") if self.length is None else ("length", "batch")
+            raise RecipeError(f"{self.name}: {given} without {other}; allowed: both, or neither")
+        check_derived(self.fixed_shape, self.openvino, context.task.max_length)
         # A cut of the vocabulary leaves the head that it finds.
         makers = [stage for stage in context.before(self) if Product.STUDENT in stage.leaves]
         maker = next((stage for stage in reversed(makers) if Product.VOCABULARY not in stage.leaves), None)
@@ -69,6 +86,8 @@ class Export(WritingStage):
             task=None if headless else type(task),
             max_length=longest,
             fused_attention=self.fused_attention,
+            fixed_shape=self.fixed_shape,
+            openvino=self.openvino,
         )
         replace(made.manifest, reading=task.reading).write(folder / "student")
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
