@@ -13,10 +13,11 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, BertModel
 
-from edgemin_hf.export.manifest import Manifest, ManifestEntry, digest_of, size_of
+from edgemin_hf.export.manifest import Manifest, ManifestEntry, size_of
 from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.hub.privacy import unsigned_log
+from edgemin_hf.utils.content import digest_of
 from tests.helpers.hub_server import USER, HubServer
 
 ROOT = Path(__file__).parents[2]
