@@ -6,14 +6,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import build_hf_headers, get_session
 
-from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
+from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, hub_id_of
 from edgemin_hf.runtime.artefact import CARD
 
 _REPOSITORY = re.compile(r"<!-- repository: (\".+?\") -->")
@@ -47,8 +46,8 @@ def check_card(card: str) -> None:
 
 
 def _check_base_model(name: str) -> None:
-    if not is_hub_id(name) or os.path.isdir(name):
-        folder = ", which is a folder" if Path(name).is_dir() else ""
+    if hub_id_of(name) != name:
+        folder = ", which is a folder here" if os.path.isdir(name) else ""
         raise ValueError(f"base_model: {name}{folder}; allowed: ids of models on the Hub")
 
 
