@@ -210,9 +210,11 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
+    from edgemin_hf.hub.privacy import unsigned_log
     from edgemin_hf.runtime.pull import pull
 
-    print(pull(options.repo_id, options.folder, options.revision))
+    with unsigned_log():
+        print(pull(options.repo_id, options.folder, options.revision))
 
 
 _WITHOUT_FACTORY = (_predict, _verify, _pull)

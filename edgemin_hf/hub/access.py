@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError
 
 from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
@@ -28,8 +27,7 @@ def check_access(repo_id: str) -> None:
     try:
         with unsigned_log():
             HfApi().whoami()
-    except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code == HTTPStatus.UNAUTHORIZED:
+    except (NETWORK_ERROR, ConnectionError) as error:  # whoami of 0.36 raises the HTTP library's own
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code == HTTPStatus.UNAUTHORIZED:
             raise ValueError(f"repo_id: {repo_id} with a token that the Hub does not know; {_LOG_IN}") from None
-    except (NETWORK_ERROR, ConnectionError):
-        return

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from huggingface_hub import HfApi, constants
+
+from edgemin_hf.hub import access, privacy, push
+
 USER = "tester"
 
 
@@ -86,6 +90,17 @@ class HubServer:
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         self.repos[repo_id] = Repo(private, gated, files)
         return self.repos[repo_id]
+
+
+def with_hub(monkeypatch, hub: HubServer, token: str | None) -> None:
+    """Have pushes of this process go to a server, with a token, or with None without one."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)  # by which a commit's address is read
+    for module in (access, push):
+        monkeypatch.setattr(module, "HfApi", lambda: HfApi(hub.endpoint, token=token or False))
+    for module in (access, privacy):
+        monkeypatch.setattr(module, "get_token", lambda: token)
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi
 
 from edgemin_hf.cli import main
 from edgemin_hf.export.manifest import Bound, Manifest, ManifestEntry, read_manifest, size_of
-from edgemin_hf.hub import card, privacy, push
+from edgemin_hf.hub import card, push
 from edgemin_hf.hub.files import published_files
 from edgemin_hf.hub.inherited import Inherited, inherited_from
 from edgemin_hf.utils.content import digest_of
-from tests.helpers.hub_server import USER, HubServer, Repo, oid
+from tests.helpers.hub_server import USER, HubServer, Repo, oid, with_hub
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_RightTokenOfTheTest"
@@ -46,16 +46,8 @@ model = load("your-name/mini")  # not "your-name/minimal"
 def hub(monkeypatch):
     """A Hub that this process pushes to."""
     with HubServer(TOKEN) as server:
-        monkeypatch.setenv("NO_PROXY", "*")
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)  # by which a commit's address is read
-        sign_in(monkeypatch, server, TOKEN)
+        with_hub(monkeypatch, server, TOKEN)
         yield server
-
-
-def sign_in(monkeypatch, hub, token):
-    monkeypatch.setattr(push, "HfApi", lambda: HfApi(hub.endpoint, token=token))
-    monkeypatch.setattr(privacy, "get_token", lambda: token or None)
 
 
 @pytest.fixture
@@ -132,7 +124,7 @@ def test_what_the_manifest_does_not_list_stays_here_and_is_named(hub, artefact, 
 
 
 def test_a_dry_run_lists_sizes_and_sends_nothing(hub, artefact, capsys, monkeypatch):
-    sign_in(monkeypatch, hub, "")
+    with_hub(monkeypatch, hub, None)
     assert main(["push", str(artefact), "edge/mini", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "10 files, 0.0 MB"
@@ -236,9 +228,9 @@ def test_what_the_hub_alone_knows_is_asked_before_the_repository_is_made(hub, ar
     assert hub.requests == ["POST /api/validate-yaml"]
 
 
-@pytest.mark.parametrize("token", [WRONG_TOKEN, ""])
+@pytest.mark.parametrize("token", [WRONG_TOKEN, None])
 def test_without_a_valid_token(hub, artefact, token, monkeypatch):
-    sign_in(monkeypatch, hub, token or False)
+    with_hub(monkeypatch, hub, token)
     line = refused(artefact)
     assert line.startswith("'edge/mini' was not pushed: HTTP 401")
     assert "hf auth login" in line
