@@ -1,5 +1,7 @@
 """The stage `push`, its gate, and what a card takes over of the teacher's."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from edgemin_hf.utils.hardware import environment
 from tests.helpers.hub_server import HubServer, with_hub
 from tests.helpers.recipes import put, write_recipe
 
+ROOT = Path(__file__).parents[3]
 PUSH = {"stage": "push", "repo_id": "me/tiny", "private": True}
 
 
@@ -63,6 +66,17 @@ def test_what_can_not_be_is_told_before_the_run(place, change, told):
     recipe = write_recipe(place, change)
     with pytest.raises(ValueError, match=told):
         make_plan(load_recipe(recipe)[0], place)
+
+
+def test_the_recipe_of_the_docs_is_one(place):
+    told = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/publishing.md").read_text(), re.DOTALL)[1]
+    report, push = yaml.safe_load(told)["stages"]
+
+    def change(recipe):
+        recipe["stages"][-1:] = [report, push]
+
+    *_, last = make_plan(load_recipe(write_recipe(place, change))[0], place)
+    assert (last.stage.repo_id, last.stage.tags) == ("me/banking-edge", ["v1"])
 
 
 def test_a_dry_run_says_what_has_changed_since(place):
