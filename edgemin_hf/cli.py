@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if options.command in (_predict, _verify):
+        if options.command in _WITHOUT_FACTORY:
             options.command(options)
         else:
             check_factory(f"edgemin {options.name}")
@@ -68,7 +68,7 @@ def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, (StageError, OSError)):
         return str(error), 1
-    if options.command in (_predict, _verify):
+    if options.command in _WITHOUT_FACTORY:
         from edgemin_hf.runtime.verification import VerificationError
 
         if isinstance(error, (ValueError, VerificationError)):
@@ -179,12 +179,20 @@ def _parser() -> argparse.ArgumentParser:
     rivals.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of run")
     rivals.set_defaults(command=_rivals)
 
-    runtime.add_arguments(commands, common, _predict, _verify)
+    runtime.add_arguments(commands, common, _predict, _verify, _pull)
 
     push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
-    push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
+    push.add_argument("repo_id", metavar="REPO", help="repository, such as me/banking-edge")
     push.add_argument("--private", action="store_true", help="make the repository private")
+    push.add_argument("--revision", metavar="NAME", help="branch to push to; it is made where it does not exist (main)")
+    push.add_argument(
+        "--tag", action="append", default=[], metavar="NAME", dest="tags", help="tag of the commit; repeatable"
+    )
+    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing the branch")
+    push.add_argument("--message", metavar="TEXT", help="message of the commit")
+    push.add_argument("--force", action="store_true", help="push what misses a bound of its gate all the same")
+    push.add_argument("--dry-run", action="store_true", help="list the files to push, nothing more; needs no token")
     push.set_defaults(command=_push)
     return parser
 
@@ -199,6 +207,18 @@ def _verify(options: argparse.Namespace) -> None:
     from edgemin_hf.runtime.commands import verify
 
     verify(options)
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from edgemin_hf.hub.privacy import unsigned_log
+    from edgemin_hf.runtime.pull import pull
+
+    with unsigned_log():
+        print(pull(options.repo_id, options.folder, options.revision))
+
+
+_WITHOUT_FACTORY = (_predict, _verify, _pull)
+"""Commands that the base installation can run."""
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -262,10 +282,16 @@ def _sensitivity(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    _quieten_transformers()
-    from edgemin_hf.hub.push import push_artefact
+    from edgemin_hf.hub.files import published_files
+    from edgemin_hf.hub.push import MESSAGE, check_push, push_artefact
 
-    print(push_artefact(options.artefact, options.repo_id, private=options.private))
-    if options.repo_id not in (options.artefact / "README.md").read_text(encoding="utf-8"):
-        hint = f"`edgemin run RECIPE --set report.repo_id={options.repo_id} --overwrite` writes the card anew"
-        print(f"edgemin: note: the snippets of the card do not load {options.repo_id}; {hint}", file=sys.stderr)
+    published = published_files(options.artefact)
+    if published.left_out_line is not None:
+        print(f"edgemin: {published.left_out_line}", file=sys.stderr)
+    asked = {name: getattr(options, name) for name in ("revision", "tags", "create_pr", "force")}
+    if options.dry_run:
+        check_push(published, options.repo_id, **asked)
+        print(published.listing())
+        return
+    message = MESSAGE if options.message is None else options.message
+    print(push_artefact(options.artefact, options.repo_id, private=options.private, message=message, **asked))

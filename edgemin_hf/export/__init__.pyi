@@ -2,6 +2,7 @@ from .base import Target as Target
 from .base import TrainedModel as TrainedModel
 from .fidelity import FidelityError as FidelityError
 from .fidelity import check_fidelity as check_fidelity
+from .manifest import Bound as Bound
 from .manifest import Fidelity as Fidelity
 from .manifest import Manifest as Manifest
 from .manifest import ManifestEntry as ManifestEntry

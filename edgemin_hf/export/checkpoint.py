@@ -9,9 +9,10 @@ from pathlib import Path
 from safetensors import safe_open
 
 from edgemin_hf.export.base import TrainedModel
-from edgemin_hf.export.manifest import ManifestEntry, Output, digest_of, size_of
+from edgemin_hf.export.manifest import ManifestEntry, Output, size_of
 from edgemin_hf.export.outputs import torch_outputs
 from edgemin_hf.modeling.embedder_files import write_sentence_folder
+from edgemin_hf.utils.content import digest_of
 from edgemin_hf.utils.weight_files import WEIGHTS
 
 logger = logging.getLogger(__name__)

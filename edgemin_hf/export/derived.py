@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from edgemin_hf.export.base import TrainedModel
 from edgemin_hf.export.fidelity import FidelityError
-from edgemin_hf.export.manifest import ManifestEntry, Output, digest_of, size_of
+from edgemin_hf.export.manifest import ManifestEntry, Output, size_of
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
 from edgemin_hf.export.onnx_graph import onnx_entry
 from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS
@@ -24,6 +24,7 @@ from edgemin_hf.export.outputs import TEXTS, inputs_of_each, rounded
 from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.runtime.graph import Arrays, Graph, graph_feed, joined, wanted
 from edgemin_hf.runtime.verification import LIMITS, QUANTIZED_LIMIT
+from edgemin_hf.utils.content import digest_of
 
 OPENVINO_GRAPH = "openvino/openvino_model.xml"
 """Where Optimum Intel and sentence-transformers look for it."""

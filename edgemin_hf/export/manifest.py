@@ -5,13 +5,13 @@ Whoever measures, shows, publishes or runs an artefact reads this, and no names 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading, variant_of
+from edgemin_hf.runtime.artefact import CARD, FORMAT, MANIFEST, NO_READING, Reading, check_inside, variant_of
+from edgemin_hf.utils.content import digest_of
 from edgemin_hf.utils.records import Record
 
 Output = tuple[float, ...] | tuple[tuple[float, ...], ...]
@@ -104,6 +104,38 @@ class ManifestEntry(Record):
 
 
 @dataclass(frozen=True)
+class Bound(Record):
+    """What an artefact must reach to be pushed, and what was measured.
+
+    Attributes:
+        name: The setting of a recipe's gate: one that begins with "max_" is an upper bound, any other a lower one.
+        bound: The bound.
+        measured: What was measured of the model to deploy; None where nothing could be.
+
+    Example:
+        >>> from edgemin_hf.export import Bound
+        >>> Bound("retention", 0.97, measured=0.951).missed
+        'retention: 0.951, which misses the 0.97 of the gate by 0.019'
+        >>> Bound("max_size_mb", 10.0, measured=9.3).missed is None
+        True
+    """
+
+    name: str
+    bound: float
+    measured: float | None
+
+    @property
+    def missed(self) -> str | None:
+        """By how much it is missed, in a sentence without its full stop; None where it is not."""
+        if self.measured is None:
+            return f"{self.name}: not measured, and the gate asks for {self.bound:g}"
+        short = (self.measured - self.bound) if self.name.startswith("max_") else (self.bound - self.measured)
+        if short <= 0:
+            return None
+        return f"{self.name}: {self.measured:.4g}, which misses the {self.bound:g} of the gate by {short:.2g}"
+
+
+@dataclass(frozen=True)
 class Manifest(Record):
     """What an artefact holds.
 
@@ -115,6 +147,9 @@ class Manifest(Record):
             read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
         entries: The models, in the order in which they are measured and told.
         reading: How the task reads texts, and what it makes of what a model gives.
+        further_files: Every other file of the artefact but this one and the card, such as "config.json", with its
+            SHA-256.
+        gate: What it must reach to be pushed, and what was measured.
 
     Example:
         >>> from edgemin_hf.export import Manifest, ManifestEntry
@@ -130,6 +165,8 @@ class Manifest(Record):
     texts: tuple[str, ...]
     entries: tuple[ManifestEntry, ...]
     reading: Reading = NO_READING
+    further_files: dict[str, str] = field(default_factory=dict)
+    gate: tuple[Bound, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -138,11 +175,19 @@ class Manifest(Record):
         for runtime, variant in seen:
             if seen.count((runtime, variant)) > 1:
                 raise ValueError(f"entries: two of {runtime} {variant}; expected: one of a runtime and precision")
+        for file in (*self.files, *self.further_files):
+            check_inside(file)
 
     @property
     def files(self) -> list[str]:
         """The files of all entries, relative to the artefact's folder."""
         return [file for entry in self.entries for file in entry.files]
+
+    def listing(self, folder: Path) -> Manifest:
+        """Return the manifest with what else lies in the artefact's folder, apart from the card, as it is now."""
+        names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        further = {name: digest_of([path]) for name, path in names.items() if name not in (*self.files, MANIFEST, CARD)}
+        return replace(self, further_files=further)
 
     def entry(self, runtime: str, variant: str) -> ManifestEntry | None:
         """Return the entry of a runtime and a precision such as "int8" or "int8-fused"; None where there is none."""
@@ -166,6 +211,18 @@ class Manifest(Record):
             if size_of(paths) != entry.bytes or digest_of(paths) != entry.sha256:
                 raise ValueError(f"{paths[0]}: has other bytes than {MANIFEST} tells; expected: the file as exported")
 
+    def verify_further_files(self, folder: Path) -> None:
+        """Check that every further file is there as it was.
+
+        Raises:
+            ValueError: If not; it names the first file of which that is not true.
+        """
+        for name, sha256 in self.further_files.items():
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder / name}: is missing; expected: a file, which {MANIFEST} lists")
+            if digest_of([folder / name]) != sha256:
+                raise ValueError(f"{folder / name}: has other bytes than {MANIFEST} tells; expected: the file as made")
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an artefact.
@@ -184,16 +241,6 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.from_dict(content)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-
-
-def digest_of(paths: Sequence[Path]) -> str:
-    """Return the SHA-256 of files one after the other, as they are at this moment."""
-    found = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-    return found.hexdigest()
 
 
 def size_of(paths: Sequence[Path]) -> int:

@@ -162,7 +162,7 @@ def export_onnx(
         entries = [entry for target in TARGETS for entry in target.write(trained, folder)]
         if task is None and model is not model.base_model:
             task = task_of(model)
-        manifest = _manifest(entries, task, Reading(max_length=max_length))
+        manifest = _manifest(entries, task, Reading(max_length=max_length)).listing(folder)
         manifest.write(folder)
     return Export(output, manifest)
 

@@ -14,9 +14,10 @@ from edgemin_hf.export.fused_attention import fuse_attention
 from edgemin_hf.export.fused_products import fuse_products
 from edgemin_hf.export.fused_tables import fuse_tables
 from edgemin_hf.export.graph import count_parameters, external_data
-from edgemin_hf.export.manifest import Fidelity, ManifestEntry, digest_of, size_of
+from edgemin_hf.export.manifest import Fidelity, ManifestEntry, size_of
 from edgemin_hf.export.outputs import onnx_outputs
 from edgemin_hf.export.tied_tables import share_tables
+from edgemin_hf.utils.content import digest_of
 
 
 def write_graph(

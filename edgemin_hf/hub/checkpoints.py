@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
+from edgemin_hf.runtime.artefact import CARD
 from edgemin_hf.utils.weight_files import INDEX, SENTENCE_FILE, WEIGHTS, WeightsError, weight_shapes
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ PACKAGED_CHECKPOINTS = {
 }
 
 
+_FOLDER = "folder"
+"""The source of a checkpoint that is a folder."""
+
+
 class CheckpointError(ValueError):
     """A well-formed Hub id can't be turned into a checkpoint; the message is one line that says what would help."""
 
@@ -69,9 +74,14 @@ class Checkpoint:
     source: str
     commit: str | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it was named as a folder of this machine, and not by its id on the Hub."""
+        return self.source == _FOLDER
+
 
 def resolve_checkpoint(model: str, *, revision: str | None = None, weights: bool = True) -> Checkpoint:
-    """Find `model`, downloading from the Hub only its configs, tokenizer and, if wanted, safetensors weights.
+    """Find `model`, downloading from the Hub its configs, tokenizer, card and, if wanted, safetensors weights alone.
 
     An existing folder is used as it is. Anything else is a Hub id; where the Hub can't be reached, a complete copy
     in its local cache is used, else an installed package of `PACKAGED_CHECKPOINTS`. `HF_ENDPOINT`, `HF_TOKEN`,
@@ -105,7 +115,7 @@ def resolve_checkpoint(model: str, *, revision: str | None = None, weights: bool
             )
         if missing := _missing_file(Path(model), weights=False):
             raise ValueError(f"folder {model!r} holds no {missing}{_adapter(Path(model))}")
-        checkpoint, weights = Checkpoint(model, "folder"), True
+        checkpoint, weights = Checkpoint(model, _FOLDER), True
     else:
         try:
             validate_repo_id(model)
@@ -165,7 +175,9 @@ def _download(repo_id: str, revision: str | None, weights: bool) -> str:
     timeout = constants.HF_HUB_ETAG_TIMEOUT if slow_link else HUB_TIMEOUT_S
     info = HfApi().model_info(repo_id, revision=revision, timeout=timeout)
     names = {sibling.rfilename for sibling in info.siblings or []}
-    wanted = {name for name in names if name == constants.CONFIG_NAME or TOKENIZER_FILE.fullmatch(name)}
+    # Of its card a student takes over what the licence is, and more.
+    small = (constants.CONFIG_NAME, CARD)
+    wanted = {name for name in names if name in small or TOKENIZER_FILE.fullmatch(name)}
     wanted |= set(filter(SENTENCE_FILE.fullmatch, names))
     if constants.CONFIG_NAME not in wanted:
         raise CheckpointError(f"{repo_id!r} holds no {constants.CONFIG_NAME}: it is no transformers model")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import PurePath
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -76,3 +78,11 @@ def is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def hub_id_of(name: str) -> str | None:
+    """Return a model's id on the Hub by its name: one, or its folder in the cache of the Hub; None of other folders."""
+    for part in PurePath(name).parts if os.path.isdir(name) else ():
+        if cached := re.fullmatch(r"models--(.+)", part):
+            return cached[1].replace("--", "/")
+    return name if is_hub_id(name) and not os.path.isdir(name) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,6 @@ _LOGGERS = ("huggingface_hub", "urllib3", "httpx")
 """Whose warnings of a retry hold the address that is tried again: of an upload, or of a file behind a redirection, it
 is signed, and whoever has it may write or read."""
 _TOKEN = re.compile(rb"\bhf_[A-Za-z]{34}\b")
-_LEFTOVERS = re.compile(
-    r"training_args\.bin|trainer_state\.json|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|\.env|.*\.(pkl|pickle)"
-)
 _LEAST_HOME = 5
 
 
@@ -46,8 +43,12 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub("?...", text.replace(token, "***") if token else text)
 
 
-def check_publishable(folder: Path) -> None:
-    """Check that files tell nothing of this machine: the user's folder, a token, what a training leaves.
+def check_publishable(folder: Path, names: Iterable[str]) -> None:
+    """Check that files tell nothing of this machine: the user's folder, a token.
+
+    Args:
+        folder: The folder that they are in.
+        names: The files, relative to it.
 
     Raises:
         ValueError: If one does; it is named, and what it holds.
@@ -56,13 +57,10 @@ def check_publishable(folder: Path) -> None:
     private = {f"{home}/": "the user's folder"} if len(home) >= _LEAST_HOME else {}
     if token:
         private[token] = "a token of the Hub"
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder).as_posix()
-        if _LEFTOVERS.fullmatch(file.name):
-            raise ValueError(f"{name}: holds settings of this machine; expected: a folder of the artefact alone")
-        if file.stat().st_size == 0:
+    for name in names:
+        if (folder / name).stat().st_size == 0:
             continue
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (folder / name).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
             found = [what for text, what in private.items() if content.find(text.encode()) >= 0]
             found += ["a token of the Hub"] if _TOKEN.search(content) else []
         if found:

@@ -114,7 +114,7 @@ def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
         inputs = {**recipe_inputs(context, stage), **stage.inputs(context)}
         before = steps[-1].fingerprint if steps else ""
         fingerprint = hashed([before, stage.settings(), inputs])
-        guess, told = stage.estimate(context), () if steps else tuple(notes)
+        guess, told = stage.estimate(context), (*([] if steps else notes), *stage.notes(context))
         cut = None if steps or context.recipe.task is None else context.cut_rows or None
         place, machine = context.folder(stage), context.machine
         steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, cut))

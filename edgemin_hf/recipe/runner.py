@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 from edgemin_hf import __version__
 from edgemin_hf.export.fidelity import FidelityError
 from edgemin_hf.hub.checkpoints import CheckpointError
+from edgemin_hf.hub.push import PushError
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
-from edgemin_hf.recipe.errors import StageError
+from edgemin_hf.recipe.errors import StageError, prefix
 from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, steps_of, with_states
@@ -85,7 +86,10 @@ def run_recipe(
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=GROUP_TIMEOUT)
     context = Context(recipe, settings, root, Path(recipe.output_dir))
     planned = steps_of(context, recipe.stages)
-    with_states(context, planned, overwrite, resume_anyway)  # before the folder is made
+    for step in with_states(context, planned, overwrite, resume_anyway):  # before the folder is made
+        if step.state != "done":
+            with prefix(f"{step.stage.name}."):
+                step.stage.check_run(context)
     with _locked(context.output, state):
         steps = with_states(context, planned, overwrite, resume_anyway)  # another run may have just ended
         state.wait_for_everyone()
@@ -109,7 +113,7 @@ def _told(context: Context, step: Step, state: PartialState) -> Iterator[None]:
     """Turn an error that nobody foresaw into one line, and keep its traceback in the folder of the run."""
     try:
         yield
-    except (RecipeError, CheckpointError, FidelityError):
+    except (RecipeError, CheckpointError, FidelityError, PushError):
         raise
     except Exception as error:
         name = ERROR_LOG if state.is_main_process else f"error-{state.process_index}.log"

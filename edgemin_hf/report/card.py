@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -66,6 +67,7 @@ def render_card(told: CardFacts) -> str:
 
 def _metadata(told: CardFacts) -> ModelCardData:
     """Return the front matter."""
+    terms: dict[str, Any] = dict(told.licence_terms)
     rows, tag, (tags, _) = told.benchmark.rows, told.manifest.pipeline_tag, _tags(told.stages)
     finished = finished_row(rows)
     tags += ["zero-shot-classification"] * _zero_shot(told)
@@ -73,15 +75,16 @@ def _metadata(told: CardFacts) -> ModelCardData:
     of_vectors = () if told.vectors is None else ("sentence-transformers", "feature-extraction")
     return ModelCardData(
         base_model=told.base_model,
-        datasets=list(told.datasets) or None,
+        datasets=[*told.datasets, *told.teacher_datasets] or None,
         eval_results=_eval_results(finished, tag, [*told.datasets, told.test_set][0], told.test_set),
-        language=list(told.languages),
+        language=list(told.languages) or None,
         library_name="transformers" if told.vectors is None else "sentence-transformers",
         license=told.licence,
         metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=_title(told),
         pipeline_tag=tag,
         tags=["onnx", "optimum", unfused(finished.precision), "edge", *of_vectors, *tags],
+        **terms,
     )
 
 

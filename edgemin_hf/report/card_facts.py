@@ -23,11 +23,13 @@ class CardFacts:
         name: Name of the model, the card's heading.
         repo_id: Where the snippets load the model from: its repository on the Hub, such as "me/banking-edge".
         manifest: The manifest of the artefact.
-        languages: Codes of the languages that it was trained on, such as "en".
+        languages: Codes of the languages that it was trained on, such as "en"; none where nobody told.
         licence: The Hub's identifier of the weights' licence, such as "apache-2.0".
         base_model: Hub id of the teacher, or of what the student began as where no model was the teacher; None where it
             has none, since the Hub refuses a card that names a folder.
         datasets: Hub ids of the datasets that it was made from, the one that it was tested on first.
+        teacher_datasets: Those that the teacher's card names, where no others are told; it was tested on none of them.
+        licence_terms: Name and link of the licence "other", as the Hub's metadata has them.
         test_set: What the metric was measured on, in words, such as "the test set of Banking77".
         attribution: Whose work the data and the teacher are and under which terms, in Markdown.
         example: A text for the snippets, or a pair of texts.
@@ -79,3 +81,5 @@ class CardFacts:
     activation: str | None = None
     labels: Collection[str] = ()
     mask: str | None = None
+    teacher_datasets: Sequence[str] = ()
+    licence_terms: Mapping[str, str] = field(default_factory=dict)

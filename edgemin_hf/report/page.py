@@ -133,11 +133,23 @@ def headline(benchmark: Benchmark) -> str:
         metric = metric_named(row.score.metric, row.score.greater_is_better)
         name, unit = (metric.title, "%") if metric.unit == "%" else (metric.axis, "")
         quality = f"Its {name} is {100 * row.score.value:.1f}{unit}"
-        if teacher and teacher.score and teacher.score.value > 0 and metric.greater_is_better:
-            kept, theirs = row.score.value / teacher.score.value, 100 * teacher.score.value
+        if teacher and teacher.score and (kept := kept_share(rows, row)) is not None:
+            theirs = 100 * teacher.score.value
             quality += f" against the teacher's {theirs:.1f}{unit}, so it keeps {kept:.1%} of it"
         sentences.append(quality + ".")
     return " ".join(sentences)
+
+
+def kept_share(rows: Sequence[BenchmarkRow], row: BenchmarkRow) -> float | None:
+    """Return the share of the teacher's metric that a student's row keeps; None where nothing such can be said.
+
+    So it is without a teacher, of a teacher that is worth nothing, and of a metric of which less is better.
+    """
+    teacher = _reference(rows, row) if row.model == "student" else None
+    if teacher is None or teacher.score is None or row.score is None or teacher.score.value <= 0:
+        return None
+    better = metric_named(row.score.metric, row.score.greater_is_better).greater_is_better
+    return row.score.value / teacher.score.value if better else None
 
 
 def result_table(benchmark: Benchmark) -> Table:

@@ -7,5 +7,6 @@ from .embeddings import Embedder as Embedder
 from .entities import Tagger as Tagger
 from .loading import load as load
 from .model import Model as Model
+from .pull import pull as pull
 from .verification import VerificationError as VerificationError
 from .verification import verify as verify

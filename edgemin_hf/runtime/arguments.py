@@ -1,4 +1,4 @@
-"""The arguments of `edgemin predict` and `edgemin verify`; imports nothing heavy."""
+"""The arguments of `edgemin predict`, `edgemin verify` and `edgemin pull`; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ def add_arguments(
     common: argparse.ArgumentParser,
     predict_command: Command,
     verify_command: Command,
+    pull_command: Command,
 ) -> None:
-    """Add the two commands to the command line."""
+    """Add the three commands to the command line."""
     loaded = argparse.ArgumentParser(add_help=False, parents=[common])
     loaded.add_argument("artefact", metavar="ARTEFACT", help="folder that `edgemin run` made, or its id on the Hub")
     loaded.add_argument(
@@ -34,3 +35,10 @@ def add_arguments(
         "verify", parents=[loaded], help="check that an artefact computes on this machine what it should"
     )
     verify.set_defaults(command=verify_command)
+    pull = commands.add_parser(
+        "pull", parents=[common], help="download an artefact from the Hub and check its hashes; needs no PyTorch"
+    )
+    pull.add_argument("repo_id", metavar="REPO", help="its id on the Hub, such as me/banking-edge")
+    pull.add_argument("folder", nargs="?", metavar="FOLDER", help="the folder to make (the repository's name)")
+    pull.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the Hub")
+    pull.set_defaults(command=pull_command)

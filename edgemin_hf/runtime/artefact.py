@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import onnxruntime
 
 MANIFEST = "edgemin.json"
+CARD = "README.md"
+"""The model card: on the Hub people change it, so no manifest lists it."""
 FORMAT = 1
 """Version of the manifest's format; a reader of another version refuses it."""
 FIRST = 64
@@ -171,7 +173,7 @@ def read_artefact(folder: Path) -> Artefact:
     Raises:
         ValueError: If one is missing or is not what was expected; one line.
     """
-    manifest = _read(folder, MANIFEST)
+    manifest = read_object(folder, MANIFEST)
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{folder / MANIFEST}: format: {manifest.get('format')}; allowed: {FORMAT}")
     known = {field.name for field in fields(Reading)}
@@ -185,9 +187,9 @@ def read_artefact(folder: Path) -> Artefact:
         task, texts = str(manifest["task"]), tuple(manifest["texts"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST}: {error} is missing; expected: what `edgemin run` writes") from None
-    tokenizer, prompts = (_read(folder, name, {}) for name in ("tokenizer_config.json", PROMPTS))
+    tokenizer, prompts = (read_object(folder, name, {}) for name in ("tokenizer_config.json", PROMPTS))
     return Artefact(
-        folder, task, texts, graphs, Reading(**told), _read(folder, "config.json"), tokenizer, _prompts(prompts)
+        folder, task, texts, graphs, Reading(**told), read_object(folder, "config.json"), tokenizer, _prompts(prompts)
     )
 
 
@@ -202,9 +204,18 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
         tuple(entry["shape"]) if entry.get("shape") else None,
     )
     for file in found.files:
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise ValueError(f"{MANIFEST}: file: {file}; allowed: one in the artefact's folder")
+        check_inside(file)
     return found
+
+
+def check_inside(file: str) -> None:
+    """Check that a file that a manifest lists lies in the artefact's folder.
+
+    Raises:
+        ValueError: If not; one line.
+    """
+    if PurePath(file).is_absolute() or ".." in PurePath(file).parts or "\\" in file:
+        raise ValueError(f"{MANIFEST}: file: {file}; allowed: one in the artefact's folder")
 
 
 def _prompts(told: dict[str, Any]) -> dict[str, str]:
@@ -213,7 +224,12 @@ def _prompts(told: dict[str, Any]) -> dict[str, str]:
     return prompts | ({"": prompts[default]} if default in prompts else {})
 
 
-def _read(folder: Path, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_object(folder: Path, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a JSON object of an artefact's folder; without a default it must be there.
+
+    Raises:
+        ValueError: If it is not, or is not what was expected; one line.
+    """
     file = folder / name
     if not file.is_file():
         if default is not None:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, T
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 
 from edgemin_hf.distillation.base import DistillationConfig, Objective
+from edgemin_hf.hub.card import check_card
 from edgemin_hf.modeling.embedder_files import write_sentence_folder
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.masters import to_float_masters
@@ -22,7 +23,9 @@ from edgemin_hf.neural_compressor.qat import own_settings
 from edgemin_hf.pruning.config import PruningConfig
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.range_training import RangeFreezer
+from edgemin_hf.runtime.artefact import CARD
 from edgemin_hf.training.arguments import check_arguments, check_objectives, methods_of
+from edgemin_hf.training.card import TrainingFacts, render_training_card
 from edgemin_hf.training.checks import check_resumed, check_weights, learns_labels
 from edgemin_hf.training.parameter_groups import learning_rates, split_by_rate
 from edgemin_hf.training.pruning import StudentPruning, check_pruning
@@ -31,6 +34,7 @@ from edgemin_hf.training.record import remember_training, training_record, train
 from edgemin_hf.training.student_forward import projections_in_model
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.training.term_trainer import TermTrainer
+from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
 
@@ -211,6 +215,49 @@ class DistillationTrainer(TermTrainer):
         if self.quantization is not None and self.args.should_save:
             self.quantization.save(folder)
 
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        model_name: str | None = None,
+        dataset: str | Sequence[str] | None = None,
+        **others: object,
+    ) -> None:
+        """Write our card into `args.output_dir`, where `Trainer` would write its own; `push_to_hub` pushes it.
+
+        Args:
+            language: Code of the language; None takes what the teacher's card tells.
+            license: Likewise; without either it is "unknown".
+            tags: Further tags.
+            model_name: The model's name; None takes that of `output_dir`.
+            dataset: Hub ids of datasets; None takes what the teacher's card tells.
+            **others: What else `Trainer` takes, which the card has no place for.
+
+        Raises:
+            ValueError: If the Hub would refuse the card.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(str(self.args.output_dir))
+        name = model_name or folder.absolute().name
+        card = render_training_card(
+            TrainingFacts(
+                name=name,
+                repo_id=self.hub_model_id or str(self.args.hub_model_id or f"your-name/{name}"),
+                model=self.model,
+                teacher=None if self.teacher_model is None else self.teacher_model.name_or_path or None,
+                trainings=[*self._trainings_before, self.record],
+                logs=self.state.log_history,
+                languages=_listed(language),
+                licence=license,
+                datasets=_listed(dataset),
+                tags=_listed(tags),
+            )
+        )
+        check_card(card)
+        write_atomic(folder / CARD, card)
+
     def _batches(self, examples: int) -> Iterator[dict[str, Tensor]]:
         """Yield training batches, on the device, that hold so many examples over all processes, or all there are."""
         if has_length(self.train_dataset):  # else some would be repeated, to give all processes as many
@@ -234,3 +281,7 @@ class DistillationTrainer(TermTrainer):
         if self.quantization is not None:
             self.quantization.calibrate(self._batches)
         return super().evaluation_loop(*args, **kwargs)
+
+
+def _listed(given: str | Sequence[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else list(given)

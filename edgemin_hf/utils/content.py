@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,4 +35,14 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     found = hashlib.sha256()
     for path in sorted(paths, key=lambda path: path.name):
         found.update(f"{path.name}\0{sha256_of(path)}\n".encode())
+    return found.hexdigest()
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of files one after the other, as they are at this moment."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
     return found.hexdigest()

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +17,7 @@ from edgemin_hf.report.card import render_card
 from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import summary_table
 from edgemin_hf.report.records import StageRecord
+from tests.helpers.hub_server import HubServer, with_hub
 from tests.helpers.models import tiny
 
 
@@ -57,17 +57,12 @@ def test_an_added_target_is_measured_told_and_pushed(artefact, monkeypatch):
     assert "| student | onnxruntime | fp16 |" in card
 
     (folder / "README.md").write_text(card)
-    sent = []
-    api = SimpleNamespace(
-        create_repo=lambda *_args, **_kwargs: SimpleNamespace(repo_id="me/added"),
-        upload_folder=lambda *, folder_path, **_: sent.append(folder_path) or SimpleNamespace(commit_url="url"),
-    )
-    monkeypatch.setattr(push, "HfApi", lambda: api)
-    assert push.push_artefact(folder, "me/added") == "url"
-    assert sent == [folder]
+    with HubServer("hf_token") as hub:
+        with_hub(monkeypatch, hub, "hf_token")
+        push.push_artefact(folder, "me/added")
+    assert {"README.md", "elsewhere/copy.onnx", "onnx/model.onnx"} < set(hub.repos["me/added"].files)
     (folder / "elsewhere/copy.onnx").unlink()
     with pytest.raises(ValueError, match=r"lacks elsewhere/copy\.onnx$"):
         push.push_artefact(folder, "me/added")
     with pytest.raises(ValueError, match=r"copy\.onnx: is missing"):
         files_of("student", folder)
-    assert len(sent) == 1

@@ -2,17 +2,23 @@
 dataset, takes."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from huggingface_hub import HfApi, constants
+
+from edgemin_hf.hub import access, privacy, push
 
 USER = "tester"
 
@@ -28,6 +34,8 @@ class Repo:
     private: bool = False
     gated: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
+    branches: dict[str, "Repo"] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
@@ -52,7 +60,7 @@ class HubServer:
 
     `token` is the only one it accepts: writes and private repositories need it, and another one is refused everywhere.
     `requests` lists "METHOD path" of all requests, `status` makes it answer all of them with that error, or those whose
-    paths begin with `failing`.
+    paths begin with `failing`; what is written to `stalled` waits and then fails, when it is reset.
     """
 
     def __init__(self, token: str) -> None:
@@ -62,6 +70,7 @@ class HubServer:
         self.requests: list[str] = []
         self.status: int | None = None
         self.failing = "/"
+        self.stalled: str | None = None
         self.lfs: dict[str, bytes] = {}
         # Uploads go to signed URLs without the token, as they do on the Hub.
         self.signature = secrets.token_hex(8)
@@ -73,6 +82,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stalled = None
         self._server.shutdown()
         self._server.server_close()
 
@@ -80,6 +90,17 @@ class HubServer:
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         self.repos[repo_id] = Repo(private, gated, files)
         return self.repos[repo_id]
+
+
+def with_hub(monkeypatch, hub: HubServer, token: str | None) -> None:
+    """Have pushes of this process go to a server, with a token, or with None without one."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)  # by which a commit's address is read
+    for module in (access, push):
+        monkeypatch.setattr(module, "HfApi", lambda: HfApi(hub.endpoint, token=token or False))
+    for module in (access, privacy):
+        monkeypatch.setattr(module, "get_token", lambda: token)
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
@@ -129,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            with contextlib.suppress(BrokenPipeError):  # of a client that a test killed
+                self.wfile.write(data)
 
     def _authenticated(self) -> bool:
         given = self.headers.get("Authorization")
@@ -144,9 +166,10 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(repo_id)
         if repo is None or (repo.private and not authenticated):
             raise _HubError(404, "Repository not found", "RepoNotFound")
-        if revision not in ("main", repo.sha):
-            raise _HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return repo
+        for name, branch in {"main": repo, **repo.branches}.items():
+            if revision in (name, branch.sha, *(tag for tag, sha in repo.tags.items() if sha == branch.sha)):
+                return branch
+        raise _HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
     def whoami(self) -> None:
         if not self._authenticated():
@@ -165,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
     def validate_yaml(self) -> None:
         if json.loads(self.body)["content"].startswith("---\nlicense: [\n"):
             return self._reply({"errors": [{"message": "YAML:\nunclosed list"}], "warnings": []}, 400)
+        if "library_name: refused" in json.loads(self.body)["content"]:
+            return self._reply({"errors": [{"message": '"library_name" is not allowed'}], "warnings": []}, 400)
         self._reply({"errors": [], "warnings": []})
 
     def info(self, repo_id: str, revision: str | None) -> None:
@@ -221,6 +246,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, sha256: str) -> None:
+        if self.hub.stalled == urlsplit(self.path).path:
+            while self.hub.stalled is not None:
+                time.sleep(0.02)
+            raise _HubError(503, "Stalled by the test")
         if self.query.get("signature") != [self.hub.signature] or hashlib.sha256(self.body).hexdigest() != sha256:
             raise _HubError(403, "Wrong signature or content")
         self.hub.lfs[sha256] = self.body
@@ -233,8 +262,35 @@ class _Handler(BaseHTTPRequestHandler):
             raise _HubError(404, "Object not found")
         self._reply({})
 
+    def refs(self, repo_id: str) -> None:
+        repo = self._repo(repo_id)
+        branches = {"main": repo, **repo.branches}
+        self._reply(
+            {
+                "branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": b.sha} for n, b in branches.items()],
+                "converts": [],
+                "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": sha} for n, sha in repo.tags.items()],
+            }
+        )
+
+    def branch(self, repo_id: str, name: str) -> None:
+        repo = self._repo(repo_id, write=True)
+        if name in repo.branches:
+            raise _HubError(409, "Reference already exists")
+        repo.branches[name] = Repo(repo.private, repo.gated, dict(repo.files))
+        self._reply({})
+
+    def tag(self, repo_id: str, revision: str) -> None:
+        repo = self._repo(repo_id, write=True, revision=revision)
+        self.hub.repos[repo_id].tags[json.loads(self.body)["tag"]] = repo.sha
+        self._reply({})
+
     def commit(self, repo_id: str, revision: str) -> None:
         repo = self._repo(repo_id, write=True, revision=revision)
+        pull_request = self.query.get("create_pr") == ["1"]
+        if pull_request:
+            branch = Repo(repo.private, repo.gated, dict(repo.files))
+            repo.branches[f"refs/pr/{len(repo.branches) + 1}"] = repo = branch
         header, *operations = [json.loads(line) for line in self.body.splitlines()]
         added: dict[str, bytes] = {}
         for operation in operations:
@@ -248,7 +304,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo.files |= added
         self.hub.commits.append(Commit(repo_id, header["value"]["summary"], sorted(added)))
         url = f"{self.hub.endpoint}/{repo_id}/commit/{repo.sha}"
-        self._reply({"success": True, "commitOid": repo.sha, "commitUrl": url, "hookOutput": ""})
+        opened = {"pullRequestUrl": f"{self.hub.endpoint}/{repo_id}/discussions/1"} if pull_request else {}
+        self._reply({"success": True, "commitOid": repo.sha, "commitUrl": url, "hookOutput": "", **opened})
 
 
 _ID = r"([^/]+/[^/]+)"
@@ -257,6 +314,9 @@ _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/api/repos/create", _Handler.create),
     ("POST", r"/api/validate-yaml", _Handler.validate_yaml),
     ("GET", rf"/api/(?:models|datasets)/{_ID}(?:/revision/([^/]+))?", _Handler.info),
+    ("GET", rf"/api/models/{_ID}/refs", _Handler.refs),
+    ("POST", rf"/api/models/{_ID}/branch/([^/]+)", _Handler.branch),
+    ("POST", rf"/api/models/{_ID}/tag/([^/]+)", _Handler.tag),
     ("GET", rf"/api/(?:models|datasets)/{_ID}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
     ("POST", rf"/api/(?:models|datasets)/{_ID}/paths-info/([^/]+)", _Handler.paths_info),
     ("GET", rf"(?:/datasets)?/{_ID}/resolve/([^/]+)/(.+)", _Handler.resolve),

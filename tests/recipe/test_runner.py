@@ -24,6 +24,7 @@ from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
 from edgemin_hf.tasks.run_rows import rows_of_run
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.compat import RELEASE
+from tests.helpers.hub_server import HubServer, with_hub
 from tests.helpers.optimum import ORTModelForSequenceClassification
 from tests.helpers.recipes import RECIPE, only, put, write_recipe
 
@@ -37,6 +38,7 @@ ROWS = [
 ]  # fmt: skip
 
 
+GATE = {"retention": 0.1, "max_size_mb": 100}
 SLOW_EXPORT = """
 import time
 from datetime import timedelta
@@ -67,6 +69,7 @@ def finished(workplace, tmp_path_factory):
     def longer(recipe):
         put("distill.max_steps", 20)(recipe)
         put("task_distill.max_steps", 40)(recipe)
+        put("report.gate", GATE)(recipe)
 
     recipe = write_recipe(root, longer)
     assert main(["run", str(recipe)]) == 0
@@ -100,6 +103,32 @@ def test_the_artefact_is_complete(finished):
     assert student.config.num_hidden_layers == 2
     assert student.config.intermediate_size == 32
     assert student.config.id2label == {0: "card_problem", 1: "transfer"}
+
+
+@pytest.mark.long
+def test_a_stage_pushes_the_artefact_and_is_then_done(finished, monkeypatch, caplog):
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    recipe["stages"].append({"stage": "push", "repo_id": "me/tiny", "private": True, "tags": ["v1"]})
+    (finished / "pushed.yaml").write_text(yaml.safe_dump(recipe))
+    caplog.set_level("INFO")
+    with HubServer("hf_right") as hub:
+        with_hub(monkeypatch, hub, "hf_right")
+        assert main(["run", str(finished / "pushed.yaml")]) == 0
+        repo = hub.repos["me/tiny"]
+        url = f"{hub.endpoint}/me/tiny/commit/{repo.sha}"
+        assert main(["run", str(finished / "pushed.yaml")]) == 0
+    assert f"push: to me/tiny (private), as it lies in {finished}/run/artefact now:" in caplog.text
+    assert re.search(r"onnx/model_quantized.onnx +[0-9,]+ bytes\n", caplog.text)
+    assert f"pushed: {url}" in caplog.text
+    assert json.loads((finished / "run/push/push.json").read_text()) == {"repo_id": "me/tiny", "url": url}
+    assert (repo.private, repo.tags, len(hub.commits)) == (True, {"v1": repo.sha}, 1)
+    card = repo.files["README.md"].decode()
+    assert 'load("me/tiny")' in card
+    assert "your-name" not in card
+    gate = {bound["name"]: bound for bound in json.loads(repo.files["edgemin.json"])["gate"]}
+    assert {name: bound["bound"] for name, bound in gate.items()} == GATE
+    size = (finished / "run/artefact/onnx/model_quantized.onnx").stat().st_size
+    assert gate["max_size_mb"]["measured"] == size / 1e6
 
 
 @pytest.mark.long
@@ -464,8 +493,8 @@ def test_benchmark_command(finished, capsys, tmp_path):
         (["benchmark", str(tmp_path)], "holds no edgemin.json"),
         ([*arguments[:3], "0"], "--rounds 0; allowed: 1 or more"),
         (["benchmark", artefact, "--texts", str(tmp_path / "no")], "which is no file"),
-        (["push", str(tmp_path), "--repo-id", "me/x"], "holds no edgemin.json"),
-        (["push", artefact, "--repo-id", "a/b/c"], "a/b/c"),
+        (["push", str(tmp_path), "me/x"], "holds no edgemin.json"),
+        (["push", artefact, "a/b/c"], "a/b/c"),
     ):
         assert main(wrong) == 2
         error = capsys.readouterr().err
@@ -473,7 +502,7 @@ def test_benchmark_command(finished, capsys, tmp_path):
         assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["sensitivity"], ["push"]])
+@pytest.mark.parametrize("arguments", [[], ["run"], ["benchmark"], ["sensitivity"], ["push"], ["pull"]])
 def test_help(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])

@@ -171,7 +171,7 @@ def test_bad_input_is_one_line_and_exit_code_2(made, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("command", ["run", "benchmark", "rivals", "sensitivity", "push"])
 def test_what_needs_the_factory_says_what_to_install(command, monkeypatch, capsys):
     monkeypatch.setattr(extras, "find_spec", lambda package: None)
-    more = {"sensitivity": ["--output", "x"], "push": ["--repo-id", "me/x"]}
+    more = {"sensitivity": ["--output", "x"], "push": ["me/x"]}
     assert main([command, "x", *more.get(command, [])]) == 2
     told = capsys.readouterr().err
     assert told == f"edgemin: edgemin {command} without torch; allowed: after pip install 'edgemin-hf[train]'\n"

@@ -11,6 +11,7 @@ from .finetune import Finetune as Finetune
 from .known import STAGES as STAGES
 from .prune import Prune as Prune
 from .prune_vocabulary import PruneVocabulary as PruneVocabulary
+from .push import Push as Push
 from .quantize import Quantize as Quantize
 from .report import Report as Report
 from .rivals import Rivals as Rivals

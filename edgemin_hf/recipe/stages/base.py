@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
@@ -83,6 +84,17 @@ class Stage(ABC):
         Raises:
             ValueError: If they do not fit; the message begins with the setting's name.
         """
+
+    def check_run(self, context: Context) -> None:  # noqa: B027 - most stages need nothing more
+        """Check what a run of the stage needs and a dry run does not, before any stage is run.
+
+        Raises:
+            ValueError: If it is not there; the message begins with the setting's name.
+        """
+
+    def notes(self, context: Context) -> Sequence[str]:
+        """Return lines for the plan on what the stage will do."""
+        return []
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return what its result depends on beside its settings and what earlier stages left, by name."""

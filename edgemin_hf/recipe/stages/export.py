@@ -89,10 +89,10 @@ class Export(WritingStage):
             fixed_shape=self.fixed_shape,
             openvino=self.openvino,
         )
-        replace(made.manifest, reading=task.reading).write(folder / "student")
         trained = [context.folder(other) for other in context.before(self) if Product.STUDENT in other.leaves]
         merge_inc_configs(trained, folder / "student")
         EdgeminConfig(trainings=trainings_before(student)).save_pretrained(folder / "student")
+        replace(made.manifest, reading=task.reading).listing(folder / "student").write(folder / "student")
         if context.has_teacher and not headless:  # what gives hidden states is measured by nothing
             export_baseline(context.teacher_folder, folder / "teacher", task=type(context.task))
         checks = {entry.variant: entry.fidelity for entry in made.manifest.entries if entry.fidelity is not None}

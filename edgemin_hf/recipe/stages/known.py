@@ -26,6 +26,7 @@ from edgemin_hf.recipe.stages.finetune import Finetune
 from edgemin_hf.recipe.stages.methods import SETTINGS_OF_METHODS, with_method
 from edgemin_hf.recipe.stages.prune import Prune
 from edgemin_hf.recipe.stages.prune_vocabulary import PruneVocabulary
+from edgemin_hf.recipe.stages.push import Push
 from edgemin_hf.recipe.stages.quantize import Quantize
 from edgemin_hf.recipe.stages.report import Report
 from edgemin_hf.recipe.stages.rivals import Rivals
@@ -33,7 +34,7 @@ from edgemin_hf.recipe.stages.task_distill import TaskDistill
 
 STAGES: tuple[type[Stage], ...] = (
     Finetune, Augment, Assistant, Distill, DistillOnTask, TaskDistill, Prune, Quantize, PruneVocabulary, Export,
-    Evaluate, Benchmark, Rivals, Report,
+    Evaluate, Benchmark, Rivals, Report, Push,
 )  # fmt: skip
 """The stages, in the order in which a recipe may have them."""
 

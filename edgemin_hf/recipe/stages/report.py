@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
-from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence, is_hub_id
+from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence
 from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.cross_encoder import activation_of
 from edgemin_hf.modeling.pooling import saved_as_our_class
@@ -29,7 +29,9 @@ from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
+from edgemin_hf.recipe.stages.card_metadata import CardMetadata, card_metadata
 from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
+from edgemin_hf.recipe.stages.gate import Gate
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
 from edgemin_hf.report import figures
@@ -43,6 +45,7 @@ from edgemin_hf.report.rivals_figure import draw_rivals
 from edgemin_hf.report.tables import CaptionedTable, text_table
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.runtime.artefact import CARD
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.masked_lm import MaskedLM
 from edgemin_hf.tasks.metrics import Measurement
@@ -59,12 +62,16 @@ class Report(WritingStage):
 
     Attributes:
         title: Name of the model in card and report.
-        language: Language's code for the card, as the Hub takes it, or "multilingual".
-        license: Licence of the student's weights, a Hub identifier such as apache-2.0.
-        datasets: Hub ids of the datasets that it was made from.
+        language: Language's code for the card, as the Hub takes it, or "multilingual"; None takes those of the
+            teacher's card, if it has some.
+        license: Licence of the student's weights, a Hub identifier such as apache-2.0; None takes that of the teacher's
+            card, or "unknown".
+        datasets: Hub ids of the datasets that it was made from; None takes those of the teacher's card.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
         test_set: What the task's metric is measured on, in words.
-        repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
+        repo_id: Where the card's snippets load the model from until it is pushed; "" is your-name/ and the recipe's
+            name.
+        gate: What the artefact must reach to be pushed; it stands in its manifest.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Report
@@ -74,12 +81,13 @@ class Report(WritingStage):
 
     stage: Literal["report"] = "report"
     title: Words = "Edge model"
-    language: str = "en"
-    license: str = "apache-2.0"
-    datasets: list[str] = field(default_factory=list)
+    language: str | None = None
+    license: str | None = None
+    datasets: list[str] | None = None
     attribution: str = ""
     test_set: Words = "the test set"
     repo_id: str = ""
+    gate: Gate = field(default_factory=Gate)
     own_folder: ClassVar[str] = "artefact"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.BENCHMARK)
     leaves: ClassVar[tuple[Product, ...]] = (Product.ARTEFACT,)
@@ -87,10 +95,29 @@ class Report(WritingStage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_licence(self.license)
-        check_language(self.language)
-        for dataset in self.datasets:
+        if self.license is not None:
+            check_licence(self.license)
+        if self.language is not None:
+            check_language(self.language)
+        for dataset in self.datasets or ():
             check_dataset(dataset)
+
+    def check(self, context: Context) -> None:
+        """Check that what the gate bounds will be measured."""
+        if self.gate.retention is None:
+            return
+        if not context.has_teacher:
+            raise ValueError(f"gate.retention: {self.gate.retention} without teacher.model; allowed: beside a teacher")
+        metric = context.task.metrics[0]
+        if not metric.greater_is_better:
+            raise ValueError(f"gate.retention: {self.gate.retention} of {metric.name}; allowed: of what should be high")
+
+    def inputs(self, context: Context) -> dict[str, object]:
+        """Return what the card tells of where the model comes from, of which the teacher's card may be the source."""
+        return {"card": asdict(self._metadata(context))}
+
+    def _metadata(self, context: Context) -> CardMetadata:
+        return card_metadata(context, self.language, self.license, self.datasets)
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the artefact."""
@@ -101,7 +128,6 @@ class Report(WritingStage):
                 shutil.copy(measured, folder)
         benchmark = read_benchmark(context)
         task = _deployed_task(context, benchmark)
-        replace(read_manifest(folder), reading=task.reading).write(folder)
         settings = publishable(context.settings, context.root)
         recipe_yaml = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100)
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
@@ -123,8 +149,10 @@ class Report(WritingStage):
         page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, by_set, shown)
         (folder / "report.html").write_text(page, encoding="utf-8")
         card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, task, vectors)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        return Outcome()
+        (folder / CARD).write_text(card, encoding="utf-8")
+        gate = self.gate.bounds(benchmark)
+        replace(read_manifest(folder), reading=task.reading, gate=gate).listing(folder).write(folder)
+        return Outcome(notes=tuple(f"the gate: {bound.missed}" for bound in gate if bound.missed is not None))
 
     def _card(
         self,
@@ -138,17 +166,12 @@ class Report(WritingStage):
         vectors: VectorsOfCard | None,
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
-        base = context.recipe.student.checkpoint if teacher.model is None else teacher.model
-        assert base is not None  # noqa: S101 - the recipe's check
         mask = context.student_tokenizer(self).mask_token if isinstance(task, MaskedLM) else None
         facts = CardFacts(
             name=self.title,
             repo_id=self.repo_id or f"your-name/{context.recipe.name}",
             manifest=read_manifest(folder),
-            languages=[self.language],
-            licence=self.license,
-            base_model=base if is_hub_id(base) and not (context.root / base).is_dir() else None,
-            datasets=self.datasets,
+            **vars(self._metadata(context)),
             test_set=self.test_set,
             attribution=self.attribution,
             example=_example(context, mask),
