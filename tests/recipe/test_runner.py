@@ -182,12 +182,15 @@ def test_another_recipe_does_not_overwrite(finished, capsys):
     arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: " in error
+    assert "made with prune.head_sparsity: 0.5 -> 0.25; allowed: " in error
     assert files_below(finished / "run") == before
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
-    plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    told = capsys.readouterr().out.splitlines()
+    plan = [line.split()[:3] for line in told]
     assert ["task_distill", "done", "2x32/4/64"] in plan
-    assert ["prune", "to", "do"] in plan
+    assert ["prune", "to", "replace"] in plan
+    assert ["report", "to", "replace"] in plan
+    assert told.count("to replace: prune (prune.head_sparsity: 0.5 -> 0.25)") == 1
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):
