@@ -12,6 +12,7 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
+from edgemin_hf.recipe.progress import duration
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
@@ -205,22 +206,15 @@ def describe_plan(steps: list[Step]) -> str:
             depth, width, heads, neurons = guess.shape
             shape, parameters = f"{depth}x{width}/{heads}/{neurons}", f"{guess.parameters / 1e6:.1f}"
             examples, work = f"{guess.examples:,}", _three_digits(guess.flops / 1e15)
-        time = _duration(guess.minutes) if step.state != "done" else ""
+        time = duration(guess.minutes) if step.state != "done" else ""
         lines.append(
             f"{step.stage.name:<{column}}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
     notes = [note for step in steps for note in step.notes]
-    return "\n".join([*lines, *notes, f"About {_duration(total)} to go on this machine."])
+    return "\n".join([*lines, *notes, f"About {duration(total)} to go on this machine."])
 
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(minutes: float) -> str:
-    if minutes < 120:
-        return f"{minutes:.1f} min"
-    hours = minutes / 60
-    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
