@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgemin_hf.recipe.artefact_estimate import ArtefactEstimate, estimate_artefact
 from edgemin_hf.recipe.changes import changes
 from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
@@ -14,6 +15,7 @@ from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
 from edgemin_hf.recipe.progress import duration
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.recipe.stages.export import Export
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import check_writable_folder
@@ -30,10 +32,12 @@ class Step:
         inputs: What else its result depends on and no stage before it did, by name.
         folder: Where its result stands or will stand.
         fingerprint: Hash of everything that the result depends on.
-        state: "done", "to do", "to replace" where something else stands in its folder, or "to resume" from a checkpoint.
+        state: "done", "to do", "to replace" where something else stands in its folder, or "to resume" from a
+            checkpoint.
         estimate: Examples to see and minutes to take.
         machine: What of this machine only changes how results are rounded.
         notes: What is worth knowing of it and, of the first stage, of the data.
+        artefact: Of a stage that exports, what the artefact will take.
         cut_rows: Of the first stage, how many rows of each table are cut by the task's `max_length`, if any.
     """
 
@@ -45,6 +49,7 @@ class Step:
     estimate: Estimate
     machine: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    artefact: ArtefactEstimate | None = None
     cut_rows: Mapping[str, int] | None = None
 
     def work_folder(self, context: Context) -> Path:
@@ -120,7 +125,8 @@ def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
         guess, told = stage.estimate(context), () if steps else tuple(notes)
         cut = None if steps or context.recipe.task is None else context.cut_rows or None
         place, machine = context.folder(stage), context.machine
-        steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, cut))
+        artefact = estimate_artefact(context, stage) if isinstance(stage, Export) else None
+        steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, artefact, cut))
     return steps
 
 
@@ -213,6 +219,7 @@ def describe_plan(steps: list[Step]) -> str:
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
     notes = [note for step in steps for note in step.notes]
+    notes += [str(step.artefact) for step in steps if step.artefact is not None and step.state != "done"]
     return "\n".join([*lines, *notes, f"About {duration(total)} to go on this machine."])
 
 

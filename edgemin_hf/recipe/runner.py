@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -114,7 +114,10 @@ def tell_plan(steps: list[Step]) -> None:
         for step in steps
     ]
     notes = [note for step in steps for note in step.notes]
-    logger.info(describe_plan(steps), extra={"event": {"event": "plan", "stages": stages, "notes": notes}})
+    event: dict[str, object] = {"event": "plan", "stages": stages, "notes": notes}
+    for artefact in (step.artefact for step in steps if step.artefact is not None):
+        event["artefact"] = asdict(artefact)
+    logger.info(describe_plan(steps), extra={"event": event})
 
 
 @contextmanager

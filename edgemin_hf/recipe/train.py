@@ -96,6 +96,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     stopping = [] if patience is None else [EarlyStopping(patience)]
     whose, part = part_of(context, work)
     telling = [TrainingProgress(context.line, stage.metric(context)), LogFile(context.output / LOG, whose, part)]
+    saving = [CheckpointMark(), TimedCheckpoints(), Resumed(stage.name)]
     # Said either way: the stage before may have left the same model with its table frozen.
     parts.model.get_input_embeddings().requires_grad_(not stage.freeze_embeddings)
     try:
@@ -114,7 +115,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             data_collator=parts.collator or PaddingCollator(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             preprocess_logits_for_metrics=parts.condensed,
-            callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *telling, *stopping, *parts.callbacks],
+            callbacks=[*saving, *telling, *stopping, *parts.callbacks],
         )
     except ValueError as error:  # such as how positions are scored
         raise RecipeError(f"{stage.name}: {error}") from error

@@ -41,8 +41,9 @@ def five_lines(
         >>> score = {"metric": "accuracy", "value": 0.92, "ci95": (0.91, 0.93), "n": 3080}
         >>> cost = {"parameters": 14_000_000, "size_bytes": 14_400_000, "batch_size": 1, "threads": 1}
         >>> row = BenchmarkRow("student", "onnxruntime", "int8", **score, **cost, latency_ms=Latency(0.6, 0.7, 0.9))
-        >>> measured, manifest = Benchmark((row,), environment(threads=1)), Manifest(1, "text_classification", "text-classification", (), ())
-        >>> print(five_lines("Banking", measured, manifest, [], Path("run/artefact"), "the test set", '--text "Hi"'))
+        >>> manifest = Manifest(1, "text_classification", "text-classification", texts=(), entries=())
+        >>> measured, folder = Benchmark((row,), environment(threads=1)), Path("run/artefact")
+        >>> print(five_lines("Banking", measured, manifest, [], folder, "the test set", '--text "Hi"'))
         made      Banking: 14.0 million parameters in INT8
         size      14.4 MB
         speed     0.600 ms a pass (p50, batch 1, 1 thread)

@@ -58,7 +58,8 @@ def example_text(task: Task, given: str | Sequence[str] | None = None, mask: str
     """
     text: Text = _neutral(task)
     if given is not None:
-        text = given if isinstance(given, str) or len(given) == 1 else (given[0], given[1])
+        first, *second = [given] if isinstance(given, str) else given
+        text = (first, second[0]) if second else first
     if mask is not None:
         words = str(text).split()[: min(_WORDS, task.max_length // 4)]
         return " ".join([*words[: len(words) // 2], mask, *words[len(words) // 2 + 1 :]])
@@ -66,12 +67,14 @@ def example_text(task: Task, given: str | Sequence[str] | None = None, mask: str
 
 
 def as_argument(text: Text) -> str:
-    """Return a text as `edgemin predict` takes it in a shell: a pair with a tab between.
+    r"""Return a text as `edgemin predict` takes it in a shell: a pair with a tab between.
 
     Example:
         >>> from edgemin_hf.report.example_text import as_argument
-        >>> as_argument("My card"), as_argument(("Where?", "Here's a place."))
-        ("--text 'My card'", '--text "$(printf \\'%s\\\\t%s\\' \\'Where?\\' \\'Here\\'"\\'"\\'s a place.\\')"')
+        >>> print(as_argument("My card"))
+        --text 'My card'
+        >>> print(as_argument(("Where is it?", "In Paris.")))
+        --text "$(printf '%s\t%s' 'Where is it?' 'In Paris.')"
     """
     if isinstance(text, str):
         return f"--text {quote(text)}"

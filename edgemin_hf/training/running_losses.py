@@ -1,4 +1,4 @@
-"""What of the losses is not logged yet when a checkpoint is written: a resumed training logs what an unbroken one does."""
+"""What of the losses a checkpoint's steps left to log: a resumed training logs what an unbroken one does."""
 
 from __future__ import annotations
 

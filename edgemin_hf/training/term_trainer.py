@@ -131,7 +131,9 @@ class TermTrainer(RowTrainer):
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._means[True].take(self.accelerator.gather)}
-        if "train_loss" in logs:  # in place, since it is what `train` returns; of all steps, not of those since a resume
+        if (
+            "train_loss" in logs
+        ):  # in place, since it is what `train` returns; of all steps, not of those since a resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
 
@@ -170,8 +172,8 @@ class TermTrainer(RowTrainer):
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             RunningLosses(since, self._total_loss_scalar, self._globalstep_last_logged, terms).write(folder)
 
-    def _inner_training_loop(self, *args: object, **kwargs: object) -> TrainOutput:
-        output: TrainOutput = super()._inner_training_loop(*args, **kwargs)
+    def _inner_training_loop(self, batch_size: int | None = None, *args: object, **kwargs: object) -> TrainOutput:
+        output: TrainOutput = super()._inner_training_loop(batch_size, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:

@@ -15,6 +15,7 @@ from edgemin_hf import DistillationTrainer, TaskDistillationConfig, create_stude
 from edgemin_hf.data.masked_rows import IN_TURN
 from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.report.example_text import example_text
+from edgemin_hf.runtime.artefact import NO_READING
 from edgemin_hf.tasks import MaskedLM, measure, task_of
 from edgemin_hf.tasks.metrics import Metric
 from edgemin_hf.tasks.metrics.known import local_module
