@@ -126,7 +126,7 @@ def _weights(model: PreTrainedModel, kept: float) -> Iterator[tuple[nn.Linear | 
 
 def _parameters(model: PreTrainedModel, kept: float) -> int:
     lost = sum((1 - share) * module.weight.numel() for module, share in _weights(model, kept))
-    return round(model.num_parameters() - lost)
+    return int(model.num_parameters()) - round(lost)
 
 
 def _tokenizer_bytes(context: Context) -> int:

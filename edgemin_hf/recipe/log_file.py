@@ -49,6 +49,7 @@ class LogFile(TrainerCallback):
     ) -> None:
         """Take out what earlier trainings of this stage logged, and a killed one after its last checkpoint."""
         self._trains = state.is_world_process_zero
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         if self._trains and self._file.is_file():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             write_atomic(self._file, "".join(line for line in lines if self._stays(line, state.global_step)))

@@ -94,7 +94,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     """
     patience = stage.early_stopping_patience
     stopping = [] if patience is None else [EarlyStopping(patience)]
-    whose, part = part_of(context, work)
+    whose, part = part_of(context, stage, work)
     telling = [TrainingProgress(context.line, stage.metric(context)), LogFile(context.output / LOG, whose, part)]
     saving = [CheckpointMark(), TimedCheckpoints(), Resumed(stage.name)]
     # Said either way: the stage before may have left the same model with its table frozen.

@@ -169,7 +169,7 @@ def make_arguments(
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
     defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100}
     defaults["ddp_timeout"] = int(GROUP_TIMEOUT.total_seconds())
-    whose, part = part_of(context, work)
+    whose, part = part_of(context, stage, work)
     told = {"report_to": context.recipe.report_to, "disable_tqdm": True}
     told |= {"run_name": " ".join([context.recipe.name, whose, *([part] if part else [])])}
     told |= tensorboard_folder(context.output / "tensorboard" / whose / part)
@@ -197,15 +197,19 @@ def make_arguments(
     return arguments
 
 
-def part_of(context: Context, work: Path) -> tuple[str, str]:
+def part_of(context: Context, stage: TrainingSettings, work: Path) -> tuple[str, str]:
     """Return the stage that a training is of, and what of it, such as "trial-2" of a search; "" where it is all.
 
     Args:
         context: The recipe at work.
+        stage: The settings of the training, which have a name of their own in a search.
         work: Where its checkpoints are kept.
     """
-    stage, _, *parts = (*work.relative_to(context.output / "work").parts, "")
-    return stage, "/".join(part for part in parts if part not in ("", "checkpoints"))
+    above = context.output / "work"
+    if not work.is_relative_to(above):
+        return stage.name, ""
+    name, *parts = work.relative_to(above).parts
+    return name, "/".join(part for part in parts[1:] if part != "checkpoints")
 
 
 def check_training_arguments(
