@@ -125,7 +125,7 @@ def _weights(model: PreTrainedModel, kept: float) -> Iterator[tuple[nn.Linear | 
 
 
 def _parameters(model: PreTrainedModel, kept: float) -> int:
-    lost = sum((1 - share) * module.weight.numel() for module, share in _weights(model, kept))
+    lost: float = sum((1 - share) * module.weight.numel() for module, share in _weights(model, kept))
     return int(model.num_parameters()) - round(lost)
 
 
