@@ -29,7 +29,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow lint type format bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,12 @@ test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in O
 	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf
 	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/rivals/test_openvino.py tests/report/test_card.py
 
+# The oldest ONNX Runtime that the manifests of artefacts claim, in an environment with nothing else.
+test-oldest: $(VENV)/.installed-test $(OWNERS)  ## The tests of graphs in the oldest ONNX Runtime that they claim
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install 'onnxruntime==1.17.*' 'numpy<2'
+	OLDEST_ONNXRUNTIME=$(VENV)-oldest/bin/python $(BIN)/$(PYTEST) tests/export/test_oldest_runtime.py
+
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow
 
@@ -112,4 +118,4 @@ bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything:
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) $(VENV)-core $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info
