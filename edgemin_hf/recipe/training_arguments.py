@@ -172,7 +172,8 @@ def make_arguments(
     whose, part = part_of(context, stage, work)
     told = {"report_to": context.recipe.report_to, "disable_tqdm": True}
     told |= {"run_name": " ".join([context.recipe.name, whose, *([part] if part else [])])}
-    told |= tensorboard_folder(context.output / "tensorboard" / whose / part)
+    if context.recipe.report_to:
+        told |= tensorboard_folder(context.output / "tensorboard" / whose / part)
     saved: dict[str, object] = {"save_strategy": "steps"}
     if stage.best_model:
         metric = stage.metric(context)
