@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -16,6 +18,22 @@ logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
 """Its name."""
+
+
+def forget(file: Path, stage: str) -> None:
+    """Take out what all trainings of a stage logged that is made anew."""
+    _keep(file, lambda entry: entry.get("stage") != stage)
+
+
+def _keep(file: Path, stays: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep the entries of a log that are to stay; half a line, of a killed run, is none."""
+    if not file.is_file():
+        return
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+        with suppress(ValueError):
+            lines += [line] * stays(json.loads(line))
+    write_atomic(file, "".join(lines))
 
 
 class LogFile(TrainerCallback):
@@ -50,9 +68,8 @@ class LogFile(TrainerCallback):
         """Take out what earlier trainings of this stage logged, and a killed one after its last checkpoint."""
         self._trains = state.is_world_process_zero
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        if self._trains and self._file.is_file():
-            lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomic(self._file, "".join(line for line in lines if self._stays(line, state.global_step)))
+        if self._trains:
+            _keep(self._file, lambda entry: self._stays(entry, state.global_step))
 
     def on_log(
         self,
@@ -77,10 +94,6 @@ class LogFile(TrainerCallback):
         """Write no more."""
         self._trains = False
 
-    def _stays(self, line: str, step: int) -> bool:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # half a line, of a killed run
-            return False
+    def _stays(self, entry: dict[str, Any], step: int) -> bool:
         of_this = all(entry.get(name) == self._whose.get(name) for name in ("stage", "part"))
         return not of_this or 0 < entry["step"] <= step

@@ -22,6 +22,7 @@ from edgemin_hf.export.fidelity import FidelityError
 from edgemin_hf.hub.checkpoints import CheckpointError
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.errors import StageError
+from edgemin_hf.recipe.log_file import LOG, forget
 from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, steps_of, with_states
@@ -143,6 +144,8 @@ def _run_step(context: Context, step: Step, state: PartialState) -> None:
     if state.is_main_process:
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
         write_atomic(file, json.dumps(begun.to_dict(), indent=2))
+        if step.state != "to resume":
+            forget(context.output / LOG, stage.name)
     state.wait_for_everyone()
     work = step.work_folder(context)
     start = time.perf_counter()

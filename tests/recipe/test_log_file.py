@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from edgemin_hf.cli import main
+from edgemin_hf.recipe.log_file import forget
 from edgemin_hf.training.trainer import DistillationTrainer
 from tests.helpers.recipes import finetuning
 
@@ -114,3 +115,12 @@ def test_bars_of_every_library_come_late_and_go():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "2.0 False False\n"
+
+
+def test_a_stage_that_is_made_anew_leaves_no_lines_of_before(tmp_path):
+    file = tmp_path / "log.jsonl"
+    forget(file, "finetune")  # no run was here yet
+    kept = '{"stage": "distill", "step": 1}\n'
+    file.write_text(f'{{"stage": "finetune", "part": "trial-4", "step": 1}}\n{kept}{{"stage": "dist')
+    forget(file, "finetune")
+    assert file.read_text() == kept
