@@ -216,9 +216,8 @@ def test_the_plan_foretells_the_sizes_of_the_artefact(finished, capsys):
     assert sizes.keys() == {"model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer"}
     weights = sum(4 * tensor.size for tensor in load_file(artefact / "model.safetensors").values())
     assert sizes["model.safetensors"] == pytest.approx(weights, rel=0.01)  # the biases of heads that go are not counted
-    assert sizes["tokenizer"] == sum(
-        (artefact / name).stat().st_size for name in TOKENIZER if (artefact / name).exists()
-    )
+    files = [artefact / name for name in TOKENIZER if (artefact / name).exists()]
+    assert sizes["tokenizer"] == pytest.approx(sum(file.stat().st_size for file in files), rel=0.05)
 
 
 @pytest.mark.long
