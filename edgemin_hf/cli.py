@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from edgemin_hf import __version__
 from edgemin_hf.recipe.errors import RecipeError, StageError
@@ -19,6 +17,7 @@ from edgemin_hf.sensitivity import arguments as sensitivity
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
 from edgemin_hf.utils.cpus import spin_only_alone, warn_if_busy
 from edgemin_hf.utils.extras import MissingFactoryError, check_factory
+from edgemin_hf.utils.terminal import log_to_terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where something failed, 2 for bad input, 130 for Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    _log_to_terminal()
+    json_lines = getattr(options, "log_format", "text") == "json"
+    log_to_terminal(("edgemin_hf.recipe", "edgemin_hf.sensitivity"), json_lines)
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _make(options)
     except KeyboardInterrupt:
         hint = "; the same command goes on from the last checkpoint" if options.command is _run else ""
-        return _fail(f"interrupted{hint}", 130)
+        return _fail(f"interrupted{hint}", 130, json_lines)
     except Exception as error:
         if options.traceback:
             traceback.print_exc()
-        return _fail(*_told(error, options))
+        return _fail(*_told(error, options), json_lines)
     return 0
 
 
@@ -90,32 +90,11 @@ def _fault(error: Exception) -> tuple[str, int]:
     return f"{type(error).__name__}: {error} (a fault of edgemin; --traceback shows where)", 1
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"edgemin: {' '.join(message.split())}", file=sys.stderr)
+def _fail(message: str, code: int, json_lines: bool) -> int:
+    line = " ".join(message.split())
+    told = json.dumps({"level": "error", "event": "failed", "message": line, "code": code}, ensure_ascii=False)
+    print(told if json_lines else f"edgemin: {line}", file=sys.stderr)
     return code
-
-
-class _Stdout(logging.StreamHandler[TextIO]):
-    """Write what is told on the way to what is the standard output at that time, without a word on its level."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-        self.addFilter(lambda record: record.levelno < logging.WARNING)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stdout
-        super().emit(record)
-
-
-def _log_to_terminal() -> None:
-    warnings = logging.StreamHandler()
-    warnings.setLevel(logging.WARNING)
-    logging.basicConfig(handlers=[warnings], format="%(levelname)s %(name)s: %(message)s")
-    for name in ("edgemin_hf.recipe", "edgemin_hf.sensitivity"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        if not any(isinstance(handler, _Stdout) for handler in logger.handlers):
-            logger.addHandler(_Stdout())
 
 
 def _quieten_transformers() -> None:
@@ -123,6 +102,7 @@ def _quieten_transformers() -> None:
 
     # Its warnings (a new head, unused weights) are of what a recipe does on purpose.
     transformers_logging.set_verbosity_error()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # of processes that are started
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,7 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show the traceback of an error, for a bug report")
 
-    run = commands.add_parser("run", parents=[common], help="run a recipe, from a teacher to a measured artefact")
+    logged = argparse.ArgumentParser(add_help=False, parents=[common])
+    formats = "how to tell what happens: for people, or as JSON lines for machines (%(default)s)"
+    logged.add_argument("--log-format", choices=("text", "json"), default="text", help=formats)
+
+    run = commands.add_parser("run", parents=[logged], help="run a recipe, from a teacher to a measured artefact")
     run.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe in YAML, such as recipes/quickstart.yaml")
     run.add_argument(
         "--set",
@@ -169,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     lazy = (
         "measure the lazy ways to the same answers (bag of words, static embeddings, frozen encoder) on a recipe's task"
     )
-    rivals = commands.add_parser("rivals", parents=[common], help=lazy)
+    rivals = commands.add_parser("rivals", parents=[logged], help=lazy)
     rivals.add_argument(
         "recipe",
         type=Path,
@@ -224,14 +208,14 @@ _WITHOUT_FACTORY = (_predict, _verify, _pull)
 def _run(options: argparse.Namespace) -> None:
     spin_only_alone()
     _quieten_transformers()
-    from edgemin_hf.recipe.plan import describe_plan, make_plan
-    from edgemin_hf.recipe.runner import run_recipe
+    from edgemin_hf.recipe.plan import make_plan
+    from edgemin_hf.recipe.runner import run_recipe, tell_plan
     from edgemin_hf.recipe.yaml_file import load_recipe
 
     recipe, settings = load_recipe(options.recipe, options.overrides)
     root = options.recipe.resolve().parent
     if options.dry_run:
-        print(describe_plan(make_plan(recipe, root, options.overwrite, options.resume_anyway)))
+        tell_plan(make_plan(recipe, root, options.overwrite, options.resume_anyway))
         warn_if_busy("the minutes are what it takes beside them")
     else:
         run_recipe(recipe, settings, root, options.overwrite, options.resume_anyway)

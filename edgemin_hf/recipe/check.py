@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from edgemin_hf.data.tables import check_table
 from edgemin_hf.modeling.auto_class import configured_for
@@ -36,6 +37,7 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
     """
     recipe = context.recipe
     notes: list[str] = []
+    _check_trackers(recipe.report_to)
     if recipe.task is not None:
         with prefix("task."):
             notes += recipe.task.check(context.root, _labels_of_teacher(context, recipe.task))
@@ -56,6 +58,17 @@ def check_recipe(context: Context, stages: Sequence[Stage]) -> list[str]:
         with prefix(f"{stage.name}."):
             stage.check(context)
     return [*notes, *_note_on_outputs(context, stages)]
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Check that what trainings are to report to is known and installed."""
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise RecipeError(f"report_to: {name}; allowed: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError) as error:
+            raise RecipeError(f"report_to: {name}, which can't be used here ({error}); expected: installed") from None
 
 
 def _note_on_outputs(context: Context, stages: Sequence[Stage]) -> list[str]:

@@ -18,6 +18,7 @@ from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.pooling import POOLING
 from edgemin_hf.modeling.student import create_student, student_from_checkpoint
 from edgemin_hf.recipe.estimate import Estimator
+from edgemin_hf.recipe.progress import Line
 from edgemin_hf.recipe.raw_rows import packed_rows, token_counts, unpacked_rows
 from edgemin_hf.recipe.schema import Product, Recipe, Student, student_shape
 from edgemin_hf.recipe.taught_rows import TaughtRows
@@ -39,6 +40,9 @@ class Context(TaughtRows):
         root: The folder that its paths are relative to.
         output: The folder of the run.
 
+    Attributes:
+        line: Tells how far the stage at work is.
+
     Example:
         >>> import json
         >>> from pathlib import Path
@@ -57,7 +61,7 @@ class Context(TaughtRows):
 
     def __init__(self, recipe: Recipe, settings: Json, root: Path, output: Path) -> None:
         super().__init__(recipe, root, output)
-        self.settings = settings
+        self.settings, self.line = settings, Line()
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         self.threads = recipe.threads or max(1, usable_cpus() // processes_of_node())
         torch.set_num_threads(self.threads)

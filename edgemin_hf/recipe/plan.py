@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgemin_hf.recipe.artefact_estimate import ArtefactEstimate, estimate_artefact
+from edgemin_hf.recipe.changes import changes
 from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
 from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
+from edgemin_hf.recipe.progress import duration
 from edgemin_hf.recipe.stages.base import Stage
+from edgemin_hf.recipe.stages.export import Export
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import check_writable_folder
+
+_OTHER_BEFORE = "another version of what comes before it"
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,12 @@ class Step:
         inputs: What else its result depends on and no stage before it did, by name.
         folder: Where its result stands or will stand.
         fingerprint: Hash of everything that the result depends on.
-        state: "done", "to do", or "to resume" from a checkpoint.
+        state: "done", "to do", "to replace" where something else stands in its folder, or "to resume" from a
+            checkpoint.
         estimate: Examples to see and minutes to take.
         machine: What of this machine only changes how results are rounded.
         notes: What is worth knowing of it and, of the first stage, of the data.
+        artefact: Of a stage that exports, what the artefact will take.
         cut_rows: Of the first stage, how many rows of each table are cut by the task's `max_length`, if any.
     """
 
@@ -42,6 +49,7 @@ class Step:
     estimate: Estimate
     machine: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    artefact: ArtefactEstimate | None = None
     cut_rows: Mapping[str, int] | None = None
 
     def work_folder(self, context: Context) -> Path:
@@ -117,7 +125,8 @@ def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
         guess, told = stage.estimate(context), (*([] if steps else notes), *stage.notes(context))
         cut = None if steps or context.recipe.task is None else context.cut_rows or None
         place, machine = context.folder(stage), context.machine
-        steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, cut))
+        artefact = estimate_artefact(context, stage) if isinstance(stage, Export) else None
+        steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, artefact, cut))
     return steps
 
 
@@ -129,45 +138,51 @@ def with_states(context: Context, steps: Sequence[Step], overwrite: bool, resume
 def _with_state(context: Context, step: Step, overwrite: bool, resume_anyway: bool) -> Step:
     record = context.record(step.stage)
     stands = step.folder.is_dir() and any(step.folder.iterdir())
-    if stands and not overwrite:
-        if record is None:
-            raise RecipeError(
-                f"output_dir: {context.output}, whose {step.stage.folder} no run of a recipe made; "
-                "allowed: a folder of its own, or --overwrite to replace it"
-            )
-        if record.fingerprint != step.fingerprint:
-            raise RecipeError(
-                f"output_dir: {context.output}, whose {step.stage.folder} was made with {_difference(record, step)}; "
-                "allowed: a folder of its own, or --overwrite to make it anew"
-            )
     if record is None or record.fingerprint != step.fingerprint:
-        return step
+        return _replacing(context, step, record, overwrite) if stands else step
     done = record.finished and step.folder.is_dir()
     work = step.work_folder(context)
     left = any(work.rglob("checkpoint-*")) or any(work.glob("*.json"))  # which searches leave
     begun = step.stage.resumes and left
-    if not done and not begun:
-        return step
+    if not done and not begun:  # it was killed at its beginning, maybe with what it replaces still there
+        return replace(step, state="to replace") if stands else step
     here = replace(step, state="done" if done else "to resume")
     if not (rounding := _rounding(record, step)):
         return here
     if resume_anyway:
         return replace(here, notes=(*step.notes, f"{step.stage.name}: made with {rounding}, which is taken as it is"))
     if overwrite:
-        return step
+        return replace(step, state="to replace") if stands else step
     raise RecipeError(
         f"output_dir: {context.output}, whose {step.stage.folder} was made with {rounding}, which only rounds "
         "otherwise; allowed: --resume-anyway to go on with it, or --overwrite to make it anew"
     )
 
 
+def _replacing(context: Context, step: Step, record: StageRecord | None, overwrite: bool) -> Step:
+    """Return the step of a stage in whose folder something else stands, if that may be replaced."""
+    whose, changed = f"output_dir: {context.output}, whose {step.stage.folder}", ""
+    if not overwrite and record is None:
+        allowed = "a folder of its own, or --overwrite to replace it"
+        raise RecipeError(f"{whose} no run of a recipe made; allowed: {allowed}")
+    if record is not None:
+        changed = _changed(record, step)
+    if not overwrite:
+        allowed = "a folder of its own, or --overwrite to make it anew"
+        raise RecipeError(f"{whose} was made with {changed or _OTHER_BEFORE}; allowed: {allowed}")
+    notes = (*step.notes, f"to replace: {step.stage.name} ({changed})") if changed else step.notes
+    return replace(step, state="to replace", notes=notes)
+
+
+def _changed(record: StageRecord, step: Step) -> str:
+    """Name the settings and inputs in which a step differs from a record; "" where only what comes before it does."""
+    settings = changes(record.settings or {}, step.stage.settings(), f"{step.stage.name}.")
+    return ", ".join([*settings, *changes(record.inputs or {}, step.inputs)])
+
+
 def _rounding(record: StageRecord, step: Step) -> str:
     """Name what of the machine that a record tells of is not so here."""
-    before = record.machine or {}
-    changed = [
-        f"{n}: {before.get(n)} instead of {value}" for n, value in step.machine.items() if before.get(n) != value
-    ]
-    return ", ".join(changed)
+    return ", ".join(changes(record.machine or {}, step.machine))
 
 
 def describe_plan(steps: list[Step]) -> str:
@@ -197,35 +212,16 @@ def describe_plan(steps: list[Step]) -> str:
             depth, width, heads, neurons = guess.shape
             shape, parameters = f"{depth}x{width}/{heads}/{neurons}", f"{guess.parameters / 1e6:.1f}"
             examples, work = f"{guess.examples:,}", _three_digits(guess.flops / 1e15)
-        time = _duration(guess.minutes) if step.state != "done" else ""
+        time = duration(guess.minutes) if step.state != "done" else ""
         lines.append(
             f"{step.stage.name:<{column}}{step.state:<11}{shape:<20}{parameters:>11}{examples:>14}{work:>10}{time:>11}"
             f"  {step.folder}"
         )
     total = sum(step.estimate.minutes for step in steps if step.state != "done")
     notes = [note for step in steps for note in step.notes]
-    return "\n".join([*lines, *notes, f"About {_duration(total)} to go on this machine."])
+    notes += [str(step.artefact) for step in steps if step.artefact is not None and step.state != "done"]
+    return "\n".join([*lines, *notes, f"About {duration(total)} to go on this machine."])
 
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(minutes: float) -> str:
-    if minutes < 120:
-        return f"{minutes:.1f} min"
-    hours = minutes / 60
-    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
-
-
-def _difference(record: StageRecord, step: Step) -> str:
-    """Name the first setting or input in which a record differs from a step."""
-    now = json.loads(json.dumps({"settings": step.stage.settings(), "inputs": dict(step.inputs)}))
-    for part, before, place in (
-        ("settings", record.settings or {}, f"{step.stage.name}."),
-        ("inputs", record.inputs or {}, ""),
-    ):
-        for name, value in now[part].items():
-            if before.get(name) != value:
-                return f"{place}{name}: {before.get(name)} instead of {value}"
-    return "another version of what comes before it"

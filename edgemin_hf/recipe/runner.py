@@ -9,8 +9,8 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -23,10 +23,11 @@ from edgemin_hf.hub.checkpoints import CheckpointError
 from edgemin_hf.hub.push import PushError
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.errors import StageError, prefix
+from edgemin_hf.recipe.log_file import LOG, forget
 from edgemin_hf.recipe.models import fetch_models
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.plan import Step, describe_plan, steps_of, with_states
-from edgemin_hf.recipe.schema import RecipeError
+from edgemin_hf.recipe.schema import Product, RecipeError
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.tasks.run_rows import write_rows
@@ -36,6 +37,8 @@ from edgemin_hf.utils.records import Json
 
 logger = logging.getLogger(__name__)
 
+_TOLD = ("stage", "name", "seconds", "examples", "metric", "before", "after", "notes")
+"""What of a stage's record is told to machines when it is done."""
 ERROR_LOG = "error.log"
 """File in the folder of a run with the traceback of what ended it."""
 
@@ -94,7 +97,7 @@ def run_recipe(
         steps = with_states(context, planned, overwrite, resume_anyway)  # another run may have just ended
         state.wait_for_everyone()
         if state.is_main_process:
-            logger.info(describe_plan(steps))
+            tell_plan(steps)
             warn_if_busy("the minutes are what it takes beside them")
             if recipe.task is not None:
                 write_rows(recipe.task, root, recipe.seed, context.output)
@@ -106,6 +109,20 @@ def run_recipe(
         if state.is_main_process:
             _tell_summary(context, steps)
     return steps
+
+
+def tell_plan(steps: list[Step]) -> None:
+    """Log a plan."""
+    stages = [
+        {"name": step.stage.name, "state": step.state, "minutes": round(step.estimate.minutes, 3)}
+        | {"examples": step.estimate.examples, "parameters": step.estimate.parameters, "folder": str(step.folder)}
+        for step in steps
+    ]
+    notes = [note for step in steps for note in step.notes]
+    event: dict[str, object] = {"event": "plan", "stages": stages, "notes": notes}
+    for artefact in (step.artefact for step in steps if step.artefact is not None):
+        event["artefact"] = asdict(artefact)
+    logger.info(describe_plan(steps), extra={"event": event})
 
 
 @contextmanager
@@ -129,16 +146,18 @@ def _told(context: Context, step: Step, state: PartialState) -> Iterator[None]:
 def _run_step(context: Context, step: Step, state: PartialState) -> None:
     file, stage, begun = context.record_file(step.stage), step.stage, step.begun()
     if state.is_main_process:
-        logger.info("\n== %s -> %s", stage.name, step.folder)
         # Before the folder is replaced: a finished record never stands beside a folder that it does not describe.
         write_atomic(file, json.dumps(begun.to_dict(), indent=2))
+        if step.state != "to resume":
+            forget(context.output / LOG, stage.name)
     state.wait_for_everyone()
     work = step.work_folder(context)
     start = time.perf_counter()
     outcome = Outcome()
-    if state.is_main_process or stage.every_process:
-        outcome = stage.run(context, step.folder, work)
-    state.wait_for_everyone()
+    with context.line.of(stage.name, step.estimate.minutes, step.folder) if state.is_main_process else nullcontext():
+        if state.is_main_process or stage.every_process:
+            outcome = stage.run(context, step.folder, work)
+        state.wait_for_everyone()
     if state.is_main_process:
         seconds = round(time.perf_counter() - start, 1)
         record = replace(
@@ -146,7 +165,8 @@ def _run_step(context: Context, step: Step, state: PartialState) -> None:
         )
         write_atomic(file, json.dumps(record.to_dict(), indent=2))
         shutil.rmtree(work.parent, ignore_errors=True)
-        logger.info(describe_result(record))
+        told = {name: value for name, value in record.to_dict().items() if name in _TOLD}
+        logger.info(describe_result(record), extra={"event": {"event": "done", **told, "folder": str(step.folder)}})
     # A trainer refers to itself in circles, so models and optimizers would stay until Python happens to look for such:
     # the memory of many stages in one process.
     gc.collect()
@@ -163,10 +183,11 @@ def describe_result(record: StageRecord) -> str:
 
 
 def _tell_summary(context: Context, steps: list[Step]) -> None:
-    last = steps[-1].stage
+    last, folder = steps[-1].stage, steps[-1].folder
     if summary := last.summary(context):
-        logger.info("\n%s", summary)
-    logger.info("\nAll stages done; the result of %s lies in %s", last.name, steps[-1].folder)
+        logger.info("\n%s", summary, extra={"event": {"event": "made", "summary": summary.splitlines()}})
+    if Product.ARTEFACT not in last.leaves:  # whose summary tells it
+        logger.info("\nAll stages done; the result of %s lies in %s", last.name, folder)
 
 
 @contextmanager

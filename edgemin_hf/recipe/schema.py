@@ -227,6 +227,7 @@ class Recipe:
         seed: Seed of the split, of initialisation and of training.
         precision: "bf16" and "fp32" say it; "auto" takes bf16 for training where the processor computes in it.
         threads: Threads for PyTorch and ONNX Runtime; None takes every core.
+        report_to: Trackers of experiments that trainings report to, by their names in `TrainingArguments`.
 
     Example:
         >>> import json
@@ -253,6 +254,7 @@ class Recipe:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    report_to: list[str] = field(default_factory=list)
 
 
 def model_name(name: str, root: Path) -> str:

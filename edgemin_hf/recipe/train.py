@@ -16,6 +16,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -27,9 +28,11 @@ from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.recipe.checkpoints import CheckpointMark, Resumed, TimedCheckpoints, last_checkpoint
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.early_stopping import EarlyStopping
+from edgemin_hf.recipe.log_file import LOG, LogFile
 from edgemin_hf.recipe.outcome import Outcome
+from edgemin_hf.recipe.progress import TrainingProgress
 from edgemin_hf.recipe.schema import RecipeError
-from edgemin_hf.recipe.training_arguments import TrainingSettings, make_arguments
+from edgemin_hf.recipe.training_arguments import TrainingSettings, make_arguments, part_of
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import atomic_folder
 
@@ -91,10 +94,13 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
     """
     patience = stage.early_stopping_patience
     stopping = [] if patience is None else [EarlyStopping(patience)]
+    whose, part = part_of(context, stage, work)
+    telling = [TrainingProgress(context.line, stage.metric(context)), LogFile(context.output / LOG, whose, part)]
+    saving = [CheckpointMark(), TimedCheckpoints(), Resumed(stage.name)]
     # Said either way: the stage before may have left the same model with its table frozen.
     parts.model.get_input_embeddings().requires_grad_(not stage.freeze_embeddings)
     try:
-        return DistillationTrainer(
+        trainer = DistillationTrainer(
             parts.model,
             parts.teacher,
             make_arguments(context, stage, work, packed=parts.packed, fp32=parts.fp32),
@@ -109,10 +115,12 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             data_collator=parts.collator or PaddingCollator(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             preprocess_logits_for_metrics=parts.condensed,
-            callbacks=[CheckpointMark(), TimedCheckpoints(), Resumed(stage.name), *stopping, *parts.callbacks],
+            callbacks=[*saving, *telling, *stopping, *parts.callbacks],
         )
     except ValueError as error:  # such as how positions are scored
         raise RecipeError(f"{stage.name}: {error}") from error
+    trainer.remove_callback(PrinterCallback)  # of dictionaries, which stands in for bars
+    return trainer
 
 
 def train(

@@ -22,7 +22,7 @@ from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.recipe.context import GROUP_TIMEOUT, Context
 from edgemin_hf.recipe.schema import STRICT, Count, Positive
 from edgemin_hf.training.arguments import NOT_SET, check_reading
-from edgemin_hf.utils.compat import group_by_length, training_arguments
+from edgemin_hf.utils.compat import group_by_length, tensorboard_folder, training_arguments
 
 _OWN_ARGUMENTS = (
     "output_dir", "seed", "bf16", "fp16", "use_cpu", "no_cuda", "group_by_length", "save_strategy", "save_total_limit",
@@ -32,11 +32,12 @@ _OWN_ARGUMENTS = (
     "bf16_full_eval", "fp16_full_eval", "use_mps_device", "per_gpu_train_batch_size", "per_gpu_eval_batch_size",
     "prediction_loss_only", "batch_eval_metrics", "eval_do_concat_batches", "use_legacy_prediction_loop",
     "save_safetensors", "save_only_model", "save_on_each_node", "parallelism_config", "hub_model_id", "hub_strategy",
+    "disable_tqdm", "report_to", "logging_dir", "run_name",
     "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "push_to_hub_model_id",
     "push_to_hub_organization", "push_to_hub_token",
 )  # fmt: skip
 """Fields of `TrainingArguments` that the recipe decides on, beside those that are settings of a stage: what is trained
-from, in which precision, what is measured and kept, and that nothing is published on the way."""
+from, in which precision, what is measured and kept, who is told of it, and that nothing is published on the way."""
 _NO_ARGUMENTS = ("training_arguments", "best_model", "early_stopping_patience", "freeze_embeddings")
 """Settings of a training that are no fields of `TrainingArguments`."""
 _SET_BY_ARGUMENTS = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
@@ -166,8 +167,13 @@ def make_arguments(
     # would a stage after one with torch_compile.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = "no"
-    defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100, "report_to": []}
+    defaults: dict[str, object] = {"per_device_eval_batch_size": 64, "logging_steps": 100}
     defaults["ddp_timeout"] = int(GROUP_TIMEOUT.total_seconds())
+    whose, part = part_of(context, stage, work)
+    told = {"report_to": context.recipe.report_to, "disable_tqdm": True}
+    told |= {"run_name": " ".join([context.recipe.name, whose, *([part] if part else [])])}
+    if context.recipe.report_to:
+        told |= tensorboard_folder(context.output / "tensorboard" / whose / part)
     saved: dict[str, object] = {"save_strategy": "steps"}
     if stage.best_model:
         metric = stage.metric(context)
@@ -181,6 +187,7 @@ def make_arguments(
         **training_arguments({**defaults, **stage.arguments()}),
         **({} if packed else group_by_length()),
         **saved,
+        **told,
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=context.recipe.seed,
@@ -189,6 +196,21 @@ def make_arguments(
     )
     torch.set_num_threads(context.threads)  # which accelerate sets by itself where several processes are launched
     return arguments
+
+
+def part_of(context: Context, stage: TrainingSettings, work: Path) -> tuple[str, str]:
+    """Return the stage that a training is of, and what of it, such as "trial-2" of a search; "" where it is all.
+
+    Args:
+        context: The recipe at work.
+        stage: The settings of the training, which have a name of their own in a search.
+        work: Where its checkpoints are kept.
+    """
+    above = context.output / "work"
+    if not work.is_relative_to(above):
+        return stage.name, ""
+    name, *parts = work.relative_to(above).parts
+    return name, "/".join(part for part in parts[1:] if part != "checkpoints")
 
 
 def check_training_arguments(
@@ -217,7 +239,7 @@ def check_training_arguments(
         objectives = [method.objective(*map(Encoder, models)) for method in methods]
     before = {name: os.environ.get(name) for name in _SET_BY_ARGUMENTS}
     try:
-        check_reading(make_arguments(context, stage, context.output), objectives)
+        check_reading(make_arguments(context, stage, context.output / "work" / stage.name), objectives)
     except (ValueError, ImportError) as error:
         raise ValueError(f"training_arguments: {error}") from None
     finally:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from edgemin_hf.data.padding import COUNTED, TEACHER_LOGITS, TEACHER_ROW
 from edgemin_hf.distillation.base import Objective
@@ -16,6 +18,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs, forward_names
 from edgemin_hf.training.checks import check_rows
 from edgemin_hf.training.row_trainer import RowTrainer
 from edgemin_hf.training.rows import ROW_WEIGHT
+from edgemin_hf.training.running_losses import RunningLosses
 from edgemin_hf.training.student_forward import StudentForward
 from edgemin_hf.training.teacher import record_teacher
 from edgemin_hf.training.terms import TermMeans, Terms, check_gradients, lacking, summed
@@ -44,7 +47,10 @@ class TermTrainer(RowTrainer):
         learned = [objective.projections for objective in objectives if objective.projections is not None]
         self._projections = nn.ModuleList(learned) if learned else None
         self._means = {True: TermMeans(), False: TermMeans()}  # since they were last told; by whether the model trains
+        self._resumed: RunningLosses | None = None
+        self._carried: float | None = None
         super().__init__(**kwargs)
+        self.callback_handler.callbacks.insert(0, _LossesTakenUp(self))
         # Our losses are means over examples: Trainer is to divide them by the number of accumulated batches, also
         # where a model's forward takes **kwargs and so seems to scale its loss by itself.
         self.model_accepts_loss_kwargs = False
@@ -125,7 +131,50 @@ class TermTrainer(RowTrainer):
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._means[True].take(self.accelerator.gather)}
+        if (
+            "train_loss" in logs
+        ):  # in place, since it is what `train` returns; of all steps, not of those since a resume
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
+
+    def plan_rows(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None) -> Path | None:
+        """Find the losses that a checkpoint's steps left to log; as `RowTrainer.plan_rows` in all else."""
+        checkpoint = super().plan_rows(resume_from_checkpoint)
+        self._resumed = None if checkpoint is None else RunningLosses.read(checkpoint)
+        return checkpoint
+
+    def take_up_losses(self) -> None:
+        """Go on with the losses of the checkpoint that a training begins with, or with none."""
+        losses, means = self._resumed, self._means[True]
+        means.clear()
+        self._carried = None if losses is None else losses.since_log
+        if losses is not None:
+            self._total_loss_scalar, self._globalstep_last_logged = losses.before_log, losses.logged
+            if self.is_world_process_zero():
+                means.take_up(losses.terms)
+
+    def training_step(self, *args: object, **kwargs: object) -> Tensor:
+        """Run a batch forward and backward as `Trainer` does; the first one's loss brings what is left to log."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        carried, self._carried = self._carried, None
+        return loss if carried is None else loss + carried
+
+    def _maybe_log_save_evaluate(self, tr_loss: Tensor, *args: object, **kwargs: object) -> None:
+        self._since_log = tr_loss  # set to 0 in place where it is logged
+        super()._maybe_log_save_evaluate(tr_loss, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: object, **kwargs: object) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        gather = self.accelerator.gather
+        terms = {name: (float(total), float(rows)) for name, (total, rows) in self._means[True].totals(gather).items()}
+        since = gather(self._since_log).mean().item()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            RunningLosses(since, self._total_loss_scalar, self._globalstep_last_logged, terms).write(folder)
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: object, **kwargs: object) -> TrainOutput:
+        output: TrainOutput = super()._inner_training_loop(batch_size, *args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     def _get_dataloader(self, *args: object, **kwargs: object) -> DataLoader[Mapping[str, Tensor]]:
         dataset = kwargs.get("dataset", args[0] if args else None)
@@ -142,3 +191,20 @@ class TermTrainer(RowTrainer):
         labels = ["labels"] * self._reads_labels  # which a student without a head does not name
         ours = [*labels, COUNTED, TEACHER_LOGITS, TEACHER_ROW]
         self._signature_columns = list(dict.fromkeys([*columns, *ours, *teacher]))
+
+
+class _LossesTakenUp(TrainerCallback):
+    """Let a training go on with a checkpoint's losses, once `Trainer` has set its own to 0.
+
+    Args:
+        trainer: The trainer.
+    """
+
+    def __init__(self, trainer: TermTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Take them up."""
+        self._trainer.take_up_losses()

@@ -34,21 +34,29 @@ class TermMeans:
         for name, term in terms.items():
             if term is not None:
                 total = torch.stack([rows * term.detach(), torch.full_like(term, rows)])
-                self._totals[name] = total + self._totals[name] if name in self._totals else total
+                self._totals[name] = total + self._totals[name].to(total) if name in self._totals else total
 
     def clear(self) -> None:
         """Forget all batches."""
         self._totals.clear()
 
-    def take(self, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the means, and forget all batches.
+    def totals(self, gather: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Return by each term's name its sum over all rows, and the rows, as a tensor (2,).
 
         Args:
             gather: Joins tensors of all processes along their first dimension.
         """
-        totals = {name: gather(total).view(-1, 2).sum(0) for name, total in self._totals.items()}
+        return {name: gather(total).view(-1, 2).sum(0) for name, total in self._totals.items()}
+
+    def take(self, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the means, and forget all batches; as `totals` in all else."""
+        totals = self.totals(gather)
         self.clear()
         return {name: (total / count).item() for name, (total, count) in totals.items()}
+
+    def take_up(self, totals: Mapping[str, tuple[float, float]]) -> None:
+        """Go on from what `totals` told before, in one of the processes."""
+        self._totals = {name: torch.tensor(total) for name, total in totals.items()}
 
 
 def check_gradients(terms: Terms, model: nn.Module, beside: nn.Module | None) -> None:

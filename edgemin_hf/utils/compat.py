@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from math import inf
 from operator import attrgetter
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,17 @@ def training_arguments(settings: Mapping[str, object]) -> dict[str, object]:
         # 1 would be a single step.
         arguments["warmup_steps"] = arguments.get("warmup_steps") or min(float(str(ratio)), 1 - 1e-9)
     return arguments
+
+
+def tensorboard_folder(folder: Path) -> dict[str, object]:
+    """Return the arguments of `TrainingArguments` that have TensorBoard's files written to a folder.
+
+    5 has none, but a variable of the environment, which is then set.
+    """
+    if "logging_dir" in _ARGUMENTS:
+        return {"logging_dir": str(folder)}
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
+    return {}
 
 
 class PortableTokenizer(PreTrainedTokenizerFast):

@@ -110,7 +110,7 @@ def test_the_benchmark_runs_the_graphs_in_openvino_too(exported, capsys, tmp_pat
     assert summary_table(Benchmark.from_dict(benchmark))
 
 
-def test_a_recipe_measures_openvino_too(place, capsys):
+def test_a_recipe_measures_openvino_too(place):
     pytest.importorskip("openvino")
 
     def short(recipe):
@@ -123,7 +123,6 @@ def test_a_recipe_measures_openvino_too(place, capsys):
     # What was evaluated without OpenVINO is evaluated again, and nothing is trained again.
     assert main(["run", str(write_recipe(place, short))]) == 0
     trained = (place / "run/quantize/model.safetensors").stat().st_mtime_ns
-    capsys.readouterr()
     assert main(["run", str(write_recipe(place, with_openvino)), "--overwrite"]) == 0
     assert (place / "run/quantize/model.safetensors").stat().st_mtime_ns == trained
     artefact = place / "run/artefact"
@@ -143,7 +142,6 @@ def test_a_recipe_measures_openvino_too(place, capsys):
     card = (artefact / "README.md").read_text()
     assert card.count("| openvino |") == 4
     assert (artefact / "report.html").read_text().count(">openvino<") == 4
-    assert capsys.readouterr().out.count("student  openvino") == 2
 
 
 def test_without_openvino(monkeypatch, tmp_path, place, capsys):

@@ -59,19 +59,19 @@ def test_another_machine_is_told_and_taken_if_asked_for(place, capsys, monkeypat
     elsewhere = ["run", str(path), "--set", "threads=2"]
     assert main(elsewhere) == 2
     told = capsys.readouterr().err
-    assert "whose teacher was made with threads: 1 instead of 2" in told
+    assert "whose teacher was made with threads: 1 -> 2" in told
     assert "allowed: --resume-anyway" in told
     assert main([*elsewhere, "--resume-anyway"]) == 0
-    assert "finetune: made with threads: 1 instead of 2" in capsys.readouterr().out
+    assert "finetune: made with threads: 1 -> 2" in capsys.readouterr().out
     assert (place / "run/teacher/model.safetensors").stat().st_mtime_ns == made
     monkeypatch.setattr(Context, "bf16", property(lambda self: True))
     assert main(["run", str(path), "--dry-run"]) == 2
-    assert "precision: fp32 instead of bf16" in capsys.readouterr().err
+    assert "precision: fp32 -> bf16" in capsys.readouterr().err
     # A precision that the recipe itself asks for is another training.
     assert main(["run", str(path), "--set", "precision=bf16", "--resume-anyway"]) == 2
-    assert "made with precision: auto instead of bf16" in capsys.readouterr().err
+    assert "made with precision: auto -> bf16" in capsys.readouterr().err
     assert main([*elsewhere, "--overwrite", "--dry-run"]) == 0
-    assert "finetune        to do" in capsys.readouterr().out
+    assert "finetune        to replace" in capsys.readouterr().out
 
 
 def test_a_model_of_the_hub_counts_by_its_commit(place, monkeypatch):

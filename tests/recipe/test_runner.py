@@ -2,6 +2,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from edgemin_hf import load_pruned
 from edgemin_hf.cli import main
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
+from edgemin_hf.recipe import Context, load_recipe
+from edgemin_hf.recipe.artefact_estimate import estimate_artefact
 from edgemin_hf.tasks.run_rows import rows_of_run
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.compat import RELEASE
@@ -32,6 +35,7 @@ FILES = {
     "README.md", "benchmark.json", "config.json", "edgemin.json", "environment.json", "model.safetensors",
     "onnx/model.onnx", "onnx/model_quantized.onnx", "ort_config.json", "recipe.yaml", "report.html", "tokenizer.json",
 }  # fmt: skip
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json")
 ROWS = [
     ("teacher", "pytorch", "fp32"), ("teacher", "onnxruntime", "fp32"), ("teacher", "onnxruntime", "int8"),
     ("student", "pytorch", "fp32"), ("student", "onnxruntime", "fp32"), ("student", "onnxruntime", "int8"),
@@ -202,7 +206,47 @@ def test_what_is_done_is_not_done_again(finished, capsys):
     before = files_below(finished / "run")
     assert main(["run", str(finished / "recipe.yaml")]) == 0
     assert files_below(finished / "run") == before
-    assert "student  onnxruntime  int8" in capsys.readouterr().out
+    _, _, ending = capsys.readouterr().out.rstrip("\n").rpartition("\n\n")
+    made, size, speed, quality, command = ending.splitlines()
+    assert re.fullmatch(r"made      Edge model: 0\.0 million parameters in INT8, in \d+\.\d min of stages", made)
+    assert re.fullmatch(r"size      0\.1 MB \(onnx/model_quantized\.onnx\), .* times smaller than the teacher", size)
+    assert re.search(
+        r"ms a whole call, .* ms a pass \(p50, batch 1, 1 thread\), .* times as fast as the teacher", speed
+    )
+    assert re.fullmatch(r"accuracy  .*% \[.*\] on the test set; the teacher .*% \[.*\]", quality)
+    words = shlex.split(command)
+    assert words[:4] == ["next", "edgemin", "predict", str(finished / "run/artefact")]
+    assert main(words[2:]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in ("card_problem", "transfer")
+
+
+@pytest.mark.long
+def test_the_card_shows_no_row_of_the_data(finished):
+    card = (finished / "run/artefact/README.md").read_text()
+    rows = [line.split("\t")[0] for name in ("train", "test") for line in (finished / f"{name}.tsv").open()][1:]
+    assert not [row for row in rows if len(row) > 15 and row in card]
+    assert "The train to the coast was late" in card
+
+
+@pytest.mark.long
+def test_the_plan_foretells_the_sizes_of_the_artefact(finished, capsys):
+    """Of an export to make anew; of so tiny a model the graphs' structure, which is guessed, is most of a graph."""
+    assert (
+        main(["run", str(finished / "recipe.yaml"), "--set", "export.fidelity_texts=8", "--overwrite", "--dry-run"])
+        == 0
+    )
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Artefact: ")]
+    assert re.search(r"A guess: about [\d.e-]+ ms here \(one thread\) for a text of \d+ tokens in its INT8 graph", told)
+    recipe, settings = load_recipe(finished / "recipe.yaml")
+    context = Context(recipe, settings, finished, finished / "run")
+    export = next(stage for stage in recipe.stages if stage.stage == "export")
+    sizes = estimate_artefact(context, export).sizes
+    artefact = finished / "run/artefact"
+    assert sizes.keys() == {"model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer"}
+    weights = sum(4 * tensor.size for tensor in load_file(artefact / "model.safetensors").values())
+    assert sizes["model.safetensors"] == pytest.approx(weights, rel=0.01)  # the biases of heads that go are not counted
+    files = [artefact / name for name in TOKENIZER if (artefact / name).exists()]
+    assert sizes["tokenizer"] == pytest.approx(sum(file.stat().st_size for file in files), rel=0.05)
 
 
 @pytest.mark.long
@@ -211,12 +255,15 @@ def test_another_recipe_does_not_overwrite(finished, capsys):
     arguments = ["run", str(finished / "recipe.yaml"), "--set", "prune.head_sparsity=0.25"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "made with prune.head_sparsity: 0.5 instead of 0.25; allowed: " in error
+    assert "made with prune.head_sparsity: 0.5 -> 0.25; allowed: " in error
     assert files_below(finished / "run") == before
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
-    plan = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    told = capsys.readouterr().out.splitlines()
+    plan = [line.split()[:3] for line in told]
     assert ["task_distill", "done", "2x32/4/64"] in plan
-    assert ["prune", "to", "do"] in plan
+    assert ["prune", "to", "replace"] in plan
+    assert ["report", "to", "replace"] in plan
+    assert told.count("to replace: prune (prune.head_sparsity: 0.5 -> 0.25)") == 1
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(place, capsys):

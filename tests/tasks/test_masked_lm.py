@@ -14,7 +14,8 @@ from transformers import AutoModelForMaskedLM, BertConfig, EvalPrediction, Train
 from edgemin_hf import DistillationTrainer, TaskDistillationConfig, create_student
 from edgemin_hf.data.masked_rows import IN_TURN
 from edgemin_hf.data.padding import PaddingCollator
-from edgemin_hf.recipe.stages.report import _example
+from edgemin_hf.report.example_text import example_text
+from edgemin_hf.runtime.artefact import NO_READING
 from edgemin_hf.tasks import MaskedLM, measure, task_of
 from edgemin_hf.tasks.metrics import Metric
 from edgemin_hf.tasks.metrics.known import local_module
@@ -216,7 +217,7 @@ def test_a_students_head_is_tied_and_the_teachers_where_widths_agree(family, wid
 
 @pytest.mark.parametrize("max_length", [8, 512])
 def test_a_card_shows_a_text_whose_mask_is_not_cut_off(max_length):
-    task = SimpleNamespace(max_length=max_length, texts=lambda *_: ["word " * 4000])
-    words = _example(SimpleNamespace(task=task, root=None, recipe=SimpleNamespace(seed=0)), "[MASK]").split()
+    task = SimpleNamespace(type="masked_lm", max_length=max_length, reading=NO_READING)
+    words = example_text(task, "word " * 4000, "[MASK]").split()
     assert words.count("[MASK]") == 1
     assert len(words) <= max_length // 4

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from edgemin_hf.benchmark.rows import Benchmark
-from edgemin_hf.data.tables import Text
 from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence
@@ -38,11 +37,12 @@ from edgemin_hf.report import figures
 from edgemin_hf.report.by_test_set import by_test_set
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.card_facts import CardFacts
-from edgemin_hf.report.page import finished_row, render_report, summary_table
+from edgemin_hf.report.ending import five_lines
+from edgemin_hf.report.example_text import as_argument, check_example, example_text
+from edgemin_hf.report.page import finished_row, render_report
 from edgemin_hf.report.records import StageRecord
-from edgemin_hf.report.rivals import rivals_text
 from edgemin_hf.report.rivals_figure import draw_rivals
-from edgemin_hf.report.tables import CaptionedTable, text_table
+from edgemin_hf.report.tables import CaptionedTable
 from edgemin_hf.report.vectors import VectorsOfCard, vectors_table
 from edgemin_hf.rivals.compare import Comparison
 from edgemin_hf.runtime.artefact import CARD
@@ -69,6 +69,8 @@ class Report(WritingStage):
         datasets: Hub ids of the datasets that it was made from; None takes those of the teacher's card.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
         test_set: What the task's metric is measured on, in words.
+        example: What the card's snippets ask about, a text or a list of two for a task that reads pairs; None takes a
+            neutral sentence.
         repo_id: Where the card's snippets load the model from until it is pushed; "" is your-name/ and the recipe's
             name.
         gate: What the artefact must reach to be pushed; it stands in its manifest.
@@ -86,6 +88,7 @@ class Report(WritingStage):
     datasets: list[str] | None = None
     attribution: str = ""
     test_set: Words = "the test set"
+    example: str | list[str] | None = None
     repo_id: str = ""
     gate: Gate = field(default_factory=Gate)
     own_folder: ClassVar[str] = "artefact"
@@ -103,7 +106,8 @@ class Report(WritingStage):
             check_dataset(dataset)
 
     def check(self, context: Context) -> None:
-        """Check that what the gate bounds will be measured."""
+        """Check that the example is one that the task reads, and that what the gate bounds will be measured."""
+        check_example(context.task, self.example)
         if self.gate.retention is None:
             return
         if not context.has_teacher:
@@ -174,7 +178,7 @@ class Report(WritingStage):
             **vars(self._metadata(context)),
             test_set=self.test_set,
             attribution=self.attribution,
-            example=_example(context, mask),
+            example=example_text(context.task, self.example, mask),
             max_length=context.task.max_length,
             benchmark=benchmark,
             stages=stages,
@@ -197,13 +201,11 @@ class Report(WritingStage):
         return render_card(facts)
 
     def summary(self, context: Context) -> str:
-        """Return the table of the benchmark's rows, that of test sets where there are several, and the rivals'."""
-        benchmark, rivals = read_benchmark(context), self._rivals(context)
-        by_set = self._by_set(context, benchmark)
-        parts = [summary_table(benchmark)]
-        parts += [] if by_set is None else [f"{by_set.caption}:\n\n{text_table(by_set.table)}"]
-        parts += [] if rivals is None else [rivals_text(rivals)]
-        return "\n\n".join(parts)
+        """Return five lines on what was made; the tables stand in its page."""
+        folder, task = context.folder(self), context.task
+        benchmark, stages = read_benchmark(context), context.finished_records()
+        asked = None if isinstance(task, MaskedLM) else as_argument(example_text(task, self.example))
+        return five_lines(self.title, benchmark, read_manifest(folder), stages, folder, self.test_set, asked)
 
     def _by_set(self, context: Context, benchmark: Benchmark) -> CaptionedTable | None:
         return by_test_set(_results(context), benchmark, self.test_set)
@@ -216,18 +218,6 @@ def _deployed_task(context: Context, benchmark: Benchmark) -> Task:
     """Return the task with what was chosen for the model to deploy."""
     row = finished_row(benchmark.rows)
     return calibrated_task(context, (row.model, row.runtime, row.precision))
-
-
-def _example(context: Context, mask: str | None) -> Text:
-    """Return a text, or a pair, for the snippets: a pair too where texts are compared by their vectors.
-
-    With a mask token a word in the middle of the text's beginning is masked, which no model is too short to read.
-    """
-    texts = context.task.texts(context.root, 1, context.recipe.seed)
-    if mask is not None:
-        words = str(texts[0]).split()[: min(24, context.task.max_length // 4)]
-        return " ".join([*words[: len(words) // 2], mask, *words[len(words) // 2 + 1 :]])
-    return (str(texts[0]), str(texts[1])) if isinstance(context.task, SentenceEmbedding) else texts[0]
 
 
 def _vectors(context: Context, benchmark: Benchmark) -> VectorsOfCard | None:

@@ -61,7 +61,7 @@ def test_what_is_done_is_not_done_again(twice, capsys):
 def test_another_setting_of_the_second_leaves_the_first_done(twice, capsys):
     arguments = ["run", str(twice / "recipe.yaml"), "--set", "prune_again.head_sparsity=0.5"]
     assert main(arguments) == 2
-    assert "prune_again was made with prune_again.head_sparsity: 0.25 instead of 0.5" in capsys.readouterr().err
+    assert "prune_again was made with prune_again.head_sparsity: 0.25 -> 0.5" in capsys.readouterr().err
     assert main([*arguments, "--overwrite", "--dry-run"]) == 0
     plan = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[1:5]}
     assert plan == {"finetune": "done", "prune": "done", "task_distill": "done", "prune_again": "to"}
