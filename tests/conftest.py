@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(config, items):
         (kept if fast else left).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
+
+
+def pytest_collection_finish():
+    """What all tests import stays: a collection of garbage, of which a run has many, need not look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
