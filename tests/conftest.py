@@ -1,6 +1,6 @@
-import gc
 import logging
 import os
+from contextlib import closing
 
 import pytest
 import torch
@@ -8,6 +8,8 @@ from accelerate.state import AcceleratorState
 from transformers import BertTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from tests.helpers.forks import Forks
+from tests.helpers.garbage import frozen
 from tests.helpers.models import VOCABULARY, sentences, tiny, write_tsv
 
 FAST_FAMILIES = ("bert", "deberta-v2")
@@ -38,10 +40,10 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=left)
 
 
-def pytest_collection_finish():
-    """What all tests import stays: a collection of garbage, of which a run has many, need not look at it each time."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    with frozen():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,13 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
     return BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs modules in processes of their own, which need not import everything first."""
+    with closing(Forks()) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")
