@@ -14,6 +14,8 @@ from tests.helpers.models import VOCABULARY, sentences, tiny, write_tsv
 
 FAST_FAMILIES = ("bert", "deberta-v2")
 """Families that `--fast` keeps: the plainest, and one with relative positions."""
+HEAVIEST = ("test_two_processes.py", "test_runner.py", "test_scale_out.py", "test_processes.py", "test_teachers.py")
+"""Files that begin, since a worker takes a file as one piece: at the end the other one would wait for it."""
 
 # Else the import of openvino would send usage data to its makers, and tests have no network.
 os.environ["CI"] = "true"
@@ -25,19 +27,21 @@ transformers_logging.disable_progress_bar()
 
 
 def pytest_addoption(parser):
+    parser.addoption("--two-families", action="store_true", help="two families instead of twelve")
     parser.addoption("--fast", action="store_true", help="two families instead of twelve, and none of the long tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--fast"):
-        return
+    items.sort(key=lambda item: item.path.name not in HEAVIEST)
+    fast, few = config.getoption("--fast"), config.getoption("--two-families")
     kept, left = [], []
     for item in items:
         family = getattr(item, "callspec", None) and item.callspec.params.get("family")
-        fast = family in (None, *FAST_FAMILIES) and not item.get_closest_marker("long")
-        (kept if fast else left).append(item)
+        other = (fast or few) and family not in (None, *FAST_FAMILIES)
+        (left if other or (fast and item.get_closest_marker("long")) else kept).append(item)
     items[:] = kept
-    config.hook.pytest_deselected(items=left)
+    if left:
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.hookimpl(wrapper=True)
