@@ -4,6 +4,8 @@ STACK ?=
 VENV ?= .venv$(STACK:%=-%)
 # Another package index for torch alone, e.g. one that serves CPU-only or CUDA builds: make quickstart TORCH_INDEX=https://...
 TORCH_INDEX ?=
+# What `make clients` asks.
+ARTEFACT ?= runs/quickstart/artefact
 
 BIN := $(VENV)/bin
 # A process a core; a file's tests stay together, since they share what they train. Files in the order of tests/conftest.py.
@@ -85,7 +87,7 @@ test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in O
 	CI=true $(VENV)-openvino/bin/python -m pytest tests/runtime/test_clients.py
 
 # With what each client needs, in a .venv of its own; it says which are left out, and compares the rest with the runtime.
-clients: install  ## Ask every client of examples/ for answers, and compare them: make clients ARTEFACT=runs/quickstart/artefact
+clients: install  ## Ask every client of examples/ for ARTEFACT's answers, and compare them with the runtime's
 	rm -rf $(VENV)-clients
 	cp -al $(VENV) $(VENV)-clients
 	$(VENV)-clients/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf --requirement examples/requirements.txt

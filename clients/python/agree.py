@@ -93,6 +93,8 @@ def limit(name):
 def main(artefact, *texts):
     """Ask all clients, print a line each, and return the exit code."""
     task = load(artefact).artefact.task
+    if task not in CLIENTS:
+        raise ValueError(f"{artefact}: an artefact for {task}; allowed: one for {', '.join(CLIENTS)}")
     failed = False
     for name, packages in CLIENTS[task].items():
         if lacking := missing(packages):
@@ -105,4 +107,9 @@ def main(artefact, *texts):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) < 2:
+        sys.exit("agree: no artefact; expected: python -m clients.python.agree ARTEFACT [TEXT ...]")
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except ValueError as error:
+        sys.exit(f"agree: {error}")
