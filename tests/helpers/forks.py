@@ -33,24 +33,32 @@ class Running:
     """Processes that were started, one a rank."""
 
     def __init__(self, parents, folder):
-        self._parents, self._folder = parents, folder
+        self._parents, self._folder, self._done = parents, folder, None
         self.pids = [int(parent.stdout.readline()) for parent in parents]
 
     def wait(self):
         """Wait for all; return the first code that isn't 0, and what all printed, as `subprocess.run` does."""
-        codes = [int(parent.stdout.readline()) for parent in self._parents]
-        told = ["".join(file.read_text() for file in sorted(self._folder.glob(f"*.{end}"))) for end in ("out", "err")]
-        return subprocess.CompletedProcess(self.pids, next(filter(None, codes), 0), *told)
+        if self._done is None:
+            codes = [int(parent.stdout.readline()) for parent in self._parents]
+            printed = [sorted(self._folder.glob(f"*.{ending}")) for ending in ("out", "err")]
+            told = ["".join(file.read_text() for file in files) for files in printed]
+            self._done = subprocess.CompletedProcess(self.pids, next(filter(None, codes), 0), *told)
+        return self._done
 
 
 class Forks:
     """The processes to fork of; each starts when it is first needed."""
 
     def __init__(self):
-        self._parents = {}
+        self._parents, self._last = {}, None
 
     def start(self, module, *arguments, processes=1, parent=0, **environment):
-        """Run a module as `python -m` does, in one process or in several as `accelerate launch` starts them."""
+        """Run a module as `python -m` does, in one process or in several as `accelerate launch` starts them.
+
+        What was started before ends first: a test that failed did not wait for it.
+        """
+        if self._last is not None:
+            self._last.wait()
         if processes > 1:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
@@ -65,7 +73,8 @@ class Forks:
             asked = {"module": module, "arguments": [*map(str, arguments)], "environment": own}
             one.stdin.write(json.dumps(asked | {"printed": str(folder / str(rank))}) + "\n")
             one.stdin.flush()
-        return Running(parents, folder)
+        self._last = Running(parents, folder)
+        return self._last
 
     def run(self, module, *arguments, **options):
         """Run a module, wait for its end, and check that it went well."""
@@ -76,7 +85,10 @@ class Forks:
     def close(self):
         for parent in self._parents.values():
             parent.stdin.close()
-            parent.wait()
+            try:
+                parent.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                parent.kill()
 
     def _parent(self, number):
         if number not in self._parents:
