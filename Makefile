@@ -4,10 +4,12 @@ STACK ?=
 VENV ?= .venv$(STACK:%=-%)
 # Another package index for torch alone, e.g. one that serves CPU-only or CUDA builds: make quickstart TORCH_INDEX=https://...
 TORCH_INDEX ?=
+# What `make clients` asks.
+ARTEFACT ?= runs/quickstart/artefact
 
 BIN := $(VENV)/bin
-# A process a core; a file's tests stay together, since they share what they train.
-PYTEST := python -m pytest --numprocesses auto --dist loadfile
+# A process a core; a file's tests stay together, since they share what they train. Files in the order of tests/conftest.py.
+PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 CONSTRAINTS := constraints$(STACK:%=-%).txt
 PIP := $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
 # What only the owner's packages go with: Optimum's classes and Neural Compressor.
@@ -29,7 +31,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow lint type format bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow clients lint type format bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,20 +75,29 @@ test-core: $(VENV)/.installed-test $(OWNERS)  ## The tests of what needs no Opti
 	$(VENV)-core/bin/python -m pip uninstall --yes neural-compressor optimum optimum-intel optimum-onnx
 	! $(VENV)-core/bin/python -c 'import neural_compressor' 2>/dev/null
 	! $(VENV)-core/bin/python -c 'import optimum.onnxruntime' 2>/dev/null
-	$(VENV)-core/bin/$(PYTEST) $(CORE_TESTS)
+	$(VENV)-core/bin/$(PYTEST) --two-families $(CORE_TESTS)
 
 # Likewise, with OpenVINO added: in one process with all other tests it ended in a segmentation fault (docs/experiments.md).
 test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in OpenVINO
 	rm -rf $(VENV)-openvino
 	cp -al $(VENV) $(VENV)-openvino
-	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf
+	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf sentence-transformers \
+		--requirement examples/requirements.txt
 	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/export/test_derived.py tests/rivals/test_openvino.py tests/report/test_card.py
+	CI=true $(VENV)-openvino/bin/python -m pytest tests/runtime/test_clients.py
 
 # The oldest ONNX Runtime that the manifests of artefacts claim, in an environment with nothing else.
 test-oldest: $(VENV)/.installed-test $(OWNERS)  ## The tests of graphs in the oldest ONNX Runtime that they claim
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install 'onnxruntime==1.17.*' 'numpy<2'
 	OLDEST_ONNXRUNTIME=$(VENV)-oldest/bin/python $(BIN)/$(PYTEST) tests/export/test_oldest_runtime.py
+
+# With what each client needs, in a .venv of its own; it says which are left out, and compares the rest with the runtime.
+clients: install  ## Ask every client of examples/ for ARTEFACT's answers, and compare them with the runtime's
+	rm -rf $(VENV)-clients
+	cp -al $(VENV) $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf --requirement examples/requirements.txt
+	CI=true PYTHONPATH=. $(VENV)-clients/bin/python -m clients.python.agree $(ARTEFACT)
 
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow
@@ -118,4 +129,4 @@ bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything:
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-core $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,5 +1,6 @@
 import logging
 import os
+from contextlib import closing
 
 import pytest
 import torch
@@ -7,10 +8,14 @@ from accelerate.state import AcceleratorState
 from transformers import BertTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from tests.helpers.forks import Forks
+from tests.helpers.garbage import frozen
 from tests.helpers.models import VOCABULARY, sentences, tiny, write_tsv
 
 FAST_FAMILIES = ("bert", "deberta-v2")
 """Families that `--fast` keeps: the plainest, and one with relative positions."""
+HEAVIEST = ("test_two_processes.py", "test_runner.py", "test_scale_out.py", "test_processes.py", "test_teachers.py")
+"""Files that begin, since a worker takes a file as one piece: at the end the other one would wait for it."""
 
 # Else the import of openvino would send usage data to its makers, and tests have no network.
 os.environ["CI"] = "true"
@@ -22,19 +27,27 @@ transformers_logging.disable_progress_bar()
 
 
 def pytest_addoption(parser):
+    parser.addoption("--two-families", action="store_true", help="two families instead of twelve")
     parser.addoption("--fast", action="store_true", help="two families instead of twelve, and none of the long tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--fast"):
-        return
+    items.sort(key=lambda item: item.path.name not in HEAVIEST)
+    fast, few = config.getoption("--fast"), config.getoption("--two-families")
     kept, left = [], []
     for item in items:
         family = getattr(item, "callspec", None) and item.callspec.params.get("family")
-        fast = family in (None, *FAST_FAMILIES) and not item.get_closest_marker("long")
-        (kept if fast else left).append(item)
+        other = (fast or few) and family not in (None, *FAST_FAMILIES)
+        (left if other or (fast and item.get_closest_marker("long")) else kept).append(item)
     items[:] = kept
-    config.hook.pytest_deselected(items=left)
+    if left:
+        config.hook.pytest_deselected(items=left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    with frozen():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +72,13 @@ def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
     return BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs modules in processes of their own, which need not import everything first."""
+    with closing(Forks()) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")

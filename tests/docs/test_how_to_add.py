@@ -22,7 +22,7 @@ _STEP = re.compile(
 
 # What all scripts import is imported once; they then run side by side, in processes without any of the package yet.
 _RUNNER = """
-import os, runpy, sys, traceback
+import gc, os, runpy, sys, traceback
 import datasets, matplotlib.pyplot, onnxruntime, pydantic, scipy.stats, torch
 from transformers import BertForMaskedLM, BertTokenizerFast, ModernBertModel, Trainer
 
@@ -33,6 +33,7 @@ def run(place, script):
     sys.path.insert(0, place)
     runpy.run_path(script, run_name="__main__")
 
+gc.freeze()  # as tests/helpers/garbage.py does
 children = []
 for place, script in zip(sys.argv[1::2], sys.argv[2::2]):
     if (child := os.fork()) == 0:

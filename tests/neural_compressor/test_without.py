@@ -57,10 +57,7 @@ def run(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_imports_optimum_neural_compressor_or_torch_ao():
-    run(IMPORT_ALL + "assert not {'neural_compressor', 'optimum'} & sys.modules.keys()")
-
-
-def test_training_and_export_without_optimum_and_neural_compressor_import_none_of_them(tmp_path, tokenizer):
+def test_nothing_imports_optimum_neural_compressor_or_torch_ao(tmp_path, tokenizer):
+    """No module where it is loaded, and no function of a training and an export."""
     tokenizer.save_pretrained(tmp_path)
-    run(TRAIN, str(tmp_path))
+    run(IMPORT_ALL + "assert not {'neural_compressor', 'optimum'} & sys.modules.keys()\n" + TRAIN, str(tmp_path))

@@ -1,9 +1,6 @@
 """Whole runs of the tasks whose rows are no examples, in two processes and in one: the same weights and metrics."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +18,6 @@ from tests.tasks.test_token_classification import drawn, recipe_of, write
 pytestmark = pytest.mark.long
 
 TASKS = ("token_classification", "question_answering", "sentence_embedding", "masked_lm")
-ROOT = Path(__file__).parents[2]
-TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 # Adam would turn the sign of a gradient's rounding into whole steps.
 TRAINED = {"max_steps": 9, "per_device_train_batch_size": 4, "learning_rate": 0.05, "warmup_ratio": 0.0}
@@ -72,14 +67,11 @@ def write_recipes(root, processes, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, tokenizer):
+def folders(tmp_path_factory, tokenizer, forks):
     root = tmp_path_factory.mktemp("processes")
     for name, processes in (("one", 1), ("two", 2)):
         recipes = write_recipes(root / name, processes, tokenizer)
-        command = [sys.executable, *TWO * (processes == 2), "-m", "tests.helpers.runs", *map(str, recipes)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
+        forks.run("tests.helpers.runs", *recipes, processes=processes)
     return root
 
 

@@ -168,8 +168,8 @@ def test_questions_without_answers_are_answered_by_the_teacher_alone(root, tmp_p
     assert counts["many", "task_distill"] - counts["few", "task_distill"] == len(further)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_all_families_answer_by_the_graph_as_in_pytorch(family, tokenizer, tmp_path):
+@pytest.mark.parametrize("family", list(FAMILIES)[::2])  # tests/export has all, with another linear layer as head
+def test_families_answer_by_the_graph_as_in_pytorch(family, tokenizer, tmp_path):
     model = tiny(family, head=HEAD, **NAMES)
     task = QuestionAnswering("train.jsonl", "test.jsonl", max_length=40, stride=8)
     table = read_questions(write_jsonl(tmp_path / "rows.jsonl", questions(6)))

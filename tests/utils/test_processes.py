@@ -1,10 +1,6 @@
 """What decides on a student's shape, in two processes that see different rows, and in one that sees all."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,28 +8,22 @@ import torch
 from edgemin_hf.utils.processes import check_same, joined, own_share, share_from_first, summed
 from tests.helpers.two_ranks import CUTS
 
-ROOT = Path(__file__).parents[2]
-TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 GRADUAL = ["taylor, gradual", "snip_momentum, gradual"]
 RANGES = ["calibrated", "ranges", "quantize"]
 
 
-def run(folder, launcher=()):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment |= {"ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *launcher, "-m", "tests.helpers.two_ranks", str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(forks, folder, processes):
+    forks.run("tests.helpers.two_ranks", folder, processes=processes)
     return [json.loads(file.read_text()) for file in sorted(folder.glob("facts-*.json"))]
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory):
+def facts(tmp_path_factory, forks):
     """What one process came to, and what each of two did."""
     pytest.importorskip("neural_compressor")
     folder = tmp_path_factory.mktemp("ranks")
-    (alone,) = run(folder / "one")
-    first, second = run(folder / "two", TWO)
+    (alone,) = run(forks, folder / "one", 1)
+    first, second = run(forks, folder / "two", 2)
     return alone, first, second
 
 
