@@ -43,7 +43,8 @@ _KINDS = {
 
 _HEAD = """\
 # A first recipe, by `edgemin recipe new`. `edgemin run {file} --dry-run` checks it and prints the plan;
-# `edgemin recipe --reference` explains every setting. Paths are relative to this file, output_dir to where you call from.
+# `edgemin recipe --reference` explains every setting. Paths are relative to this file, output_dir to where you call
+# from.
 {run}seed: 0
 
 teacher:

@@ -25,7 +25,7 @@ class Export(WritingStage):
     """Export student and teacher to ONNX, and check the graphs against PyTorch on validation texts.
 
     Attributes:
-        fidelity_texts: Number of those texts.
+        fidelity_texts: Number of validation texts that graphs are checked on.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Export

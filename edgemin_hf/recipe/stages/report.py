@@ -61,7 +61,7 @@ class Report(WritingStage):
         title: Name of the model in card and report.
         language: Language's code for the card, as the Hub takes it, or "multilingual".
         license: Licence of the student's weights, a Hub identifier such as apache-2.0.
-        datasets: Hub ids of the datasets that it was made from.
+        datasets: Hub ids of the datasets that it was made from, that of the test set first.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
         test_set: What the task's metric is measured on, in words.
         repo_id: Where the card's snippets load the model from; "" is your-name/ and the recipe's name.
