@@ -21,22 +21,25 @@ _CODE = re.compile(r"^(?:```.*?^```|    [^\n]*)", re.DOTALL | re.MULTILINE)
 
 
 def api_pages() -> dict[str, str]:
-    """Return a page for each package that has public names, as its `__init__.pyi` lists them, by its name on the site."""
-    pages, seen = {}, set()
+    """Return a page for each package with the names that its `__init__.pyi` makes public, by its name on the site."""
+    pages: dict[str, str] = {}
+    above: dict[str, str] = {}  # what a package further up has made its own, and by which name it is told there
     for stub in sorted(PACKAGE.rglob("__init__.pyi"), key=lambda path: (len(path.parts), path)):
         package = ".".join(stub.parent.relative_to(ROOT).parts)
+        imports = [
+            node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+        ]
         names = {
-            alias.asname or alias.name: f"{package}.{node.module}.{alias.name}" if node.level else alias.name
-            for node in ast.parse(stub.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.ImportFrom) and node.module
+            f"{package}.{alias.name}": f"{package}.{node.module}.{alias.name}"
+            for node in imports
             for alias in node.names
         }
         words = ast.get_docstring(ast.parse(stub.with_suffix(".py").read_text(encoding="utf-8"))) or ""
-        first = [f"# {package}\n\n{words}\n\n    from {package} import ...\n"]
-        # A name of the package itself is told once, there.
-        own = {name: place for name, place in names.items() if place not in seen}
-        pages[f"api/{package}.md"] = "\n".join([*first, *(f"::: {place}" for place in own.values())]) + "\n"
-        seen |= set(names.values())
+        told = [f"::: {name}" for name in names if name not in above]
+        others = ", ".join(f"[`{name.rpartition('.')[2]}`][{above[name]}]" for name in names if name in above)
+        further = f"Told with a package above it: {others}.\n" if others else ""
+        pages[f"api/{package}.md"] = "\n".join([f"# {package}\n\n{words}\n\n{further}", *told, ""])
+        above |= {place: above.get(name, name) for name, place in names.items()}
     return pages
 
 
@@ -83,7 +86,7 @@ def _relinked(link: re.Match[str], place: str, page: str) -> str:
 
 
 def _linked() -> set[str]:
-    """Return the files outside docs/ that pages link to, and those that these link to, as they stand in the repository."""
+    """Return the files outside docs/ that pages link to, and those that these link to, by their places."""
     found: set[str] = set(OTHER_NAMES)
     todo = [*found, *(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
     while todo:
