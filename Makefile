@@ -104,7 +104,7 @@ $(VENV)-docs/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/.ins
 	touch $@
 
 # The variable silences a note on mkdocs-material's successor.
-docs: $(VENV)-docs/.installed  ## Build the documentation into site/ (site/index.html opens without a server)
+docs: $(VENV)-docs/.installed  ## Build the documentation into site/ (`python -m http.server --directory site` shows it)
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
 
 # bertdistiller is measured beside ours; it lies apart, since its pins are older than this package's.
