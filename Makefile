@@ -31,7 +31,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow clients lint type format bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow clients lint type format docs bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,17 @@ format: $(VENV)/.installed-test  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# As of test-core: hard links, with mkdocs added, since pages are made of the code.
+$(VENV)-docs/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/.installed-train
+	rm -rf $(VENV)-docs
+	cp -al $(VENV) $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# The variable silences a note on mkdocs-material's successor.
+docs: $(VENV)-docs/.installed  ## Build the documentation into site/ (`python -m http.server --directory site` shows it)
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build
+
 # bertdistiller is measured beside ours; it lies apart, since its pins are older than this package's.
 $(VENV)/peers: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --no-deps --target $@ bertdistiller==0.1.2
@@ -129,4 +140,4 @@ bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything:
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-core $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-core $(VENV)-docs $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build site *.egg-info

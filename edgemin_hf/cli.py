@@ -8,9 +8,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from edgemin_hf import __version__
+from edgemin_hf.recipe import arguments as recipe_arguments
 from edgemin_hf.recipe.errors import RecipeError, StageError
 from edgemin_hf.runtime import arguments as runtime
 from edgemin_hf.sensitivity import arguments as sensitivity
@@ -136,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--resume-anyway", action="store_true", help=anyway)
     run.set_defaults(command=_run)
 
+    recipe_arguments.add_arguments(commands, common, _recipe)
+
     benchmark = commands.add_parser(
         "benchmark", parents=[common], help="measure an artefact's latency and size on this machine"
     )
@@ -219,6 +223,20 @@ def _run(options: argparse.Namespace) -> None:
         warn_if_busy("the minutes are what it takes beside them")
     else:
         run_recipe(recipe, settings, root, options.overwrite, options.resume_anyway)
+
+
+def _recipe(options: argparse.Namespace) -> None:
+    if options.reference == (options.recipe_command is not None):
+        options.parser.error("expected: new, or --reference")
+    if options.reference:
+        from edgemin_hf.recipe.reference import reference
+
+        print(reference(), end="")
+        return
+    from edgemin_hf.recipe.starter import Starter, write_starter
+
+    write_starter(Starter(**{field.name: getattr(options, field.name) for field in fields(Starter)}), options.output)
+    print(f"written: {options.output}; next: edgemin run {options.output} --dry-run")
 
 
 def _rivals(options: argparse.Namespace) -> None:

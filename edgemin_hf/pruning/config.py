@@ -29,13 +29,14 @@ class PruningConfig(Settings):
         ffn_sparsity: Share of the feed-forward neurons to remove, 0 to below 1; what stays of a layer is rounded to a
             multiple of 32 where its width is one.
         layer_sparsity: Share of the layers to remove, 0 to below 1, before heads and neurons and before training: one
-            by one the layer without which the loss is least.
-        target_parameters: Budget of all of the model's parameters, instead of the two shares.
+            by one the layer without which the loss is least. Not of ALBERT and ModernBERT.
+        target_parameters: Budget of all of the model's parameters, instead of the two shares of heads and neurons: what
+            goes costs least saliency for what it saves.
         target_latency_ms: Budget of one pass of 128 tokens through ONNX Runtime (fp32, one thread, the head apart),
             instead of the two shares, by a table of layer shapes that is measured on this machine when pruning
             begins. A resumed gradual run goes on with its table.
-        scope: "layer" removes as many units from each layer: plain `transformers` reloads the result. "model"
-            compares units of all layers.
+        scope: "layer" removes as many units from each layer: plain `transformers` reloads the result (5 only where all
+            heads stayed: else `load_pruned`). "model" compares units of all layers, and needs `load_pruned`.
         saliency: "taylor" (|a . dL/da| of each example, Michel et al. 2019, arXiv 1905.10650), "taylor_weights"
             (|w . dL/dw| of a unit's weights, likewise, ROSITA, Liu et al. 2021, arXiv 2103.11367), "fisher" (the
             square of the first, then a search within each layer by their products, Kwon et al. 2022, arXiv
@@ -48,7 +49,7 @@ class PruningConfig(Settings):
             "iterative" as many each time. `load_best_model_at_end` and early stopping then look at evaluations after
             the last units are gone.
         start: Share of the training steps after which the first units go, with the other schedules.
-        end: Share of the training steps after which the last ones are gone.
+        end: Share of the training steps after which the last ones are gone, with the other schedules.
         rounds: How many times units go from `start` to `end`.
         pruning_seed: Seed of the random control.
 

@@ -18,7 +18,8 @@ class QuantizationConfig(Settings):
         weights: Precision of every linear layer. "int8": weights by output row, inputs uint8 by tensor. "int4": weights
             alone, by groups of a row; inputs stay in floating point, so there are no ranges.
         embeddings: Precision of the tables of words and positions: "int8" by row, "int4" by groups of a row, or "fp32".
-        group_size: Number of weights that share a scale where "int4" is asked for: 32, 64 or 128.
+        group_size: Number of weights that share a scale where "int4" is asked for: 32, 64 or 128 (5, 4.5 or 4.25 bits a
+            weight, scale included).
         provider: Who gives the fake quantisers of the linear layers: "native", plain modules of ours, or "inc", Intel
             Neural Compressor (INT8 only).
         calibration_examples: Number of training examples that the first input ranges are taken from.
@@ -34,7 +35,8 @@ class QuantizationConfig(Settings):
             add pairs of uint8 x int8 products in int16, which saturates.
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
             after those of the batches. "learned": the optimizer trains their ends (LSQ, arXiv 1902.08153).
-        range_learning_rate: Peak learning rate of learned ranges, as factors of the calibrated ones.
+        range_learning_rate: Peak learning rate of learned ranges, as factors of the calibrated ones; warm-up and decay
+            are those of the weights' rate.
 
     Example:
         >>> from edgemin_hf import QuantizationConfig

@@ -125,7 +125,19 @@ class Student:
         checkpoint: Hub id or folder of a model to start from, instead of a shape; with the teacher's vocabulary where a
             stage compares the two by their tokens.
         revision: Branch, tag or commit of a checkpoint on the Hub; None takes the newest.
-        initialization: What becomes of the teacher's weights where widths differ.
+        num_hidden_layers: Depth. This and the further numbers are the teacher's where None, and no larger.
+        hidden_size: Width of the layers.
+        num_attention_heads: Attention heads of a layer; they must divide `hidden_size`.
+        intermediate_size: Width of the feed-forward networks; None keeps the teacher's ratio to `hidden_size`.
+        layers: The teacher's layer, counted from 1, that each student layer starts from; None spreads them evenly from
+            the first to the last.
+        model_type: Another family, such as "distilbert" for a BERT teacher; None is the teacher's.
+        embedding_size: Width of the embedding tables before a projection to `hidden_size`, of families that have one,
+            such as "electra" for a BERT teacher.
+        max_position_embeddings: Rows of the table of positions: no text is longer.
+        initialization: What becomes of the teacher's weights where widths differ: "slice" keeps the strongest
+            dimensions of the residual stream, evenly spaced heads and neurons; "svd" projects the stream on its
+            principal directions; "copy" takes only what has the same shape; "random" takes nothing.
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does, or what
             the checkpoint was made for.
     """
@@ -158,15 +170,15 @@ class RawText:
     Attributes:
         files: Text (.txt: documents between blank lines) or tables (.jsonl, .parquet; .tsv and .csv where not
             packed), each also compressed (.zst) where packed; relative to the recipe.
-        dataset: Id of a dataset on the Hub, which is read as a stream.
-        dataset_config: Its configuration, such as a language; None where it has one.
-        dataset_split: Its split.
-        revision: Its revision; None takes the newest.
+        dataset: Id of a dataset on the Hub, which is read as a stream, instead of files.
+        dataset_config: Configuration of the dataset, such as a language; None where it has one.
+        dataset_split: Split of the dataset.
+        revision: Branch, tag or commit of the dataset; None takes the newest.
         text_column: The column of a table that holds the text.
         max_length: Tokens of a block, or after which a row is cut.
         pack: Whether documents are joined and cut into blocks of `max_length` tokens, without padding. Else each
             different row is one example: for short texts such as questions.
-        validation_blocks: Blocks that are held out, where packed.
+        validation_blocks: How many blocks, the last ones, are held out to validate on, where packed.
     """
 
     files: list[str] = field(default_factory=list)
@@ -216,16 +228,17 @@ class Recipe:
     """The way from a teacher to an artefact.
 
     Attributes:
-        name: A short name.
+        name: A short name, also of the repository in the card's snippets.
         output_dir: Folder of the run, relative to where the command is given.
         teacher: The large model.
-        stages: What to do, in this order.
+        stages: What to do, in this order: each has `stage`, which one it is, that one's settings, and a `name` where it
+            stands twice.
         task: What the student is for; None where all stages are task-agnostic.
-        student: Its shape.
+        student: Its shape, or a checkpoint; a copy of the teacher where nothing is said.
         assistant: Shape of an assistant, which the stage `assistant` makes.
-        raw_text: Text for stage 1.
+        raw_text: Text for stage 1: the stages `assistant` and `distill`.
         seed: Seed of the split, of initialisation and of training.
-        precision: "bf16" and "fp32" say it; "auto" takes bf16 for training where the processor computes in it.
+        precision: Of training: "bf16", "fp32", or "auto", bf16 where the processor computes in it natively.
         threads: Threads for PyTorch and ONNX Runtime; None takes every core.
         report_to: Trackers of experiments that trainings report to, by their names in `TrainingArguments`.
 

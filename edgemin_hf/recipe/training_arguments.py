@@ -49,12 +49,26 @@ class Training:
     """Settings that all training stages share, by their names in `transformers.TrainingArguments`.
 
     Attributes:
-        best_model: Whether each epoch is validated, and the model of the best one kept.
-        early_stopping_patience: Evaluations in a row without a new best model after which training stops; None never
-            does.
-        freeze_embeddings: Whether the table of the word pieces stays as it is. A small student's is most of what its
-            optimizer writes in a step.
-        training_arguments: Any other field of `TrainingArguments` that the recipe does not decide on, by name.
+        num_train_epochs: Passes over the data.
+        max_steps: Steps; above 0 they count instead of the epochs, and -1 goes by these.
+        per_device_train_batch_size: Examples of a batch.
+        gradient_accumulation_steps: Batches of a step.
+        learning_rate: Peak; it falls linearly to 0.
+        warmup_ratio: Share of the steps in which the rate rises.
+        warmup_steps: Steps in which it rises; above 0 they count instead of the share.
+        weight_decay: Of AdamW, likewise the next two.
+        adam_beta2: Decay of the squares' running mean.
+        adam_epsilon: What is added to their root.
+        save_steps: Steps between checkpoints; there is one after every minute too.
+        best_model: Whether each epoch is validated, and the model of the best one kept; not while units are pruned
+            gradually.
+        early_stopping_patience: Evaluations in a row without a new best model after which training stops, beside
+            `best_model` alone; None never does.
+        freeze_embeddings: Whether the table of the word pieces stays as it is: a small student's is most of what its
+            optimizer writes in a step, and little of what a task needs.
+        training_arguments: Any other field of `TrainingArguments` by its name, such as {max_grad_norm: 0.5,
+            lr_scheduler_type: cosine}, but those that the recipe decides on, such as `seed`, `bf16`, `save_strategy` or
+            `push_to_hub`. Where a method reads inside layers, neither `torch_compile` nor reentrant checkpointing.
     """
 
     num_train_epochs: Positive = 3.0

@@ -67,17 +67,17 @@ class Glue:
     """A task of GLUE, as a recipe names it.
 
     Attributes:
-        name: Which one.
+        name: Which of GLUE's tasks.
         data: Id of a dataset on the Hub with the tasks as its configurations, such as nyu-mll/glue; or a folder with
             the task's tables, train.tsv, dev.tsv and so on, in it or in a folder of the task's name.
-        text_column: Column of the texts; None is that of the Hub's.
-        text_pair_column: That of the second texts.
-        label_column: That of the labels.
-        metric: As of `TableTask`; "" takes GLUE's.
+        text_column: Column of the texts; None is that of the Hub's dataset.
+        text_pair_column: Column of the second texts; likewise.
+        label_column: Column of the labels.
+        metric: As of the other tasks; "" takes GLUE's.
         validation_share: Share of the rows to train on that is held out for every choice.
         revision: Branch, tag or commit of a dataset on the Hub.
-        unlabelled_files: As of `TableTask`.
-        max_length: Likewise.
+        unlabelled_files: Further texts, which the teacher alone labels.
+        max_length: Tokens after which a text, or a pair together, is cut.
     """
 
     name: GlueName

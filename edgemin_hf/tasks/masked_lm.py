@@ -29,8 +29,9 @@ class MaskedLM(MaskedTexts):
     The teacher runs beside the student: what it says of a masked token is as wide as the vocabulary, and is not kept.
 
     Attributes:
-        keep_head: Whether what is exported predicts masked tokens; else it is the encoder alone, which gives hidden
-            states and is measured by nothing.
+        keep_head: Whether what is exported predicts masked tokens; else it is the encoder alone, for
+            "feature-extraction", which gives hidden states and is measured by nothing: such a recipe ends with
+            `export`.
         metric: masked_accuracy, and beside it pseudo_perplexity, which only the final evaluation tells.
 
     Example:

@@ -40,9 +40,11 @@ class MaskedTexts(TableTask, ABC):
         split_sentences: Whether .txt, and .txt.zst, hold documents between blank lines, whose sentences are the texts.
         pack: Whether texts to train on are joined and cut into rows of `max_length` tokens; else each is a row, cut
             after as many.
-        mask_probability: Share of a text's tokens that are masked.
-        pseudo_perplexity_texts: Texts of the test table, the first ones, whose tokens are masked in turn too: a pass of
-            the model a token.
+        mask_probability: Share of a text's tokens that are to be predicted, at least one. In training 80% of them
+            become the mask token, 10% any token, and 10% stay, other ones in each epoch; to measure, the same tokens
+            become the mask token in every run.
+        pseudo_perplexity_texts: Texts of the test table, the first ones, each of whose tokens is masked in turn: a pass
+            of every model a token.
     """
 
     text_column: str = "text"

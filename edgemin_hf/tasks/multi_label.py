@@ -34,7 +34,8 @@ class MultiLabel(TextTask):
     Labels stand in one column as a list of names (.jsonl, .json, .parquet), or in several columns, each of 0 and 1.
 
     Attributes:
-        label_column: Name of the column that holds the list; of no use beside `label_columns`.
+        label_column: Name of the column that holds the list of labels (.jsonl, .json, .parquet); of no use beside
+            `label_columns`.
         label_columns: Names of the columns, one a label, that hold 0 or 1; None where labels are a list.
         threshold: Probability from which a label is given, above 0 and below 1.
         metric: f1_micro (over all decisions), f1_macro (the mean over labels), precision and recall likewise, accuracy

@@ -57,6 +57,7 @@ class QuestionAnswering(TableTask):
     Attributes:
         unlabelled_files: Further questions with contexts (.jsonl, .json, .csv, .tsv, .parquet), which the teacher alone
             answers.
+        max_length: Tokens of a question with a window of its context.
         stride: Tokens of a context that two of its windows share, where it is longer than `max_length` allows; None
             takes 128, or as many as `max_length` leaves beside the longest question.
         max_answer_length: Tokens of an answer, at most.

@@ -37,20 +37,23 @@ class ScoredPairs(TableTask, ABC):
     """A task that is trained on texts alone, and measured on pairs of them with scores.
 
     Attributes:
-        train_file: Texts to train on: .txt with a text a line, or a table with columns of texts.
-        split_sentences: Whether .txt, and .txt.zst, hold documents between blank lines, whose sentences are the texts.
+        train_file: Texts to train on: .txt with a text a line, or a table with columns of texts; each different one is
+            learned once.
+        split_sentences: Whether .txt, and .txt.zst, hold documents between blank lines, whose sentences (of three words
+            or more) are the texts.
         validation_file: Pairs and scores for every choice; there must be one.
         text_column: Name of the column that holds the first text of a pair.
-        text_pair_column: Name of the column that holds the second.
+        text_pair_column: Name of the column that holds the second text.
         label_column: Name of the column that holds the score, a number: the more alike, the higher.
         train_columns: Names of the columns of training tables that hold texts; [] takes those of pairs, as far as a
             table has them, else its column `text`.
         unlabelled_files: Further texts to train on, as `train_file`.
-        prompt: What stands before every text.
+        prompt: What stands before every text, and becomes the student's default prompt; a teacher that has one asks for
+            the same.
         corpus_file: Texts to find in the final evaluation: a table with the columns _id, text and, where they have one,
             title.
-        queries_file: What they are looked for by: a table with the columns _id and text.
-        qrels_file: Which of them are relevant, for nDCG@10: a table with the columns query-id, corpus-id and score.
+        queries_file: What the texts are looked for by: a table with the columns _id and text.
+        qrels_file: Which texts are relevant, for nDCG@10: a table with the columns query-id, corpus-id and score.
         retrieval_k: How many of the texts that the teacher ranks first are to be found (recall@k).
     """
 

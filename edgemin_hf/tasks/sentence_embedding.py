@@ -35,11 +35,13 @@ class SentenceEmbedding(ScoredPairs):
 
     Attributes:
         metric: spearmanr or pearsonr, of the cosines with the scores.
-        space: "teacher": vectors are the teacher's own, and a student of another width gets a dense layer to give them.
-            "principal": they are the teacher's on its principal directions over the training texts, as many as the
-            student is wide. "auto": the teacher's, where the student is as wide as they are and no `dimensions` are
-            asked for, else principal.
-        dimensions: Widths of prefixes that stand alone too (Matryoshka, arXiv 2205.13147): their losses are added.
+        space: "teacher": vectors are the teacher's own, beside which they can stand in an index, and a student of
+            another width gets a dense layer to give them. "principal": they are the teacher's on its principal
+            directions over the training texts (uncentred, so that inner products survive best), as many as the student
+            is wide, which is no wider than they are. "auto": the teacher's, where the student is as wide as they are
+            and no `dimensions` are asked for, else principal.
+        dimensions: Widths of prefixes that stand alone too (Matryoshka, arXiv 2205.13147): the losses of all are added,
+            the whole width's among them. On principal directions the first ones say the most by themselves.
 
     Example:
         >>> import torch

@@ -22,14 +22,16 @@ class TableSource(ABC):
 
     Attributes:
         train_file: Table to train on, relative to the recipe; or a pattern (data/*.csv), or a list of several.
-        test_file: Table that only the final evaluation opens; likewise.
+        test_file: Table that only the final evaluation predicts; likewise.
         validation_file: Table for every choice; None holds out a share of the training table.
         dataset: Id of a dataset on the Hub, or a folder of one, instead of the files.
-        dataset_config: Its configuration; None where it has one.
-        train_split: Its split to train on.
-        validation_split: That for every choice; None holds out a share of the split to train on.
-        test_split: That which only the final evaluation opens.
-        further_tests: Further tables, or splits, that the final evaluation measures, by a name for each (a language's).
+        dataset_config: Configuration of the dataset; None where it has one.
+        train_split: Split to train on, or a part of one (`train[-10%:]`), of which the first rows (`train[:10000]`) are
+            streamed.
+        validation_split: Split for every choice; None holds out a share of the split to train on.
+        test_split: Split that only the final evaluation predicts.
+        further_tests: Further tables, or splits of `dataset`, that the final evaluation measures, by a name for each (a
+            language's). A split of another configuration, dataset or revision is a mapping.
         revision: Branch, tag or commit of a dataset on the Hub; None takes the newest.
     """
 

@@ -37,8 +37,10 @@ class TableTask(MeasuredTask, TableSource, Task, ABC):
         validation_share: Share of the training table that is held out, by a seeded draw, without `validation_file`.
         unlabelled_files: Further texts, which the teacher alone labels.
         max_length: Tokens after which an example is cut.
-        stratify: Whether each label has its share of the rows that are held out, of a task with one label a row.
-        class_weights: "balanced" has rare labels count as much as common ones where labels are learned; None counts
+        stratify: Whether each label has its share of the rows that are held out, of a task with one label a row; where
+            a label has one row, all are drawn alike.
+        class_weights: "balanced" has rare labels count as much as common ones where labels are learned: scikit-learn's
+            rows / (labels × rows of the label), of label sets for each yes and no, of tags for each word. None counts
             all rows alike.
         label_smoothing: Share of a label's weight that all labels have in common (arXiv 1512.00567), where labels are
             learned.

@@ -40,10 +40,12 @@ class TokenClassification(TableTask):
 
     Attributes:
         tokens_column: Name of the column that holds the words.
-        tags_column: Name of the column that holds their tags: names, or the numbers of a `ClassLabel`.
+        tags_column: Name of the column that holds the words' tags: names, or the numbers of a `ClassLabel`.
         text_column: Name of the column that holds the text, where entities are spans of characters.
         spans_column: Name of the column that holds the spans, lists of {start, end, label}; None where there are words
             and tags.
+        unlabelled_files: Further texts, which the teacher alone tags: tables with words in `tokens_column`, or texts in
+            `text_column`, .conll, or .txt with a text a line.
         scheme: How the files' tags tell entities: iob2, iob1, iobes or bilou.
         label_all_tokens: Whether all pieces of a word learn its tag, those after the first as I-; else the first alone.
         stride: Tokens that two windows of a sentence have in common which is longer than `max_length`; None takes a

@@ -9,11 +9,7 @@ from transformers import GPT2Config, PreTrainedModel
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.stages.distill import Distill
-from edgemin_hf.recipe.stages.known import SETTINGS
-from edgemin_hf.recipe.stages.methods import Also
-from edgemin_hf.recipe.stages.quantize import Reconstruction
 from edgemin_hf.recipe.yaml_file import load_recipe
-from edgemin_hf.tasks.known import TASKS
 from tests.helpers.models import tiny, write_tsv
 from tests.helpers.recipes import drop, only, put, write_recipe
 
@@ -307,17 +303,6 @@ def test_names_of_overrides_are_checked_before_weights_are_loaded(place, capsys)
     tables = error("quantize.overrides", {"*.word_embeddings": "int4"}, "quantize.pruning", gradually)
     assert tables[0] == 0, tables
     assert "beside weights: int4" in error("quantize.overrides", {"*.query": "int4"}, "quantize.pruning", gradually)[1]
-
-
-def test_every_setting_is_in_the_reference():
-    reference = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
-    from dataclasses import fields
-
-    from edgemin_hf.recipe.schema import RawText, Recipe, Student, Teacher
-
-    for kind in (Recipe, Teacher, *TASKS.values(), Student, RawText, Also, Reconstruction, *SETTINGS.values()):
-        for field in fields(kind):
-            assert f"`{field.name}`" in reference, f"{kind.__name__}.{field.name}"
 
 
 def test_tables_of_all_kinds_are_read_as_they_are(tmp_path):

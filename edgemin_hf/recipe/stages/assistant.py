@@ -20,7 +20,7 @@ class Assistant(InnerDistillation):
     """Stage 1 for an assistant between teacher and student, of whom the stage `distill` then learns.
 
     Attributes:
-        also: Further methods.
+        also: Further methods: each a mapping of `method`, its settings and `weight`.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Assistant

@@ -37,7 +37,12 @@ class Augment(WritingStage):
     names it.
 
     Attributes:
+        copies: Copies of a row; equal ones count once.
+        probability: Probability that a word of a copy is replaced.
+        candidates: Words that a replacement is drawn from.
+        model: Masked language model that predicts them, a Hub id or folder; None is the recipe's teacher.
         revision: Branch, tag or commit of a `model` on the Hub; None takes the newest.
+        vectors: File of word vectors (GloVe's format), for words of several tokens; without one these stay.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Augment

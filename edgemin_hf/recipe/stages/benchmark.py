@@ -42,7 +42,7 @@ class Benchmark(WritingStage):
 
     Attributes:
         sentences: Number of sentences, evenly spaced in the test set.
-        rounds: Number of counted rounds over them.
+        rounds: Counted rounds over these sentences.
         threads: Threads of a pass.
         openvino: Whether the graphs are measured in OpenVINO too, and by the stage `evaluate` their predictions.
 

@@ -36,7 +36,7 @@ class InnerDistillation(TrainingStage, Method):
     """Distillation of inner layers, by one of `METHODS`, whose settings are this stage's too.
 
     Attributes:
-        also: Further methods.
+        also: Further methods: each a mapping of `method`, its settings and `weight`.
     """
 
     also: list[ParsedAlso] = field(default_factory=list)

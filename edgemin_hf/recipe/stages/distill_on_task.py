@@ -18,7 +18,7 @@ class DistillOnTask(InnerDistillation):
     """Distillation of inner layers on the task's training texts, without their labels' loss.
 
     Attributes:
-        also: Further methods.
+        also: Further methods: each a mapping of `method`, its settings and `weight`.
 
     Example:
         >>> from edgemin_hf.recipe.stages import DistillOnTask

@@ -25,7 +25,7 @@ class Export(WritingStage):
     """Export student and teacher to ONNX, and check the graphs against PyTorch on validation texts.
 
     Attributes:
-        fidelity_texts: Number of those texts.
+        fidelity_texts: Number of validation texts that graphs are checked on.
         fused_attention: Whether a quantised student gets a second graph for ONNX Runtime 1.24 and newer alone, which
             computes the same in about three quarters of the time.
         batch: Texts of a further graph that takes no other shape, as NPUs want it; None makes none.

@@ -32,10 +32,11 @@ class HeadFirst(TrainingStage):
 
     Attributes:
         fit_head: Whether the last layer of a head that does not know the task yet is first fitted on the frozen
-            encoder's features (LP-FT, arXiv 2202.10054), where the task's can be.
+            encoder's features, where the task's can be, so that the encoder is not bent by a random one (LP-FT, arXiv
+            2202.10054).
         head_learning_rate: Learning rate of the head; None takes that of the encoder's last layer.
         layer_learning_rate_decay: What the learning rate of a layer is multiplied by for each layer above it; the
-            embeddings have the lowest (ELECTRA, arXiv 2003.10555).
+            embeddings have the lowest (ELECTRA, arXiv 2003.10555). Layers that share weights are one.
     """
 
     fit_head: bool = True

@@ -23,8 +23,8 @@ class LayerSearch(MiniLMv2Config):
     """MiniLMv2, which may look for the teacher's layer by itself.
 
     Attributes:
-        teacher_layer: The layer, or "search": tries several for a small budget and takes the one whose student then
-            learns the task best.
+        teacher_layer: The layer, counted from 1; None is the last. "search" tries several for a small budget and takes
+            the one whose student then learns the task best.
         search_layers: The layers to try, counted from 1; None tries the upper half.
         search_steps: Steps of distillation, and then of task distillation, for each.
     """
@@ -62,7 +62,7 @@ class Also:
     """Another method, whose loss terms are added to those of a stage's own.
 
     Attributes:
-        weight: What they are multiplied by.
+        weight: What its loss is multiplied by.
     """
 
     weight: Positive = 1.0

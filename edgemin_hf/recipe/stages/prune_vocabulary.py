@@ -42,7 +42,7 @@ class PruneVocabulary(WritingStage):
 
     Attributes:
         files: Further texts whose tokens stay (.txt, .jsonl, .parquet, also .zst), relative to the recipe.
-        text_column: The column of a table that holds the text.
+        text_column: Column of a table that holds the text.
         min_count: How often a token must occur to stay.
 
     Example:

@@ -70,9 +70,10 @@ class Quantize(TaskStage, QuantizationConfig):
     Neural Compressor's own does that.
 
     Attributes:
-        pruning: Prunes the student in the same training.
+        pruning: Settings of the stage `prune`, which prune the student in the same training; None does not.
         reconstruction: Trains module after module to compute what the student computed before it was quantised, after
-            the calibration and before the first step.
+            the calibration and before the first step; {} takes all defaults, None does not. Native provider, without
+            `pruning`.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Quantize

@@ -66,7 +66,8 @@ class Report(WritingStage):
             teacher's card, if it has some.
         license: Licence of the student's weights, a Hub identifier such as apache-2.0; None takes that of the teacher's
             card, or "unknown".
-        datasets: Hub ids of the datasets that it was made from; None takes those of the teacher's card.
+        datasets: Hub ids of the datasets that it was made from, that of the test set first; None takes those of the
+            teacher's card.
         attribution: A sentence on whose work the data and the teacher are, and under which terms.
         test_set: What the task's metric is measured on, in words.
         example: What the card's snippets ask about, a text or a list of two for a task that reads pairs; None takes a

@@ -51,7 +51,7 @@ class Rivals(Stage):
         rivals: Which ones; None takes all that can be made here, and says which could not. static_embeddings are
             model2vec's, for labels alone; openvino and labels_alone are made after the export alone.
         sentences: Number of texts, evenly spaced in the test set, that latency is measured on.
-        rounds: Number of counted rounds over them.
+        rounds: Counted rounds over these texts.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Rivals

@@ -79,7 +79,7 @@ class TaskStage(TrainingStage, TaskDistillationConfig):
     """Settings of the stages that learn the task from the teacher's predictions and the labels.
 
     Attributes:
-        also: Further methods, on the same data.
+        also: Further methods, on the same data: each a mapping of `method`, its settings and `weight`.
     """
 
     also: list[ParsedAlso] = field(default_factory=list)
