@@ -98,15 +98,15 @@ def _calibration(student: Calibration, teacher: Calibration | None) -> str:
 
 def _gap(found: Slices, gap: Estimate) -> str:
     metric = metric_named(found.metric)
-    groups = sorted(found.groups, key=lambda group: group.student.value)
+    groups = sorted(found.groups, key=lambda group: group.student.value, reverse=not metric.greater_is_better)
     told = (
-        f"By {_column(found.by)}, it is {_written(gap, metric)} points apart between {groups[-1].name} and "
-        f"{groups[0].name}"
+        f"By {_column(found.by)}, it is best on {groups[-1].name} and worst on {groups[0].name}, a gap of "
+        f"{_written(gap, metric)} points"
     )
     if found.teacher_gap is None or found.widened is None:
         return f"{told}."
     widened = _written(found.widened, metric, sign="+")
-    return f"{told}; the teacher's gap is {_written(found.teacher_gap, metric)}, the difference {widened}."
+    return f"{told}; the teacher's is {_written(found.teacher_gap, metric)}, the difference {widened}."
 
 
 def _robustness(found: Sequence[Group], metric: Metric) -> str:
@@ -143,7 +143,7 @@ def _slices_table(found: Slices) -> CaptionedTable:
     table = _group_table("group", found.groups, metric)
     if found.student_gap is not None:
         gaps = [gap for gap in (found.teacher_gap, found.student_gap) if gap is not None]
-        table.rows.append(["best less worst", "", *(_written(gap, metric) for gap in gaps)])
+        table.rows.append(["gap, best to worst", "", *(_written(gap, metric) for gap in gaps)])
     caption = f"{capitalized(metric.axis)} by {_column(found.by)}, with 95% intervals"
     if found.widened is not None:
         caption += f"; the student's gap less the teacher's: {_written(found.widened, metric, sign='+')} points"

@@ -29,7 +29,9 @@ def draw_reliability(found: Mapping[str, Calibration]) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_SIZE, _SIZE))
         axes = figure.add_axes((0.15, 0.13, 0.82, 0.84))
-        axes.plot((0, 100), (0, 100), color=GREY, lw=1, ls=(0, (4, 3)))
+        least = min(min(part.confidence, part.accuracy) for one in found.values() for part in one.bins)
+        low = max(100 * least // 10 * 10 - 10, 0)
+        axes.plot((low, 100), (low, 100), color=GREY, lw=1, ls=(0, (4, 3)))
         for name, one in found.items():
             colour, marker, face = _LOOKS[name]
             x = [100 * part.confidence for part in one.bins]
@@ -37,8 +39,8 @@ def draw_reliability(found: Mapping[str, Calibration]) -> str:
             ends = np.array([_interval(part.accuracy, part.n) for part in one.bins]).T
             errors = np.maximum(np.abs(ends - y), 0)
             axes.errorbar(x, y, errors, color=colour, elinewidth=0.7, lw=1, marker=marker, mfc=face, ms=5, label=name)
-        axes.set_xlim(0, 103)
-        axes.set_ylim(0, 103)
+        axes.set_xlim(low, 103)
+        axes.set_ylim(low, 103)
         axes.set_aspect("equal")
         axes.set_xlabel("mean probability of the label given (%)")
         axes.set_ylabel("share that is right (%), with its 95% interval")

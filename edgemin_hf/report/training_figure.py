@@ -52,6 +52,7 @@ def _draw(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str
     axes.tick_params(labelsize=8)
     axes.grid(True, axis="y")
     if not steps:
+        axes.set_yticks([])
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", size=9)
 
 

@@ -9,7 +9,7 @@ from edgemin_hf.benchmark.rows import Alone, Benchmark, LengthLatency
 from edgemin_hf.report.analysis import shown_analysis
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.card_facts import CardFacts
-from edgemin_hf.report.curves import Curve, draw_curves
+from edgemin_hf.report.length_figure import latency_by_length
 from edgemin_hf.report.page import conditions, render_report, stage_table
 from edgemin_hf.report.records import StageRecord, TrainingCurve
 from edgemin_hf.report.reliability_figure import draw_reliability
@@ -55,7 +55,7 @@ def test_the_sentences_say_what_was_measured():
         "alone.",
         "It is 90.0% sure of its labels on average, and right in 93.0%: its expected calibration error (10 bins of "
         "equal mass) is 3.4 points, the teacher's 2.1.",
-        "By dialect, it is 10.0 [5.0, 15.0] points apart between north and south; the teacher's gap is 0.0 "
+        "By dialect, it is best on north and worst on south, a gap of 10.0 [5.0, 15.0] points; the teacher's is 0.0 "
         "[-5.0, 5.0], the difference +10.0 [+5.0, +15.0].",
         "Accuracy in % on the test texts: 90.0 as they are (teacher 94.0), 90.0 with typos (teacher 94.0).",
     ]
@@ -63,7 +63,7 @@ def test_the_sentences_say_what_was_measured():
     alone = replace(alone, slices=(Slices("dialect", "accuracy", GROUPS[:1]),), robustness=())
     assert len(shown_analysis(alone, "accuracy").sentences) == 1
     scores = Analysis(None, ANALYSIS.student, Agreement("pearsonr", 0.99, (0.98, 1.0)))
-    assert "Pearson's correlation ×100 99.0 [98.0, 100.0]." in shown_analysis(scores, "mse").sentences[0]
+    assert "Pearson correlation ×100 99.0 [98.0, 100.0]." in shown_analysis(scores, "mse").sentences[0]
 
 
 def test_both_ends_of_the_classes_are_shown_and_all_are_kept():
@@ -80,7 +80,7 @@ def test_page_and_card_tell_it_and_do_without():
     page = render_report("A", BENCHMARK, STAGES, {}, analysis=shown)
     assert "<h2>Beside its teacher</h2>" in page
     assert "All 12 labels" in page
-    assert '<td data-label="group" class="words">best less worst</td>' in page
+    assert '<td data-label="group" class="words">gap, best to worst</td>' in page
     assert "Beside its teacher" not in render_report("A", BENCHMARK, STAGES, {})
     card, without = (render_card(CardFacts(**FACTS | {"analysis": told})) for told in (shown, None))
     assert f"## Beside its teacher\n\n- {shown.sentences[0]}\n- " in card
@@ -109,9 +109,7 @@ def test_stages_have_their_share_of_the_time():
 FIGURES = {
     "reliability": lambda: draw_reliability(CALIBRATION),
     "training": lambda: training_curves(STAGES),
-    "length": lambda: draw_curves(
-        [Curve("p95", [8, 64], [1.0, 2.0]), Curve("p50", [8, 64], [0.9, 1.5])], "x", "y", "By length"
-    ),
+    "length": lambda: latency_by_length([LengthLatency(2**n, 0.1 * 2**n, 0.13 * 2**n) for n in range(3, 11)]),
 }
 
 

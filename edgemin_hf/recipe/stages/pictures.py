@@ -11,7 +11,7 @@ from edgemin_hf.recipe.schema import Product
 from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.report import figures
-from edgemin_hf.report.curves import Curve, draw_curves
+from edgemin_hf.report.length_figure import latency_by_length
 from edgemin_hf.report.reliability_figure import draw_reliability
 from edgemin_hf.report.training_figure import training_curves
 from edgemin_hf.tasks.metrics.analysis import Analysis
@@ -50,7 +50,7 @@ def draw_pictures(context: Context, benchmark: Benchmark, analysis: Analysis | N
     }
     if len(benchmark.by_length) > 1:
         caption = "Latency of a whole call, text in and answer out, by the tokens of its text: p50 and p95."
-        pictures["latency_by_length"] = (caption, _latency_by_length(benchmark))
+        pictures["latency_by_length"] = (caption, latency_by_length(benchmark.by_length))
     if analysis is not None and analysis.calibration:
         caption = (
             "Reliability: on the dashed line labels are right as often as their probability says; below it they are "
@@ -65,12 +65,3 @@ def draw_pictures(context: Context, benchmark: Benchmark, analysis: Analysis | N
         caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
         pictures["teacher_layers"] = (caption, (context.output / SEARCH_CURVE).read_text(encoding="utf-8"))
     return pictures
-
-
-def _latency_by_length(benchmark: Benchmark) -> str:
-    tokens = [one.tokens for one in benchmark.by_length]
-    curves = [
-        Curve("p95", tokens, [one.p95 for one in benchmark.by_length]),
-        Curve("p50", tokens, [one.p50 for one in benchmark.by_length]),
-    ]
-    return draw_curves(curves, "tokens of the text", "milliseconds a call", "Latency of a whole call by length")
