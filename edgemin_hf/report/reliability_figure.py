@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from edgemin_hf.report.figures import BLUE, GREY, STYLE, VERMILION
+from edgemin_hf.report.figures import BLUE, GREY, STYLE, VERMILION, WIDTH
 from edgemin_hf.report.svg import to_svg
 from edgemin_hf.tasks.metrics.calibration import Calibration
 
 _LOOKS = {"teacher": (BLUE, "o", "none"), "student": (VERMILION, "D", VERMILION)}
-_SIZE = 4.2
+_HEIGHT = 4.2
 
 
 def draw_reliability(found: Mapping[str, Calibration]) -> str:
@@ -27,8 +27,8 @@ def draw_reliability(found: Mapping[str, Calibration]) -> str:
         The figure as SVG.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_SIZE, _SIZE))
-        axes = figure.add_axes((0.15, 0.13, 0.82, 0.84))
+        figure = Figure(figsize=(WIDTH, _HEIGHT))
+        axes = figure.add_axes((0.2, 0.13, 0.82 * _HEIGHT / WIDTH, 0.84))
         least = min(min(part.confidence, part.accuracy) for one in found.values() for part in one.bins)
         low = max(100 * least // 10 * 10 - 10, 0)
         axes.plot((low, 100), (low, 100), color=GREY, lw=1, ls=(0, (4, 3)))

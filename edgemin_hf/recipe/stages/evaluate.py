@@ -20,6 +20,7 @@ from edgemin_hf.benchmark.rows import Row
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.analysis import ANALYSIS, Models, analyse, check_slices, measured_on
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
@@ -64,6 +65,10 @@ class Evaluate(WritingStage):
             raise ValueError(
                 "stage: evaluate with task.keep_head: false, whose graph predicts no token; allowed: without this stage"
             )
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what it will cost here: perturbed texts are run by two files of about six, three times."""
+        return Estimate(self.minutes * (2 if self.robustness else 1))
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""

@@ -60,6 +60,17 @@ def test_a_class_that_one_model_alone_invents_is_none_that_changed():
     assert class_changes(Metric("mse"), "score", truth, teacher, student, []) == []
 
 
+def test_sets_of_labels_change_label_by_label(few_resamples):
+    generator = np.random.default_rng(2)
+    truth, teacher, student = (generator.random((60, 3)) < 0.4 for _ in range(3))
+    truth[:, 2] = False  # which no text has, so that it can't change
+    found = class_changes(Metric("f1_micro"), "label set", *map(np.int64, (truth, teacher, student)), ["a", "b", "c"])
+    scores = [f1_score(truth, side, average=None, zero_division=0) for side in (teacher, student)]
+    assert {one.name: (one.teacher, one.student) for one in found} == {
+        name: pytest.approx((scores[0][number], scores[1][number])) for number, name in enumerate("ab")
+    }
+
+
 def test_entities_change_by_type():
     truth = [["B-sum", "O"], ["B-thing", "I-thing"]] * 20
     student = [["B-sum", "O"], ["B-thing", "O"]] * 20
