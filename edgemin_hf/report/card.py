@@ -156,8 +156,10 @@ def _beside_rivals(rivals: Comparison | None) -> dict[str, object]:
 
 def _beside_teacher(found: ShownAnalysis | None) -> dict[str, object]:
     """Return what the template is told of the student beside its teacher, where that was looked at."""
-    classes = None if found is None or found.classes is None else markdown_table(found.classes)
-    return {"beside": [] if found is None else found.sentences, "classes": classes}
+    if found is None:
+        return {"beside": [], "classes": None, "more_classes": False}
+    classes = None if found.classes is None else markdown_table(found.classes)
+    return {"beside": found.sentences, "classes": classes, "more_classes": found.every_class is not None}
 
 
 def _title(told: CardFacts) -> str:

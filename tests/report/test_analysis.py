@@ -86,6 +86,9 @@ def test_page_and_card_tell_it_and_do_without():
     assert f"## Beside its teacher\n\n- {shown.sentences[0]}\n- " in card
     assert "| label -6 | 90.0 | 84.0 | -6.0 [-8.0, -4.0] | 40 |" in card
     assert "Beside its teacher" not in without
+    few = shown_analysis(replace(ANALYSIS, classes=CLASSES[:2]), "accuracy")
+    assert "the report has all" in card
+    assert "the report has all" not in render_card(CardFacts(**FACTS | {"analysis": few}))
     assert "\n\n\n" not in card.split("## Beside its teacher")[1].split("\n## ")[0]
 
 
