@@ -18,9 +18,10 @@ import onnxruntime
 from common import write_json
 from tokenizers import Tokenizer
 
-from edgemin_hf.benchmark.whole_call import measure_calls, runtime_call
+from edgemin_hf.benchmark.whole_call import measure_calls
 from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
 from edgemin_hf.runtime import Model, load
+from edgemin_hf.runtime.one_call import runtime_call
 
 
 def parts_alone(model: Model) -> Callable[[str], object]:

@@ -16,6 +16,13 @@ PACKAGES = ["edgemin_hf", *(m.name for m in pkgutil.walk_packages(edgemin_hf.__p
 GUESTS = {"edgemin_hf.neural_compressor": "neural_compressor", "OpenVino": "openvino"}
 """What an example says that needs a package which need not be installed, and the package."""
 
+NOT_SHOWN = [
+    "benchmark.rows", "data.perturbation", "recipe.analysis", "recipe.training_curve", "report.analysis",
+    "report.words", "tasks.metrics.agreement", "tasks.metrics.analysis", "tasks.metrics.calibration",
+    "tasks.metrics.class_changes", "tasks.metrics.slices", "utils.energy",
+]  # fmt: skip
+"""Modules with examples of what no package shows."""
+
 
 def can_have_an_example(public):
     """Constants, type aliases, protocols and errors have none."""
@@ -52,3 +59,9 @@ def test_an_example_gives_what_it_says(public, tmp_path, monkeypatch, capsys):
     results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
     assert results.attempted
     assert not results.failed, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NOT_SHOWN)
+def test_examples_of_what_no_package_shows_run_too(name):
+    done = doctest.testmod(importlib.import_module(f"edgemin_hf.{name}"))
+    assert (done.failed, done.attempted > 0) == (0, True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from edgemin_hf.benchmark.alone import measured_alone
+from edgemin_hf.benchmark.by_length import latency_by_length
 from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.benchmark.runners import load_runner
-from edgemin_hf.benchmark.whole_call import PipelineMaker, whole_calls
+from edgemin_hf.benchmark.whole_call import PipelineMaker, runs, whole_calls
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.export.outputs import inputs_of_each
 from edgemin_hf.modeling.tokenizers import load_tokenizer
+from edgemin_hf.runtime.loading import load
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -86,7 +89,13 @@ def benchmark_artefact(
         inputs = {model: inputs_of_each(load_tokenizer(folder), sentences) for model, folder in folders.items()}
         times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, rounds)
         calls = whole_calls(artefact, sentences, threads, rounds, pipeline)
-    return Benchmark(benchmark_rows(files, times, threads, calls=calls), environment(threads, *["openvino"] * openvino))
+    able = runs(artefact)
+    return Benchmark(
+        benchmark_rows(files, times, threads, calls=calls),
+        environment(threads, *["openvino"] * openvino),
+        latency_by_length(load(artefact, threads=threads), sentences, rounds) if able else (),
+        measured_alone(artefact, threads, sentences) if able else None,
+    )
 
 
 def _read_lines(path: Path) -> list[Text]:

@@ -14,16 +14,13 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
+from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Row, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.runtime.artefact import is_fused
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.cpus import warn_if_busy
-
-Row = tuple[str, str, str]
-"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), variant ("fp32", "int8-fused")."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -123,6 +120,11 @@ def measure_latency(
                         times[row].append(1e3 * (time.perf_counter() - start))
                 bar.update()
     return {row: np.array(values) for row, values in times.items()}
+
+
+def arrays_of(inputs: Dataset) -> list[dict[str, NDArray[np.int64]]]:
+    """Return the rows of tokenised texts as inputs of a runner, int64 (1, length) each."""
+    return [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]
 
 
 def predict(runner: Runner, inputs: Sequence[Inputs], progress: str) -> list[NDArray[np.float32]]:

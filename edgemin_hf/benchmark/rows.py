@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemin_hf.runtime.artefact import is_fused
 from edgemin_hf.utils.hardware import Environment
 from edgemin_hf.utils.records import Record
+
+Row = tuple[str, str, str]
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
+
+
+def deployed(rows: Sequence[Row]) -> Row:
+    """Pick the row to deploy, which is what `edgemin_hf.runtime.load` takes by itself.
+
+    That is the student's fused graph in ONNX Runtime, else its first quantised one there, else its first there, else
+    its last. Without a student any model's rows count.
+
+    Example:
+        >>> from edgemin_hf.benchmark.rows import deployed
+        >>> deployed([("teacher", "pytorch", "fp32"), *[("student", "onnxruntime", each) for each in ("fp32", "int8")]])
+        ('student', 'onnxruntime', 'int8')
+    """
+    candidates = [row for row in rows if row[0] == "student"] or rows
+    graphs = [row for row in candidates if row[1] == "onnxruntime"]
+    return min(graphs, key=lambda row: (not is_fused(row[2]), row[2] == "fp32"), default=candidates[-1])
 
 
 @dataclass(frozen=True)
@@ -106,14 +127,57 @@ class BenchmarkRow(Record):
         return Score(self.metric, self.value, self.ci95, self.n, self.greater_is_better)
 
     @property
+    def row(self) -> Row:
+        """Its model, runtime and precision."""
+        return self.model, self.runtime, self.precision
+
+    @property
     def label(self) -> str:
         """Its name in figures, such as "teacher · onnxruntime · int8"."""
         return f"{self.model} · {self.runtime} · {self.precision}"
 
 
 @dataclass(frozen=True)
+class LengthLatency(Record):
+    """The latency of a whole call on texts of one length.
+
+    Attributes:
+        tokens: Their tokens, special ones included.
+        p50: Milliseconds within which half of the calls return.
+        p95: Those within which 95% do.
+    """
+
+    tokens: int
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Alone(Record):
+    """What a process costs that does nothing but run the artefact by `edgemin_hf.runtime`.
+
+    Attributes:
+        load_ms: Milliseconds until the model is loaded, after the imports.
+        first_call_ms: Those of the first call.
+        peak_bytes: The most memory that it held.
+        energy_mj: Millijoules a call of the whole processor package, by RAPL; None where the machine does not tell.
+    """
+
+    load_ms: float
+    first_call_ms: float
+    peak_bytes: int
+    energy_mj: float | None = None
+
+
+@dataclass(frozen=True)
 class Benchmark(Record):
     """The contents of a `benchmark.json`.
+
+    Attributes:
+        rows: The rows.
+        environment: The machine.
+        by_length: Whole calls of the file that the runtime takes by itself, by the texts' length.
+        alone: What a process costs that only runs that file; None where the runtime can't run it.
 
     Example:
         >>> from edgemin_hf.benchmark import Benchmark
@@ -124,3 +188,5 @@ class Benchmark(Record):
 
     rows: tuple[BenchmarkRow, ...]
     environment: Environment
+    by_length: tuple[LengthLatency, ...] = ()
+    alone: Alone | None = None

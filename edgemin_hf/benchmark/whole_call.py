@@ -9,20 +9,15 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.benchmark.measure import Name, Row, measure_latency
+from edgemin_hf.benchmark.measure import Name, measure_latency
+from edgemin_hf.benchmark.rows import Row
 from edgemin_hf.benchmark.runners import Inputs, Prepared, Runner
 from edgemin_hf.data.tables import Text
-from edgemin_hf.runtime.answers import Answerer
 from edgemin_hf.runtime.artefact import read_artefact
-from edgemin_hf.runtime.classifiers import Classifier, MultiLabelClassifier, Regressor
-from edgemin_hf.runtime.embeddings import Embedder
-from edgemin_hf.runtime.entities import Tagger
 from edgemin_hf.runtime.loading import MODELS, load
-from edgemin_hf.runtime.model import Model
+from edgemin_hf.runtime.one_call import Call, runtime_call
 from edgemin_hf.runtime.reader import Reader
 
-Call = Callable[[Text], object]
-"""Answers a text, or a pair."""
 PipelineMaker = Callable[[Path, str, int], Call | None]
 """Makes a call through Optimum's pipeline of an artefact's folder, the file of a graph and a number of threads; None
 where there is no such pipeline."""
@@ -99,9 +94,9 @@ def whole_calls(
         artefact that the runtime can't run.
     """
     calls: dict[Row, Call] = {}
-    if not (artefact / "tokenizer.json").is_file() or (read := read_artefact(artefact)).task not in MODELS:
-        return {}  # a slow tokenizer, which only `transformers` reads, or a task that the runtime does not know
-    for graph in (one for one in read.graphs if one.shape is None):
+    if not runs(artefact):
+        return {}
+    for graph in (one for one in read_artefact(artefact).graphs if one.shape is None):
         calls["runtime", "onnxruntime", graph.variant] = runtime_call(load(artefact, graph.file, threads))
         through = None if pipeline is None else pipeline(artefact, graph.file, threads)
         if through is not None:
@@ -109,26 +104,6 @@ def whole_calls(
     return measure_calls(calls, texts, rounds)
 
 
-def runtime_call(model: Model) -> Call:
-    """Return what answers a text or a pair by the runtime: a label, scores, entities, an answer, or a vector.
-
-    Raises:
-        ValueError: If there is nothing that such a model can be asked.
-    """
-    match model:
-        case Classifier() | MultiLabelClassifier() | Regressor():
-            if len(model.artefact.reading.columns) < 2:
-                return model.predict
-            # Where a text stands for a pair, as the built-in sentences do, its second is empty.
-            return lambda text: model.predict((text, "") if isinstance(text, str) else text)
-        case Tagger():
-            return lambda text: model.entities(_first(text))
-        case Embedder():
-            return lambda text: model.encode(_first(text))
-        case Answerer():
-            return lambda text: model.answer(*(text if isinstance(text, tuple) else (text, text)))
-    raise ValueError(f"{model.task}: no whole call")
-
-
-def _first(text: Text) -> str:
-    return text if isinstance(text, str) else text[0]
+def runs(artefact: Path) -> bool:
+    """Return whether the runtime can run an artefact: it knows its task, and its tokenizer is a fast one."""
+    return (artefact / "tokenizer.json").is_file() and read_artefact(artefact).task in MODELS

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnxruntime
 from transformers import AutoTokenizer
 
-from edgemin_hf.benchmark.whole_call import Call
 from edgemin_hf.data.tables import Text
 from edgemin_hf.runtime.artefact import read_artefact
+from edgemin_hf.runtime.one_call import Call
 from edgemin_hf.tasks.known import TASKS
 
 

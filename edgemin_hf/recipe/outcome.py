@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from edgemin_hf.export.manifest import Fidelity
-from edgemin_hf.report.records import LayerSearch, ModuleError, Trial, VocabularyCut
+from edgemin_hf.report.records import LayerSearch, ModuleError, TrainingCurve, Trial, VocabularyCut
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Outcome:
     before: float | None = None
     after: float | None = None
     notes: tuple[str, ...] = ()
+    curve: TrainingCurve | None = None
     search: LayerSearch | None = None
     trials: tuple[Trial, ...] | None = None
     precisions: Mapping[str, str] | None = None

@@ -33,6 +33,7 @@ from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.progress import TrainingProgress
 from edgemin_hf.recipe.schema import RecipeError
 from edgemin_hf.recipe.training_arguments import TrainingSettings, make_arguments, part_of
+from edgemin_hf.recipe.training_curve import training_curve
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.atomic_files import atomic_folder
 
@@ -166,8 +167,8 @@ def train(
             # The Trainer's pickled arguments: nothing reads them, and a model's folder holds no pickles.
             (partial / TRAINING_ARGS_NAME).unlink()
             write_beside(partial)
-    seen = _examples_seen(trainer)
-    return replace(outcome, examples=seen, metric=metric, before=before, after=after, notes=notes)
+    seen, curve = _examples_seen(trainer), training_curve(trainer.state.log_history, metric, before)
+    return replace(outcome, examples=seen, metric=metric, before=before, after=after, notes=notes, curve=curve)
 
 
 def _stopped_early(trainer: DistillationTrainer) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from edgemin_hf.benchmark.measure import ModelFile, Row, predict
+from edgemin_hf.benchmark.measure import ModelFile, predict
+from edgemin_hf.benchmark.rows import Row
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.data.tokenization import encode
 from edgemin_hf.modeling.embedder import SentenceHead

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.export.manifest import Manifest
+from edgemin_hf.report.analysis import ShownAnalysis
 from edgemin_hf.report.card_facts import CardFacts
 from edgemin_hf.report.page import (
     RUNTIMES,
@@ -48,7 +49,7 @@ def render_card(told: CardFacts) -> str:
     Raises:
         ValueError: The template uses a variable that does not exist, or the manifest does not list the model to deploy.
     """
-    measured = {**_measured(told.benchmark), **_beside_rivals(told.rivals)}
+    measured = {**_measured(told.benchmark), **_beside_rivals(told.rivals), **_beside_teacher(told.analysis)}
     variables = {**measured, **_made(told), **_used(told)}
     with resources.as_file(resources.files("edgemin_hf.model_cards")) as templates:
         if told.questions is not None:
@@ -155,6 +156,14 @@ def _beside_rivals(rivals: Comparison | None) -> dict[str, object]:
         "verdict": [] if rivals is None else verdict(rivals),
         "figure": None if rivals is None else f"![{in_words(rivals)}](figures/rivals.svg)\n\n{how_to_read(rivals)}",
     }
+
+
+def _beside_teacher(found: ShownAnalysis | None) -> dict[str, object]:
+    """Return what the template is told of the student beside its teacher, where that was looked at."""
+    if found is None:
+        return {"beside": [], "classes": None, "more_classes": False}
+    classes = None if found.classes is None else markdown_table(found.classes)
+    return {"beside": found.sentences, "classes": classes, "more_classes": found.every_class is not None}
 
 
 def _title(told: CardFacts) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgemin_hf.benchmark.rows import Benchmark
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.manifest import Manifest
+from edgemin_hf.report.analysis import ShownAnalysis
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.tables import CaptionedTable
 from edgemin_hf.report.vectors import VectorsOfCard
@@ -51,6 +52,7 @@ class CardFacts:
         activation: Name of the function that makes a score of the logit, of a model that ranks passages.
         labels: Names of its labels.
         mask: The mask token, of a model that predicts masked tokens; `example` then holds it.
+        analysis: What is told of it beside its teacher.
     """
 
     name: str
@@ -83,3 +85,4 @@ class CardFacts:
     mask: str | None = None
     teacher_datasets: Sequence[str] = ()
     licence_terms: Mapping[str, str] = field(default_factory=dict)
+    analysis: ShownAnalysis | None = None

@@ -9,7 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from edgemin_hf.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH, to_svg
+from edgemin_hf.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, WIDTH
+from edgemin_hf.report.svg import to_svg
 
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY, INK)
 _MARKERS = "osD^vPX*"
@@ -67,7 +68,14 @@ def draw_curves(curves: Sequence[Curve], x_label: str, y_label: str, title: str)
             axes.set_xticks(places, [f"{place:g}" for place in places])
         if len(curves) > 1:
             axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-        return to_svg(figure, title)
+        return to_svg(figure, title, [_in_words(curve, x_label, y_label) for curve in curves])
+
+
+def _in_words(curve: Curve, x_label: str, y_label: str) -> str:
+    """Return where a curve begins and ends, and its extremes."""
+    (first, start), *_, (last, end) = sorted(zip(curve.x, curve.y, strict=True)) * 2
+    told = f"{curve.name or y_label}: {start:.3g} at {first:g} ({x_label}), {end:.3g} at {last:g}"
+    return f"{told}; least {min(curve.y):.3g}, most {max(curve.y):.3g}"
 
 
 @dataclass(frozen=True)
@@ -111,4 +119,8 @@ def draw_bars(panels: Sequence[Bars], x_label: str, title: str) -> str:
             axes.set_xlim(low - margin, high + 2 * margin)
             axes.set_title(panel.name, loc="left", fontsize=10)
         axes.set_xlabel(f"{x_label}; the axis does not start at zero")
-        return to_svg(figure, title)
+        told = [
+            f"{panel.name}: " + ", ".join(f"{name} {np.mean(values):.1f}" for name, values in panel.values.items())
+            for panel in panels
+        ]
+        return to_svg(figure, title, told)

@@ -1,8 +1,5 @@
 """Draw the benchmark's figures as SVG: readable in black and white, on a phone, and without a legend to look up."""
 
-import html
-import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, floor, log10
 
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgemin_hf.benchmark.rows import BenchmarkRow
 from edgemin_hf.report.page import three_digits
+from edgemin_hf.report.svg import to_svg
 from edgemin_hf.tasks.metrics import metric_named
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -84,7 +82,12 @@ def size_against_metric(rows: Sequence[BenchmarkRow]) -> str:
         for row, point in zip(rows, points, strict=True):
             _draw_point(axes, row, point)
         _label_points(axes, [row.label for row in rows], points)
-        return to_svg(figure, f"Size on disk against {metric.title}")
+        unit = "%" if metric.unit == "%" else ""
+        told = [
+            f"{row.label}: {megabytes:.1f} MB, {value:.1f}{unit}"
+            for row, (megabytes, value, *_) in zip(rows, points, strict=True)
+        ]
+        return to_svg(figure, f"Size on disk against {metric.title}", told)
 
 
 def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
@@ -113,7 +116,11 @@ def latency_distributions(latencies: Mapping[str, Sequence[float]]) -> str:
         for y, (label, spread) in enumerate(spreads.items()):
             _draw_spread(axes, y, spread, fastest=y == 0)
             _row_name(axes, y, label, bold=y == 0)
-        return to_svg(figure, "Latency distributions")
+        told = [
+            f"{label}: half of the calls within {three_digits(median)} ms, 99% within {three_digits(most)} ms"
+            for label, (_, _, median, _, most) in spreads.items()
+        ]
+        return to_svg(figure, "Latency distributions", told)
 
 
 def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
@@ -146,7 +153,12 @@ def bytes_by_component(components: Mapping[str, Mapping[str, int]]) -> str:
         if rest:
             place = {"bbox_to_anchor": (0.03, 0), "bbox_transform": figure.transFigure}
             axes.legend(handles=rest, ncols=3, loc="lower left", **place)
-        return to_svg(figure, "Bytes by component")
+        told = [
+            f"{label}: {totals[label]:.1f} MB, of which "
+            + ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items())
+            for label, sizes in components.items()
+        ]
+        return to_svg(figure, "Bytes by component", told)
 
 
 def _draw_point(axes: Axes, row: BenchmarkRow, point: NDArray[np.float64]) -> None:
@@ -271,16 +283,3 @@ def log_axis(axes: Axes, values: Sequence[float] | NDArray[np.float64], room: fl
     axes.set_xlim(low, high)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-
-
-def to_svg(figure: Figure, title: str) -> str:
-    """Write a figure so that it can stand in a page with others: no document header, no ids or styles that leak."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = buffer.getvalue()
-    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r'font-family: [^;"]*; ', "", svg)
-    style = "stroke-linejoin: round; stroke-linecap: butt; font-family: system-ui, sans-serif"
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" style="{style}" ', 1)

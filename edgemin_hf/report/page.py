@@ -8,17 +8,16 @@ from math import floor, log10
 import jinja2
 from markupsafe import Markup
 
-from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
+from edgemin_hf.benchmark.rows import Alone, Benchmark, BenchmarkRow, deployed
+from edgemin_hf.report.analysis import ShownAnalysis
 from edgemin_hf.report.measurement import class_tables, further_metrics
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, CaptionedTable, Table, text_table
 from edgemin_hf.rivals.compare import Comparison
-from edgemin_hf.runtime.artefact import is_fused
 from edgemin_hf.tasks.metrics import Measurement, metric_named
 
 DASH = "—"
-"""Precisions of quantised models."""
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -33,6 +32,7 @@ def render_report(
     measured: Measurement | None = None,
     by_set: CaptionedTable | None = None,
     vectors: Table | None = None,
+    analysis: ShownAnalysis | None = None,
 ) -> str:
     """Render the report as one HTML page without scripts or anything to load.
 
@@ -47,6 +47,7 @@ def render_report(
         measured: All that was measured of the row to deploy; None shows no more than its rows.
         by_set: What models are worth on each test set, as of `by_test_set`, where there are several.
         vectors: What its vectors are worth at each width and precision, as of `vectors_table`, where it gives some.
+        analysis: What is told of the student beside its teacher, where that was looked at.
 
     Returns:
         The page.
@@ -76,6 +77,7 @@ def render_report(
         further=None if measured is None else further_metrics(measured),
         classes=None if measured is None else class_tables(measured),
         vectors=vectors,
+        analysis=analysis,
         rivals=None if rivals is None else rivals_table(rivals),
         verdict=[] if rivals is None else verdict(rivals),
         front=None if front is None else Markup(front),  # noqa: S704
@@ -165,7 +167,7 @@ def result_table(benchmark: Benchmark) -> Table:
 
 def stage_table(stages: Sequence[StageRecord]) -> Table:
     """Format what each stage of the recipe did."""
-    rows = []
+    rows, whole = [], sum(stage.seconds or 0.0 for stage in stages)
     for stage in stages:
         metrics = [DASH if value is None else f"{value:.4g}" for value in (stage.before, stage.after)]
         rows.append(
@@ -173,11 +175,12 @@ def stage_table(stages: Sequence[StageRecord]) -> Table:
                 stage.name or stage.stage,
                 DASH if stage.examples is None else f"{stage.examples:,}",
                 DASH if stage.seconds is None else f"{stage.seconds:,.1f}",
+                DASH if stage.seconds is None or not whole else f"{stage.seconds / whole:.0%}",
                 stage.metric or DASH,
                 *metrics,
             ]
         )
-    return Table(["stage", "examples seen", "seconds", "validation metric", "before", "after"], rows)
+    return Table(["stage", "examples seen", "seconds", "share", "validation metric", "before", "after"], rows)
 
 
 def conditions(benchmark: Benchmark) -> str:
@@ -191,7 +194,17 @@ def conditions(benchmark: Benchmark) -> str:
     if any(_reference(rows, row) for row in rows):
         text += " Smaller, faster: factors against the teacher in PyTorch, by size and p50."
     calls = [told for row in rows for told in _whole_calls(row)]
-    return text + f" Whole calls, text in and answer out, p50: {'; '.join(calls)}." * bool(calls)
+    text += f" Whole calls, text in and answer out, p50: {'; '.join(calls)}." * bool(calls)
+    return text if benchmark.alone is None else f"{text} {_alone(benchmark.alone)}"
+
+
+def _alone(found: Alone) -> str:
+    """Say what a process costs that only runs the artefact."""
+    energy = "not measured" if found.energy_mj is None else f"{three_digits(found.energy_mj)} mJ a call (whole package)"
+    return (
+        f"A process that only runs it loads it in {found.load_ms:.0f} ms and holds {found.peak_bytes / 1e6:.0f} MB at "
+        f"most; energy: {energy}."
+    )
 
 
 def _whole_calls(row: BenchmarkRow) -> Iterator[str]:
@@ -202,14 +215,9 @@ def _whole_calls(row: BenchmarkRow) -> Iterator[str]:
 
 
 def finished_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow:
-    """Pick the row to deploy, which is what `edgemin_hf.runtime.load` takes by itself.
-
-    That is the student's fused graph in ONNX Runtime, else its first quantised one there, else its first there, else
-    its last. Without a student any model's rows count.
-    """
-    candidates = [row for row in rows if row.model == "student"] or rows
-    graphs = [row for row in candidates if row.runtime == "onnxruntime"]
-    return min(graphs, key=lambda row: (not is_fused(row.precision), row.precision == "fp32"), default=candidates[-1])
+    """Pick the row to deploy. See `edgemin_hf.benchmark.rows.deployed`."""
+    known = [row.row for row in rows]
+    return rows[known.index(deployed(known))]
 
 
 def three_digits(value: float) -> str:

@@ -94,6 +94,25 @@ class VocabularyCut(Record):
 
 
 @dataclass(frozen=True)
+class TrainingCurve(Record):
+    """How a training went.
+
+    Attributes:
+        metric: Name of the validation metric.
+        steps: Steps after which the loss was logged.
+        losses: The mean loss of the steps since the one before.
+        validated: Steps after which the validation rows were measured; 0 is before the first.
+        values: The metric there.
+    """
+
+    metric: str
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    validated: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class StageRecord(Record):
     """What a stage is made of and, once it has finished, what it did; what does not apply is at its default.
 
@@ -106,6 +125,7 @@ class StageRecord(Record):
         before: The metric before the stage.
         after: The metric after it.
         notes: What else is worth telling, a line each.
+        curve: How its training went, where it trained.
         search: What the search for the teacher's layer found.
         trials: The trainings of a search for the best settings; all else that is told is the best one's.
         precisions: The precision of each module, where the stage chose them.
@@ -130,6 +150,7 @@ class StageRecord(Record):
     before: float | None = None
     after: float | None = None
     notes: tuple[str, ...] = ()
+    curve: TrainingCurve | None = None
     search: LayerSearch | None = None
     trials: tuple[Trial, ...] | None = None
     precisions: dict[str, str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgemin_hf.report.tables import Table, capitalized, text_table
+from edgemin_hf.report.words import spoken
 from edgemin_hf.rivals.compare import Ahead, Comparison, RivalRow
 from edgemin_hf.tasks.metrics import metric_named
 
@@ -47,15 +48,24 @@ def how_to_read(found: Comparison) -> str:
     return f"{text} The dashed lines are this student's: left of them is what is faster, above them what scores more."
 
 
-def in_words(found: Comparison) -> str:
+def title_of(found: Comparison) -> str:
+    """Return what the figure of the rivals shows."""
+    return f"{capitalized(metric_named(found.rows[0].metric).title)} against the latency of a whole call"
+
+
+def rows_in_words(found: Comparison) -> list[str]:
     """Tell the figure of the rivals to who can't see it: each row's value, latency and size."""
     metric = metric_named(found.rows[0].metric)
-    rows = [
+    return [
         f"{row.name}: {100 * row.value:.1f}{metric.unit if metric.unit == '%' else ''} at {row.latency_ms.p50:.3g} ms, "
         f"{row.size_bytes / 1e6:.1f} MB"
         for row in found.rows
     ]
-    return f"{capitalized(metric.title)} against the latency of a whole call. {'; '.join(rows)}."
+
+
+def in_words(found: Comparison) -> str:
+    """Return what the figure says as a text."""
+    return spoken(title_of(found), rows_in_words(found))
 
 
 def _sentence(student: RivalRow, rival: RivalRow) -> str:

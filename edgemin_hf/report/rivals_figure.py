@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from edgemin_hf.report.figures import BLUE, CHARACTER, GREY, INK, STYLE, VERMILION, WIDTH, log_axis, to_svg
-from edgemin_hf.report.rivals import in_words
+from edgemin_hf.report.figures import BLUE, CHARACTER, GREY, INK, STYLE, VERMILION, WIDTH, log_axis
+from edgemin_hf.report.rivals import rows_in_words, title_of
+from edgemin_hf.report.svg import to_svg
 from edgemin_hf.rivals.compare import Comparison, RivalRow
 from edgemin_hf.tasks.metrics import metric_named
 
@@ -55,7 +56,7 @@ def draw_rivals(found: Comparison) -> str:
         largest = max(row.size_bytes for row in rows)
         for row, point in zip(rows, points, strict=True):
             _draw_mark(axes, _colour(row), point, max(_LARGEST * (row.size_bytes / largest) ** 0.5, _SMALLEST))
-        return to_svg(figure, in_words(found))
+        return to_svg(figure, title_of(found), rows_in_words(found))
 
 
 def _set_limits(axes: Axes, points: NDArray[np.float64], upper: int) -> None:

@@ -17,6 +17,8 @@ TEXT_COLUMNS = frozenset(
         "label",
         "further metric",
         "test set",
+        "group",
+        "texts",
     }
 )
 """Headers of the columns that hold words, which are aligned to the left; numbers go to the right."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemin_hf.benchmark.rows import Latency
-from edgemin_hf.benchmark.whole_call import Call as AnyCall
 from edgemin_hf.benchmark.whole_call import measure_calls
 from edgemin_hf.rivals.base import Call, Given, Made, Maker
+from edgemin_hf.runtime.one_call import Call as AnyCall
 from edgemin_hf.tasks.metrics import Answers, difference
 from edgemin_hf.utils.records import Record
 

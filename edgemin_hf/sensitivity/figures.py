@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, to_svg
+from edgemin_hf.report.figures import BLUE, GREY, INK, STYLE, VERMILION, WIDTH
+from edgemin_hf.report.svg import to_svg
 from edgemin_hf.sensitivity.records import CutRow, SensitivityRecord
 from edgemin_hf.tasks.metrics import metric_named
 
@@ -65,7 +66,8 @@ def draw_heat_map(result: SensitivityRecord) -> str:
                 y = layers + 0.4 if row.layer is None else row.layer - 1
                 _draw_cell(axes, left + shares.index(row.sparsity), y, row.change, scale)
             left += len(shares) + _GAP
-        return to_svg(figure, f"Change of {metric_named(result.base.metric).title} in points by layer and sparsity")
+        title = f"Change of {metric_named(result.base.metric).title} in points by layer and sparsity"
+        return to_svg(figure, title, [_in_words(kind, rows) for kind, rows in found.items()])
 
 
 def draw_sensitivity_curves(result: SensitivityRecord) -> str:
@@ -113,7 +115,17 @@ def draw_sensitivity_curves(result: SensitivityRecord) -> str:
             names = [""] * len(ticks) if axes in panels[1 : len(lines)] else [f"{tick:.3g}" for tick in ticks]
             axes.set_yticks([_height(tick, base) for tick in ticks], names)
             axes.grid(True, axis="y")
-        return to_svg(figure, f"{metric.title} against sparsity, layer by layer")
+        title = f"{metric.title} against sparsity, layer by layer"
+        return to_svg(figure, title, [_in_words(kind, rows) for kind, rows in found.items()])
+
+
+def _in_words(kind: str, rows: Sequence[CutRow]) -> str:
+    """Return how the metric changes by each cut of a kind, in points."""
+    cuts = [
+        f"{'all layers' if row.layer is None else f'layer {row.layer}'} at {row.sparsity:.0%} {100 * row.change:+.1f}"
+        for row in rows
+    ]
+    return f"{TITLES[kind]}: {', '.join(cuts)}"
 
 
 def _by_kind(result: SensitivityRecord) -> dict[str, list[CutRow]]:

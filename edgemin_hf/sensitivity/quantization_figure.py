@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from edgemin_hf.report.figures import BLUE, GREY, ORANGE, STYLE, WIDTH, to_svg
+from edgemin_hf.report.figures import BLUE, GREY, ORANGE, STYLE, WIDTH
+from edgemin_hf.report.svg import to_svg
 from edgemin_hf.sensitivity.records import SensitivityRecord
 
 LOSSES = {"kl_divergence": "KL divergence of the predictions", "squared_difference": "squared difference of the scores"}
@@ -55,7 +56,11 @@ def draw_modules(result: SensitivityRecord) -> str:
         _decades(axes, low, high)
         axes.set_xlabel(f"{loss_title(result)} (log scale)")
         _legend(figure, axes, margin / width, 1 - 0.12 / height)
-        return to_svg(figure, "What quantising each module alone costs")
+        told = [
+            f"{short_name(name)}: " + ", ".join(f"{loss:.2g} at {precision}" for precision, loss in of.items())
+            for name, of in losses.items()
+        ]
+        return to_svg(figure, f"What quantising each module alone costs, {loss_title(result)}", told)
 
 
 def losses_by_module(result: SensitivityRecord) -> dict[str, dict[str, float]]:

@@ -24,6 +24,7 @@ from edgemin_hf.data.tables import read_table
 from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
 from edgemin_hf.recipe import Context, load_recipe
 from edgemin_hf.recipe.artefact_estimate import estimate_artefact
+from edgemin_hf.tasks.metrics.analysis import Analysis
 from edgemin_hf.tasks.run_rows import rows_of_run
 from edgemin_hf.training.trainer import DistillationTrainer
 from edgemin_hf.utils.compat import RELEASE
@@ -74,6 +75,7 @@ def finished(workplace, tmp_path_factory):
         put("distill.max_steps", 20)(recipe)
         put("task_distill.max_steps", 40)(recipe)
         put("report.gate", GATE)(recipe)
+        put("evaluate.slices", ["length_bucket", "label"], "evaluate.robustness", True)(recipe)
 
     recipe = write_recipe(root, longer)
     assert main(["run", str(recipe)]) == 0
@@ -160,6 +162,36 @@ def test_benchmark_json_has_a_row_a_triple(finished):
     loaded = AutoModelForSequenceClassification.from_pretrained(teacher)
     assert by_row["teacher", "pytorch", "fp32"]["parameters"] == loaded.num_parameters()
     assert benchmark["environment"]["packages"]["onnxruntime"]
+
+
+@pytest.mark.long
+def test_the_student_is_told_beside_its_teacher(finished):
+    run = finished / "run"
+    told = Analysis.from_dict(json.loads((run / "artefact/analysis.json").read_text()))
+    predictions = load_file(run / "evaluate/predictions.safetensors")
+    ours, theirs = (
+        predictions[f"{model}_onnxruntime_{name}"] for model, name in (("student", "int8"), ("teacher", "fp32"))
+    )
+    assert told.agreement.value == np.mean(ours == theirs)
+    assert {one.name for one in told.classes} == {"card_problem", "transfer"}
+    assert set(told.calibration) == {"teacher", "student"}
+    assert told.calibration["student"].accuracy == pytest.approx(
+        json.loads((run / "evaluate/results.json").read_text())["student_onnxruntime_int8"]["value"]
+    )
+    assert [one.by for one in told.slices] == ["length_bucket", "label"]
+    assert all(sum(group.n for group in one.groups) == 40 for one in told.slices)
+    names = ["as they are", "with typos", "in lower case", "in upper case"]
+    assert [group.name for group in told.robustness] == names
+    assert told.robustness[0].student == told.robustness[2].student  # the texts have no capitals
+    page, card = ((run / "artefact" / name).read_text() for name in ("report.html", "README.md"))
+    assert "<h2>Beside its teacher</h2>" in page
+    assert "## Beside its teacher" in card
+    assert "A process that only runs it loads it in" in card
+    assert {path.stem for path in (run / "artefact/figures").iterdir()} >= {
+        "latency_by_length", "reliability", "training",
+    }  # fmt: skip
+    curve = json.loads((run / "stages/task_distill.json").read_text())["curve"]
+    assert (curve["validated"][0], curve["validated"][-1]) == (0, 40)
 
 
 @pytest.mark.long

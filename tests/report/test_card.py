@@ -177,7 +177,7 @@ def test_the_text_holds_the_measured_numbers_the_stages_and_the_recipe():
     assert "takes 15.0 MB, 16.7% of the teacher's 90.0 MB" in card
     assert "16.0 times as fast as the teacher in PyTorch" in card
     assert re.search(r"^\| student \| onnxruntime \| int8 \|.* 90\.7 \|", card, re.MULTILINE)
-    assert "| prune | 9,000 | 4.0 | loss | 2 | 1 |" in card
+    assert "| prune | 9,000 | 4.0 | 100% | loss | 2 | 1 |" in card
     assert "```yaml\nname: banking\nseed: 0\n```" in card
     assert "Some CPU, with VNNI" in card
     assert "The data is by *Someone* (CC BY 4.0)." in card

@@ -6,11 +6,12 @@ from importlib.util import find_spec
 import pytest
 
 from edgemin_hf.benchmark.artefact import benchmark_artefact
-from edgemin_hf.benchmark.whole_call import runtime_call, whole_calls
+from edgemin_hf.benchmark.whole_call import whole_calls
 from edgemin_hf.neural_compressor import optimum_pipelines
 from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
 from edgemin_hf.report.page import conditions
 from edgemin_hf.runtime import load
+from edgemin_hf.runtime.one_call import runtime_call
 from tests.runtime.conftest import MODELS, TEXTS
 
 OPTIMUM = find_spec("optimum") is not None and find_spec("optimum.onnxruntime") is not None

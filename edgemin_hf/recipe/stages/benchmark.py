@@ -18,10 +18,12 @@ from pydantic.dataclasses import dataclass as settings
 from safetensors.numpy import save_file
 
 from edgemin_hf.benchmark import rows
-from edgemin_hf.benchmark.measure import ModelFile, Row, benchmark_rows, measure_latency
-from edgemin_hf.benchmark.rows import Score
+from edgemin_hf.benchmark.alone import measured_alone
+from edgemin_hf.benchmark.by_length import latency_by_length
+from edgemin_hf.benchmark.measure import ModelFile, arrays_of, benchmark_rows, measure_latency
+from edgemin_hf.benchmark.rows import Row, Score
 from edgemin_hf.benchmark.runners import Inputs, load_runner
-from edgemin_hf.benchmark.whole_call import whole_calls
+from edgemin_hf.benchmark.whole_call import runs, whole_calls
 from edgemin_hf.data.tables import Text
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
@@ -29,8 +31,9 @@ from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
-from edgemin_hf.recipe.stages.evaluate import arrays_of, measured_files
+from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.report.page import summary_table
+from edgemin_hf.runtime.loading import load
 from edgemin_hf.utils.cpus import waiting_as_before, waits_passively
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -38,7 +41,7 @@ from edgemin_hf.utils.hardware import environment
 
 @settings(config=STRICT)
 class Benchmark(WritingStage):
-    """Measure latency on test sentences, batch 1, without padding.
+    """Measure latency on test sentences, batch 1, without padding, and what a process costs that runs the result alone.
 
     Attributes:
         sentences: Number of sentences, evenly spaced in the test set.
@@ -80,11 +83,13 @@ class Benchmark(WritingStage):
         ]
         artefact = context.folder_with(Product.GRAPHS) / "student"
         asked = _Asked(files, inputs, self.rounds, self.threads, context.task.auto_class, artefact, shown)
-        times, calls = _measured_apart(asked) if waits_passively() else _measured(asked)
+        times, calls, by_length = _measured_apart(asked) if waits_passively() else _measured(asked)
+        alone = measured_alone(artefact, self.threads, shown) if runs(artefact) else None
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
         scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
         described = environment(self.threads, *["openvino"] * self.openvino)
-        benchmark = rows.Benchmark(benchmark_rows(files, times, self.threads, scores, calls), described)
+        measured = benchmark_rows(files, times, self.threads, scores, calls)
+        benchmark = rows.Benchmark(measured, described, by_length, alone)
         content = json.dumps(benchmark.to_dict(), indent=2)
         (folder / "benchmark.json").write_text(content + "\n", encoding="utf-8")
         save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
@@ -109,20 +114,24 @@ class _Asked:
 
 
 _Times = dict[Row, NDArray[np.float64]]
+_Measured = tuple[_Times, _Times, tuple[rows.LengthLatency, ...]]
 
 
-def _measured(asked: _Asked) -> tuple[_Times, _Times]:
-    """Return the milliseconds of each file's forward passes, and of whole calls."""
+def _measured(asked: _Asked) -> _Measured:
+    """Return the milliseconds of each file's forward passes, of whole calls, and of these by length."""
     threads = torch.get_num_threads()
     try:
         runners = {row: load_runner(row[1], file.path, asked.threads, asked.head) for row, file in asked.files.items()}
         times = measure_latency(runners, {row: asked.inputs[row[0]] for row in runners}, asked.rounds)
-        return times, whole_calls(asked.artefact, asked.texts, asked.threads, asked.rounds, optimum_call)
+        calls = whole_calls(asked.artefact, asked.texts, asked.threads, asked.rounds, optimum_call)
+        if not runs(asked.artefact):
+            return times, calls, ()
+        return times, calls, latency_by_length(load(asked.artefact, threads=asked.threads), asked.texts, asked.rounds)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measured_apart(asked: _Asked) -> tuple[_Times, _Times]:
+def _measured_apart(asked: _Asked) -> _Measured:
     """Measure in a process of its own, whose threads spin: how they wait can't be changed where PyTorch is at work."""
     with waiting_as_before(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measured, asked).result()

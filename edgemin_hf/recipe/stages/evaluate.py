@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
-from edgemin_hf.benchmark.measure import ModelFile, Row, files_of, in_openvino, predict, predict_rows
+from edgemin_hf.benchmark.measure import ModelFile, arrays_of, files_of, in_openvino, predict, predict_rows
+from edgemin_hf.benchmark.rows import Row
 from edgemin_hf.benchmark.runners import load_runner
+from edgemin_hf.recipe.analysis import ANALYSIS, Models, analyse, check_slices, measured_on
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import Estimate
 from edgemin_hf.recipe.fingerprint import content
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.vector_measures import notes_on, write_given_out, write_retrieval
-from edgemin_hf.tasks.base import Outputs
 from edgemin_hf.tasks.masked_lm import MaskedLM
-from edgemin_hf.tasks.metrics import Answers, Measurement
+from edgemin_hf.tasks.metrics import Answers
 from edgemin_hf.tasks.sentence_embedding import SentenceEmbedding
 from edgemin_hf.tasks.table_task import TableTask
 
@@ -38,6 +39,11 @@ CHOSEN = "chosen.json"
 class Evaluate(WritingStage):
     """Measure the task's metric on the test set; the only stage that opens it.
 
+    Attributes:
+        slices: Columns of the test table by whose values the metric is told too, or "length_bucket" for the quartiles
+            of the texts' lengths.
+        robustness: Whether the metric is told of texts with typos, in lower case and in capitals too.
+
     Example:
         >>> from edgemin_hf.recipe.stages import Evaluate
         >>> Evaluate().leaves
@@ -45,17 +51,24 @@ class Evaluate(WritingStage):
     """
 
     stage: Literal["evaluate"] = "evaluate"
+    slices: list[str] = field(default_factory=list)
+    robustness: bool = False
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.GRAPHS)
     leaves: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     not_after: ClassVar[tuple[Product, ...]] = (Product.PREDICTIONS,)
     minutes: ClassVar[float] = 0.7
 
     def check(self, context: Context) -> None:
-        """Check that what is exported can be measured."""
+        """Check that what is exported can be measured, and what is asked can be told."""
+        check_slices(context, self.slices, self.robustness)
         if isinstance(context.task, MaskedLM) and not context.task.keep_head:
             raise ValueError(
                 "stage: evaluate with task.keep_head: false, whose graph predicts no token; allowed: without this stage"
             )
+
+    def estimate(self, context: Context) -> Estimate:
+        """Return what it will cost here: perturbed texts are run by two files of about six, three times."""
+        return Estimate(self.minutes * (2 if self.robustness else 1))
 
     def inputs(self, context: Context) -> dict[str, object]:
         """Return the test set, and whether its rows run in OpenVINO too."""
@@ -83,8 +96,8 @@ class Evaluate(WritingStage):
         validation = _validation(context, tokenizers)
         predictions: dict[str, Answers] = {}
         chosen: dict[str, dict[str, object]] = {}
-        files, given, tasks = measured_files(context), dict[Row, Outputs](), dict[Row, TableTask]()
-        for row, file in files.items():
+        models = Models(measured_files(context), tokenizers)
+        for row, file in models.files.items():
             runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
             name, told, own = "_".join(row), " / ".join(row), task
             if (rows := validation.get(row[0])) is not None:
@@ -95,24 +108,27 @@ class Evaluate(WritingStage):
             predictions[name] = own.predictions(outputs, tests[row[0]])
             if alternatives := own.alternatives(outputs, tests[row[0]]):
                 _write_lines(folder / "alternatives" / f"{name}.jsonl", alternatives)
-            given[row], tasks[row] = outputs, own
+            models.outputs[row], models.tasks[row], models.predictions[row] = outputs, own, predictions[name]
         truth = task.references(tests["student"])
         names = sorted(context.label_ids, key=lambda name: context.label_ids[name])
         results = {name: task.measure(truth, predicted, names) for name, predicted in predictions.items()}
         for name in task.further_tests:
-            for model, found in _measured_further(context, name, tokenizers, read, names, tasks).items():
-                results[model].setdefault("further_tests", {})[name] = found
+            table = task.read(task.named_path(context.root, task.further_tests[name]))
+            for row, found in measured_on(context, table, models, list(models.files), name, names).items():
+                results["_".join(row)].setdefault("further_tests", {})[name] = found
         _write_submissions(context, folder / "submissions", tokenizers["student"], read["student"], names)
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         if chosen:
             (folder / CHOSEN).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
+        analysis = analyse(context, models, truth, self.slices, self.robustness)
+        (folder / ANALYSIS).write_text(json.dumps(analysis.to_dict(), indent=2) + "\n", encoding="utf-8")
         _save(predictions, folder)
         for model, dataset in inputs.items():
             dataset.save_to_disk(folder / "inputs" / model)
         notes = tuple(f"{name.replace('_', ' / ')} {result['value']:.4f}" for name, result in results.items())
         if isinstance(task, SentenceEmbedding):
-            write_given_out(context, task, given, truth, folder)
-            notes += notes_on(write_retrieval(context, task, files, tokenizers, folder))
+            write_given_out(context, task, models.outputs, truth, folder)
+            notes += notes_on(write_retrieval(context, task, models.files, tokenizers, folder))
         return Outcome(notes=notes)
 
 
@@ -122,28 +138,6 @@ def _validation(context: Context, tokenizers: Mapping[str, PreTrainedTokenizerBa
     if not context.task.chooses(table):
         return {}
     return {model: context.task.tokenized(table, tokenizers[model], context.label_ids) for model in tokenizers}
-
-
-def _measured_further(
-    context: Context,
-    name: str,
-    tokenizers: Mapping[str, PreTrainedTokenizerBase],
-    read: Mapping[str, set[str]],
-    names: Sequence[str],
-    tasks: Mapping[Row, TableTask],
-) -> dict[str, Measurement]:
-    """Measure every row's file on a further test set, with what was chosen for it on validation rows."""
-    task = context.task
-    table = task.read(task.named_path(context.root, task.further_tests[name]))
-    tests = {model: task.tokenized(table, tokenizer, context.label_ids) for model, tokenizer in tokenizers.items()}
-    found: dict[str, Measurement] = {}
-    for row, file in measured_files(context).items():
-        runner = load_runner(row[1], file.path, context.threads, task.auto_class, spinning=False)
-        rows = tests[row[0]]
-        arrays = arrays_of(rows.select_columns([n for n in rows.column_names if n in read[row[0]]]))
-        outputs = predict_rows(task, runner, arrays, rows, f"{name} of {' / '.join(row)}")
-        found["_".join(row)] = task.measure(task.references(rows), tasks[row].predictions(outputs, rows), names)
-    return found
 
 
 def _submitted(task: TableTask, root: Path) -> dict[str, Path]:
@@ -216,8 +210,3 @@ def measured_files(context: Context) -> Mapping[Row, ModelFile]:
 def wants_openvino(context: Context) -> bool:
     """Return whether the graphs are measured in OpenVINO too, as the stage `benchmark` says."""
     return any(stage.settings().get("openvino") for stage in context.recipe.stages)
-
-
-def arrays_of(inputs: Dataset) -> list[dict[str, NDArray[np.int64]]]:
-    """Return the rows of tokenised texts as inputs of a runner, int64 (1, length) each."""
-    return [{name: np.array([value], dtype=np.int64) for name, value in row.items()} for row in inputs]

@@ -11,29 +11,28 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from edgemin_hf.benchmark.rows import Benchmark
-from edgemin_hf.export.graph import bytes_by_component
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.hub.identifiers import check_dataset, check_language, check_licence
 from edgemin_hf.hub.privacy import publishable
 from edgemin_hf.modeling.cross_encoder import activation_of
 from edgemin_hf.modeling.pooling import saved_as_our_class
 from edgemin_hf.modeling.pruned_shape import plain_releases
+from edgemin_hf.recipe.analysis import ANALYSIS, read_analysis
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
-from edgemin_hf.recipe.search.teacher_layer import SEARCH_CURVE
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.benchmark import read_benchmark
 from edgemin_hf.recipe.stages.card_metadata import CardMetadata, card_metadata
-from edgemin_hf.recipe.stages.evaluate import calibrated_task, measured_files
+from edgemin_hf.recipe.stages.evaluate import calibrated_task
 from edgemin_hf.recipe.stages.gate import Gate
+from edgemin_hf.recipe.stages.pictures import draw_pictures
 from edgemin_hf.recipe.stages.rivals import read_rivals
 from edgemin_hf.recipe.vector_measures import GIVEN_OUT, RETRIEVAL, read_given_out
-from edgemin_hf.report import figures
+from edgemin_hf.report.analysis import ShownAnalysis, shown_analysis
 from edgemin_hf.report.by_test_set import by_test_set
 from edgemin_hf.report.card import render_card
 from edgemin_hf.report.card_facts import CardFacts
@@ -128,7 +127,7 @@ class Report(WritingStage):
         """Write the artefact."""
         shutil.copytree(context.folder_with(Product.GRAPHS) / "student", folder, dirs_exist_ok=True)
         shutil.copy(context.folder_with(Product.BENCHMARK) / "benchmark.json", folder)
-        for name in (GIVEN_OUT, RETRIEVAL):
+        for name in (GIVEN_OUT, RETRIEVAL, ANALYSIS):
             if (measured := context.folder_with(Product.PREDICTIONS) / name).is_file():
                 shutil.copy(measured, folder)
         benchmark = read_benchmark(context)
@@ -138,7 +137,9 @@ class Report(WritingStage):
         (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
         described = json.dumps(benchmark.environment.to_dict(), indent=2)
         (folder / "environment.json").write_text(described + "\n", encoding="utf-8")
-        pictures, stages = _draw(context, benchmark), context.finished_records()
+        analysis = read_analysis(context.folder_with(Product.PREDICTIONS))
+        pictures, stages = draw_pictures(context, benchmark, analysis), context.finished_records()
+        told_beside = None if analysis is None else shown_analysis(analysis, context.task.metric_name)
         (folder / "figures").mkdir()
         for name, (_, svg) in pictures.items():
             (folder / "figures" / f"{name}.svg").write_text(svg, encoding="utf-8")
@@ -151,9 +152,9 @@ class Report(WritingStage):
         by_set = self._by_set(context, benchmark)
         vectors = _vectors(context, benchmark)
         shown = None if vectors is None else vectors_table(vectors.given_out)
-        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, by_set, shown)
+        page = render_report(self.title, benchmark, stages, captioned, rivals, front, *told, by_set, shown, told_beside)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, task, vectors)
+        card = self._card(context, folder, benchmark, stages, recipe_yaml, rivals, task, vectors, told_beside)
         (folder / CARD).write_text(card, encoding="utf-8")
         gate = self.gate.bounds(benchmark)
         replace(read_manifest(folder), reading=task.reading, gate=gate).listing(folder).write(folder)
@@ -169,6 +170,7 @@ class Report(WritingStage):
         rivals: Comparison | None,
         task: Task,
         vectors: VectorsOfCard | None,
+        analysis: ShownAnalysis | None,
     ) -> str:
         teacher, config = context.recipe.teacher, AutoConfig.from_pretrained(folder)
         mask = context.student_tokenizer(self).mask_token if isinstance(task, MaskedLM) else None
@@ -198,6 +200,7 @@ class Report(WritingStage):
             activation=activation_of(config) if isinstance(task, Reranking) else None,
             labels=list(config.id2label.values()),
             mask=mask,
+            analysis=analysis,
         )
         return render_card(facts)
 
@@ -250,35 +253,3 @@ def _taught_by(context: Context) -> str:
     names = [name for name in (teacher.model, *teacher.ensemble, teacher.predictions) if name is not None]
     shown = publishable({name: name for name in names}, context.root).values()
     return f"{'predictions' if teacher.model is None else 'teacher'}: {', '.join(map(str, shown))}"
-
-
-def _draw(context: Context, benchmark: Benchmark) -> dict[str, tuple[str, str]]:
-    """Return, by file name, the caption and the SVG of each figure."""
-    times = load_file(context.folder_with(Product.BENCHMARK) / "latencies.safetensors")
-    latencies = {row.label: times[f"{row.model}_{row.runtime}_{row.precision}"].tolist() for row in benchmark.rows}
-    components = {
-        f"{model} {precision}": bytes_by_component(file.path)
-        for (model, runtime, precision), file in measured_files(context).items()
-        if runtime == "onnxruntime" and (model, precision) != ("teacher", "int8")
-    }
-    metric = context.task.metrics[0]
-    pictures = {
-        "size_metric": (
-            f"Size on disk against {metric.title}: {metric.way_up} and to the left is better. "
-            "The upright axis does not start at zero.",
-            figures.size_against_metric(benchmark.rows),
-        ),
-        "latency": (
-            "Latency of one text without padding: further left is better.",
-            figures.latency_distributions(latencies),
-        ),
-        "bytes": (
-            "Where the bytes are, by the part of the model that they belong to.",
-            figures.bytes_by_component(components),
-        ),
-    }
-    # By the records: the curve of a search that the recipe no longer asks for may still lie there.
-    if any(record.search for record in context.finished_records()):
-        caption = "The teacher's layers that stage 1 tried: the best on validation, after a small budget, was taken."
-        pictures["teacher_layers"] = (caption, (context.output / SEARCH_CURVE).read_text(encoding="utf-8"))
-    return pictures

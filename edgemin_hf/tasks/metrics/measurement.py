@@ -6,20 +6,14 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 
 from edgemin_hf.tasks.metrics.base import Answer, Answers, Statistic, Values
-from edgemin_hf.tasks.metrics.counts import counts_of, rows_of
+from edgemin_hf.tasks.metrics.counts import Counts, counts_of, rows_of
 from edgemin_hf.tasks.metrics.entities import counts_of_entities
 from edgemin_hf.tasks.metrics.known import Metric
 from edgemin_hf.tasks.metrics.modules import examples_of, statistic_of
-
-RESAMPLES = 2000
-OTHERS_RESAMPLES = 200
-"""Resamples of a module that does not ship, each of which it must compute anew."""
-_BATCH_VALUES = 1_000_000
-"""Examples of the resamples that are held in memory at once."""
+from edgemin_hf.tasks.metrics.resampling import ends, resampled
 
 
 class ClassValues(TypedDict):
@@ -172,32 +166,34 @@ def per_class(
         >>> per_class(Metric("accuracy"), "label", np.array([0, 1, 1]), np.array([0, 1, 0]), ["no", "yes"])[1]
         {'name': 'yes', 'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'support': 2}
     """
-    found: list[Any] = []
-    settings = metric.settings if metric.module == "seqeval" else {}
-    if answer == "tags":
-        found = rows_of(*counts_of_entities(references, predictions, **settings))
-    elif answer in ("label", "label set"):
-        counts, numbers = counts_of(references, predictions)
-        # Answers that are no numbers of labels, such as ratings of a model with one output, are their own names.
-        known = dict(enumerate(names)) if max(numbers, default=0) < len(names) else {}
-        found = rows_of(counts, [known.get(int(number), f"{number:g}") for number in numbers])
+    counts = counts_by_class(metric, answer, references, predictions, names)
+    found: list[Any] = [] if counts is None else rows_of(*counts)
     return found
+
+
+def counts_by_class(
+    metric: Metric, answer: Answer, references: Any, predictions: Any, names: Sequence[str]
+) -> tuple[Counts, list[str]] | None:
+    """Count how often each class is true, is found, and is both, and name the classes; None where there are none.
+
+    Args:
+        metric: As of `per_class`, like all others.
+        answer: What the two are.
+        references: The truth.
+        predictions: The predictions.
+        names: The names of the labels.
+    """
+    if answer == "tags":
+        settings = metric.settings if metric.module == "seqeval" else {}
+        return counts_of_entities(references, predictions, **settings)
+    if answer not in ("label", "label set"):
+        return None
+    counts, numbers = counts_of(references, predictions)
+    # Answers that are no numbers of labels, such as ratings of a model with one output, are their own names.
+    known = dict(enumerate(names)) if max(numbers, default=0) < len(names) else {}
+    return counts, [known.get(int(number), f"{number:g}") for number in numbers]
 
 
 def _interval(statistic: Statistic, count: int, metric: Metric) -> tuple[float, float]:
     """Return the 2.5th and the 97.5th percentile of a statistic of examples drawn with replacement."""
-
-    def of_drawn(drawn: NDArray[np.int64], axis: int) -> Values:
-        rows = np.arange(len(drawn))[:, None] * count
-        return statistic(np.bincount((drawn + rows).ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float))
-
-    interval = bootstrap(
-        (np.arange(count),),
-        of_drawn,
-        vectorized=True,
-        n_resamples=RESAMPLES if metric.local else OTHERS_RESAMPLES,
-        batch=max(1, _BATCH_VALUES // count),
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    return ends(resampled(statistic, count, metric))

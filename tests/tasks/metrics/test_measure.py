@@ -51,7 +51,7 @@ FEW = 40
 @pytest.fixture
 def few_resamples(monkeypatch):
     """The libraries' own functions are slow, one resample at a time."""
-    monkeypatch.setattr("edgemin_hf.tasks.metrics.measurement.RESAMPLES", FEW)
+    monkeypatch.setattr("edgemin_hf.tasks.metrics.resampling.RESAMPLES", FEW)
 
 
 def predicted(name, answer="label", examples=60, labels=3, seed=0):

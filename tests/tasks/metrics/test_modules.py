@@ -55,7 +55,7 @@ def test_a_record_says_of_what_less_is_better(module):
 
 
 def test_its_bootstrap_is_that_of_a_metric_that_ships(module, monkeypatch):
-    monkeypatch.setattr("edgemin_hf.tasks.metrics.measurement.RESAMPLES", 200)
+    monkeypatch.setattr("edgemin_hf.tasks.metrics.resampling.RESAMPLES", 200)
     low, high = measure(Metric(str(module), result="share"), LABELS, FOUND)["ci95"]
     shipped = measure(Metric("recall", {"average": "micro"}), LABELS, FOUND)["ci95"]
     np.testing.assert_allclose([1 - high, 1 - low], shipped, atol=1e-12)

@@ -38,7 +38,7 @@ def test_entities_are_counted_as_seqeval_does(seed):
 
 
 def test_the_bootstrap_is_over_sentences(monkeypatch):
-    monkeypatch.setattr("edgemin_hf.tasks.metrics.measurement.RESAMPLES", 30)
+    monkeypatch.setattr("edgemin_hf.tasks.metrics.resampling.RESAMPLES", 30)
     truth, found = sentences(0)
     rows = np.random.default_rng(0).integers(0, 30, (30, 30))
     drawn = [f1_score([truth[i] for i in row], [found[i] for i in row]) for row in rows]
