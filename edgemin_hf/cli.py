@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if options.command in (_predict, _verify):
+        if options.command in (_predict, _verify, _demo):
             options.command(options)
         else:
             check_factory(f"edgemin {options.name}")
@@ -68,7 +68,7 @@ def _told(error: Exception, options: argparse.Namespace) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, (StageError, OSError)):
         return str(error), 1
-    if options.command in (_predict, _verify):
+    if options.command in (_predict, _verify, _demo):
         from edgemin_hf.runtime.verification import VerificationError
 
         if isinstance(error, (ValueError, VerificationError)):
@@ -181,6 +181,15 @@ def _parser() -> argparse.ArgumentParser:
 
     runtime.add_arguments(commands, common, _predict, _verify)
 
+    demo = commands.add_parser(
+        "demo", parents=[common], help="try an artefact on a page in the browser, by transformers.js; needs no PyTorch"
+    )
+    demo.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
+    demo.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port of 127.0.0.1, or 0 for any (%(default)s)"
+    )
+    demo.set_defaults(command=_demo)
+
     push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("--repo-id", required=True, metavar="ID", help="repository, such as me/banking-edge")
@@ -199,6 +208,12 @@ def _verify(options: argparse.Namespace) -> None:
     from edgemin_hf.runtime.commands import verify
 
     verify(options)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from edgemin_hf.demo.server import serve
+
+    serve(options.artefact, options.port)
 
 
 def _run(options: argparse.Namespace) -> None:
