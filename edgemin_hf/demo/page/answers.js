@@ -53,7 +53,7 @@ export function entities(tokens, rows, labels) {
   }));
 }
 
-/** Return the best span of the context (side 1), or null where "no answer" is better by more than the threshold. */
+/** Return the best span of the context (side 1), or an empty one where "no answer" is better by more than the threshold. */
 export function answer(tokens, starts, ends, { max_answer_length: most, no_answer_threshold: threshold }) {
   const inside = tokens.flatMap((token, place) => (token.side === 1 ? [place] : []));
   const counted = [0, ...inside];
@@ -69,6 +69,6 @@ export function answer(tokens, starts, ends, { max_answer_length: most, no_answe
       if ((!best || score > best.score) && tokens[last].end > tokens[first].start) best = { first, last, score };
     }
   });
-  if (!best || (threshold != null && none - best.score > threshold)) return { score: Math.exp(none - size), none: true };
+  if (!best || (threshold != null && none - best.score > threshold)) return { score: Math.exp(none - size), start: 0, end: 0 };
   return { score: Math.exp(best.score - size), start: tokens[best.first].start, end: tokens[best.last].end };
 }

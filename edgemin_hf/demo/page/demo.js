@@ -5,6 +5,7 @@ import { TASKS } from "./tasks.js";
 import { el } from "./views.js";
 
 const CALLS = 50;  // of which the median is told
+const WARM = 10;  // calls after which a browser has compiled a graph's code for good
 const at = (id) => document.getElementById(id);
 
 const manifest = await file("edgemin.json");
@@ -25,7 +26,7 @@ function fail(told) {
 }
 
 function fill() {
-  const fields = task.fields(manifest.reading ?? {}, manifest.texts, model.reader.tokenizer.mask_token);
+  const fields = task.fields({ reading: manifest.reading ?? {}, texts: manifest.texts, mask: model.reader.tokenizer.mask_token });
   at("inputs").replaceChildren(...fields.map(({ id, label, value, rows }) => el("p", {},
     el("label", { htmlFor: id }, label), el("textarea", { id, rows, value, spellcheck: false, oninput: later }))));
 }
@@ -56,9 +57,8 @@ async function ask() {
 
 async function answerOnce(texts) {
   const result = await task.ask(model, texts, prompt);
-  const { nodes, spoken } = task.show(result, {
-    config, reading: manifest.reading ?? {}, values: texts, tokenizer: model.reader.tokenizer,
-  });
+  const known = { config, reading: manifest.reading ?? {}, values: texts, tokenizer: model.reader.tokenizer };
+  const { nodes, spoken } = task.show(task.read(result, known), known);
   at("answer").replaceChildren(...nodes);
   at("output").ariaBusy = "false";
   tokens(result.readings);
@@ -78,10 +78,9 @@ function tokens(readings) {
 
 function latency({ reading, graph }) {
   calls = [...calls, reading + graph].slice(-CALLS);
-  const parts = `tokens ${reading.toFixed(1)}, graph ${graph.toFixed(1)}`;
+  const parts = `tokenising ${reading.toFixed(1)} ms, graph ${graph.toFixed(1)} ms`;
   at("latency").textContent = `${(reading + graph).toFixed(1)} ms`;
-  at("latency").title = `${parts}; median of ${calls.length}: ${median(calls).toFixed(1)} ms`;
-  at("facts").querySelector(".median").textContent = `${parts} ms · median of ${calls.length}: ${median(calls).toFixed(1)} ms`;
+  at("facts").querySelector(".median").textContent = `${parts}, median of ${calls.length} calls ${median(calls).toFixed(1)} ms`;
 }
 
 /** Load a graph, the first by itself and any other when it is chosen. */
@@ -96,7 +95,7 @@ async function open(entry) {
     calls = [];
     at("facts").replaceChildren(`${megabytes(entry.bytes)} · loaded in ${(took / 1000).toFixed(1)} s · `, el("span", { className: "median" }));
     if (!at("inputs").childElementCount) fill();
-    await task.ask(model, values(), prompt);  // the first call of a graph makes its buffers
+    for (let call = 0; call < WARM; call += 1) await task.ask(model, values(), prompt);
     await ask();
   } catch (error) {
     fail(`${entry.file} was not loaded: ${error.message ?? error}`);

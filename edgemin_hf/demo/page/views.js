@@ -15,7 +15,7 @@ export const big = (text, what) => el("p", { className: "big" }, el("strong", {}
 export function bars(scored, { threshold = null, plain = false, all = false } = {}) {
   const row = ({ name, score }, index) => {
     const item = el("li", { className: threshold === null ? (index ? "" : "best") : (score >= threshold ? "best" : "") },
-      el("span", { className: "name" }, name), el("span", { className: "figure" }, plain ? score.toFixed(2) : `${(100 * score).toFixed(1)} %`));
+      el("span", { className: "name" }, ...breakable(name)), el("span", { className: "figure" }, plain ? score.toFixed(2) : `${(100 * score).toFixed(1)} %`));
     if (!plain) {
       const track = el("span", { className: "track", ariaHidden: "true" }, el("span", { className: "fill" }));
       track.firstChild.style.width = `${(100 * score).toFixed(2)}%`;
@@ -32,6 +32,11 @@ export function bars(scored, { threshold = null, plain = false, all = false } = 
   const details = el("details", { open: bars.open ?? false }, el("summary", {}, `${others.length} more`), more);
   details.addEventListener("toggle", () => { bars.open = details.open; });  // it stays open while a person types
   return el("div", {}, list, details);
+}
+
+/** A name that may be broken after each of its underscores. */
+function breakable(name) {
+  return name.split(/(?<=_)/u).flatMap((part) => [part, el("wbr")]);
 }
 
 /** A text with parts of it marked: each with what it is and how likely. */

@@ -1,0 +1,84 @@
+// The demo's page in headless Chromium: what it says of each task's texts against Python's.
+// node browser.js CASES EDGEMIN...   (the command that is `edgemin`)
+
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+import { LOGITS, close, difference, finish, mean, readCases } from "./cases.js";
+
+const [folder, ...edgemin] = process.argv.slice(2);
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+/** What Python says of a text, as the page has it. */
+const same = {
+  text_classification: ([best], { label }) => best.name === label,  // the scores are those of the logits
+  multi_label: (ranked, { labels, scores }) =>
+    labels.every((label, index) => close(ranked.find(({ name }) => name === label).score, scores[index])),
+  regression: (found, { score }) => close(found, score),
+  reranking: ([{ score: found }], { score }) => close(found, score),
+  token_classification: (found, { entities }) => found.length === entities.length && found.every(({ type, start, end, score }, index) => {
+    const wanted = entities[index];
+    return type === wanted.entity_group && start === wanted.start && end === wanted.end && close(score, wanted.score);
+  }),
+  question_answering: (found, wanted) => found.start === wanted.start && found.end === wanted.end && close(found.score, wanted.score),
+  sentence_embedding: ([found], { vector }) => difference(found, vector) <= 1e-3,
+  masked_lm: (found, words) => found.length === words.length && found.every(([best], index) => best.name === words[index]),
+};
+
+/** Ask the page's own modules about texts: what is read, the numbers of the graph and the answer made of them. */
+async function inThePage(inputs) {
+  const [{ file, load }, { TASKS }] = await Promise.all([import("/model.js"), import("/tasks.js")]);
+  const [manifest, config] = await Promise.all([file("edgemin.json"), file("config.json")]);
+  const graphs = manifest.entries.filter((entry) => entry.runtime === "onnxruntime");
+  const model = await load(graphs.find((entry) => entry.precision !== "fp32") ?? graphs[0], manifest, 1);
+  const task = TASKS[manifest.task], reading = manifest.reading ?? {}, found = [];
+  for (const texts of inputs) {
+    const values = manifest.task === "sentence_embedding" ? [texts[0], texts[0]] : texts;
+    const result = await task.ask(model, values, "");
+    const said = task.read(result, { config, reading, values, tokenizer: model.reader.tokenizer });
+    const numbers = Array.from(Object.values(result.outputs[0])[0].data);
+    found.push({ ids: result.readings[0].ids, numbers, took: result.took, said: JSON.parse(JSON.stringify(said, (_, value) =>
+      (value instanceof Float32Array ? Array.from(value) : value))) });
+  }
+  return found;
+}
+
+/** Start `edgemin demo` and return its address and what ends it. */
+async function served(artefact) {
+  const demo = spawn(edgemin[0], [...edgemin.slice(1), "demo", artefact, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
+  for await (const line of createInterface({ input: demo.stdout })) {
+    if (line.startsWith("http")) return [line.split(" ")[0], () => demo.kill("SIGINT")];
+  }
+  throw new Error(`${artefact}: the demo did not start`);
+}
+
+const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+const wrong = [];
+for (const { folder: artefact, task, inputs, answers, ids, logits } of readCases(folder)) {
+  const [address, end] = await served(artefact);
+  const page = await browser.newPage();
+  page.on("pageerror", (error) => wrong.push(`${task}: ${error.message}`));
+  page.on("request", (request) => request.url().startsWith(address) || request.url().startsWith("blob:") || wrong.push(`${task}: asked ${request.url()}`));
+  await page.goto(address);
+  await page.waitForFunction(() => document.getElementById("output").ariaBusy === "false", null, { timeout: 60000 });
+  const told = await page.locator(".wrong").allTextContents();
+  wrong.push(...told.map((line) => `${task}: ${line}`));
+  const found = await page.evaluate(inThePage, inputs);
+  let worst = 0, most = 0;
+  found.forEach((one, index) => {
+    if (!same[task](one.said, answers[index])) wrong.push(`${task}: ${inputs[index]}: ${JSON.stringify(one.said).slice(0, 200)}, of Python ${JSON.stringify(answers[index]).slice(0, 200)}`);
+    if (ids && String(one.ids) !== String(ids[index])) wrong.push(`${task}: ${inputs[index]}: tokens ${one.ids}, of Python ${ids[index]}`);
+    if (!logits) return;
+    worst = Math.max(worst, difference(one.numbers, logits[index]));
+    most = Math.max(most, mean(one.numbers, logits[index]));
+  });
+  if (most > LOGITS) wrong.push(`${task}: the logits of a text differ by ${most}`);
+  const took = found.map(({ took: { reading, graph } }) => reading + graph).sort((a, b) => a - b);
+  console.log(`Chromium ${browser.version()}, ${task}: ${inputs.length} texts, logits of a text differ by ${most.toExponential(1)}, one by ${worst.toExponential(1)} at most, ` +
+    `p50 of a call ${took[took.length >> 1].toFixed(2)} ms`);
+  await page.close();
+  end();
+}
+await browser.close();
+finish(wrong);

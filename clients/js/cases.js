@@ -1,0 +1,23 @@
+// The cases that expected.py wrote, and what is allowed to differ.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+// The mean absolute difference of a text's logits, as fidelity is measured: with INT8 some values fall to the other side
+// of their grid where sums are rounded otherwise, and shift their text a little.
+export const LOGITS = 5e-2;
+const SCORES = 1e-3;
+
+export const readCases = (folder) => JSON.parse(readFileSync(join(folder, "cases.json"), "utf8"));
+
+const differences = (found, wanted) => found.map((value, index) => Math.abs(value - wanted[index]));
+export const difference = (found, wanted) => Math.max(...differences(found, wanted));
+export const mean = (found, wanted) => differences(found, wanted).reduce((sum, value) => sum + value, 0) / found.length;
+export const close = (found, wanted, most = SCORES) => Math.abs(found - wanted) <= most;
+
+/** End the process: with 1 if anything was told that is wrong. */
+export function finish(wrong) {
+  for (const line of wrong.slice(0, 20)) console.error(line);
+  console.log(`${wrong.length ? `${wrong.length} differ` : "all as in Python"}`);
+  process.exit(wrong.length ? 1 : 0);
+}
