@@ -29,7 +29,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format clients clients-js bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,19 @@ format: $(VENV)/.installed-test  ## Rewrite the code in the house style
 # bertdistiller is measured beside ours; it lies apart, since its pins are older than this package's.
 $(VENV)/peers: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --no-deps --target $@ bertdistiller==0.1.2
+
+# Node, npm and Chromium are the machine's own. transformers.js 3 gets the graph in full precision: in Node its ONNX Runtime
+# is 1.21, which does not know INT4 tables.
+ARTEFACT ?= runs/quickstart/artefact
+clients: clients-js  ## What people load artefacts with, against Python (needs ARTEFACT=runs/quickstart/artefact, Node, Chromium)
+
+clients-js: install $(VENV)/.installed-test
+	cd clients/js && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
+	PYTHONPATH=. $(BIN)/python clients/js/expected.py $(ARTEFACT) --texts recipes/data/banking77/test.tsv --output runs/clients
+	node clients/js/node.js transformers-3 runs/clients onnx/model.onnx
+	node clients/js/node.js transformers-4 runs/clients onnx/model.onnx
+	node clients/js/node.js transformers-4 runs/clients onnx/model_quantized.onnx
+	node clients/js/browser.js runs/clients $(BIN)/edgemin
 
 bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything: the quickstart's artefact, the relation loss, pruning, quantisation, raw text (JSON in runs/bench)
 	mkdir -p runs/bench

@@ -4,7 +4,7 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
-import { LOGITS, close, difference, finish, mean, readCases } from "./cases.js";
+import { LOGITS, close, difference, finish, readCases, share, told } from "./cases.js";
 
 const [folder, ...edgemin] = process.argv.slice(2);
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -27,11 +27,10 @@ const same = {
 };
 
 /** Ask the page's own modules about texts: what is read, the numbers of the graph and the answer made of them. */
-async function inThePage(inputs) {
+async function inThePage([graph, inputs]) {
   const [{ file, load }, { TASKS }] = await Promise.all([import("/model.js"), import("/tasks.js")]);
   const [manifest, config] = await Promise.all([file("edgemin.json"), file("config.json")]);
-  const graphs = manifest.entries.filter((entry) => entry.runtime === "onnxruntime");
-  const model = await load(graphs.find((entry) => entry.precision !== "fp32") ?? graphs[0], manifest, 1);
+  const model = await load(manifest.entries.find((entry) => entry.file === graph), manifest, 1);
   const task = TASKS[manifest.task], reading = manifest.reading ?? {}, found = [];
   for (const texts of inputs) {
     const values = manifest.task === "sentence_embedding" ? [texts[0], texts[0]] : texts;
@@ -55,27 +54,27 @@ async function served(artefact) {
 
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
 const wrong = [];
-for (const { folder: artefact, task, inputs, answers, ids, logits } of readCases(folder)) {
+for (const { folder: artefact, file, task, inputs, answers, ids, logits } of readCases(folder)) {
   const [address, end] = await served(artefact);
   const page = await browser.newPage();
   page.on("pageerror", (error) => wrong.push(`${task}: ${error.message}`));
   page.on("request", (request) => request.url().startsWith(address) || request.url().startsWith("blob:") || wrong.push(`${task}: asked ${request.url()}`));
   await page.goto(address);
   await page.waitForFunction(() => document.getElementById("output").ariaBusy === "false", null, { timeout: 60000 });
-  const told = await page.locator(".wrong").allTextContents();
-  wrong.push(...told.map((line) => `${task}: ${line}`));
-  const found = await page.evaluate(inThePage, inputs);
-  let worst = 0, most = 0;
+  const failed = await page.locator(".wrong").allTextContents();
+  wrong.push(...failed.map((line) => `${task}: ${line}`));
+  const found = await page.evaluate(inThePage, [file, inputs]);
+  const shares = [], largest = [];
   found.forEach((one, index) => {
     if (!same[task](one.said, answers[index])) wrong.push(`${task}: ${inputs[index]}: ${JSON.stringify(one.said).slice(0, 200)}, of Python ${JSON.stringify(answers[index]).slice(0, 200)}`);
     if (ids && String(one.ids) !== String(ids[index])) wrong.push(`${task}: ${inputs[index]}: tokens ${one.ids}, of Python ${ids[index]}`);
     if (!logits) return;
-    worst = Math.max(worst, difference(one.numbers, logits[index]));
-    most = Math.max(most, mean(one.numbers, logits[index]));
+    shares.push(share(one.numbers, logits[index]));
+    largest.push(difference(one.numbers, logits[index]));
+    if (shares.at(-1) > LOGITS) wrong.push(`${task}: ${inputs[index]}: logits differ by ${shares.at(-1)} of their size`);
   });
-  if (most > LOGITS) wrong.push(`${task}: the logits of a text differ by ${most}`);
   const took = found.map(({ took: { reading, graph } }) => reading + graph).sort((a, b) => a - b);
-  console.log(`Chromium ${browser.version()}, ${task}: ${inputs.length} texts, logits of a text differ by ${most.toExponential(1)}, one by ${worst.toExponential(1)} at most, ` +
+  console.log(`Chromium ${browser.version()}, ${task}, ${file}: ${inputs.length} texts, ${told(shares, largest)}, ` +
     `p50 of a call ${took[took.length >> 1].toFixed(2)} ms`);
   await page.close();
   end();

@@ -47,7 +47,8 @@ def main() -> None:
     (column,) = load(options.artefact).artefact.reading.columns
     texts = list(read_texts(str(options.texts), [column]))
     texts = texts[:: max(1, len(texts) // 200)][:200]
-    cases = [_case(options.artefact, [[text] for text in texts])]
+    graphs = [graph.file for graph in read_artefact(options.artefact).graphs]
+    cases = [_case(options.artefact, [[text] for text in texts], graph) for graph in graphs]
     (options.output / "vocab.txt").write_text("\n".join(VOCABULARY))
     tokenizer = BertTokenizerFast(str(options.output / "vocab.txt"), model_max_length=64)
     for name, model in {**MODELS, "masked_lm": lambda: tiny(head=AutoModelForMaskedLM)}.items():
@@ -61,13 +62,14 @@ def main() -> None:
     (options.output / "cases.json").write_text(json.dumps(cases))
 
 
-def _case(folder: Path, inputs: list[list[str]]) -> dict[str, Any]:
+def _case(folder: Path, inputs: list[list[str]], file: str = "onnx/model.onnx") -> dict[str, Any]:
     task = read_manifest(folder).task
+    told: dict[str, Any] = {"folder": str(folder.absolute()), "file": file, "task": task, "inputs": inputs}
     if task == MaskedLM.type:
-        return {"folder": str(folder.absolute()), "task": task, "inputs": [[t] for t in MASKED], "answers": _words(folder)}
-    model = load(folder)
+        return told | {"inputs": [[text] for text in MASKED], "answers": _words(folder)}
+    model = load(folder, file)
     texts: list[Any] = [tuple(texts) if len(texts) > 1 else texts[0] for texts in inputs]
-    told = {"folder": str(folder.absolute()), "task": task, "inputs": inputs, "answers": list(answers(model, texts))}
+    told["answers"] = list(answers(model, texts))
     if "predict" in model.methods:
         read = model.reader.read_all(texts)
         told["logits"] = [np.asarray(model.output(row)).round(5).tolist() for row in read]

@@ -1,7 +1,7 @@
 """transformers.js and the ONNX Runtime that it calls, from the npm registry: fetched once, checked, kept in a cache.
 
-The bundle of transformers.js comes with a WebAssembly that is built for WebGPU: more than twice as slow on the CPU, and
-without the operators of INT4 tables. The plain one is taken instead, of the same version (docs/browser.md).
+By itself transformers.js loads a WebAssembly that is built for WebGPU, of twice the size and without the operator that
+reads INT4 tables. The plain one of the same version is taken instead (docs/browser.md).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def fetch_modules(tell: Callable[[str], None] = print) -> Path:
 
 
 def _registry() -> str:
-    told = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY") or REGISTRY
+    told = os.environ.get("npm_config_registry") or REGISTRY  # noqa: SIM112 - npm writes it so
     if urlsplit(told).scheme not in ("https", "http"):
         raise ValueError("npm_config_registry: no address; allowed: one that begins with https:// or http://")
     return told.rstrip("/")
@@ -98,12 +98,12 @@ def _fetch(package: Package, registry: str, folder: Path) -> None:
             with urlopen(address, timeout=_WAIT) as answer:  # noqa: S310 - the scheme is checked
                 shutil.copyfileobj(answer, tarball)
         except (OSError, HTTPException) as error:
-            expected = "a network this once, or a registry that answers in npm_config_registry"
-            raise OSError(f"{package.name} {package.version}: not from {host} ({error}); expected: {expected}") from None
+            expected = "a network this once, or in npm_config_registry a registry that answers"
+            raise OSError(f"{package.name} {package.version}: {host} says: {error}; expected: {expected}") from None
         tarball.seek(0)
         found = base64.b64encode(hashlib.file_digest(tarball, "sha512").digest()).decode()
         if f"sha512-{found}" != package.integrity:
-            raise OSError(f"{package.name} {package.version}: {host} gave other bytes than were pinned; nothing is kept")
+            raise OSError(f"{package.name} {package.version}: {host} gave other bytes than were pinned; none is kept")
         tarball.seek(0)
         _unpack(tarball, package.files, folder)
 

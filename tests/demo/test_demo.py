@@ -210,7 +210,7 @@ def test_modules_are_fetched_once_and_only_what_is_named_is_kept(registry, tmp_p
 def test_other_bytes_than_were_pinned_are_not_kept(registry, tmp_path):
     pinned, _ = registry
     pinned("dist/some.mjs", digest=bytes(64))
-    with pytest.raises(OSError, match="@scope/some 1.2.3: 127.0.0.1 gave other bytes than were pinned"):
+    with pytest.raises(OSError, match=r"127\.0\.0\.1 gave other bytes than were pinned"):
         fetch_modules(tell=lambda line: None)
     assert not list((tmp_path / "cache" / "edgemin").iterdir())
 
@@ -219,7 +219,10 @@ def test_a_registry_that_does_not_answer_is_told(registry, artefact, monkeypatch
     pinned, _ = registry
     pinned("dist/some.mjs", version="9.9.9")
     assert main(["demo", str(artefact)]) == 1
-    assert "@scope/some 9.9.9: not from 127.0.0.1 (HTTP Error 404: Not Found)" in capsys.readouterr().err
+    assert (
+        "@scope/some 9.9.9: 127.0.0.1 says: HTTP Error 404: Not Found; expected: a network this once"
+        in capsys.readouterr().err
+    )
     monkeypatch.setenv("npm_config_registry", "ftp://somebody:secret@127.0.0.1")
     assert main(["demo", str(artefact)]) == 2
     told = capsys.readouterr().err

@@ -1,6 +1,6 @@
 // The page: loads the artefact, asks it whenever a person types, and shows what it says.
 
-import { file, load } from "./model.js";
+import { fastest, file, load } from "./model.js";
 import { TASKS } from "./tasks.js";
 import { el } from "./views.js";
 
@@ -80,7 +80,8 @@ function latency({ reading, graph }) {
   calls = [...calls, reading + graph].slice(-CALLS);
   const parts = `tokenising ${reading.toFixed(1)} ms, graph ${graph.toFixed(1)} ms`;
   at("latency").textContent = `${(reading + graph).toFixed(1)} ms`;
-  at("facts").querySelector(".median").textContent = `${parts}, median of ${calls.length} calls ${median(calls).toFixed(1)} ms`;
+  const several = calls.length > 1 ? `, median of ${calls.length} calls ${median(calls).toFixed(1)} ms` : "";
+  at("facts").querySelector(".median").textContent = parts + several;
 }
 
 /** Load a graph, the first by itself and any other when it is chosen. */
@@ -111,7 +112,7 @@ at("graph").append(...graphs.map((entry, index) =>
   el("option", { value: index }, `${entry.file.split("/").at(-1)} (${entry.precision.toUpperCase()})`)));
 at("graph").addEventListener("change", () => open(graphs[at("graph").value]));
 if (task) {
-  const first = graphs.find((entry) => entry.precision !== "fp32") ?? graphs[0];
+  const first = fastest(graphs);
   at("graph").value = graphs.indexOf(first);
   await open(first);
 } else fail(`The demo has no view of ${manifest.task}.`);

@@ -20,6 +20,11 @@ export async function file(name) {
   return answer.ok ? answer.json() : {};
 }
 
+/** Return the graph that is fastest here: WebAssembly has no fast kernel of INT4 products (docs/browser.md). */
+export function fastest(graphs) {
+  return ["int8", "fp32"].map((wanted) => graphs.find(({ precision }) => precision === wanted)).find(Boolean) ?? graphs[0];
+}
+
 /** Load a graph that the manifest lists. */
 export async function load(entry, manifest, threads) {
   env.backends.onnx.wasm.numThreads = threads;  // counts for the first graph that a page loads

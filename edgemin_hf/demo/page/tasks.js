@@ -54,7 +54,7 @@ export const TASKS = {
   },
   multi_label: {
     ...oneText,
-    title: "Any number of labels",
+    title: "Multi-label classification",
     fields: ({ reading, texts }) => textOrPair(reading, texts),
     read: ({ outputs: [output] }, { config }) => ranked(labelsOf(config), Array.from(row(output), sigmoid)),
     show(best, { reading }) {
@@ -65,7 +65,7 @@ export const TASKS = {
   },
   regression: {
     ...oneText,
-    title: "A score",
+    title: "Regression",
     fields: ({ reading, texts }) => textOrPair(reading, texts),
     read: ({ outputs: [output] }) => row(output)[0],
     show: (score) => ({ nodes: [big(score.toFixed(3), "score")], spoken: `score ${score.toFixed(2)}` }),
@@ -84,12 +84,13 @@ export const TASKS = {
   },
   token_classification: {
     ...oneText,
-    title: "Entities",
+    title: "Token classification",
     fields: () => [area("text", "Text", NAMES, 4)],
     read: ({ readings: [{ tokens }], outputs: [output] }, { config }) => entities(tokens, rows(output), labelsOf(config)),
     show(found, { values: [text] }) {
       const told = found.map(({ type, start, end }) => `${text.slice(start, end)}: ${type}`);
-      return { nodes: [marked(text, found)], spoken: told.join(", ") || "no entity" };
+      const none = found.length ? [] : [sentence("There is no entity in this text.")];
+      return { nodes: [marked(text, found), ...none], spoken: told.join(", ") || "no entity" };
     },
   },
   question_answering: {
@@ -105,7 +106,7 @@ export const TASKS = {
     },
   },
   sentence_embedding: {
-    title: "Similarity of two texts",
+    title: "Sentence similarity",
     fields: () => [area("first", "First text", CARD), area("second", "Second text", "Where is the card that I ordered?")],
     ask: (model, values, prompt) => asked(model, values.map((text) => model.reader.read(prompt + text))),
     read: ({ outputs }) => outputs.map(({ sentence_embedding: { data } }) => data),
@@ -116,7 +117,7 @@ export const TASKS = {
   },
   masked_lm: {
     ...oneText,
-    title: "Masked words",
+    title: "Masked language model",
     fields: ({ mask }) => [area("text", `Text with ${mask}`, `The new ${mask} has not arrived yet.`)],
     read({ readings: [{ ids }], outputs: [output] }, { tokenizer }) {
       const likely = rows(output), places = ids.flatMap((id, place) => (id === tokenizer.mask_token_id ? [place] : []));
