@@ -1,14 +1,10 @@
 // The demo's page in headless Chromium: what it says of each task's texts against Python's.
 // node browser.js CASES EDGEMIN...   (the command that is `edgemin`)
 
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
-import { chromium } from "playwright-core";
 import { LOGITS, close, difference, finish, readCases, share, told } from "./cases.js";
+import { openBrowser, served } from "./page.js";
 
 const [folder, ...edgemin] = process.argv.slice(2);
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** What Python says of a text, as the page has it. */
 const same = {
@@ -43,19 +39,10 @@ async function inThePage([graph, inputs]) {
   return found;
 }
 
-/** Start `edgemin demo` and return its address and what ends it. */
-async function served(artefact) {
-  const demo = spawn(edgemin[0], [...edgemin.slice(1), "demo", artefact, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
-  for await (const line of createInterface({ input: demo.stdout })) {
-    if (line.startsWith("http")) return [line.split(" ")[0], () => demo.kill("SIGINT")];
-  }
-  throw new Error(`${artefact}: the demo did not start`);
-}
-
-const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+const browser = await openBrowser();
 const wrong = [];
 for (const { folder: artefact, file, task, inputs, answers, ids, logits } of readCases(folder)) {
-  const [address, end] = await served(artefact);
+  const [address, end] = await served(edgemin, artefact);
   const page = await browser.newPage();
   page.on("pageerror", (error) => wrong.push(`${task}: ${error.message}`));
   page.on("request", (request) => request.url().startsWith(address) || request.url().startsWith("blob:") || wrong.push(`${task}: asked ${request.url()}`));
