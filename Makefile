@@ -29,7 +29,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-slow lint type format clients clients-js bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow lint type format clients clients-js bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,12 @@ test-openvino: $(VENV)/.installed-test $(OWNERS)  ## The tests of what runs in O
 	$(VENV)-openvino/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf
 	CI=true $(VENV)-openvino/bin/python -m pytest tests/benchmark/test_openvino.py tests/rivals/test_openvino.py tests/report/test_card.py
 
+# The oldest ONNX Runtime that the manifests of artefacts claim, in an environment with nothing else.
+test-oldest: $(VENV)/.installed-test $(OWNERS)  ## The tests of graphs in the oldest ONNX Runtime that they claim
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install 'onnxruntime==1.17.*' 'numpy<2'
+	OLDEST_ONNXRUNTIME=$(VENV)-oldest/bin/python $(BIN)/$(PYTEST) tests/export/test_oldest_runtime.py
+
 test-slow: $(VENV)/.installed-quickstart $(VENV)/.installed-test  ## The longer checks on real models and data
 	$(BIN)/python -m pytest -m slow
 
@@ -100,16 +106,14 @@ format: $(VENV)/.installed-test  ## Rewrite the code in the house style
 $(VENV)/peers: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --no-deps --target $@ bertdistiller==0.1.2
 
-# Node, npm and Chromium are the machine's own. transformers.js 3 gets the graph in full precision: in Node its ONNX Runtime
-# is 1.21, which does not know INT4 tables.
+# Node, npm and Chromium are the machine's own.
 ARTEFACT ?= runs/quickstart/artefact
 clients: clients-js  ## What people load artefacts with, against Python (needs ARTEFACT=runs/quickstart/artefact, Node, Chromium)
 
 clients-js: install $(VENV)/.installed-test
 	cd clients/js && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
 	PYTHONPATH=. $(BIN)/python clients/js/expected.py $(ARTEFACT) --texts recipes/data/banking77/test.tsv --output runs/clients
-	node clients/js/node.js transformers-3 runs/clients onnx/model.onnx
-	node clients/js/node.js transformers-4 runs/clients onnx/model.onnx
+	node clients/js/node.js transformers-3 runs/clients onnx/model_quantized.onnx
 	node clients/js/node.js transformers-4 runs/clients onnx/model_quantized.onnx
 	node clients/js/browser.js runs/clients $(BIN)/edgemin
 
@@ -125,4 +129,4 @@ bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything:
 	$(BIN)/python benchmarks/corpus_memory.py --output runs/bench/corpus_memory.json
 
 clean:  ## Remove .venv and caches, never runs/
-	rm -rf $(VENV) $(VENV)-core $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-openvino $(VENV)-transformers5 .mypy_cache .pytest_cache .ruff_cache build *.egg-info

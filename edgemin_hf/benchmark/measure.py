@@ -18,11 +18,12 @@ from edgemin_hf.benchmark.rows import BenchmarkRow, Latency, Score
 from edgemin_hf.benchmark.runners import Inputs, Runner
 from edgemin_hf.export.checkpoint import checkpoint_entry
 from edgemin_hf.export.manifest import read_manifest
+from edgemin_hf.runtime.artefact import is_fused
 from edgemin_hf.tasks.table_task import TableTask
 from edgemin_hf.utils.cpus import warn_if_busy
 
 Row = tuple[str, str, str]
-"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), variant ("fp32", "int8-fused")."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -61,17 +62,20 @@ def files_of(model: str, folder: Path, checkpoint: Path | None = None) -> dict[R
     found = [] if checkpoint is None else [(checkpoint, checkpoint_entry(checkpoint))]
     found += [(folder, entry) for entry in manifest.entries]
     return {
-        (model, entry.runtime, entry.precision): ModelFile(place / entry.file, entry.bytes, entry.parameters)
+        (model, entry.runtime, entry.variant): ModelFile(place / entry.file, entry.bytes, entry.parameters)
         for place, entry in found
     }
 
 
 def in_openvino(files: Mapping[Row, ModelFile]) -> dict[Row, ModelFile]:
-    """Return the rows that run the graphs of ONNX Runtime's rows in OpenVINO, but for those that there are already."""
+    """Return the rows that run the graphs of ONNX Runtime's rows in OpenVINO, but for those that there are already.
+
+    Fused graphs are for ONNX Runtime alone.
+    """
     return {
         (model, "openvino", precision): file
         for (model, runtime, precision), file in files.items()
-        if runtime == "onnxruntime" and (model, "openvino", precision) not in files
+        if runtime == "onnxruntime" and (model, "openvino", precision) not in files and not is_fused(precision)
     }
 
 

@@ -58,7 +58,7 @@ class BenchmarkRow(Record):
     Attributes:
         model: "teacher" or "student".
         runtime: As in the manifest.
-        precision: Likewise.
+        precision: Likewise, with "-fused" of a second graph.
         metric: Name of the task's metric; None where no predictions were measured.
         value: As in `Score`, likewise; so are `ci95` and `n`.
         ci95: Both ends of the 95% interval.

@@ -102,10 +102,10 @@ def whole_calls(
     if not (artefact / "tokenizer.json").is_file() or (read := read_artefact(artefact)).task not in MODELS:
         return {}  # a slow tokenizer, which only `transformers` reads, or a task that the runtime does not know
     for graph in read.graphs:
-        calls["runtime", "onnxruntime", graph.precision] = runtime_call(load(artefact, graph.file, threads))
+        calls["runtime", "onnxruntime", graph.variant] = runtime_call(load(artefact, graph.file, threads))
         through = None if pipeline is None else pipeline(artefact, graph.file, threads)
         if through is not None:
-            calls["optimum", "onnxruntime", graph.precision] = through
+            calls["optimum", "onnxruntime", graph.variant] = through
     return measure_calls(calls, texts, rounds)
 
 

@@ -27,6 +27,7 @@ class TrainedModel:
         tokenizer: Its tokenizer.
         texts: Real texts, or pairs of texts, on which what is written is checked against the PyTorch model.
         max_length: Tokens of the longest text that it is to be checked on; None takes what model and tokenizer allow.
+        fused_attention: Whether a quantised model gets a second graph, for new versions of ONNX Runtime alone.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -45,6 +46,7 @@ class TrainedModel:
     tokenizer: PreTrainedTokenizerBase
     texts: Sequence[Text]
     max_length: int | None = None
+    fused_attention: bool = False
 
 
 class Target(Protocol):

@@ -35,7 +35,7 @@ _PASSED_THROUGH = frozenset({"Identity", "DequantizeLinear", "Transpose", "Cast"
 # Inputs that hold scales or zero points.
 _QUANTIZATION_INPUTS = {
     "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "MatMulInteger": (2, 3), "MatMulNBits": (2, 3),
-    "GatherBlockQuantized": (2, 3),
+    "MatMulIntegerToFloat": (2, 3, 4, 5), "GatherBlockQuantized": (2, 3),
 }  # fmt: skip
 # Input that holds packed weights, and that which holds the scales of their groups.
 _PACKED_INPUTS = {"MatMulNBits": (1, 2), "GatherBlockQuantized": (0, 2)}
@@ -156,6 +156,7 @@ class _Graph:
 
     def __init__(self, path: Path | str) -> None:
         self.proto = onnx.load(str(path), load_external_data=False).graph
+        self.dims = {tensor.name: tuple(tensor.dims) for tensor in self.proto.initializer}
         self.uses: dict[str, list[tuple[NodeProto, int]]] = {}
         for node in self.proto.node:
             for position, value in enumerate(node.input):
@@ -190,10 +191,14 @@ class _Graph:
                 if node.op_type == "MatMulNBits":
                     return int(attributes["K"] * attributes["N"])
                 return int(prod(tensor.dims) * 8 // attributes["bits"])
+            if any(after.op_type == "BitShift" for after, _ in self.uses.get(node.output[0], ())):
+                return int(2 * prod(tensor.dims))  # a table of packed rows, whose bytes are halved once they are read
         return prod(tensor.dims)
 
     def scales_groups(self, name: str) -> bool:
         """Tell the scales of packed weights from all else."""
+        if len(self.dims.get(name, ())) == 3 and any(node.op_type == "Gather" for node, _ in self._direct_uses(name)):
+            return True  # (rows, groups, 1), of a table that ONNX's own operators read
         return any(_PACKED_INPUTS.get(n.op_type, ())[1:] == (position,) for n, position in self._direct_uses(name))
 
     def component(self, name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading
+from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading, variant_of
 from edgemin_hf.utils.records import Record
 
 Output = tuple[float, ...] | tuple[tuple[float, ...], ...]
@@ -67,6 +67,7 @@ class ManifestEntry(Record):
         min_runtime: Least version of the runtime that is known to load it; None where that is not known.
         fidelity: Outcome of its check against the PyTorch model; None where it was not checked.
         outputs: Its logits of each of the manifest's texts, to five digits; empty where the model has no head.
+        fused: Whether it is a second graph of the same model, in operators that its runtime alone has.
 
     Example:
         >>> from edgemin_hf.export import ManifestEntry
@@ -87,6 +88,12 @@ class ManifestEntry(Record):
     min_runtime: str | None = None
     fidelity: Fidelity | None = None
     outputs: tuple[Output, ...] = ()
+    fused: bool = False
+
+    @property
+    def variant(self) -> str:
+        """What tells it from the others of its runtime: its precision, such as "int8", or "int8-fused"."""
+        return variant_of(self.precision, self.fused)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -125,19 +132,19 @@ class Manifest(Record):
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"format: {self.format}; allowed: {FORMAT}")
-        seen = [(entry.runtime, entry.precision) for entry in self.entries]
-        for runtime, precision in seen:
-            if seen.count((runtime, precision)) > 1:
-                raise ValueError(f"entries: two of {runtime} {precision}; expected: one of a runtime and precision")
+        seen = [(entry.runtime, entry.variant) for entry in self.entries]
+        for runtime, variant in seen:
+            if seen.count((runtime, variant)) > 1:
+                raise ValueError(f"entries: two of {runtime} {variant}; expected: one of a runtime and precision")
 
     @property
     def files(self) -> list[str]:
         """The files of all entries, relative to the artefact's folder."""
         return [file for entry in self.entries for file in entry.files]
 
-    def entry(self, runtime: str, precision: str) -> ManifestEntry | None:
-        """Return the entry of a runtime and precision; None where there is none."""
-        return next((e for e in self.entries if (e.runtime, e.precision) == (runtime, precision)), None)
+    def entry(self, runtime: str, variant: str) -> ManifestEntry | None:
+        """Return the entry of a runtime and a precision such as "int8" or "int8-fused"; None where there is none."""
+        return next((e for e in self.entries if (e.runtime, e.variant) == (runtime, variant)), None)
 
     def write(self, folder: Path) -> None:
         """Write the manifest into the artefact's folder."""

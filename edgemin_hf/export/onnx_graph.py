@@ -6,10 +6,13 @@ import tempfile
 from pathlib import Path
 
 import onnx
+from onnx import ModelProto
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgemin_hf.export.exporter import export_graph
 from edgemin_hf.export.fused_attention import fuse_attention
+from edgemin_hf.export.fused_products import fuse_products
+from edgemin_hf.export.fused_tables import fuse_tables
 from edgemin_hf.export.graph import count_parameters, external_data
 from edgemin_hf.export.manifest import Fidelity, ManifestEntry, digest_of, size_of
 from edgemin_hf.export.outputs import onnx_outputs
@@ -30,8 +33,8 @@ def write_graph(
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
         tokenizer: Its tokenizer, where the graph must not want what that does not give.
-        fused: Whether attention becomes one node, which ONNX Runtime knows from 1.24 on; else any runtime will do. In a
-            graph above 2 GB it stays as it is.
+        fused: Whether attention, integer products with their biases, and packed tables become one node each, which ONNX
+            Runtime knows from 1.24 on; else any runtime will do. In a graph above 2 GB they stay as they are.
         tied: Whether what is tied to a table is stored once. Quantisers of graphs want two.
     """
     path.parent.mkdir(exist_ok=True)
@@ -40,11 +43,12 @@ def write_graph(
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
         graph = share_tables(graph) if tied else graph
         large = _is_large(graph)
-        graph = fuse_attention(graph) if fused and not large else graph
+        if fused and not large:
+            graph = fuse_tables(fuse_products(fuse_attention(graph)))
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
 
 
-def _is_large(graph: onnx.ModelProto) -> bool:
+def _is_large(graph: ModelProto) -> bool:
     """Tell a graph that one file can't hold: protobuf measures nothing above 2 GB, and converts nothing."""
     stored = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     return bool(stored >= 0.99 * onnx.checker.MAXIMUM_PROTOBUF)  # nodes and names take the rest
@@ -89,17 +93,16 @@ def onnx_entry(
     )
 
 
-def _opset(model: onnx.ModelProto) -> int:
+def _opset(model: ModelProto) -> int:
     return int(next(entry.version for entry in model.opset_import if not entry.domain))
 
 
-def _min_runtime(model: onnx.ModelProto) -> str | None:
-    """Return the least version of ONNX Runtime that was seen to load graphs of this opset; None where none was tried.
+def _min_runtime(model: ModelProto) -> str:
+    """Return the least version of ONNX Runtime that loads a graph of ours; the oldest that was tried is 1.17.
 
-    1.23 refuses opset 23, 1.24 loads it. Graphs of opset 18 with ONNX's own operators load from 1.17 on, the oldest
-    that was tried. Below 1.24 no graph with ONNX Runtime's own operators (com.microsoft, for 4 bits) was tried.
+    That loads graphs of opset 18, with MatMulNBits and MatMulIntegerToFloat. Packed bytes in GatherBlockQuantized came
+    with 1.23, all operators of opset 23 with 1.24.
     """
     if _opset(model) == 23:
         return "1.24"
-    own = any(node.domain not in ("", "ai.onnx") for node in model.graph.node)
-    return "1.17" if _opset(model) <= 18 and not own else None
+    return "1.23" if any(node.op_type == "GatherBlockQuantized" for node in model.graph.node) else "1.17"

@@ -1,7 +1,12 @@
-"""The target that quantisation is for: the ONNX graph of a model as it was trained to compute, in INT8 or INT4."""
+"""The targets that quantisation is for: the ONNX graph of a model as it was trained to compute, in INT8 or INT4.
+
+One is written so that any runtime loads it, and where it is asked for a second one for new versions of ONNX Runtime
+alone, which computes the same in fewer nodes.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgemin_hf.export.base import TrainedModel
@@ -25,8 +30,25 @@ class QuantizedTarget:
         precision = quantized_weights(trained.model)
         if precision is None:
             return ()
-        file = QUANTIZED_GRAPHS[precision]
-        write_graph(integer_copy(trained.model), folder / file, trained.tokenizer, fused=True)
-        fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts, trained.max_length)
-        write_ort_config(folder, folder / file)
-        return (onnx_entry(folder, file, precision, trained.tokenizer, fidelity),)
+        entry = _written(trained, folder, QUANTIZED_GRAPHS[precision], precision)
+        write_ort_config(folder, folder / entry.file)
+        return (entry,)
+
+
+class FusedTarget:
+    """Write `onnx/model_quantized_fused.onnx` or `onnx/model_q4_fused.onnx`, where that is asked for."""
+
+    def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
+        """Write the graph, of a model with fake-quantised modules alone; see `Target`."""
+        precision = quantized_weights(trained.model)
+        if precision is None or not trained.fused_attention:
+            return ()
+        file = QUANTIZED_GRAPHS[precision].replace(".onnx", "_fused.onnx")
+        return (replace(_written(trained, folder, file, precision, fused=True), fused=True),)
+
+
+def _written(trained: TrainedModel, folder: Path, file: str, precision: str, *, fused: bool = False) -> ManifestEntry:
+    """Write the quantised graph and check it; return its entry."""
+    write_graph(integer_copy(trained.model), folder / file, trained.tokenizer, fused=fused)
+    fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts, trained.max_length)
+    return onnx_entry(folder, file, precision, trained.tokenizer, fidelity)

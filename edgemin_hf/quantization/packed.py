@@ -1,11 +1,14 @@
-"""The packed form of INT4 weights: what is exported, as the contributed operators of ONNX Runtime.
+"""The packed form of INT4 weights: what is exported.
 
-Two integers share a byte, the first in its lower half, and each is stored with 8 added: without a zero point the
-operators take 8 for it. In PyTorch these modules compute the same numbers as their fake-quantised sources.
+Two integers share a byte, the first in its lower half, and each is stored with 8 added. Linear layers are MatMulNBits
+of ONNX Runtime, which takes 8 for the zero point. Tables are read by ONNX's own operators: GatherBlockQuantized saves
+4% of a short text's time, but takes packed bytes from ONNX Runtime 1.23 on alone. In PyTorch these modules compute the
+same numbers as their fake-quantised sources.
 """
 
 from __future__ import annotations
 
+from math import gcd
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,21 +54,28 @@ class _PackedProduct(torch.autograd.Function):
 
 
 class _PackedRows(torch.autograd.Function):
-    """Rows of a table in packed groups; `symbolic` writes them as GatherBlockQuantized."""
+    """Rows of a table in packed groups; `symbolic` writes them without asking for shapes, as the exporter would."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, ids: Tensor, weight: Tensor, scales: Tensor, rank: int, group_size: int) -> Tensor:
-        rows = unpack(weight[ids])
-        return rows * scales[ids].repeat_interleave(group_size, dim=-1)[..., : rows.shape[-1]]
+    def forward(ctx: FunctionCtx, ids: Tensor, weight: Tensor, scales: Tensor, rank: int) -> Tensor:
+        return (unpack(weight[ids]).unflatten(-1, (scales.shape[1], -1)) * scales[ids]).flatten(-2)
 
     @staticmethod
-    def symbolic(g: GraphContext, ids: Value, weight: Value, scales: Value, rank: int, group_size: int) -> Value:
-        rows = g.op(
-            "com.microsoft::GatherBlockQuantized",
-            weight, ids, scales, bits_i=4, block_size_i=group_size, gather_axis_i=0, quantize_axis_i=1,
-        )  # fmt: skip
-        sizes = [None] * rank + [2 * weight.type().sizes()[-1]]
-        return rows.setType(scales.type().with_sizes(sizes))
+    def symbolic(g: GraphContext, ids: Value, weight: Value, scales: Value, rank: int) -> Value:
+        def constant(value: float | list[int], dtype: torch.dtype = torch.int64) -> Value:
+            return g.op("Constant", value_t=torch.tensor(value, dtype=dtype))
+
+        width, groups = 2 * weight.type().sizes()[-1], scales.type().sizes()[1]
+        read = g.op("Gather", weight, ids, axis_i=0)
+        lower = g.op("BitwiseAnd", read, constant(15, torch.uint8))
+        upper = g.op("BitShift", read, constant(4, torch.uint8), direction_s="RIGHT")
+        halves = [g.op("Unsqueeze", half, constant([-1])) for half in (lower, upper)]
+        stored = g.op("Cast", g.op("Concat", *halves, axis_i=-1), to_i=torch.onnx.TensorProtoDataType.FLOAT)
+        integers = g.op("Sub", stored, constant(8, torch.float32))
+        grouped = g.op("Reshape", integers, constant([0] * rank + [groups, -1]))
+        scaled = g.op("Mul", grouped, g.op("Gather", scales, ids, axis_i=0))
+        rows = g.op("Reshape", scaled, constant([0] * rank + [-1]))
+        return rows.setType(scales.type().with_sizes([None] * rank + [width]))
 
 
 class PackedLinear(nn.Module):
@@ -86,15 +96,19 @@ class PackedLinear(nn.Module):
 
 
 class PackedEmbedding(nn.Module):
-    """A table with packed rows (rows, width / 2) and their scales (rows, groups); only what is read is scaled."""
+    """A table with packed rows (rows, width / 2) and their scales (rows, groups, 1); only what is read is scaled.
+
+    Where groups don't fill a row, it is stored in smaller ones that do, some of which have the same scale.
+    """
 
     def __init__(self, source: FakeQuantEmbedding, group_size: int) -> None:
         super().__init__()
         integers, scales = group_integers(source.weight, group_size)
-        self.group_size = group_size
-        self.register_buffer("weight", pack(integers.flatten(-2)[:, : source.embedding_dim]))
-        self.register_buffer("weight_scale", scales.squeeze(-1))
+        width = source.embedding_dim
+        size = gcd(group_size, width)
+        self.register_buffer("weight", pack(integers.flatten(-2)[:, :width]))
+        self.register_buffer("weight_scale", scales.repeat_interleave(group_size // size, dim=1)[:, : width // size])
 
     def forward(self, ids: Tensor) -> Tensor:
         """Read rows; (...) -> (..., width), float32."""
-        return _PackedRows.apply(ids, self.weight, self.weight_scale, ids.dim(), self.group_size)
+        return _PackedRows.apply(ids, self.weight, self.weight_scale, ids.dim())

@@ -25,6 +25,7 @@ from edgemin_hf.report.tables import TEXT_COLUMNS, Table, capitalized
 from edgemin_hf.report.templates import fill_part, fill_template
 from edgemin_hf.report.vectors import vectors_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.runtime.artefact import unfused
 from edgemin_hf.runtime.loading import MODELS
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.tasks.metrics import metric_named
@@ -80,7 +81,7 @@ def _metadata(told: CardFacts) -> ModelCardData:
         metrics=sorted({row.metric for row in rows if row.metric is not None}),
         model_name=_title(told),
         pipeline_tag=tag,
-        tags=["onnx", "optimum", finished.precision, "edge", *of_vectors, *tags],
+        tags=["onnx", "optimum", unfused(finished.precision), "edge", *of_vectors, *tags],
     )
 
 
@@ -107,7 +108,7 @@ def _used(told: CardFacts) -> dict[str, object]:
     """Return what the template is told of how the model is used: its files, its task, and the snippets."""
     rows, manifest, questions, vectors = told.benchmark.rows, told.manifest, told.questions, told.vectors
     finished, metric, task = finished_row(rows), metric_named(_measured_by(rows)), TASKS[manifest.task]
-    deployed = manifest.entry(finished.runtime, finished.precision)
+    deployed = manifest.entry(finished.runtime, unfused(finished.precision))  # which all of the snippets' packages load
     if deployed is None:
         raise ValueError(f"manifest: lists no {finished.precision} for {finished.runtime}; expected: what was measured")
     tokens = task.answer == "tags"
@@ -168,7 +169,7 @@ def _measured(benchmark: Benchmark) -> dict[str, object]:
     """Return what the template is told of a benchmark."""
     return {
         "headline": headline(benchmark),
-        "finished": finished_row(benchmark.rows).precision,
+        "finished": unfused(finished_row(benchmark.rows).precision),
         "results": markdown_table(result_table(benchmark)),
         "conditions": conditions(benchmark),
         "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in benchmark.rows),
@@ -218,7 +219,7 @@ def _file_table(manifest: Manifest) -> Table:
     for entry in manifest.entries:
         runtime = RUNTIMES.get(entry.runtime, entry.runtime)
         needs = f"{runtime} {entry.min_runtime} or newer" if entry.min_runtime else runtime
-        rows.append([f"`{entry.file}`", entry.precision, f"{entry.bytes / 1e6:.1f}", needs])
+        rows.append([f"`{entry.file}`", entry.variant, f"{entry.bytes / 1e6:.1f}", needs])
     return Table(["file", "precision", "size (MB)", "runs in"], rows)
 
 

@@ -14,10 +14,10 @@ from edgemin_hf.report.records import StageRecord
 from edgemin_hf.report.rivals import how_to_read, rivals_table, verdict
 from edgemin_hf.report.tables import TEXT_COLUMNS, CaptionedTable, Table, text_table
 from edgemin_hf.rivals.compare import Comparison
+from edgemin_hf.runtime.artefact import is_fused
 from edgemin_hf.tasks.metrics import Measurement, metric_named
 
 DASH = "—"
-_INTEGERS = ("int8", "int4")
 """Precisions of quantised models."""
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -190,13 +190,14 @@ def _whole_calls(row: BenchmarkRow) -> Iterator[str]:
 
 
 def finished_row(rows: Sequence[BenchmarkRow]) -> BenchmarkRow:
-    """Pick the row to deploy: the student's first quantised one in ONNX Runtime, else its first there, else its last.
+    """Pick the row to deploy, which is what `edgemin_hf.runtime.load` takes by itself.
 
-    Without a student any model's rows count.
+    That is the student's fused graph in ONNX Runtime, else its first quantised one there, else its first there, else
+    its last. Without a student any model's rows count.
     """
     candidates = [row for row in rows if row.model == "student"] or rows
     graphs = [row for row in candidates if row.runtime == "onnxruntime"]
-    return next((row for row in graphs if row.precision in _INTEGERS), graphs[0] if graphs else candidates[-1])
+    return min(graphs, key=lambda row: (not is_fused(row.precision), row.precision == "fp32"), default=candidates[-1])
 
 
 def three_digits(value: float) -> str:

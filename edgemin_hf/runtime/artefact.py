@@ -48,6 +48,24 @@ NO_READING = Reading()
 """Of an artefact that says nothing of it."""
 
 
+FUSED = "-fused"
+
+
+def variant_of(precision: str, fused: bool) -> str:
+    """Return what tells the graphs of a runtime apart, such as "int8" or "int8-fused"."""
+    return precision + FUSED * fused
+
+
+def is_fused(variant: str) -> bool:
+    """Tell a second graph for new versions of its runtime alone by its variant."""
+    return variant.endswith(FUSED)
+
+
+def unfused(variant: str) -> str:
+    """Return the precision of a variant: "int8" of "int8-fused"."""
+    return variant.removesuffix(FUSED)
+
+
 @dataclass(frozen=True)
 class GraphFile:
     """A graph for ONNX Runtime, as the manifest lists it; see `edgemin_hf.export.manifest.ManifestEntry`."""
@@ -57,6 +75,12 @@ class GraphFile:
     min_runtime: str | None
     external_data: tuple[str, ...]
     outputs: tuple[Any, ...]
+    fused: bool = False
+
+    @property
+    def variant(self) -> str:
+        """What tells it from the others: its precision, such as "int8", or "int8-fused"."""
+        return variant_of(self.precision, self.fused)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -117,8 +141,8 @@ class Artefact:
         """Return a graph.
 
         Args:
-            file: Its file; None takes the first that is quantised, or else the first, of those that the ONNX Runtime
-                which is installed can load.
+            file: Its file; None takes the first that is fused, or else quantised, or else the first, of those that the
+                ONNX Runtime which is installed can load.
 
         Raises:
             ValueError: If there is none; one line.
@@ -130,14 +154,13 @@ class Artefact:
                 raise ValueError(f"file: {file}; allowed: {listed}")
             return found
         able = [graph for graph in self.graphs if graph.runs]
-        quantized = [graph for graph in able if graph.precision != "fp32"]
         if not able:
             least = ", ".join(f"{graph.file} needs {graph.min_runtime}" for graph in self.graphs)
             raise ValueError(
                 f"{self.folder}: no graph that ONNX Runtime {onnxruntime.__version__} loads"
                 f"{f' ({least})' if least else ''}; expected: one in {MANIFEST}, or a newer onnxruntime"
             )
-        return (quantized or able)[0]
+        return min(able, key=lambda graph: (not graph.fused, graph.precision == "fp32"))
 
 
 def read_artefact(folder: Path) -> Artefact:
@@ -173,6 +196,7 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
         entry.get("min_runtime"),
         tuple(entry.get("external_data", ())),
         tuple(entry.get("outputs", ())),
+        bool(entry.get("fused")),
     )
     for file in found.files:
         if Path(file).is_absolute() or ".." in Path(file).parts:

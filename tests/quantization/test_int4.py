@@ -56,6 +56,11 @@ def trained(family="bert", tokenizer=None, **settings):
     return model.eval()
 
 
+def packed_tables(graph):
+    """Tables whose bytes are halved after they were read, rather than unpacked when the graph is loaded."""
+    return sum(node.op_type == "BitShift" for node in onnx.load(graph).graph.node)
+
+
 def kinds(model):
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     tables = [module for module in model.modules() if isinstance(module, FakeQuantEmbedding)]
@@ -245,7 +250,8 @@ def test_every_layer_is_a_quantised_node_that_computes_in_float(exported, tmp_pa
     path = made.folder / "onnx/model_q4.onnx"
     optimized = optimized_graph(path, tmp_path / "optimized.onnx")
     for graph in (path, optimized):
-        assert quantized_nodes(graph) == {"MatMulNBits": linears, "GatherBlockQuantized": tables}
+        assert quantized_nodes(graph) == {"MatMulNBits": linears}
+        assert packed_tables(graph) == tables
         levels = Counter(
             attribute.i
             for node in onnx.load(graph).graph.node
@@ -289,7 +295,8 @@ def test_families_export(family, tmp_path, tokenizer):
     linears, tables = kinds(model)
     graph = tmp_path / "out/onnx/model_q4.onnx"
     for path in (graph, optimized_graph(graph, tmp_path / "optimized.onnx")):
-        assert quantized_nodes(path) == {"MatMulNBits": linears, "GatherBlockQuantized": tables}
+        assert quantized_nodes(path) == {"MatMulNBits": linears}
+        assert packed_tables(path) == tables
 
 
 @pytest.mark.long
@@ -307,10 +314,10 @@ def test_int4_tables_beside_int8_layers(tmp_path, tokenizer):
     assert made.int4 is None
     assert made.int8.error <= made.int8.limit
     graph = tmp_path / "out/onnx/model_quantized.onnx"
-    assert quantized_nodes(graph) == {"GatherBlockQuantized": 2}
+    assert packed_tables(graph) == 2
     assert count_parameters(graph) == count_parameters(tmp_path / "out/onnx/model.onnx")
     nodes = quantized_nodes(optimized_graph(graph, tmp_path / "optimized.onnx"))
-    assert nodes.pop("GatherBlockQuantized") == 2
+    assert packed_tables(tmp_path / "optimized.onnx") == 2
     assert sum(nodes.values()) == 20
 
 

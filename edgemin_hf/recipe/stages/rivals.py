@@ -26,6 +26,7 @@ from edgemin_hf.rivals.base import Given, Made, Maker
 from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
 from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
 from edgemin_hf.rivals.known import RIVALS
+from edgemin_hf.runtime.artefact import is_fused, unfused
 from edgemin_hf.tasks.class_weights import label_loss
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics import Answers
@@ -210,13 +211,15 @@ def _graphs(context: Context) -> Path:
 
 
 def _exported(context: Context, given: Given) -> list[Made]:
-    """Return the student, by the smallest graph that was exported, and a fine-tuned teacher's dynamic INT8."""
+    """Return the student, by its fused or else its smallest graph, and a fine-tuned teacher's dynamic INT8."""
     graphs = {row: file for row, file in measured_files(context).items() if row[1] == "onnxruntime"}
-    student = min((row for row in graphs if row[0] == "student"), key=lambda row: graphs[row].size_bytes)
+    students = [row for row in graphs if row[0] == "student"]
+    student = min(students, key=lambda row: (not is_fused(row[2]), graphs[row].size_bytes))
     kept = [("this student", student, _graphs(context) / "student" / TOKENIZER)]
     if context.has_teacher:
         teacher = ("teacher", "onnxruntime", "int8")
         kept.append(("fine-tuned teacher", teacher, graphs[teacher].path.with_name(TOKENIZER)))
     return [
-        made_of_graph(name, graphs[row].path, row[2], graphs[row].size_bytes, given, words) for name, row, words in kept
+        made_of_graph(name, graphs[row].path, unfused(row[2]), graphs[row].size_bytes, given, words)
+        for name, row, words in kept
     ]
