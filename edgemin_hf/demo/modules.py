@@ -1,7 +1,7 @@
 """transformers.js and the ONNX Runtime that it calls, from the npm registry: fetched once, checked, kept in a cache.
 
-By itself transformers.js loads a WebAssembly that is built for WebGPU, of twice the size and without the operator that
-reads INT4 tables. The plain one of the same version is taken instead (docs/browser.md).
+By itself transformers.js loads a WebAssembly that is built for WebGPU, of twice the size and without an operator that
+fused graphs have. The plain one of the same version is taken instead (docs/browser.md).
 """
 
 from __future__ import annotations

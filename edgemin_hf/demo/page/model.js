@@ -22,7 +22,8 @@ export async function file(name) {
 
 /** Return the graph that is fastest here: WebAssembly has no fast kernel of INT4 products (docs/browser.md). */
 export function fastest(graphs) {
-  return ["int8", "fp32"].map((wanted) => graphs.find(({ precision }) => precision === wanted)).find(Boolean) ?? graphs[0];
+  const rank = ({ precision, fused }) => ["int8", "fp32", "int4"].indexOf(precision) - (fused ? 0.5 : 0);
+  return [...graphs].sort((a, b) => rank(a) - rank(b))[0];
 }
 
 /** Load a graph that the manifest lists. */
