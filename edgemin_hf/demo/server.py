@@ -156,8 +156,8 @@ def serve(folder: Path, port: int) -> None:
     """
     read_artefact(folder)  # a wrong folder is told before anything is fetched
     with make_server(folder, port, fetch_modules()) as server:
-        print(f"http://{HOST}:{server.server_port} - Ctrl-C ends it", flush=True)
         try:
+            print(f"http://{HOST}:{server.server_port} - Ctrl-C ends it", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print()
