@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { openBrowser, served } from "./page.js";
 
 const [artefact, tokens, ...edgemin] = process.argv.slice(2);
-const ROUNDS = 10, CALLS = 50, WARM = 300;
+const ROUNDS = 5, CALLS = 20, WARM = 100;
 // The ONNX Runtime that transformers.js 4 brings.
 const ort = createRequire(createRequire(import.meta.url).resolve("transformers-4"))("onnxruntime-node");
 
