@@ -31,7 +31,7 @@ STACK_TESTS := tests/neural_compressor/test_without.py tests/runtime --ignore te
 	tests/recipe/test_runner.py::test_the_artefact_is_complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow clients lint type format docs bench clean
+.PHONY: help install quickstart test test-fast test-transformers5 test-stack test-core test-openvino test-oldest test-slow clients clients-js lint type format docs bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,7 +93,7 @@ test-oldest: $(VENV)/.installed-test $(OWNERS)  ## The tests of graphs in the ol
 	OLDEST_ONNXRUNTIME=$(VENV)-oldest/bin/python $(BIN)/$(PYTEST) tests/export/test_oldest_runtime.py
 
 # With what each client needs, in a .venv of its own; it says which are left out, and compares the rest with the runtime.
-clients: install  ## Ask every client of examples/ for ARTEFACT's answers, and compare them with the runtime's
+clients: clients-js  ## Ask every client for ARTEFACT's answers, and compare them with the runtime's (clients-js needs Node, npm and Chromium)
 	rm -rf $(VENV)-clients
 	cp -al $(VENV) $(VENV)-clients
 	$(VENV)-clients/bin/python -m pip install --constraint constraints.txt 'openvino>=2025.4' nncf --requirement examples/requirements.txt
@@ -127,6 +127,14 @@ docs: $(VENV)-docs/.installed  ## Build the documentation into site/ (`python -m
 # bertdistiller is measured beside ours; it lies apart, since its pins are older than this package's.
 $(VENV)/peers: | $(VENV)/bin/python
 	$(BIN)/python -m pip install --no-deps --target $@ bertdistiller==0.1.2
+
+# Node, npm and Chromium are the machine's own.
+clients-js: install $(VENV)/.installed-test
+	cd clients/js && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
+	PYTHONPATH=. $(BIN)/python clients/js/expected.py $(ARTEFACT) --texts recipes/data/banking77/test.tsv --output runs/clients
+	node clients/js/node.js transformers-3 runs/clients onnx/model_quantized.onnx
+	node clients/js/node.js transformers-4 runs/clients onnx/model_quantized.onnx
+	node clients/js/browser.js runs/clients $(BIN)/edgemin
 
 bench: install $(VENV)/.installed-openvino $(VENV)/peers  ## Measure everything: the quickstart's artefact, the relation loss, pruning, quantisation, raw text (JSON in runs/bench)
 	mkdir -p runs/bench

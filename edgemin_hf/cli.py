@@ -169,6 +169,15 @@ def _parser() -> argparse.ArgumentParser:
 
     runtime.add_arguments(commands, common, _predict, _verify, _pull)
 
+    demo = commands.add_parser(
+        "demo", parents=[common], help="try an artefact on a page in the browser, by transformers.js; needs no PyTorch"
+    )
+    demo.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
+    demo.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port of 127.0.0.1, or 0 for any (%(default)s)"
+    )
+    demo.set_defaults(command=_demo)
+
     push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
     push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
     push.add_argument("repo_id", metavar="REPO", help="repository, such as me/banking-edge")
@@ -205,7 +214,13 @@ def _pull(options: argparse.Namespace) -> None:
         print(pull(options.repo_id, options.folder, options.revision))
 
 
-_WITHOUT_FACTORY = (_predict, _verify, _pull)
+def _demo(options: argparse.Namespace) -> None:
+    from edgemin_hf.demo.server import serve
+
+    serve(options.artefact, options.port)
+
+
+_WITHOUT_FACTORY = (_predict, _verify, _pull, _demo)
 """Commands that the base installation can run."""
 
 
