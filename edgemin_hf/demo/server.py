@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edgemin_hf.demo.modules import fetch_modules
 from edgemin_hf.runtime.artefact import SMALL_FILES, read_artefact
@@ -45,6 +45,11 @@ class _Server(ThreadingHTTPServer):
         self.routes = routes
         super().__init__((HOST, port), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a browser that went before it had all, as when a page is left; show what else is wrong."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers with the file behind an address."""
@@ -66,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        file = self.server.routes.get(urlsplit(self.path).path)
+        file = self.server.routes.get(self.path.partition("?")[0])
         try:
             content = None if file is None else file.read_bytes()
         except OSError:  # it was taken away since
@@ -100,7 +105,8 @@ def make_server(folder: Path, port: int, modules: Path) -> ThreadingHTTPServer:
         manifest lists, with manifest, configuration and tokenizer; there is nothing else.
 
     Raises:
-        ValueError: If the folder is no artefact, has no graph for ONNX Runtime, or the port can't be had; one line.
+        ValueError: If the folder is no artefact, has no graph for ONNX Runtime that reads any text, or the port can't
+            be had; one line.
 
     Example:
         >>> from pathlib import Path
@@ -122,12 +128,12 @@ def make_server(folder: Path, port: int, modules: Path) -> ThreadingHTTPServer:
 
 def _routes(folder: Path, modules: Path) -> dict[str, Path]:
     artefact = read_artefact(folder)
-    listed = [file for graph in artefact.graphs for file in graph.files]
+    listed = [file for graph in artefact.graphs if graph.shape is None for file in graph.files]
     missing = next((folder / file for file in listed if not (folder / file).is_file()), None)
     if missing is not None:
         raise ValueError(f"{missing}: is missing; expected: a file, which the manifest lists")
     if not listed:
-        raise ValueError(f"{folder}: no graph for ONNX Runtime; expected: one in the manifest")
+        raise ValueError(f"{folder}: no graph for ONNX Runtime that reads any text; expected: one in the manifest")
     small = [name for name in SMALL_FILES if (folder / name).is_file()]
     return (
         {"/": PAGE / "index.html"}
