@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from edgemin_hf import __version__
@@ -213,7 +214,7 @@ def _pull(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from edgemin_hf.demo.server import serve
 
-    serve(options.artefact, options.port)
+    serve(options.artefact, options.port, tell=partial(print, flush=True))
 
 
 _WITHOUT_FACTORY = (_predict, _verify, _pull, _demo)

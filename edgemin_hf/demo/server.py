@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,12 +144,13 @@ def _routes(folder: Path, modules: Path) -> dict[str, Path]:
     )
 
 
-def serve(folder: Path, port: int) -> None:
+def serve(folder: Path, port: int, tell: Callable[[str], None] = print) -> None:
     """Serve the demo of an artefact until Ctrl-C.
 
     Args:
         folder: The artefact's folder.
         port: The port, of 127.0.0.1; 0 takes a free one.
+        tell: Is told in a line where the page is, and what is fetched.
 
     Raises:
         ValueError: As `make_server`.
@@ -161,9 +163,9 @@ def serve(folder: Path, port: int) -> None:
         http://127.0.0.1:8000 - Ctrl-C ends it
     """
     read_artefact(folder)  # a wrong folder is told before anything is fetched
-    with make_server(folder, port, fetch_modules()) as server:
+    with make_server(folder, port, fetch_modules(tell)) as server:
         try:
-            print(f"http://{HOST}:{server.server_port} - Ctrl-C ends it", flush=True)
+            tell(f"http://{HOST}:{server.server_port} - Ctrl-C ends it")
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            tell("")
