@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from edgemin_hf import __version__
@@ -37,11 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Tokenizers warn about forks of DataLoader workers, of which we start none.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if options.command in _WITHOUT_FACTORY:
-            options.command(options)
-        else:
+        if options.command not in _WITHOUT_FACTORY:
             check_factory(f"edgemin {options.name}")
-            _make(options)
+        _call(options)
     except KeyboardInterrupt:
         hint = "; the same command goes on from the last checkpoint" if options.command is _run else ""
         return _fail(f"interrupted{hint}", 130, json_lines)
@@ -52,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _make(options: argparse.Namespace) -> None:
-    """Run a command of the factory."""
+def _call(options: argparse.Namespace) -> None:
+    """Run a command, and have nothing of it log what is secret."""
     if options.command is _run:
         from edgemin_hf.recipe.keys import read_settings
 
@@ -209,17 +208,15 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from edgemin_hf.hub.privacy import unsigned_log
     from edgemin_hf.runtime.pull import pull
 
-    with unsigned_log():
-        print(pull(options.repo_id, options.folder, options.revision))
+    print(pull(options.repo_id, options.folder, options.revision))
 
 
 def _demo(options: argparse.Namespace) -> None:
     from edgemin_hf.demo.server import serve
 
-    serve(options.artefact, options.port)
+    serve(options.artefact, options.port, tell=partial(print, flush=True))
 
 
 _WITHOUT_FACTORY = (_predict, _verify, _pull, _demo)

@@ -1,11 +1,13 @@
 """A sentence embedding as LangChain and LlamaIndex call one, without either: pip install edgemin-hf.
 
-LangChain's vector stores take any object with these two methods; for LlamaIndex subclass its `BaseEmbedding` and call
-them in `_get_text_embedding` and `_get_query_embedding`.
+LangChain calls these four methods; where a vector store asks for its class, let this one be
+`class EdgeEmbeddings(langchain_core.embeddings.Embeddings)`. For LlamaIndex subclass its `BaseEmbedding` and call the
+first two in `_get_text_embedding` and `_get_query_embedding`.
 
 python examples/embeddings_class.py ARTEFACT "Where is my card?"
 """
 
+import asyncio
 import sys
 
 from edgemin_hf.runtime import load
@@ -26,12 +28,12 @@ class EdgeEmbeddings:
         return self.model.encode(text, prompt_name=self.query_prompt, normalize_embeddings=True).tolist()
 
     async def aembed_documents(self, texts):
-        """Return the vectors of texts, where the caller awaits them."""
-        return self.embed_documents(texts)
+        """Return the vectors of texts, and let others work meanwhile."""
+        return await asyncio.to_thread(self.embed_documents, texts)
 
     async def aembed_query(self, text):
-        """Return the vector of a query, where the caller awaits it."""
-        return self.embed_query(text)
+        """Return the vector of a query, and let others work meanwhile."""
+        return await asyncio.to_thread(self.embed_query, text)
 
 
 def answers(artefact, texts, file=None):

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 def answers(artefact, texts, file="onnx/model_quantized.onnx", max_length=64):
     """Return each text's label and its probability, the texts one by one."""
     folder = Path(artefact)
-    names = json.loads((folder / "config.json").read_text())["id2label"]
+    names = json.loads((folder / "config.json").read_text()).get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)

@@ -19,7 +19,7 @@ GUESTS = {"edgemin_hf.neural_compressor": "neural_compressor", "OpenVino": "open
 NOT_SHOWN = [
     "benchmark.rows", "data.perturbation", "recipe.analysis", "recipe.training_curve", "report.analysis",
     "report.words", "tasks.metrics.agreement", "tasks.metrics.analysis", "tasks.metrics.calibration",
-    "tasks.metrics.class_changes", "tasks.metrics.slices", "utils.energy",
+    "tasks.metrics.class_changes", "tasks.metrics.slices", "training.tokens", "utils.energy", "utils.network",
 ]  # fmt: skip
 """Modules with examples of what no package shows."""
 

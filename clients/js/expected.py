@@ -47,7 +47,7 @@ def main() -> None:
     (column,) = load(options.artefact).artefact.reading.columns
     texts = list(read_texts(str(options.texts), [column]))
     texts = texts[:: max(1, len(texts) // 200)][:200]
-    graphs = [graph.file for graph in read_artefact(options.artefact).graphs]
+    graphs = [graph.file for graph in read_artefact(options.artefact).graphs if graph.shape is None]
     cases = [_case(options.artefact, [[text] for text in texts], graph) for graph in graphs]
     (options.output / "vocab.txt").write_text("\n".join(VOCABULARY))
     tokenizer = BertTokenizerFast(str(options.output / "vocab.txt"), model_max_length=64)

@@ -12,8 +12,10 @@ export const openBrowser = () => chromium.launch({ executablePath: CHROMIUM, arg
 /** Start `edgemin demo` and return its address and what ends it. */
 export async function served(edgemin, artefact) {
   const demo = spawn(edgemin[0], [...edgemin.slice(1), "demo", artefact, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
+  const end = () => demo.kill("SIGINT");
+  process.on("exit", end);  // also after an error
   for await (const line of createInterface({ input: demo.stdout })) {
-    if (line.startsWith("http")) return [line.split(" ")[0], () => demo.kill("SIGINT")];
+    if (line.startsWith("http")) return [line.split(" ")[0], end];
   }
   throw new Error(`${artefact}: the demo did not start`);
 }

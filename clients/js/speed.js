@@ -71,7 +71,8 @@ async function timed(session, feed, calls) {
 
 const [address, end] = await served(edgemin, artefact);
 const browser = await openBrowser();
-const graphs = JSON.parse(readFileSync(join(artefact, "edgemin.json"), "utf8")).entries.filter(({ runtime }) => runtime === "onnxruntime");
+const graphs = JSON.parse(readFileSync(join(artefact, "edgemin.json"), "utf8")).entries
+  .filter(({ runtime, shape }) => runtime === "onnxruntime" && !shape);
 const runners = [];
 for (const { file } of graphs) {
   runners.push([`Node, ${file}`, await inNode(file)]);

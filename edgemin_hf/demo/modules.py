@@ -84,8 +84,10 @@ def fetch_modules(tell: Callable[[str], None] = print) -> Path:
 
 def _registry() -> str:
     told = os.environ.get("npm_config_registry") or REGISTRY  # noqa: SIM112 - npm writes it so
-    if urlsplit(told).scheme not in ("https", "http"):
-        raise ValueError("npm_config_registry: no address; allowed: one that begins with https:// or http://")
+    address = urlsplit(told)
+    if address.scheme not in ("https", "http") or "@" in address.netloc:  # of which an error would tell the password
+        allowed = "one that begins with https:// or http://, without a user or password"
+        raise ValueError(f"npm_config_registry: no address that can be asked; allowed: {allowed}")
     return told.rstrip("/")
 
 

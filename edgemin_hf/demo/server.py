@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edgemin_hf.demo.modules import fetch_modules
 from edgemin_hf.runtime.artefact import SMALL_FILES, read_artefact
@@ -45,6 +46,11 @@ class _Server(ThreadingHTTPServer):
         self.routes = routes
         super().__init__((HOST, port), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a browser that went before it had all, as when a page is left; show what else is wrong."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers with the file behind an address."""
@@ -66,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        file = self.server.routes.get(urlsplit(self.path).path)
+        file = self.server.routes.get(self.path.partition("?")[0])
         try:
             content = None if file is None else file.read_bytes()
         except OSError:  # it was taken away since
@@ -100,7 +106,8 @@ def make_server(folder: Path, port: int, modules: Path) -> ThreadingHTTPServer:
         manifest lists, with manifest, configuration and tokenizer; there is nothing else.
 
     Raises:
-        ValueError: If the folder is no artefact, has no graph for ONNX Runtime, or the port can't be had; one line.
+        ValueError: If the folder is no artefact, has no graph for ONNX Runtime that reads any text, or the port can't
+            be had; one line.
 
     Example:
         >>> from pathlib import Path
@@ -122,12 +129,12 @@ def make_server(folder: Path, port: int, modules: Path) -> ThreadingHTTPServer:
 
 def _routes(folder: Path, modules: Path) -> dict[str, Path]:
     artefact = read_artefact(folder)
-    listed = [file for graph in artefact.graphs for file in graph.files]
+    listed = [file for graph in artefact.graphs if graph.shape is None for file in graph.files]
     missing = next((folder / file for file in listed if not (folder / file).is_file()), None)
     if missing is not None:
         raise ValueError(f"{missing}: is missing; expected: a file, which the manifest lists")
     if not listed:
-        raise ValueError(f"{folder}: no graph for ONNX Runtime; expected: one in the manifest")
+        raise ValueError(f"{folder}: no graph for ONNX Runtime that reads any text; expected: one in the manifest")
     small = [name for name in SMALL_FILES if (folder / name).is_file()]
     return (
         {"/": PAGE / "index.html"}
@@ -137,12 +144,13 @@ def _routes(folder: Path, modules: Path) -> dict[str, Path]:
     )
 
 
-def serve(folder: Path, port: int) -> None:
+def serve(folder: Path, port: int, tell: Callable[[str], None] = print) -> None:
     """Serve the demo of an artefact until Ctrl-C.
 
     Args:
         folder: The artefact's folder.
         port: The port, of 127.0.0.1; 0 takes a free one.
+        tell: Is told in a line where the page is, and what is fetched.
 
     Raises:
         ValueError: As `make_server`.
@@ -155,9 +163,9 @@ def serve(folder: Path, port: int) -> None:
         http://127.0.0.1:8000 - Ctrl-C ends it
     """
     read_artefact(folder)  # a wrong folder is told before anything is fetched
-    with make_server(folder, port, fetch_modules()) as server:
+    with make_server(folder, port, fetch_modules(tell)) as server:
         try:
-            print(f"http://{HOST}:{server.server_port} - Ctrl-C ends it", flush=True)
+            tell(f"http://{HOST}:{server.server_port} - Ctrl-C ends it")
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            tell("")

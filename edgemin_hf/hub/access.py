@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from huggingface_hub import HfApi, constants, get_token
 
-from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
+from edgemin_hf.utils.network import NETWORK_ERROR
 
 _LOG_IN = "allowed: after `hf auth login` or with HF_TOKEN, by a token that may write"
 

@@ -18,6 +18,9 @@ from edgemin_hf.runtime.artefact import CARD
 _REPOSITORY = re.compile(r"<!-- repository: (\".+?\") -->")
 """What the template of cards says of the repository that the snippets load, where no reader sees it."""
 
+_WAIT = 60
+"""Seconds without an answer after which the Hub is given up."""
+
 
 def naming(card: str, repo_id: str) -> str:
     """Return a card whose snippets load a repository; one that does not tell which they load stays as it is."""
@@ -81,7 +84,9 @@ def check_card_online(api: HfApi, card: str) -> None:
         ValueError: If it refuses the card; one line.
     """
     asked = {"content": card, "repoType": "model"}
-    answer = get_session().post(f"{api.endpoint}/api/validate-yaml", json=asked, headers=build_hf_headers())
+    answer = get_session().post(
+        f"{api.endpoint}/api/validate-yaml", json=asked, headers=build_hf_headers(), timeout=_WAIT
+    )
     if answer.status_code == 400:
         errors = answer.json().get("errors", [])
         told = "; ".join(_line(error.get("message", "")) for error in errors)

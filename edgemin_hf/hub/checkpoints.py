@@ -15,9 +15,9 @@ from typing import NamedTuple
 from huggingface_hub import HfApi, constants, errors, snapshot_download
 from huggingface_hub.utils import validate_repo_id
 
-from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.hub.privacy import unsigned_log
 from edgemin_hf.runtime.artefact import CARD
+from edgemin_hf.utils.network import NETWORK_ERROR
 from edgemin_hf.utils.weight_files import INDEX, SENTENCE_FILE, WEIGHTS, WeightsError, weight_shapes
 
 logger = logging.getLogger(__name__)

@@ -11,36 +11,38 @@ from pathlib import Path
 
 from huggingface_hub import get_token
 
-_QUERY = re.compile(r"\?[^\s'\"]+")
+from edgemin_hf.utils.network import without_queries
+
 _LOGGERS = ("huggingface_hub", "urllib3", "httpx")
 """Whose warnings of a retry hold the address that is tried again: of an upload, or of a file behind a redirection, it
 is signed, and whoever has it may write or read."""
-_TOKEN = re.compile(rb"\bhf_[A-Za-z]{34}\b")
+_TOKEN = re.compile(rb"\b(hf|api_org)_[A-Za-z0-9]{34}\b")
 _LEAST_HOME = 5
 
 
 @contextmanager
 def unsigned_log() -> Iterator[None]:
     """Take what stands after "?" in addresses, and the token, out of what libraries log about requests meanwhile."""
-    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith(_LOGGERS)]
-    for logger in found:
-        logger.addFilter(_unsign)
+    before = logging.getLogRecordFactory()
+
+    def unsigned(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = before(*args, **kwargs)
+        if record.name.startswith(_LOGGERS):
+            record.msg, record.args = without_secrets(record.getMessage()), ()
+        return record
+
+    # Not by filters: loggers that are made meanwhile would have none, and one inside another would take off both.
+    logging.setLogRecordFactory(unsigned)
     try:
         yield
     finally:
-        for logger in found:
-            logger.removeFilter(_unsign)
-
-
-def _unsign(record: logging.LogRecord) -> bool:
-    record.msg, record.args = without_secrets(record.getMessage()), ()
-    return True
+        logging.setLogRecordFactory(before)
 
 
 def without_secrets(text: str) -> str:
     """Return a text without the token, and without the queries of addresses, which may be signatures."""
     token = get_token()
-    return _QUERY.sub("?...", text.replace(token, "***") if token else text)
+    return without_queries(text.replace(token, "***") if token else text)
 
 
 def check_publishable(folder: Path, names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from http.client import responses
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -14,13 +15,18 @@ from huggingface_hub.utils import validate_repo_id
 
 from edgemin_hf.hub.card import check_card, check_card_online, naming
 from edgemin_hf.hub.files import Published, published_files
-from edgemin_hf.hub.network import NETWORK_ERROR, XET_ERROR
 from edgemin_hf.hub.privacy import check_publishable, unsigned_log, without_secrets
 from edgemin_hf.runtime.artefact import CARD
+from edgemin_hf.utils.network import NETWORK_ERROR, XET_ERRORS
 
 MESSAGE = "Add the artefact of an edgemin run"
 _NAME = re.compile(r"\w[\w./-]*")
 """Of a branch or tag."""
+_BUILT_IN = (ConnectionError, TimeoutError, RuntimeError, ValueError)
+_ERRORS: tuple[type[Exception], ...] = (NETWORK_ERROR, *XET_ERRORS, *_BUILT_IN)
+"""What huggingface_hub raises: beside its own errors RuntimeError for an upload that broke off, ValueError for metadata
+in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage."""
+_LEFT = "; the repository was created and may be empty: push again, or delete it in its settings"
 
 
 class PushError(RuntimeError):
@@ -83,12 +89,12 @@ def push_artefact(
     card = check_push(published, repo_id, revision=revision, tags=tags, create_pr=create_pr, force=force)
     api = HfApi()
     with unsigned_log():
-        with _one_line_errors(repo_id):
+        with _one_line_errors(f"{repo_id!r} was not pushed"):
             check_card_online(api, card)
             full_id, created = _repository(api, repo_id, private)
         card = naming(card, full_id)
         files = [(name, card.encode() if name == CARD else published.folder / name) for name in published.names]
-        with _one_line_errors(full_id, created):
+        with _one_line_errors(f"{full_id!r} was not pushed", _LEFT if created else ""):
             # The Hub doesn't change an existing repository's visibility: what was meant private would be published.
             if private and not api.model_info(full_id).private:
                 raise PushError(
@@ -104,6 +110,7 @@ def push_artefact(
                 revision=revision,
                 create_pr=create_pr,
             )
+        with _one_line_errors(f"{full_id!r} was pushed ({commit.commit_url}), but not tagged"):
             _tag(api, full_id, commit.oid, tags)
     return commit.pr_url or commit.commit_url
 
@@ -127,9 +134,7 @@ def check_push(
     """
     if tags and create_pr:
         raise ValueError(f"tags: {', '.join(tags)} beside create_pr; allowed: one of the two")
-    for name, given in {"revision": [revision], "tags": tags}.items():
-        for odd in (one for one in given if one is not None and not _NAME.fullmatch(one)):
-            raise ValueError(f"{name}: {odd!r}; allowed: letters, digits, ., _, - and /")
+    check_names(revision, tags)
     validate_repo_id(repo_id)
     card = naming((published.folder / CARD).read_text(encoding="utf-8"), repo_id)
     check_card(card)
@@ -140,6 +145,17 @@ def check_push(
             f"{repo_id!r} was not pushed: {'; '.join(missed)}; allowed: what passes, or `edgemin push --force`"
         )
     return card
+
+
+def check_names(revision: str | None, tags: Sequence[str]) -> None:
+    """Check the names of a branch and of tags.
+
+    Raises:
+        ValueError: If one is none; one line.
+    """
+    for name, given in {"revision": [revision], "tags": tags}.items():
+        for odd in (one for one in given if one is not None and not _NAME.fullmatch(one)):
+            raise ValueError(f"{name}: {odd!r}; allowed: letters, digits, ., _, - and /")
 
 
 def _repository(api: HfApi, repo_id: str, private: bool) -> tuple[str, bool]:
@@ -180,29 +196,28 @@ def _tag(api: HfApi, repo_id: str, commit: str, tags: Sequence[str]) -> None:
 
 
 @contextmanager
-def _one_line_errors(repo_id: str, created: bool = False) -> Iterator[None]:
+def _one_line_errors(outcome: str, left: str = "") -> Iterator[None]:
+    """Make one line of what the Hub's client raises: what became of the push, why, and what it left."""
     try:
         yield
     except PushError:
         raise
-    # Beside its own errors huggingface_hub raises RuntimeError for an upload that broke off, ValueError for metadata
-    # in README.md that the Hub rejects, and the built-in connection errors in offline mode and from Xet storage.
-    except (NETWORK_ERROR, XET_ERROR, ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except _ERRORS as error:
         # From None, since the traceback would show signed addresses.
-        left = "; the repository was created and may be empty: push again, or delete it in its settings"
-        raise PushError(f"{repo_id!r} was not pushed: {reason(error)}{left if created else ''}") from None
+        raise PushError(f"{outcome}: {reason(error)}{left}") from None
 
 
 def reason(error: BaseException) -> str:
     """Say why the Hub did not do what it was asked, in a line without a token or a signature."""
     root = error
     # An upload that broke off says why only in its cause.
-    while isinstance(root, (RuntimeError, XET_ERROR)) and root.__cause__ is not None:
+    while isinstance(root, (RuntimeError, *XET_ERRORS)) and root.__cause__ is not None:
         root = root.__cause__
     response = getattr(root, "response", None)
     if response is not None:  # also of an upload's storage, which is not the Hub
         status = response.status_code
-        text = f"HTTP {status}, {getattr(root, 'server_message', None) or HTTPStatus(status).phrase}"
+        # Proxies have status codes of their own, such as 520, which Python does not know.
+        text = f"HTTP {status}, {getattr(root, 'server_message', None) or responses.get(status, 'without a reason')}"
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             text += "; log in with a token that may write there: `hf auth login`"
     elif isinstance(root, (NETWORK_ERROR, ConnectionError, TimeoutError)):

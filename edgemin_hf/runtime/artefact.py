@@ -208,13 +208,13 @@ def _graph(entry: dict[str, Any]) -> GraphFile:
     return found
 
 
-def check_inside(file: str) -> None:
+def check_inside(file: object) -> None:
     """Check that a file that a manifest lists lies in the artefact's folder.
 
     Raises:
         ValueError: If not; one line.
     """
-    if PurePath(file).is_absolute() or ".." in PurePath(file).parts or "\\" in file:
+    if not isinstance(file, str) or PurePath(file).is_absolute() or ".." in PurePath(file).parts or "\\" in file:
         raise ValueError(f"{MANIFEST}: file: {file}; allowed: one in the artefact's folder")
 
 

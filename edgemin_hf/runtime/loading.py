@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from edgemin_hf.runtime.answers import Answerer
 from edgemin_hf.runtime.artefact import SMALL_FILES, Artefact, read_artefact
@@ -16,6 +15,7 @@ from edgemin_hf.runtime.embeddings import Embedder
 from edgemin_hf.runtime.entities import Tagger
 from edgemin_hf.runtime.model import Model
 from edgemin_hf.runtime.verification import verify as verify_model
+from edgemin_hf.utils.network import DOWNLOAD_ERRORS, told_by
 
 MODELS: dict[str, type[Model]] = {
     "text_classification": Classifier,
@@ -89,7 +89,6 @@ def _artefact(source: str | PathLike[str], file: str | None, revision: str | Non
         artefact = read_artefact(folder)
         # The folder's name is the commit: a push between the two calls changes nothing.
         snapshot_download(str(source), revision=folder.name, allow_patterns=list(artefact.graph(file).files))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise ValueError(f"{source}: no folder, and not loaded from the Hub ({type(error).__name__}: {told})") from None
+    except DOWNLOAD_ERRORS as error:
+        raise ValueError(f"{source}: no folder, and not loaded from the Hub ({told_by(error)})") from None
     return artefact

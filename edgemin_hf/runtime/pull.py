@@ -10,11 +10,11 @@ from os import PathLike
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from edgemin_hf.runtime.artefact import CARD, FORMAT, MANIFEST, check_inside, read_object
 from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
 from edgemin_hf.utils.content import digest_of
+from edgemin_hf.utils.network import DOWNLOAD_ERRORS, told_by
 
 _PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*?\bsrc=[\"']([^\"']+)")
 
@@ -56,9 +56,8 @@ def pull(repo_id: str, folder: str | PathLike[str] | None = None, revision: str 
         shown = [name for name in (CARD, *pictures_of(card)) if name not in names]
         # The folder's name is the commit: a push between the two calls changes nothing.
         snapshot_download(repo_id, revision=found.name, allow_patterns=[escape(name) for name in (*names, *shown)])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise ValueError(f"{repo_id}: not downloaded from the Hub ({type(error).__name__}: {told})") from None
+    except DOWNLOAD_ERRORS as error:
+        raise ValueError(f"{repo_id}: not downloaded from the Hub ({told_by(error)})") from None
     _check_files(found, listed, repo_id)
     with atomic_folder(target.absolute()) as partial:
         for name in (MANIFEST, *names, *(name for name in shown if (found / name).is_file())):
@@ -101,7 +100,8 @@ def _check_files(folder: Path, listed: Sequence[tuple[Sequence[str], str]], repo
         missing = next((name for name in files if not (folder / name).is_file()), None)
         if missing is not None:
             raise ValueError(
-                f"{repo_id}: lacks {missing}, which {MANIFEST} lists; expected: what `edgemin push` pushed"
+                f"{repo_id}: lacks {missing}, which {MANIFEST} lists; expected: what `edgemin push` pushed, "
+                "in the cache too if the Hub can't be reached"
             )
         if digest_of([folder / name for name in files]) != sha256:
             raise ValueError(f"{repo_id}: {files[0]} has other bytes than {MANIFEST} tells; expected: the file as made")

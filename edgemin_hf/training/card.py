@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from edgemin_hf import __version__
 from edgemin_hf.hub.identifiers import hub_id_of
 from edgemin_hf.hub.inherited import Inherited, inherited_from
-from edgemin_hf.hub.network import NETWORK_ERROR
 from edgemin_hf.modeling.pruned_shape import plain_releases
 from edgemin_hf.modeling.student import auto_class_of
 from edgemin_hf.report.card import markdown_table
@@ -25,6 +24,7 @@ from edgemin_hf.runtime.artefact import CARD
 from edgemin_hf.tasks.known import task_of
 from edgemin_hf.utils.compat import RELEASE
 from edgemin_hf.utils.edgemin_config import TrainingRecord
+from edgemin_hf.utils.network import DOWNLOAD_ERRORS
 
 _NO_METRICS = ("_runtime", "_per_second")
 
@@ -107,7 +107,7 @@ def _inherited(teacher: str | None, base_model: str | None) -> Inherited:
         return Inherited() if teacher is None else inherited_from(teacher)
     try:
         return Inherited() if base_model is None else inherited_from(Path(hf_hub_download(base_model, CARD)).parent)
-    except (NETWORK_ERROR, OSError, ValueError):
+    except DOWNLOAD_ERRORS:
         return Inherited()
 
 

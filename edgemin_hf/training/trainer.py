@@ -34,6 +34,7 @@ from edgemin_hf.training.record import remember_training, training_record, train
 from edgemin_hf.training.student_forward import projections_in_model
 from edgemin_hf.training.teacher import check_head, load_teacher
 from edgemin_hf.training.term_trainer import TermTrainer
+from edgemin_hf.training.tokens import keep_tokens_unwritten
 from edgemin_hf.utils.atomic_files import write_atomic
 from edgemin_hf.utils.edgemin_config import EdgeminConfig
 from edgemin_hf.utils.processes import own_share, share_from_first
@@ -110,6 +111,7 @@ class DistillationTrainer(TermTrainer):
     ) -> None:
         configs = methods_of(distillation_config)
         args = TrainingArguments("tmp_trainer") if args is None else args
+        keep_tokens_unwritten(args)
         teacher = load_teacher(teacher_model, model, configs)
         settings = None if quantization_config is None else own_settings(quantization_config)
         check_arguments(model, teacher, args, kwargs, pruning_config, settings)

@@ -7,8 +7,10 @@ import http.server
 import io
 import json
 import re
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -122,6 +124,44 @@ def test_other_names_and_methods_are_refused(ask):
     assert ask("/", "POST")[0].status == 501
 
 
+def test_a_browser_that_goes_leaves_no_traceback(artefact, cached, capfd):
+    (artefact / "onnx" / "model.onnx").write_bytes(bytes(20_000_000))
+    with make_server(artefact, 0, cached) as server:
+        server.daemon_threads = False  # closing it waits for all answers
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        for request in (b"GET /artefact/onnx/model.onnx", b"GET http://["):
+            with socket.create_connection(("127.0.0.1", server.server_port)) as browser:
+                browser.sendall(request + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                browser.recv(1)
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+        server.shutdown()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_graph_of_one_shape_reads_no_text_and_is_not_offered(artefact, cached, capsys):
+    fixed = GRAPH | {"file": "onnx/model_fixed.onnx", "external_data": [], "shape": [1, 128]}
+    told = json.loads(FILES["edgemin.json"])
+    written(artefact, {"edgemin.json": json.dumps(told | {"entries": [fixed, GRAPH]}), "onnx/model_fixed.onnx": "g"})
+    with make_server(artefact, 0, cached) as server:
+        assert [name for name in server.routes if name.endswith(".onnx")] == ["/artefact/onnx/model.onnx"]
+    assert "!shape" in (PAGE / "demo.js").read_text()
+    written(artefact, {"edgemin.json": json.dumps(told | {"entries": [fixed]})})
+    assert main(["demo", str(artefact)]) == 2
+    assert "no graph for ONNX Runtime that reads any text" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="without Node")
+def test_a_large_vocabulary_has_a_softmax():
+    module = base64.b64encode((PAGE / "answers.js").read_bytes()).decode()
+    code = f"""
+        import {{ softmax }} from "data:text/javascript;base64,{module}";
+        const row = new Float32Array(500000); row[7] = 3;
+        console.log(softmax(row)[7] * (Math.exp(3) + 499999) / Math.exp(3));
+    """
+    done = subprocess.run(["node", "--input-type=module", "-e", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx(1)
+
+
 def test_a_file_that_was_taken_away_is_not_there(ask, artefact):
     (artefact / "config.json").unlink()
     assert ask("/artefact/config.json")[0].status == 404
@@ -225,8 +265,11 @@ def test_a_registry_that_does_not_answer_is_told(registry, artefact, monkeypatch
     )
     monkeypatch.setenv("npm_config_registry", "ftp://somebody:secret@127.0.0.1")
     assert main(["demo", str(artefact)]) == 2
+    assert "npm_config_registry: no address" in capsys.readouterr().err
+    monkeypatch.setenv("npm_config_registry", "http://somebody:secret@127.0.0.1")
+    assert main(["demo", str(artefact)]) == 2
     told = capsys.readouterr().err
-    assert "npm_config_registry: no address" in told
+    assert "without a user or password" in told
     assert "secret" not in told
 
 

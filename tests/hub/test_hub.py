@@ -99,6 +99,16 @@ def test_a_download_that_is_tried_again_shows_no_signature(caplog: pytest.LogCap
     assert "secret" not in caplog.text
 
 
+def test_no_signature_is_shown_after_a_download_inside_another_one(caplog: pytest.LogCaptureFixture) -> None:
+    with unsigned_log():
+        with unsigned_log():
+            pass
+        logging.getLogger("httpx.made_since").warning("Retry of https://cdn/x?Signature=secret")
+    assert "https://cdn/x?..." in caplog.text
+    logging.getLogger("httpx.made_since").warning("https://cdn/x?after")
+    assert "https://cdn/x?after" in caplog.text
+
+
 @pytest.mark.long
 def test_checkpoint_from_the_hub_then_its_cache(client: Client, hub: HubServer, bert: Path) -> None:
     hub.seed("edge/bert", bert, private=True)

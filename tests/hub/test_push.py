@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
@@ -18,6 +19,7 @@ from edgemin_hf.hub import card, push
 from edgemin_hf.hub.files import published_files
 from edgemin_hf.hub.inherited import Inherited, inherited_from
 from edgemin_hf.utils.content import digest_of
+from edgemin_hf.utils.network import NETWORK_ERROR
 from tests.helpers.hub_server import USER, HubServer, Repo, oid, with_hub
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +261,25 @@ def test_a_push_that_is_tried_again_shows_no_signature_and_says_what_it_left(hub
     assert hub.repos["edge/mini"].files == {}
 
 
+def test_a_push_whose_tag_fails_is_told_to_be_there(hub, artefact):
+    hub.status, hub.failing = 503, "/api/models/edge/mini/tag/"
+    line = refused(artefact, tags=["v1"])
+    url = f"{hub.endpoint}/edge/mini/commit/{hub.repos['edge/mini'].sha}"
+    assert line == f"'edge/mini' was pushed ({url}), but not tagged: HTTP 503, Forced by the test"
+    hub.status = None
+    assert push.push_artefact(artefact, "edge/mini", tags=["v1"]) == url
+    assert len(hub.commits) == 1
+
+
+def test_a_status_that_only_proxies_have():
+    error = RuntimeError("broke off")
+    error.__cause__ = NETWORK_ERROR("https://storage/x?signature=secret")
+    error.__cause__.response = SimpleNamespace(status_code=520)
+    assert push.reason(error) == "HTTP 520, without a reason"
+    error.__cause__.response.status_code = 404
+    assert push.reason(error) == "HTTP 404, Not Found"
+
+
 KILLED = """
 import sys
 from edgemin_hf.hub.push import push_artefact
@@ -295,6 +316,7 @@ PRIVATE = {
     "README.md": ("output_dir: {home}/run", "README.md: holds the user's folder"),
     "environment.json": (TOKEN, "environment.json: holds a token"),
     "config.json": ('{{"key": "hf_' + "aB" * 17 + '"}}', "config.json: holds a token"),
+    "tokenizer.json": ("api_org_" + "aB3" * 11 + "z", "tokenizer.json: holds a token"),
 }
 
 

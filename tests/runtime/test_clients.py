@@ -1,7 +1,10 @@
 """The clients of `examples/` answer as the runtime does, on tiny artefacts; OpenVINO's in `make test-openvino`."""
 
 import asyncio
+import json
 import pickle
+import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,7 +45,16 @@ def test_a_client_that_answers_otherwise_is_told_and_fails(made, monkeypatch, ca
     assert "openvino_pipeline                left out: without no-such" in told
 
 
-def test_embeddings_have_unit_length_and_queries_a_prompt_of_their_own(made):
+def test_labels_that_no_one_named_have_transformers_names(made, tmp_path):
+    folder = Path(shutil.copytree(made("pairs")[1], tmp_path / "edge"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"]  # as transformers writes two labels by the names that it gives them
+    (folder / "config.json").write_text(json.dumps(config))
+    found = example("plain_onnxruntime").answers(folder, TEXTS, FILE)
+    assert {answer["label"] for answer in found} <= {"LABEL_0", "LABEL_1"}
+
+
+def test_embeddings_have_unit_length_and_queries_a_prompt_of_their_own(made, monkeypatch):
     folder = made("sentence_embedding")[1]
     embeddings = example("embeddings_class").EdgeEmbeddings(folder)
     rows = np.array(embeddings.embed_documents(TEXTS))
@@ -51,6 +63,8 @@ def test_embeddings_have_unit_length_and_queries_a_prompt_of_their_own(made):
     assert isinstance(embeddings.embed_query(TEXTS[0])[0], float)
     assert embeddings.embed_documents([]) == []
     assert asyncio.run(embeddings.aembed_query(TEXTS[1])) == embeddings.embed_query(TEXTS[1])
+    monkeypatch.setattr(embeddings, "embed_documents", lambda texts: threading.current_thread())
+    assert asyncio.run(embeddings.aembed_documents(TEXTS)) is not threading.main_thread()  # whose loop others use
     with pytest.raises(ValueError, match="prompt_name"):
         example("embeddings_class").EdgeEmbeddings(folder, query_prompt="no-such").embed_query("late")
 

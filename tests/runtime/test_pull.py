@@ -15,6 +15,7 @@ from huggingface_hub import constants, snapshot_download
 from edgemin_hf.cli import main
 from edgemin_hf.runtime import pull as public
 from edgemin_hf.runtime import pull as pull_artefact
+from edgemin_hf.utils.network import NETWORK_ERROR, XET_ERRORS
 from tests.helpers.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,10 @@ def test_what_the_manifest_lists_and_the_card_with_its_pictures(hub, capsys):
         ({"edgemin.json": manifest(format=2)}, "me/edge: format: 2 of edgemin.json; allowed: 1"),
         ({"edgemin.json": manifest(entries=[{}])}, "me/edge: 'file' is missing in edgemin.json"),
         ({"edgemin.json": b'{"format": 1, "entries": []}'}, "me/edge: 'further_files' is missing in edgemin.json"),
+        (
+            {"edgemin.json": manifest(entries=[{"file": 3, "sha256": ""}])},
+            "file: 3; allowed: one in the artefact's folder",
+        ),
         ({"edgemin.json": manifest(further_files={"../x": ""})}, "file: ../x; allowed: one in the artefact's folder"),
     ],
 )
@@ -102,6 +107,19 @@ def test_a_download_that_breaks_off_leaves_nothing_and_goes_on(hub, capsys, monk
     assert list(Path().iterdir()) == []
     hub.status = None
     assert main(["pull", "me/edge"]) == 0
+
+
+@pytest.mark.parametrize("kind", [NETWORK_ERROR, *XET_ERRORS])
+def test_an_error_of_the_network_is_one_line_without_a_signature(monkeypatch, tmp_path, capsys, kind):
+    def broken(*_, **__):
+        raise kind("403 for https://cdn/x?Signature=secret\nand more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules[public.__module__], "snapshot_download", broken)
+    assert main(["pull", "me/edge"]) == 2
+    told = f"({kind.__name__}: 403 for https://cdn/x?... and more)"
+    assert capsys.readouterr().err == f"edgemin: me/edge: not downloaded from the Hub {told}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_holds_something_stays_as_it_is(hub, capsys):

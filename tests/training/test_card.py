@@ -1,8 +1,11 @@
 """The card that `trainer.push_to_hub` pushes: ours, and not Trainer's."""
 
+import io
 import json
+from copy import deepcopy
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import HfApi, constants
 from transformers import trainer as trainer_module
@@ -76,10 +79,13 @@ def test_push_to_hub_pushes_it(tmp_path, tokenizer, monkeypatch):
         ways = {"create_repo": api.create_repo, "upload_folder": api.upload_folder, "hf_api": lambda: api}
         for name, way in ways.items():
             monkeypatch.setattr(trainer_module, name, way, raising=False)
-        trainer = make(tmp_path, tokenizer, push_to_hub=True, hub_model_id="me/edge", max_steps=1)
+        trainer = make(tmp_path, tokenizer, push_to_hub=True, hub_model_id="me/edge", hub_token="hf_token", max_steps=1)
         trainer.train()
+        assert f"Bearer {trainer.args.hub_token}" == f"Bearer {deepcopy(trainer.args).hub_token}" == "Bearer hf_token"
         trainer.push_to_hub(language="en")
         files = hub.repos["me/edge"].files
+    assert torch.load(io.BytesIO(files["training_args.bin"]), weights_only=False).hub_token is None
+    assert not [name for name, content in files.items() if b"hf_token" in content]
     card = files["README.md"].decode()
     assert "by the `DistillationTrainer` of" in card
     assert 'repo = "me/edge"' in card

@@ -1,9 +1,14 @@
 // What a graph's numbers say, as edgemin_hf.runtime has it.
 
 export function softmax(row) {
-  const largest = Math.max(...row), powers = Array.from(row, (value) => Math.exp(value - largest));
+  const largest = highest(row), powers = Array.from(row, (value) => Math.exp(value - largest));
   const sum = powers.reduce((total, power) => total + power, 0);
   return powers.map((power) => power / sum);
+}
+
+/** The largest value; Math.max(...row) takes no vocabulary of 250,000 tokens. */
+function highest(row) {
+  return row.reduce((most, value) => (value > most ? value : most), -Infinity);
 }
 
 export function sigmoid(value) {
@@ -36,7 +41,7 @@ export function entities(tokens, rows, labels) {
       last.end = token.end;
       return;
     }
-    const likely = softmax(rows[place]), best = likely.indexOf(Math.max(...likely));
+    const likely = softmax(rows[place]), best = likely.indexOf(highest(likely));
     words.push({ word: token.word, start: token.start, end: token.end, tag: labels[best], score: likely[best] });
   });
   const type = (tag) => tag.replace(/^[BI]-/u, "");

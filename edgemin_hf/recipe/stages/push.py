@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from edgemin_hf.hub.access import check_access
 from edgemin_hf.hub.files import published_files
 from edgemin_hf.hub.identifiers import is_hub_id
-from edgemin_hf.hub.push import push_artefact
+from edgemin_hf.hub.push import check_names, push_artefact
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
@@ -50,6 +50,7 @@ class Push(WritingStage):
         super().__post_init__()
         if not is_hub_id(self.repo_id):
             raise ValueError(f"repo_id: {self.repo_id}; allowed: a repository's id, such as me/banking-edge")
+        check_names(self.revision, self.tags)
 
     def check_run(self, context: Context) -> None:
         """Check that the Hub would let it push, before anything is trained."""

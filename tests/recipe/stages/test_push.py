@@ -55,6 +55,8 @@ def test_without_a_token_nothing_is_begun(place, monkeypatch, capsys, token, tol
     ("change", "told"),
     [
         (with_push(repo_id="a/b/c"), "push.repo_id: a/b/c; allowed: a repository's id"),
+        (with_push(tags=["v1", "a b"]), "push.tags: 'a b'; allowed: letters, digits"),
+        (with_push(revision="-x"), "push.revision: '-x'; allowed: letters, digits"),
         (with_push(tags="v1"), "push.tags: .*; allowed: a valid array"),
         (with_push(colour="blue"), "push.colour: .*allowed: "),
         (lambda recipe: recipe["stages"].insert(3, PUSH), "push needs an artefact; expected before it: report"),
@@ -114,11 +116,11 @@ def test_the_gate_bounds_the_model_to_deploy():
 def test_what_can_not_be_kept_has_no_bound():
     report = Report(gate=Gate(retention=0.9))
     with pytest.raises(ValueError, match=r"gate.retention: 0.9 without teacher.model; allowed: beside a teacher"):
-        report.check(SimpleNamespace(has_teacher=False))
+        report.check(SimpleNamespace(has_teacher=False, task=None))
     task = SimpleNamespace(metrics=[metric_named("mse")])
     with pytest.raises(ValueError, match=r"gate.retention: 0.9 of mse; allowed: "):
         report.check(SimpleNamespace(has_teacher=True, task=task))
-    Report(gate=Gate(max_size_mb=1)).check(SimpleNamespace(has_teacher=False))
+    Report(gate=Gate(max_size_mb=1)).check(SimpleNamespace(has_teacher=False, task=None))
 
 
 def test_a_card_takes_over_what_the_recipe_does_not_tell(place):
