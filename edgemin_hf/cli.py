@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RECIPE",
         help="a recipe in YAML; only its teacher, task and student checkpoint count",
     )
-    rivals.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of run")
+    rivals.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as of `edgemin run`"
+    )
     rivals.set_defaults(command=_rivals)
 
     runtime.add_arguments(commands, common, _predict, _verify, _pull)

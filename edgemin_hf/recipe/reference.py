@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from edgemin_hf.recipe.schema import RawText, Student, Teacher
 from edgemin_hf.recipe.stages.base import Stage
 from edgemin_hf.recipe.stages.distill import InnerDistillation
+from edgemin_hf.recipe.stages.gate import Gate
 from edgemin_hf.recipe.stages.known import STAGES, ParsedRecipe
 from edgemin_hf.recipe.stages.methods import SETTINGS_OF_METHODS, Also
 from edgemin_hf.recipe.stages.quantize import Reconstruction
@@ -83,6 +84,7 @@ def sections() -> Iterator[tuple[str, Sequence[Setting]]]:
             words.append("With the settings of all stages that train" + _further(stage) + ".")
         yield "\n\n".join(words), settings_of(stage, common)
     yield "### `quantize.reconstruction`", settings_of(Reconstruction)
+    yield "### `report.gate`", settings_of(Gate)
     yield "## Methods\n\nA method under `also` has this setting beside its own:", settings_of(Also)
     for name, method in SETTINGS_OF_METHODS.items():
         yield f"### `method: {name}`\n\n{_first_line(method)}", settings_of(method)
@@ -148,7 +150,7 @@ def _default(field: Field[Any]) -> str:
         return ""
     if default is None:
         return "*none*"
-    return f"`{json.dumps({} if isinstance(default, Student) else default)}`"
+    return f"`{json.dumps({} if is_dataclass(default) else default)}`"
 
 
 def _table(settings: Sequence[Setting]) -> str:

@@ -239,7 +239,8 @@ class Recipe:
         raw_text: Text for stage 1: the stages `assistant` and `distill`.
         seed: Seed of the split, of initialisation and of training.
         precision: Of training: "bf16", "fp32", or "auto", bf16 where the processor computes in it natively.
-        threads: Threads for PyTorch and ONNX Runtime; None takes every core.
+        threads: Threads for PyTorch and ONNX Runtime, but in the stage `benchmark`, which has its own; None takes every
+            core.
         report_to: Trackers of experiments that trainings report to, by their names in `TrainingArguments`.
 
     Example:

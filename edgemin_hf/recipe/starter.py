@@ -21,24 +21,36 @@ class _Kind(NamedTuple):
         gives: What a text gets.
         columns: The task's setting that each flag of a column stands for.
         finetunes: Whether the teacher learns the task first; else it is what it is.
+        learns: What the student learns.
+        length: The default of `max_length`, and what it is.
     """
 
     gives: str
     columns: Mapping[str, str]
     finetunes: bool = True
+    learns: str = "what the teacher answers, and what the table says"
+    length: str = "128   # tokens after which an example is cut; the fewer, the faster"
 
 
+_WINDOWS = "tokens of a window; a longer text is read in several"
 _TEXT, _PAIR, _LABEL = "text_column", "text_pair_column", "label_column"
 _COLUMNS = {_TEXT: _TEXT, _PAIR: _PAIR, _LABEL: _LABEL}
 _KINDS = {
     "text_classification": _Kind("one of several labels", _COLUMNS),
     "regression": _Kind("a score", _COLUMNS),
     "multi_label": _Kind("any number of labels, a list; where each has a column, label_columns names them", _COLUMNS),
-    "token_classification": _Kind("a tag for each word", {_TEXT: "tokens_column", _LABEL: "tags_column"}),
-    "question_answering": _Kind("a span of the context that answers a question", {}),
+    "token_classification": _Kind(
+        "a tag for each word", {_TEXT: "tokens_column", _LABEL: "tags_column"}, length=f"128   # {_WINDOWS}"
+    ),
+    "question_answering": _Kind("a span that answers a question", {}, length=f"384   # {_WINDOWS}"),
     "reranking": _Kind("a score for a query with a passage", _COLUMNS),
-    "sentence_embedding": _Kind("a vector", _COLUMNS, finetunes=False),
-    "masked_lm": _Kind("a token at each masked place", {_TEXT: _TEXT}, finetunes=False),
+    "sentence_embedding": _Kind("a vector", _COLUMNS, finetunes=False, learns="the teacher's vectors"),
+    "masked_lm": _Kind(
+        "a token at each masked place",
+        {_TEXT: _TEXT},
+        finetunes=False,
+        learns="what the teacher says of masked tokens, and the true ones",
+    ),
 }
 
 _HEAD = """\
@@ -50,7 +62,7 @@ _HEAD = """\
 teacher:
 {teacher}
 task:   # what a text gets: {gives}
-{task}  # max_length: 64   # tokens after which a text is cut; the shorter, the faster
+{task}  # max_length: {length}
 
 # Without a number of layers the student is as deep as the teacher; half of them are a good start.
 {student}
@@ -66,7 +78,7 @@ _FINETUNE = """
 """
 
 _STAGES = """
-  # The student learns what the teacher answers, and what the table says.
+  # The student learns {learns}.
   - stage: task_distill
     num_train_epochs: 4
     learning_rate: 2e-4
@@ -84,11 +96,13 @@ _STAGES = """
     learning_rate: 5e-5
 
   - stage: export      # ONNX, fp32 and INT8, compared with PyTorch
-  - stage: evaluate    # the metric on the test table
+  - stage: evaluate    # the metric on the test file
   - stage: benchmark   # latency and size
   - stage: report      # the artefact: graphs, model card, report
-    language: en
-    license: apache-2.0
+    # title: My edge model
+    # Left out, these are what the teacher's card says, if it says it; your data may ask for another licence.
+    # language: en
+    # license: apache-2.0
 """
 
 _NO_STUDENT = "# student:\n#   num_hidden_layers: 3"
@@ -146,10 +160,12 @@ class Starter:
             run=_yaml({"name": path.stem, "output_dir": f"runs/{path.stem}"}),
             teacher=_yaml({"model": model}, indent=2),
             gives=kind.gives,
+            length=kind.length,
             task=_yaml({"type": self.task, **files, **named}, indent=2),
             student=f"student:\n  num_hidden_layers: {self.layers}" if self.layers else _NO_STUDENT,
         )
-        return f"{head}{_FINETUNE if kind.finetunes else ''}{_STAGES}"
+        stages = _STAGES.format(learns=kind.learns)
+        return f"{head}{_FINETUNE if kind.finetunes else ''}{stages}"
 
     def _files(self) -> dict[str, str]:
         parts = ("train_file", "validation_file", "test_file")

@@ -19,20 +19,25 @@ def add_arguments(
     loaded = argparse.ArgumentParser(add_help=False, parents=[common])
     loaded.add_argument("artefact", metavar="ARTEFACT", help="folder that `edgemin run` made, or its id on the Hub")
     loaded.add_argument(
-        "--graph", metavar="FILE", help="which of its graphs, such as onnx/model.onnx (the quantised one)"
+        "--graph", metavar="FILE", help="which of its graphs, such as onnx/model.onnx (the fastest that runs here)"
     )
     loaded.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a pass (%(default)s)")
     loaded.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the Hub")
     predict = commands.add_parser(
         "predict", parents=[loaded], help="answer texts by an artefact, as JSON lines; needs no PyTorch"
     )
-    texts = "texts: .txt with one a line (pairs with a tab between), .jsonl, .csv or .tsv with the task's columns, or -"
+    texts = (
+        "texts: .txt with one a line (pairs with a tab between), .jsonl, .csv or .tsv with the task's columns, or - "
+        "for lines of the standard input"
+    )
     predict.add_argument("file", nargs="?", metavar="FILE", help=texts)
     predict.add_argument("--text", action="append", metavar="TEXT", help="a text instead of a file; repeatable")
     predict.add_argument("--columns", nargs="+", metavar="NAME", help="columns of the texts in a table (the task's)")
     predict.set_defaults(command=predict_command)
     verify = commands.add_parser(
-        "verify", parents=[loaded], help="check that an artefact computes on this machine what it should"
+        "verify",
+        parents=[loaded],
+        help="check that an artefact computes on this machine what it should; needs no PyTorch",
     )
     verify.set_defaults(command=verify_command)
     pull = commands.add_parser(

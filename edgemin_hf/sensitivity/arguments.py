@@ -24,7 +24,7 @@ def add_arguments(
         "bits. Nothing is trained.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="fine-tuned sequence classifier: folder, or Hub id such as org/name")
+    add("model", metavar="MODEL", help="fine-tuned model: folder, or Hub id such as org/name")
     add(
         "--train",
         type=Path,
@@ -42,7 +42,7 @@ def add_arguments(
     several = "columns of 0 and 1, one a label, instead of one column that lists them"
     add("--label-columns", nargs="+", metavar="NAME", help=several)
     metrics = "accuracy, f1, f1_macro, ...; for scores pearsonr, spearmanr, ...; for label sets f1_micro, f1_macro, "
-    metrics += "...; for tags seqeval; for answers squad, squad_v2"
+    metrics += "...; for tags seqeval; for answers squad, squad_v2; for rankings ndcg_at_10, mrr_at_10"
     add("--metric", metavar="NAME", help=f"{metrics} (that of MODEL's run, or accuracy)")
     add("--max-length", type=int, metavar="N", help="tokens after which a text is cut (as in MODEL's run, or 128)")
     add("--examples", type=int, default=1000, metavar="N", help="rows that are measured; 0: all (%(default)s)")

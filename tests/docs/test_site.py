@@ -1,6 +1,7 @@
 """The site's navigation and the pages that are made for it, without mkdocs."""
 
 import importlib
+import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -60,12 +61,24 @@ def test_links_name_files_of_the_repository(hooks, page, link, target):
     assert hooks._target(page, link) == target
 
 
+def anchors(hooks, page):
+    """Return the names of a page's headings, as the site makes them, and those that it gives itself."""
+    text = "".join(text for text, is_code in hooks._parts(page.read_text()) if not is_code)
+    headings = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+    named = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return named | set(re.findall(r'<a id="([^"]+)">', text))
+
+
 def test_every_link_of_a_page_leads_somewhere(hooks):
-    for page in (*DOCS.rglob("*.md"), ROOT / "README.md"):
+    links = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
+    for page in (*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CHANGELOG.md", "recipes/README.md"))):
         place = page.relative_to(ROOT).as_posix()
-        for text, is_code in hooks._parts(page.read_text()):
-            for link in () if is_code else hooks._LINK.finditer(text):
-                assert "://" in link[2] or hooks._target(place, link[2]), f"{place}: {link[2]}"
+        text = "".join(text for text, is_code in hooks._parts(page.read_text()) if not is_code)
+        for link, anchor in links.findall(re.sub(r"`[^`\n]*`", "", text)):
+            target = place if not link else hooks._target(place, link)
+            assert "://" in link or target, f"{place}: {link}"
+            if anchor and target and target.endswith(".md"):
+                assert anchor in anchors(hooks, ROOT / target), f"{place}: {link}#{anchor}"
 
 
 def test_a_page_outside_docs_is_linked_from_where_it_stands_on_the_site(hooks):

@@ -51,7 +51,8 @@ def commands():
     return found
 
 
-PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
+# What the tutorials' recipes make is asked by their own test, `test_tutorials.py`, which follows them.
+PYTHON = [(page, code) for page in PAGES if page.parent.name != "tutorials" for code in blocks(page, "python")]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def place(tmp_path_factory, tokenizer):
 
 
 def test_the_pages_have_snippets():
-    assert len(PYTHON) >= 4
+    assert len(PYTHON) >= 3
     assert len(commands()) > 20
 
 

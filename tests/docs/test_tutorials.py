@@ -79,9 +79,11 @@ def test_the_first_half_of_a_tutorial_works(task, tmp_path, capsys):
 @pytest.mark.parametrize("task", [
     pytest.param(task, marks=() if task in TO_THE_END else pytest.mark.slow) for task in TUTORIALS
 ])  # fmt: skip
-def test_a_tutorial_works_to_its_end(task, tmp_path):
+def test_a_tutorial_works_to_its_end(task, tmp_path, capsys):
     with chdir(tmp_path):
         follow(TUTORIALS[task], task, to_the_end=True)
+    printed = capsys.readouterr().out
+    assert all(line in printed for line in re.findall(r"`(\w+_file: [^`]+)`", TUTORIALS[task].read_text()))
     (artefact,) = tmp_path.glob("runs/*/artefact")
     assert (artefact / "report.html").is_file()
     assert (artefact / "edgemin.json").is_file()

@@ -7,12 +7,13 @@ import pytest
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.reference import reference, sections
 from edgemin_hf.recipe.schema import RawText, Recipe, Student, Teacher
+from edgemin_hf.recipe.stages.gate import Gate
 from edgemin_hf.recipe.stages.known import SETTINGS, STAGES
 from edgemin_hf.recipe.stages.methods import Also
 from edgemin_hf.recipe.stages.quantize import Pruning, Reconstruction
 from edgemin_hf.tasks.known import NAMED
 
-KINDS = (Recipe, Teacher, Student, RawText, *NAMED.values(), Also, Reconstruction, Pruning, *SETTINGS.values())
+KINDS = (Recipe, Teacher, Student, RawText, *NAMED.values(), Also, Gate, Reconstruction, Pruning, *SETTINGS.values())
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def test_types_and_defaults_are_the_code_s(parts):
     assert rows(parts, "### `type: reranking`")["text_column"].default == '`"query"`'
     assert rows(parts, "### `method: minilmv2`")["teacher_layer"].type == "whole number or `search`"
     assert rows(parts, "## The recipe")["name"].default == ""
+    assert rows(parts, "### `stage: report`")["gate"][1:3] == ("mapping", "`{}`")
 
 
 def test_the_command_prints_tables_that_are_whole(capsys):

@@ -37,7 +37,10 @@ def test_of_every_task_it_parses_and_says_what_each_part_is(task, place, monkeyp
     )
     assert settings["task"]["train_file"] == "../train.tsv"
     assert ("finetune" in [stage.stage for stage in recipe.stages]) == (task not in ("sentence_embedding", "masked_lm"))
+    report = next(stage for stage in recipe.stages if stage.stage == "report")
+    assert (report.license, report.language) == (None, None)  # the teacher's, not ours to choose
     text = (place / "recipes/my recipe.yaml").read_text()
+    assert int(text.split("# max_length: ")[1].split()[0]) == recipe.task.max_length
     stages = text.split("stages:\n")[1].split("  - stage: ")[1:]
     assert all(
         "#" in stage.split("\n")[0] or "#" in before for before, stage in zip(["#", *stages], stages, strict=False)

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+from edgemin_hf.cli import _WITHOUT_FACTORY
 from edgemin_hf.runtime.verification import LIMITS, QUANTIZED_LIMIT
 
 ROOT = Path(__file__).parents[2]
@@ -24,3 +25,9 @@ def test_the_examples_run(made, tmp_path, monkeypatch, capsys):
 def test_the_page_tells_the_limits():
     page = (ROOT / "docs/runtime.md").read_text()
     assert f"{LIMITS['fp32']:g} is allowed in fp32, and {QUANTIZED_LIMIT:g} of a quantised graph" in page
+
+
+def test_the_page_tells_which_commands_need_no_factory():
+    page = (ROOT / "docs/runtime.md").read_text()
+    [told] = re.findall(r"every\s+command but (.*?) says so in one line", page)
+    assert re.findall(r"`(\w+)`", told) == [command.__name__.strip("_") for command in _WITHOUT_FACTORY]

@@ -40,9 +40,11 @@ class Evaluate(WritingStage):
     """Measure the task's metric on the test set; the only stage that opens it.
 
     Attributes:
-        slices: Columns of the test table by whose values the metric is told too, or "length_bucket" for the quartiles
-            of the texts' lengths.
-        robustness: Whether the metric is told of texts with typos, in lower case and in capitals too.
+        slices: Columns of the test table, of at most 50 values each, by whose values the metric is told too, or
+            "length_bucket" for the quartiles of the texts' lengths in the student's tokens; not of rankings and masked
+            tokens.
+        robustness: Whether the metric is told of texts with typos in a tenth of their words, in lower case and in
+            capitals too; where a text or a pair has one answer.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Evaluate
