@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import traceback
@@ -20,7 +21,7 @@ from edgemin_hf.sensitivity import arguments as sensitivity
 from edgemin_hf.utils.atomic_files import check_writable_folder, write_atomic
 from edgemin_hf.utils.cpus import spin_only_alone, warn_if_busy
 from edgemin_hf.utils.extras import MissingFactoryError, check_factory
-from edgemin_hf.utils.terminal import log_to_terminal
+from edgemin_hf.utils.terminal import JsonLines, log_to_terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,8 +94,10 @@ def _fault(error: Exception) -> tuple[str, int]:
 
 def _fail(message: str, code: int, json_lines: bool) -> int:
     line = " ".join(message.split())
-    told = json.dumps({"level": "error", "event": "failed", "message": line, "code": code}, ensure_ascii=False)
-    print(told if json_lines else f"edgemin: {line}", file=sys.stderr)
+    if json_lines:
+        event = {"event": "failed", "message": line, "code": code}
+        line = JsonLines().format(logging.makeLogRecord({"levelname": "ERROR", "event": event}))
+    print(line if json_lines else f"edgemin: {line}", file=sys.stderr)
     return code
 
 

@@ -12,7 +12,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def with_typos(text: str) -> str:
-    """Return a text in which a tenth of the words has a typo: two letters swapped, one dropped, or one twice.
+    """Return a text in which a tenth of the words has a typo: two neighbours swapped, a letter dropped, or one twice.
 
     Which words and which typos is decided by a hash of the text and the word's place in it, so that a text is always
     perturbed alike, whatever stands beside it. A word is a run of two letters or more.
@@ -50,8 +50,9 @@ def _mistyped(word: str, drawn: int) -> str:
     if share >= TYPO_SHARE * 1_000_000:
         return word
     kind, rest = rest % 3, rest // 3
-    if kind == 0:
-        at = rest % (len(word) - 1)
+    swaps = [at for at in range(len(word) - 1) if word[at] != word[at + 1]]  # two that are alike would show nothing
+    if kind == 0 and swaps:
+        at = swaps[rest % len(swaps)]
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     at = rest % len(word)
-    return word[:at] + word[at + 1 :] if kind == 1 else word[: at + 1] + word[at:]
+    return word[:at] + word[at + 1 :] if kind < 2 else word[: at + 1] + word[at:]

@@ -124,7 +124,13 @@ def read_analysis(folder: Path) -> Analysis | None:
 
 
 def measured_on(
-    context: Context, table: Dataset, models: Models, rows: Sequence[Row], title: str, names: Sequence[str] = ()
+    context: Context,
+    table: Dataset,
+    models: Models,
+    rows: Sequence[Row],
+    title: str,
+    names: Sequence[str] = (),
+    truth: Answers | None = None,
 ) -> dict[Row, Measurement]:
     """Measure files on another table than the test table, with what was chosen for each on validation rows.
 
@@ -135,6 +141,7 @@ def measured_on(
         rows: Those to measure.
         title: What the table is called on progress bars.
         names: The names of the labels, by number; without them no label is measured on its own.
+        truth: The truth, one an example; None takes the table's.
     """
     tests = {
         model: context.task.tokenized(table, models.tokenizers[model], context.label_ids)
@@ -146,7 +153,8 @@ def measured_on(
         runner = load_runner(row[1], models.files[row].path, context.threads, task.auto_class, spinning=False)
         arrays = arrays_of(test.select_columns([name for name in test.column_names if name in read]))
         outputs = predict_rows(task, runner, arrays, test, f"{title} of {' / '.join(row)}")
-        found[row] = task.measure(task.references(test), task.predictions(outputs, test), names)
+        right = task.references(test) if truth is None else truth
+        found[row] = task.measure(right, task.predictions(outputs, test), names)
     return found
 
 
@@ -156,7 +164,7 @@ def _slices(
     """Measure the groups of a column, in the order of their names, or of the texts' lengths."""
     task, table = context.task, context.task.table(context.root, "test")
     if by in table.column_names:
-        values = [str(value) for value in values_of(table, by)]
+        values = [" ".join(str(value).split()) or "(empty)" for value in values_of(table, by)]
         order = ordered(set(values))
     else:
         texts = list(task.texts_in(table))
@@ -199,7 +207,8 @@ def _robustness(
         for column in task.text_columns:
             texts = [perturb(str(text)) for text in values_of(table, column)]
             changed = changed.remove_columns(column).add_column(column, texts)
-        measured[name] = measured_on(context, changed, models, rows, name)
+        # Of the texts as they are: perturbed, two queries may be the same one, and their passages would be one ranking.
+        measured[name] = measured_on(context, changed, models, rows, name, truth=truth)
     return tuple(
         Group(name, len(table), None if teacher is None else _estimate(found[teacher]), _estimate(found[student]))
         for name, found in measured.items()

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from edgemin_hf.export.derived import OPENVINO_GRAPH
+from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
 from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.encoder import Encoder
@@ -77,7 +79,8 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
     group, precision = (32, "fp32") if quantize is None else (quantize.group_size, quantize.weights)
     parameters, weights = _parameters(model, share), list(_weights(model, share))
     structure = _STRUCTURE * model.config.num_hidden_layers
-    sizes = {"model.safetensors": 4 * parameters, "onnx/model.onnx": 4 * parameters + structure}
+    file = FP32_GRAPH
+    sizes = {"model.safetensors": 4 * parameters, file: 4 * parameters + structure}
     if quantize is not None and precision in QUANTIZED_GRAPHS:
         rest = 4 * (parameters - sum(round(kept * module.weight.numel()) for module, kept in weights))
         stored = sum(kept * module_bytes(module, modules.get(module, "fp32"), group) for module, kept in weights)
@@ -87,6 +90,10 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
         sizes[file] = size if limit is None else min(size, round(1e6 * limit))
         if export.fused_attention:
             sizes[file.replace(".onnx", "_fused.onnx")] = sizes[file]
+    if export.fixed_shape is not None:
+        sizes[file.replace(".onnx", f"_{'x'.join(map(str, export.fixed_shape))}.onnx")] = sizes[file]
+    if export.openvino:
+        sizes[OPENVINO_GRAPH] = sizes[file]
     sizes["tokenizer"] = _tokenizer_bytes(context)
     tokens = ceil(context.estimator.task_text.tokens)
     products = tokens * sum(kept * module.weight.numel() for module, kept in weights if isinstance(module, nn.Linear))

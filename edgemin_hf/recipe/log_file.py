@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
 """Its name."""
+_LAST = "train_runtime"
+"""What stands in the last entry of a training alone."""
 
 
 def forget(file: Path, stage: str) -> None:
@@ -30,9 +32,9 @@ def _keep(file: Path, stays: Callable[[dict[str, Any]], bool]) -> None:
     if not file.is_file():
         return
     lines = []
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in file.read_text(encoding="utf-8").splitlines():
         with suppress(ValueError):
-            lines += [line] * stays(json.loads(line))
+            lines += [f"{line}\n"] * stays(json.loads(line))
     write_atomic(file, "".join(lines))
 
 
@@ -96,4 +98,5 @@ class LogFile(TrainerCallback):
 
     def _stays(self, entry: dict[str, Any], step: int) -> bool:
         of_this = all(entry.get(name) == self._whose.get(name) for name in ("stage", "part"))
-        return not of_this or 0 < entry["step"] <= step
+        # Its last words a training tells again, also where it goes on from the checkpoint of its last step.
+        return not of_this or (0 < entry["step"] <= step and _LAST not in entry)

@@ -31,7 +31,10 @@ def training_curve(log: Sequence[Mapping[str, float]], metric: str, before: floa
     # By step: what a resumed run trained again counts once, as it was trained last.
     losses = {int(entry["step"]): float(entry["loss"]) for entry in log if "loss" in entry}
     name = f"eval_{metric}"
-    values = {0: before} | {int(entry["step"]): float(entry[name]) for entry in log if name in entry}
+    values = {0: before}
+    for entry in log:
+        if name in entry:  # the first of a step: the best model of all, which is measured at the end, is another step's
+            values.setdefault(int(entry["step"]), float(entry[name]))
     if max([*losses, *values]) == 0:
         return None
     steps, validated = _thinned(sorted(losses)), _thinned(sorted(values))

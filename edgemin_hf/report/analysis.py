@@ -11,10 +11,11 @@ from edgemin_hf.tasks.metrics.agreement import Agreement
 from edgemin_hf.tasks.metrics.analysis import Analysis
 from edgemin_hf.tasks.metrics.calibration import Calibration
 from edgemin_hf.tasks.metrics.class_changes import ClassChange
-from edgemin_hf.tasks.metrics.slices import Estimate, Group, Slices
+from edgemin_hf.tasks.metrics.slices import LEAST, Estimate, Group, Slices
 
 _ENDS = 5
 """Classes that are shown unfolded: so many that lost most, and so many that gained most."""
+_HEADING_BESIDE, _HEADING = "Beside its teacher", "How far to rely on it"
 
 
 @dataclass(frozen=True)
@@ -22,24 +23,29 @@ class ShownAnalysis:
     """What is shown of an analysis.
 
     Attributes:
+        heading: What stands above it.
         sentences: What there is to tell, in words.
         classes: The classes that lost most and that gained most; None where there are none.
         every_class: All of them, where they are more.
         tables: Further tables: groups, robustness, calibration.
     """
 
+    heading: str
     sentences: list[str]
     classes: Table | None
     every_class: Table | None
     tables: list[CaptionedTable]
 
 
-def shown_analysis(found: Analysis, metric: str) -> ShownAnalysis:
+def shown_analysis(found: Analysis, metric: str) -> ShownAnalysis | None:
     """Lay out what was found of a student beside its teacher.
 
     Args:
         found: What was found.
         metric: Name of the metric that decides.
+
+    Returns:
+        What is shown; None where there is nothing to tell, as of masked tokens.
 
     Example:
         >>> from edgemin_hf.report.analysis import shown_analysis
@@ -55,7 +61,8 @@ def shown_analysis(found: Analysis, metric: str) -> ShownAnalysis:
     if found.robustness:
         caption = f"{capitalized(deciding.axis)} on the test texts as they are, and as people in a hurry write them"
         tables.append(CaptionedTable(caption, _group_table("texts", found.robustness, deciding)))
-    return ShownAnalysis(list(_sentences(found, deciding)), few, every, tables)
+    heading, sentences = _HEADING if found.teacher is None else _HEADING_BESIDE, list(_sentences(found, deciding))
+    return ShownAnalysis(heading, sentences, few, every, tables) if sentences or tables else None
 
 
 def _sentences(found: Analysis, metric: Metric) -> Iterator[str]:
@@ -98,9 +105,10 @@ def _calibration(student: Calibration, teacher: Calibration | None) -> str:
 
 def _gap(found: Slices, gap: Estimate) -> str:
     metric = metric_named(found.metric)
-    groups = sorted(found.groups, key=lambda group: group.student.value, reverse=not metric.greater_is_better)
+    sign = 1 if metric.greater_is_better else -1
+    best, worst = (end(found.compared, key=lambda group: sign * group.student.value) for end in (max, min))
     told = (
-        f"By {_column(found.by)}, it is best on {groups[-1].name} and worst on {groups[0].name}, a gap of "
+        f"By {_column(found.by)}, it is best on {best.name} and worst on {worst.name}, a gap of "
         f"{_written(gap, metric)} points"
     )
     if found.teacher_gap is None or found.widened is None:
@@ -145,6 +153,8 @@ def _slices_table(found: Slices) -> CaptionedTable:
         gaps = [gap for gap in (found.teacher_gap, found.student_gap) if gap is not None]
         table.rows.append(["gap, best to worst", "", *(_written(gap, metric) for gap in gaps)])
     caption = f"{capitalized(metric.axis)} by {_column(found.by)}, with 95% intervals"
+    if found.student_gap is not None and len(found.compared) < len(found.groups):
+        caption += f"; the gap is one of groups of {LEAST} examples or more"
     if found.widened is not None:
         caption += f"; the student's gap less the teacher's: {_written(found.widened, metric, sign='+')} points"
     return CaptionedTable(caption, table)

@@ -161,9 +161,10 @@ def _beside_rivals(rivals: Comparison | None) -> dict[str, object]:
 def _beside_teacher(found: ShownAnalysis | None) -> dict[str, object]:
     """Return what the template is told of the student beside its teacher, where that was looked at."""
     if found is None:
-        return {"beside": [], "classes": None, "more_classes": False}
+        return {"beside": [], "beside_heading": None, "classes": None, "more_classes": False}
     classes = None if found.classes is None else markdown_table(found.classes)
-    return {"beside": found.sentences, "classes": classes, "more_classes": found.every_class is not None}
+    told = {"beside": found.sentences, "beside_heading": found.heading}
+    return {**told, "classes": classes, "more_classes": found.every_class is not None}
 
 
 def _title(told: CardFacts) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.export.manifest import Manifest
 from edgemin_hf.report.page import finished_row, three_digits, with_interval
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.runtime.artefact import unfused
 from edgemin_hf.tasks.metrics import metric_named
 
 
@@ -53,14 +55,14 @@ def five_lines(
     rows, row = benchmark.rows, finished_row(benchmark.rows)
     wanted = ("teacher", "pytorch", "fp32")
     teacher = next((other for other in rows if (other.model, other.runtime, other.precision) == wanted), None)
-    seconds = sum(stage.seconds or 0 for stage in stages)
+    seconds, place = sum(stage.seconds or 0 for stage in stages), quote(str(folder))
     took = f", in {seconds / 60:.1f} min of stages" if seconds else ""
     lines = {
-        "made": f"{title}: {row.parameters / 1e6:.1f} million parameters in {row.precision.upper()}{took}",
+        "made": f"{title}: {row.parameters / 1e6:.1f} million parameters in {unfused(row.precision).upper()}{took}",
         "size": _size(row, manifest, teacher),
         "speed": _speed(row, teacher),
         **_quality(row, teacher, test_set),
-        "next": f"edgemin verify {folder}" if asked is None else f"edgemin predict {folder} {asked}",
+        "next": f"edgemin verify {place}" if asked is None else f"edgemin predict {place} {asked}",
     }
     width = max(map(len, lines)) + 2
     return "\n".join(f"{name:<{width}}{told}" for name, told in lines.items())

@@ -131,10 +131,11 @@ class TermTrainer(RowTrainer):
         """Log the mean of every loss term since the last time, beside `Trainer`'s own numbers."""
         if "loss" in logs:
             logs = {**logs, **self._means[True].take(self.accelerator.gather)}
-        if (
-            "train_loss" in logs
-        ):  # in place, since it is what `train` returns; of all steps, not of those since a resume
-            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+        if "train_loss" in logs:
+            # In place, since it is what `train` returns; of all steps, not of those since a resume. What the checkpoint
+            # of the last step left to log no step has brought.
+            total = self._total_loss_scalar + (self._carried or 0)
+            logs["train_loss"] = total / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
 
     def plan_rows(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None) -> Path | None:

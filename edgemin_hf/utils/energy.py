@@ -25,7 +25,8 @@ def package_energy(powercap: Path = POWERCAP) -> dict[Path, int] | None:
     """
     found: dict[Path, int] = {}
     try:
-        for zone in sorted(powercap.glob("intel-rapl*")):
+        # "intel-rapl-mmio:0" is a second door to the first package's counter, by the same name.
+        for zone in sorted(powercap.glob("intel-rapl:*")):
             name = zone / "name"  # parts of a package, such as its cores, are counted in it
             if name.is_file() and name.read_text().startswith("package"):
                 found[zone] = int((zone / "energy_uj").read_text())

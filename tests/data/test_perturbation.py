@@ -32,6 +32,13 @@ def test_a_tenth_of_the_words_gets_one_typo_of_each_kind():
     assert all(word == other for word, other in pairs if word == "I")
 
 
+def test_two_letters_that_are_alike_are_not_swapped():
+    words = [text.translate(str.maketrans("abcdefghijklmnopqrstuvwxyz", "s" * 26)) for text in texts()]
+    pairs = [pair for text in words for pair in zip(text.split(), with_typos(text).split(), strict=True)]
+    letters = [pair for pair in pairs if re.fullmatch(r"s{2,}", pair[0])]
+    assert 0.08 < sum(word != other for word, other in letters) / len(letters) < 0.12
+
+
 def test_typos_follow_from_the_text_alone():
     assert [with_typos(text) for text in texts(20)] == [with_typos(text) for text in reversed(texts(20))][::-1]
     assert with_typos("") == ""

@@ -1,10 +1,15 @@
 """What the stage `evaluate` refuses to tell, before anything runs."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from edgemin_hf.recipe.analysis import check_slices
+from edgemin_hf.benchmark.measure import ModelFile
+from edgemin_hf.recipe.analysis import Models, analyse, check_slices
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.yaml_file import load_recipe
+from edgemin_hf.tasks import Reranking
 from tests.helpers.recipes import write_recipe
 
 
@@ -38,3 +43,19 @@ def test_tasks_that_have_no_such_thing_are_refused(place, task, by, robustness, 
     context = Context(*load_recipe(write_recipe(place, change)), place, place / "run")
     with pytest.raises(ValueError, match=f"^{expected}"):
         check_slices(context, by, robustness)
+
+
+def test_queries_that_perturbation_makes_the_same_are_ranked_apart(tmp_path, tokenizer, monkeypatch):
+    rows = ["Who\ta card\t1", "Who\ta bank\t0", "who\ta card\t0", "who\ta bank\t1"]
+    (tmp_path / "test.tsv").write_text("\n".join(["query\tpassage\tlabel", *rows]) + "\n")
+    task, row = Reranking("train.tsv", "test.tsv"), ("student", "onnxruntime", "int8")
+    scores = [np.array([score], dtype=np.float32) for score in (0.4, 0.3, 0.1, 0.2)]
+    monkeypatch.setattr("edgemin_hf.recipe.analysis.load_runner", lambda *arguments, **settings: None)
+    monkeypatch.setattr("edgemin_hf.recipe.analysis.predict_rows", lambda *arguments: scores)
+    truth = task.references(task.tokenized(task.table(tmp_path, "test"), tokenizer, {}))
+    predicted = {row: task.predictions(scores)}
+    models = Models({row: ModelFile(tmp_path, 1, 1)}, {"student": tokenizer}, {row: task}, {row: scores}, predicted)
+    context = SimpleNamespace(task=task, root=tmp_path, label_ids={}, threads=1)
+    found = analyse(context, models, truth, [], robustness=True).robustness
+    assert [one.name for one in found] == ["as they are", "with typos", "in lower case", "in upper case"]
+    assert [one.student.value for one in found] == [1.0] * 4

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import integration_utils
 
 from edgemin_hf.cli import main
-from edgemin_hf.recipe.log_file import forget
+from edgemin_hf.recipe.log_file import LogFile, forget
 from edgemin_hf.training.trainer import DistillationTrainer
 from tests.helpers.recipes import finetuning
 
@@ -65,7 +65,8 @@ def test_errors_are_json_too_where_machines_read(place, capsys):
     assert main(["run", finetuning(place, "bad", max_steps=-7), "--log-format", "json"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     told = json.loads(line)
-    assert (told["event"], told["code"]) == ("failed", 2)
+    assert (told["event"], told["level"], told["code"]) == ("failed", "error", 2)
+    assert "time" in told
     assert "max_steps: -7" in told["message"]
 
 
@@ -115,6 +116,18 @@ def test_bars_of_every_library_come_late_and_go():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "2.0 False False\n"
+
+
+def test_a_training_killed_after_its_end_tells_its_end_once(tmp_path):
+    """It goes on from the checkpoint of its last step; the kill may have left a line without its end, too."""
+    file, arguments = tmp_path / "log.jsonl", TrainingArguments(str(tmp_path), use_cpu=True)
+    entries = [{"stage": "distill", "step": step, "loss": 0.5} for step in (4, 8)]
+    end = {"stage": "distill", "step": 8, "train_runtime": 3.0}
+    file.write_text("\n".join(map(json.dumps, [*entries, end])))
+    log, state = LogFile(file, "distill"), TrainerState(global_step=8)
+    log.on_train_begin(arguments, state, TrainerControl())
+    log.on_log(arguments, state, TrainerControl(), logs={"train_runtime": 4.0})
+    assert list(map(json.loads, file.read_text().splitlines())) == [*entries, end | {"train_runtime": 4.0}]
 
 
 def test_a_stage_that_is_made_anew_leaves_no_lines_of_before(tmp_path):

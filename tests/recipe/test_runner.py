@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -273,6 +274,10 @@ def test_the_plan_foretells_the_sizes_of_the_artefact(finished, capsys):
     context = Context(recipe, settings, finished, finished / "run")
     export = next(stage for stage in recipe.stages if stage.stage == "export")
     sizes = estimate_artefact(context, export).sizes
+    more = estimate_artefact(context, replace(export, batch=1, length=16, openvino=True)).sizes
+    graph = sizes["onnx/model_quantized.onnx"]
+    further = {"onnx/model_quantized_1x16.onnx": graph, "openvino/openvino_model.xml": graph}
+    assert {name: size for name, size in more.items() if name not in sizes} == further
     artefact = finished / "run/artefact"
     assert sizes.keys() == {"model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer"}
     weights = sum(4 * tensor.size for tensor in load_file(artefact / "model.safetensors").values())

@@ -61,7 +61,13 @@ def test_the_sentences_say_what_was_measured():
     ]
     alone = replace(ANALYSIS, teacher=None, agreement=None, classes=(), calibration={"student": CALIBRATION["student"]})
     alone = replace(alone, slices=(Slices("dialect", "accuracy", GROUPS[:1]),), robustness=())
-    assert len(shown_analysis(alone, "accuracy").sentences) == 1
+    shown = shown_analysis(alone, "accuracy")
+    assert (shown.heading, len(shown.sentences)) == ("How far to rely on it", 1)
+    assert "Beside its teacher" not in render_report("A", BENCHMARK, STAGES, {}, analysis=shown)
+    assert "## How far to rely on it\n" in render_card(CardFacts(**FACTS | {"analysis": shown}))
+    table_alone = shown_analysis(replace(alone, calibration={}), "accuracy")
+    assert "<ul>" not in render_report("A", BENCHMARK, STAGES, {}, analysis=table_alone)
+    assert shown_analysis(Analysis(ANALYSIS.teacher, ANALYSIS.student), "masked_accuracy") is None
     scores = Analysis(None, ANALYSIS.student, Agreement("pearsonr", 0.99, (0.98, 1.0)))
     assert "Pearson correlation ×100 99.0 [98.0, 100.0]." in shown_analysis(scores, "mse").sentences[0]
 
@@ -73,6 +79,14 @@ def test_both_ends_of_the_classes_are_shown_and_all_are_kept():
     assert len(shown.every_class.rows) == 12
     few = shown_analysis(replace(ANALYSIS, classes=CLASSES[:10]), "accuracy")
     assert (len(few.classes.rows), few.every_class) == (10, None)
+
+
+def test_a_group_of_few_examples_is_not_called_the_worst():
+    rare = Group("rare", 2, BOTH[0], Estimate(0.0, (0.0, 0.66)))
+    shown = shown_analysis(replace(ANALYSIS, slices=(replace(SLICES, groups=(*GROUPS, rare)),)), "accuracy")
+    assert "it is best on north and worst on south" in shown.sentences[3]
+    assert "; the gap is one of groups of 10 examples or more; " in shown.tables[0].caption
+    assert [row[0] for row in shown.tables[0].table.rows] == ["north", "south", "rare", "gap, best to worst"]
 
 
 def test_page_and_card_tell_it_and_do_without():

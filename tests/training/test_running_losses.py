@@ -68,6 +68,13 @@ def test_the_log_of_a_killed_and_resumed_run_is_that_of_an_unbroken_one(tmp_path
     assert all(rows == 4 * (saved - losses.logged) for _, rows in losses.terms.values())
 
 
+def test_a_training_killed_after_its_last_step_tells_the_mean_of_all_steps(tmp_path, tokenizer):
+    arguments = {"max_steps": 3, "logging_steps": 2, "save_strategy": "steps", "save_steps": 3}
+    done = make(tmp_path, tokenizer, **arguments).train()
+    again = make(tmp_path, tokenizer, **arguments).train(resume_from_checkpoint=True)
+    assert again.training_loss == pytest.approx(done.training_loss, rel=1e-6)
+
+
 def test_a_second_training_begins_its_log_anew(tmp_path, tokenizer):
     trainer = make(tmp_path, tokenizer, max_steps=2, logging_steps=5)
     first = trainer.train()

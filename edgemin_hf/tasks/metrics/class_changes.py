@@ -53,7 +53,7 @@ def class_changes(
         names: The names of the labels, by number.
 
     Returns:
-        The changes; none where answers have no classes.
+        The changes; none where answers have no classes, or the truth names none, such as no entity.
 
     Example:
         >>> import numpy as np
@@ -70,6 +70,8 @@ def class_changes(
         return []
     support = dict(zip(their_names, np.asarray(theirs.truth.sum(axis=0)).ravel(), strict=True))
     occurring = [name for name in their_names if support[name] > 0]  # which both have a column of
+    if not occurring:
+        return []
     counts = [
         _columns(side, [known.index(name) for name in occurring])
         for side, known in ((theirs, their_names), (ours, our_names))

@@ -31,6 +31,9 @@ def resampled(statistic: Statistic, count: int, metric: Metric, seed: int | Sequ
     Returns:
         Its values, float64 (..., resamples).
     """
+    resamples = RESAMPLES if metric.local else OTHERS_RESAMPLES
+    if count == 1:  # which SciPy refuses: all resamples are the same
+        return np.repeat(statistic(np.ones((1, 1))), resamples, axis=-1)
 
     def of_drawn(drawn: NDArray[np.int64], axis: int) -> Values:
         rows = np.arange(len(drawn))[:, None] * count
@@ -40,7 +43,7 @@ def resampled(statistic: Statistic, count: int, metric: Metric, seed: int | Sequ
         (np.arange(count),),
         of_drawn,
         vectorized=True,
-        n_resamples=RESAMPLES if metric.local else OTHERS_RESAMPLES,
+        n_resamples=resamples,
         batch=max(1, _BATCH_VALUES // count),
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from edgemin_hf.tasks.metrics.measurement import measure
 from edgemin_hf.tasks.metrics.modules import examples_of, statistic_of
 from edgemin_hf.tasks.metrics.resampling import ends, resampled
 from edgemin_hf.utils.records import Record
+
+LEAST = 10
+"""Examples of a group that counts in a gap: one of a single example would be the best or the worst by chance alone."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Slices(Record):
         by: The column.
         metric: Name of the metric.
         groups: The groups.
-        teacher_gap: By how much the teacher's best group is above its worst; None where there is no teacher, or one
-            group alone.
+        teacher_gap: By how much the teacher's best group is above its worst, of those of ten examples or more; None
+            where there is no teacher, or one such group alone.
         student_gap: The same of the student.
         widened: By how much the student's gap is wider than the teacher's.
     """
@@ -61,6 +64,11 @@ class Slices(Record):
     teacher_gap: Estimate | None = None
     student_gap: Estimate | None = None
     widened: Estimate | None = None
+
+    @property
+    def compared(self) -> list[Group]:
+        """The groups that count in the gaps."""
+        return [group for group in self.groups if group.n >= LEAST]
 
 
 def slices(
@@ -75,7 +83,8 @@ def slices(
     """Measure a teacher and its student on each group.
 
     The intervals of gaps are from resamples of each group's examples, the same for both models. Which groups are the
-    best and the worst is chosen once, by the values: of groups that do not differ there is a gap by chance, too.
+    best and the worst is chosen once, by the values: of groups that do not differ there is a gap by chance, too. Groups
+    of fewer than ten examples are measured, and do not count in gaps.
 
     Args:
         by: Name of the column.
@@ -111,14 +120,16 @@ def slices(
         )
         for number, (name, some) in enumerate(zip(names, rows, strict=True))
     ]
-    if len(groups) == 1:
-        return Slices(by, metric.name, tuple(groups))
-    our_gaps = _gaps(metric, truths, ours)
+    found = Slices(by, metric.name, tuple(groups))
+    compared = [number for number, some in enumerate(rows) if len(some) >= LEAST]
+    if len(compared) < 2:
+        return found
+    our_gaps = _gaps(metric, truths, ours, compared)
     if theirs is None:
-        return Slices(by, metric.name, tuple(groups), None, _told(our_gaps))
-    their_gaps = _gaps(metric, truths, theirs)
-    gaps = _told(their_gaps), _told(our_gaps), _told(our_gaps - their_gaps)
-    return Slices(by, metric.name, tuple(groups), *gaps)
+        return replace(found, student_gap=_told(our_gaps))
+    their_gaps = _gaps(metric, truths, theirs, compared)
+    widened = _told(our_gaps - their_gaps)
+    return replace(found, teacher_gap=_told(their_gaps), student_gap=_told(our_gaps), widened=widened)
 
 
 def _of(answers: Answers, rows: Sequence[int]) -> Answers:
@@ -131,10 +142,13 @@ def _estimate(metric: Metric, truth: Answers, predictions: Answers) -> Estimate:
     return Estimate(found["value"], (low, high))
 
 
-def _gaps(metric: Metric, truths: Sequence[Answers], predictions: Sequence[Answers]) -> NDArray[np.float64]:
-    """Return the gap between best and worst group: the measured one first, then that of each resample."""
+def _gaps(
+    metric: Metric, truths: Sequence[Answers], predictions: Sequence[Answers], compared: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the gap between the best and the worst of some groups: the measured one, then that of each resample."""
     values: list[Values] = []
-    for number, (truth, some) in enumerate(zip(truths, predictions, strict=True)):
+    for number in compared:
+        truth, some = truths[number], predictions[number]
         statistic, count = statistic_of(metric, truth, some), examples_of(metric, truth)
         whole = statistic(np.ones((1, count)))
         values.append(np.concatenate([whole, resampled(statistic, count, metric, seed=(0, number))]))

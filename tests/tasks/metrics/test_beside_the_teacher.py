@@ -112,6 +112,28 @@ def test_the_interval_of_a_gap_is_that_of_a_difference_of_two_shares():
     assert alone.student_gap is None
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
+def test_a_group_of_one_example_is_measured_and_makes_no_gap(metric, few_resamples):
+    truth, teacher, student = labels(61)
+    student[0] = (truth[0] + 1) % 4
+    by = ["rare", *["north", "south"] * 30]
+    found = slices("dialect", by, metric_named(metric), truth, teacher, student)
+    assert [(group.name, group.n) for group in found.groups] == [("rare", 1), ("north", 30), ("south", 30)]
+    assert found.groups[0].student.value == 0
+    assert [group.name for group in found.compared] == ["north", "south"]
+    low, high = sorted(group.student.value for group in found.groups[1:])
+    assert found.student_gap.value == pytest.approx(high - low)
+    assert slices("dialect", by[:15], metric_named(metric), truth[:15], None, student[:15]).student_gap is None
+
+
+def test_one_example_and_sentences_without_entities_have_changes_too():
+    (one,) = class_changes(Metric("accuracy"), "label", np.array([1]), np.array([1]), np.array([0]), ["no", "yes"])
+    assert (one.name, one.change, one.ci95) == ("yes", -1.0, (-1.0, -1.0))
+    metric = Metric("seqeval", {"mode": "strict", "scheme": "IOB2"})
+    nothing, invented = [["O", "O"]] * 2, [["B-sum", "O"], ["O", "O"]]
+    assert class_changes(metric, "tags", nothing, invented, nothing, []) == []
+
+
 def test_groups_of_lists_of_answers_are_measured_too():
     truth, found = [["a"], ["b"], ["c"], ["d"]], ["a", "b", "x", "d"]
     of = slices("by", ["1", "1", "2", "2"], Metric("exact_match"), truth, found, found)
