@@ -80,7 +80,7 @@ def benchmark_artefact(
     sentences = SAMPLE_TEXTS if texts is None else _read_lines(texts)
     with tempfile.TemporaryDirectory() as scratch:
         if teacher is not None:
-            export_baseline(teacher, Path(scratch) / "teacher")
+            export_baseline(teacher, Path(scratch) / "teacher", task)
             files = files_of("teacher", Path(scratch) / "teacher", teacher) | files
         if openvino:
             files |= in_openvino(files)
