@@ -9,6 +9,7 @@ from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow
 from edgemin_hf.export.manifest import Manifest
 from edgemin_hf.report.page import finished_row, three_digits, with_interval
 from edgemin_hf.report.records import StageRecord
+from edgemin_hf.runtime.artefact import unfused
 from edgemin_hf.tasks.metrics import metric_named
 
 
@@ -56,7 +57,7 @@ def five_lines(
     seconds = sum(stage.seconds or 0 for stage in stages)
     took = f", in {seconds / 60:.1f} min of stages" if seconds else ""
     lines = {
-        "made": f"{title}: {row.parameters / 1e6:.1f} million parameters in {row.precision.upper()}{took}",
+        "made": f"{title}: {row.parameters / 1e6:.1f} million parameters in {unfused(row.precision).upper()}{took}",
         "size": _size(row, manifest, teacher),
         "speed": _speed(row, teacher),
         **_quality(row, teacher, test_set),

@@ -41,8 +41,8 @@ def load(
 
     Args:
         source: Its folder, or its id on the Hub, of which what is needed is downloaded.
-        file: The graph, such as "onnx/model.onnx"; None takes the quantised one, or where ONNX Runtime is too old for
-            that the one in full precision.
+        file: The graph, such as "onnx/model.onnx"; None takes the fused one, or else the quantised one, or else the one
+            in full precision, of those that ONNX Runtime is new enough for.
         threads: Threads of a pass.
         providers: ONNX Runtime's execution providers; None takes the CPU's.
         revision: Branch, tag or commit on the Hub.

@@ -108,7 +108,7 @@ def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, chan
             parameter.add_(0.01 * torch.randn_like(parameter))
     prepare_qat(model, QuantizationConfig(overrides={"classifier": "fp32", **chosen}))
     calibrate(model, inputs, lambda one: model(**one))
-    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx", fused=True)
+    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx")
     real = (tmp_path / "onnx" / "graph.onnx").stat().st_size
     assert real <= told <= 1e6 * target
     assert told == pytest.approx(real, rel=0.01)
