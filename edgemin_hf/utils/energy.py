@@ -25,7 +25,7 @@ def package_energy(powercap: Path = POWERCAP) -> dict[Path, int] | None:
     """
     found: dict[Path, int] = {}
     try:
-        for zone in sorted(powercap.glob("intel-rapl*")):
+        for zone in sorted(powercap.glob("intel-rapl:*")):  # "intel-rapl-mmio:*" tells the same again
             name = zone / "name"  # parts of a package, such as its cores, are counted in it
             if name.is_file() and name.read_text().startswith("package"):
                 found[zone] = int((zone / "energy_uj").read_text())
