@@ -80,14 +80,15 @@ def test_every_layer_is_one_node_with_its_bias(bert):
     assert types(fused)["Add"] == 2 + 3 * (2 + 1) + 2
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "deberta"])
 def test_it_computes_the_same(family, bert, tmp_path, tokenizer):
     folder = bert if family == "bert" else exported(tmp_path / "out", tokenizer, family)
     plain, fused = both(folder)
     for inputs in (batch((9, 3, 6)), batch((5, 7), side="left", pad_to=12), batch((4,))):
         np.testing.assert_allclose(logits(fused, inputs), logits(plain, inputs), rtol=1e-5, atol=1e-6)
-    # ModernBERT's attention stays as it is, and so the version of the operators.
-    assert read_manifest(folder).entries[-1].min_runtime == ("1.23" if family == "modernbert" else "1.24")
+    # That attention stays as it is, and so the version of the operators; DeBERTa's graph has branches (If).
+    stays = family in ("modernbert", "deberta")
+    assert read_manifest(folder).entries[-1].min_runtime == ("1.23" if stays else "1.24")
 
 
 def test_parameters_and_bytes_are_told_alike(bert):
