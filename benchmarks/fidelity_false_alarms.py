@@ -37,7 +37,7 @@ from transformers import (
 from edgemin_hf import quantize
 from edgemin_hf.export.check_texts import ENOUGH, Encoded, enough_texts, long_batches, short_batches
 from edgemin_hf.export.fidelity import LONG_EPSILON, SAMPLE_TEXTS, Comparison, float_copy
-from edgemin_hf.export.onnx_graph import write_graph
+from edgemin_hf.export.onnx_graph import write_fused, write_graph
 from edgemin_hf.modeling import FAMILIES
 from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.quantization.integer import integer_copy
@@ -178,7 +178,8 @@ def trial(
     """Export a model, right and with faults, and note what each criterion says of each graph."""
     trained = trained_model(family, seed, tokenizer)
     tokenizer, model = fitted(tokenizer, trained.config), float_copy(trained)
-    write_graph(integer_copy(trained), graph, fused=True)
+    write_graph(integer_copy(trained), graph)
+    write_fused(graph, graph)
     faulty = faulty_graphs(graph) if seed == 0 else ()
     for name, path in (("right", graph), *faulty):
         texts = TEXTS if path == graph else TEXTS[:ENOUGH]

@@ -30,7 +30,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from edgemin_hf import PruningConfig
 from edgemin_hf.benchmark.measure import measure_latency
 from edgemin_hf.benchmark.runners import OnnxRunner
-from edgemin_hf.export.onnx_graph import write_graph
+from edgemin_hf.export.onnx_graph import write_fused, write_graph
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.surgery import Selection, remove
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -91,7 +91,9 @@ def write_graphs(folder: Path, config: BertConfig) -> dict[Name, Path]:
 
     def write(kind: str, sparsity: float, model: BertForSequenceClassification) -> None:
         graphs[kind, sparsity] = folder / "onnx" / f"{kind}-{sparsity}.onnx"
-        write_graph(model, graphs[kind, sparsity], fused=kind == "int8")
+        write_graph(model, graphs[kind, sparsity])
+        if kind == "int8":
+            write_fused(graphs[kind, sparsity], graphs[kind, sparsity])
 
     for sparsity in SPARSITIES:
         heads, neurons = counts(sparsity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgemin_hf.benchmark.alone import measured_alone
@@ -42,7 +43,8 @@ def benchmark_artefact(
         texts: File with a text a line, or a pair with a tab between; None takes built-in sentences.
         threads: Threads of a pass.
         rounds: Number of counted rounds over the sentences.
-        openvino: Whether the graphs of ONNX Runtime are measured in OpenVINO too.
+        openvino: Whether the graphs of ONNX Runtime are measured in OpenVINO too. A graph in OpenVINO's own format is
+            measured wherever that is installed.
         pipeline: Makes whole calls through Optimum's pipeline, beside those of the runtime.
 
     Returns:
@@ -77,6 +79,8 @@ def benchmark_artefact(
     files, name = files_of("student", artefact), read_manifest(artefact).task
     if (task := TASKS.get(name)) is None:
         raise ValueError(f"{artefact}: for {name}; allowed: an artefact for {', '.join(TASKS)}")
+    if find_spec("openvino") is None:
+        files = {row: file for row, file in files.items() if row[1] != "openvino"}
     sentences = SAMPLE_TEXTS if texts is None else _read_lines(texts)
     with tempfile.TemporaryDirectory() as scratch:
         if teacher is not None:
@@ -92,7 +96,7 @@ def benchmark_artefact(
     able = runs(artefact)
     return Benchmark(
         benchmark_rows(files, times, threads, calls=calls),
-        environment(threads, *["openvino"] * openvino),
+        environment(threads, *sorted({row[1] for row in files} & {"openvino"})),
         latency_by_length(load(artefact, threads=threads), sentences, rounds) if able else (),
         measured_alone(artefact, threads, sentences) if able else None,
     )

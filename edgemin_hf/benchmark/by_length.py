@@ -32,7 +32,7 @@ def latency_by_length(model: Model, texts: Sequence[Text], rounds: int) -> tuple
     Returns:
         The latencies by the texts' tokens, special ones included, the shortest first.
     """
-    most = model.artefact.max_length
+    most = model.max_length
     lengths = sorted({length for length in LENGTHS if length < most} | {min(most, LENGTHS[-1])})
     made = {length: list(_texts_of(model, texts, length)) for length in lengths}
     asked = {length: [text for text, _ in some] for length, some in made.items() if some}
@@ -51,6 +51,8 @@ def _texts_of(model: Model, texts: Sequence[Text], length: int) -> Iterator[tupl
     own = _tokens(model, ask(""))
     wanted = length - own
     pieces = [text if isinstance(text, str) else text[1] for text in texts]
+    if not len(whole.encode(" ".join(pieces), add_special_tokens=False)):
+        return
     while len(found := whole.encode(" ".join(pieces), add_special_tokens=False)) < wanted:
         pieces *= 2
     joined = " ".join(pieces)
@@ -61,9 +63,10 @@ def _texts_of(model: Model, texts: Sequence[Text], length: int) -> Iterator[tupl
 
 
 def _asker(model: Model, texts: Sequence[Text]) -> Callable[[str], Text]:
-    """Return what makes a text that the model can be asked of a piece: of a question answerer with a question."""
+    """Return what makes a text or a pair that the model is asked of a piece: it stands first, or after a question."""
     if not isinstance(model, Answerer):
-        return lambda piece: piece
+        pairs = len(model.artefact.reading.columns) == 2  # as `runtime_call` asks such a model
+        return lambda piece: (piece, "") if pairs else piece
     question = texts[0] if isinstance(texts[0], str) else texts[0][0]
     return lambda piece: (question, piece)
 

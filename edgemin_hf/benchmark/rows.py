@@ -14,7 +14,7 @@ from edgemin_hf.utils.hardware import Environment
 from edgemin_hf.utils.records import Record
 
 Row = tuple[str, str, str]
-"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), precision ("fp32", "int8", "int4")."""
+"""Model ("teacher", "student"), runtime ("pytorch", "onnxruntime", "openvino"), variant ("fp32", "int8-fused")."""
 
 
 def deployed(rows: Sequence[Row]) -> Row:

@@ -23,7 +23,7 @@ from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS
 from edgemin_hf.export.outputs import TEXTS, inputs_of_each, rounded
 from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.runtime.graph import Arrays, Graph, graph_feed, joined, wanted
-from edgemin_hf.runtime.verification import LIMITS, QUANTIZED_LIMIT
+from edgemin_hf.runtime.verification import LIMITS, LONGEST, QUANTIZED_LIMIT
 from edgemin_hf.utils.content import digest_of
 
 OPENVINO_GRAPH = "openvino/openvino_model.xml"
@@ -41,15 +41,18 @@ class FixedShapeTarget:
             return ()
         source = _source(trained, folder)
         batch, length = trained.fixed_shape
-        file = source.file.replace(".onnx", f"_{batch}x{length}.onnx")
-        graph = onnx.load(folder / source.file)
+        file = fixed_file(source.file, trained.fixed_shape)
+        # What lies beside a graph above 2 GB serves both.
+        graph = onnx.load(folder / source.file, load_external_data=False)
         fix_shape(graph, batch, length)
         onnx.save(graph, folder / file)
-        pad = trained.tokenizer.pad_token_id
+        pad = int(trained.model.config.pad_token_id or 0)
         fixed = Graph(folder / file)
-        outputs = _checked(
-            trained, folder, source, file, lambda inputs: fixed.run(_padded(fixed.feed(inputs), batch, length, pad))
-        )
+
+        def run(inputs: Arrays) -> NDArray[np.float32]:
+            return fixed.run(_padded(fixed.feed(inputs), batch, length, pad))
+
+        outputs = _checked(trained, folder, source, file, run, min(length, LONGEST))
         return (_entry(folder, replace(source, file=file, shape=trained.fixed_shape, outputs=outputs)),)
 
 
@@ -65,7 +68,8 @@ class OpenVinoTarget:
         source = _source(trained, folder)
         (folder / OPENVINO_GRAPH).parent.mkdir()
         openvino.save_model(openvino.convert_model(folder / source.file), folder / OPENVINO_GRAPH, False)  # not in fp16
-        compiled = openvino.Core().compile_model(folder / OPENVINO_GRAPH, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}  # as it was trained
+        compiled = openvino.Core().compile_model(folder / OPENVINO_GRAPH, "CPU", settings)
         names = [node.get_any_name() for node in compiled.inputs]
         heads = wanted([node.get_any_name() for node in compiled.outputs])
 
@@ -73,10 +77,15 @@ class OpenVinoTarget:
             found = compiled(graph_feed(names, inputs))
             return joined([found[name] for name in heads])
 
-        outputs = _checked(trained, folder, source, OPENVINO_GRAPH, run)
+        outputs = _checked(trained, folder, source, OPENVINO_GRAPH, run, LONGEST)
         weights = Path(OPENVINO_GRAPH).with_suffix(".bin").as_posix()
         made = replace(source, file=OPENVINO_GRAPH, runtime="openvino", external_data=(weights,), outputs=outputs)
         return (_entry(folder, replace(made, opset=None, ir_version=None, min_runtime=None)),)
+
+
+def fixed_file(file: str, shape: tuple[int, int]) -> str:
+    """Return the file of the graph of one shape, by that of the first: "onnx/model_q4_1x128.onnx"."""
+    return file.replace(".onnx", f"_{shape[0]}x{shape[1]}.onnx")
 
 
 def fix_shape(graph: ModelProto, batch: int, length: int) -> None:
@@ -101,10 +110,11 @@ def _entry(folder: Path, entry: ManifestEntry) -> ManifestEntry:
     return replace(entry, bytes=size_of(paths), sha256=digest_of(paths))
 
 
-def _checked(trained: TrainedModel, folder: Path, source: ManifestEntry, file: str, run: Run) -> tuple[Output, ...]:
+def _checked(
+    trained: TrainedModel, folder: Path, source: ManifestEntry, file: str, run: Run, longest: int
+) -> tuple[Output, ...]:
     """Compare what is made with the graph that it is made of, which was compared with the model; return its outputs."""
     graph, limit = Graph(folder / source.file), LIMITS.get(source.precision, QUANTIZED_LIMIT)
-    longest = 128 if trained.fixed_shape is None else trained.fixed_shape[1]
     outputs = []
     for inputs in inputs_of_each(trained.tokenizer, TEXTS, longest):
         expected = graph.run(graph.feed(inputs))

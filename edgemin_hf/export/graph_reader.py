@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +55,22 @@ class GraphReader:
         return constant
 
 
+def _read_by(node: NodeProto) -> Iterator[str]:
+    """Yield the values that a node reads, or a node of a graph inside of it, such as a branch of an If."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _read_by(inner)
+        yield from (value.name for value in attribute.g.output)
+
+
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     """Put nodes instead of a graph's own, and keep what of nodes and stored tensors is read."""
     read = {value.name for value in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(list(nodes)):
         if read & set(node.output):
-            read |= set(node.input)
+            read |= set(_read_by(node))
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))

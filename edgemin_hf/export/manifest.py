@@ -143,8 +143,8 @@ class Manifest(Record):
         format: Version of the format.
         task: Name of the task, as a recipe has it.
         pipeline_tag: The Hub's name of the task.
-        texts: The texts that the entries' `outputs` are of, each run alone, cut after 128 tokens or what the model can
-            read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
+        texts: The texts that the entries' `outputs` are of, each run alone, cut after 128 tokens or what the model (or
+            a graph of one shape) can read. On a CPU without 8-bit dot products those of INT8 graphs may differ.
         entries: The models, in the order in which they are measured and told.
         reading: How the task reads texts, and what it makes of what a model gives.
         further_files: Every other file of the artefact but this one and the card, such as "config.json", with its

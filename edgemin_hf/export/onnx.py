@@ -27,6 +27,7 @@ from edgemin_hf.modeling.masters import is_half
 from edgemin_hf.modeling.tokenizers import fitted, load_tokenizer
 from edgemin_hf.quantization.integer import plain_copy
 from edgemin_hf.runtime.artefact import FORMAT, MANIFEST, NO_READING, Reading
+from edgemin_hf.runtime.contexts import SHORTEST
 from edgemin_hf.tasks.base import Task
 from edgemin_hf.tasks.known import TASKS, task_of
 from edgemin_hf.utils.atomic_files import atomic_folder, check_writable_folder
@@ -184,8 +185,9 @@ def _check_given(model: object, tokenizer: object, texts: Sequence[object]) -> N
 
 def check_derived(fixed_shape: tuple[int, int] | None, openvino: bool, longest: int) -> None:
     """Check what further graphs are asked for, of a model that reads `longest` tokens; ValueError if not."""
-    if fixed_shape is not None and not (min(fixed_shape) >= 1 and fixed_shape[1] <= longest):
-        raise ValueError(f"batch, length: {fixed_shape[0]}, {fixed_shape[1]}; allowed: 1 or more, 1 to {longest}")
+    if fixed_shape is not None and not (fixed_shape[0] >= 1 and SHORTEST <= fixed_shape[1] <= longest):
+        told = f"batch, length: {fixed_shape[0]}, {fixed_shape[1]}"
+        raise ValueError(f"{told}; allowed: 1 or more, {SHORTEST} to {longest}")
     if openvino:
         check_extra("openvino", "openvino: true", "openvino")
 

@@ -1,4 +1,4 @@
-"""Write ONNX graphs, and tell what a manifest says of one."""
+"""Write ONNX graphs, in fewer nodes where that is wanted, and tell what a manifest says of one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from edgemin_hf.export.outputs import onnx_outputs
 from edgemin_hf.export.tied_tables import share_tables
 from edgemin_hf.utils.content import digest_of
 
+_FUSED = frozenset({"Attention", "MatMulIntegerToFloat", "GatherBlockQuantized"})
+
 
 def write_graph(
     model: PreTrainedModel,
     path: Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    fused: bool = False,
     tied: bool = True,
 ) -> None:
     """Write the graph of a model as it stands, unchecked.
@@ -34,8 +35,6 @@ def write_graph(
         model: What `plain_copy` or `integer_copy` made, or a model like it.
         path: The file, in a folder of its own: what the exporter leaves behind on the way is put beside that folder.
         tokenizer: Its tokenizer, where the graph must not want what that does not give.
-        fused: Whether attention, integer products with their biases, and packed tables become one node each, which ONNX
-            Runtime knows from 1.24 on; else any runtime will do. In a graph above 2 GB they stay as they are.
         tied: Whether what is tied to a table is stored once. Quantisers of graphs want two.
     """
     path.parent.mkdir(exist_ok=True)
@@ -44,9 +43,28 @@ def write_graph(
         graph = onnx.load(Path(scratch) / "model.onnx")  # with its external data, which a graph above 2 GB has
         graph = share_tables(graph) if tied else graph
         large = _is_large(graph)
-        if fused and not large:
-            graph = fuse_tables(fuse_products(fuse_attention(graph)))
         onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}_data" if large else None)
+
+
+def write_fused(source: Path, path: Path) -> bool:
+    """Write a graph with attention, integer products with their biases, and packed tables as one node each.
+
+    ONNX Runtime knows these nodes from 1.24 on.
+
+    Args:
+        source: A graph that `write_graph` wrote.
+        path: The file; it may be `source`.
+
+    Returns:
+        Whether there was anything to write so; else, and of a graph above 2 GB, nothing is written.
+    """
+    if external_data(source):  # protobuf hands ONNX's converter nothing above 2 GB
+        return False
+    graph = fuse_tables(fuse_products(fuse_attention(onnx.load(source))))
+    if not any(node.op_type in _FUSED for node in graph.graph.node):
+        return False
+    onnx.save(graph, path)
+    return True
 
 
 def _is_large(graph: ModelProto) -> bool:

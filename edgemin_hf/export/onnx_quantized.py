@@ -12,7 +12,7 @@ from pathlib import Path
 from edgemin_hf.export.base import TrainedModel
 from edgemin_hf.export.fidelity import check_fidelity
 from edgemin_hf.export.manifest import ManifestEntry
-from edgemin_hf.export.onnx_graph import onnx_entry, write_graph
+from edgemin_hf.export.onnx_graph import onnx_entry, write_fused, write_graph
 from edgemin_hf.export.ort_config import write_ort_config
 from edgemin_hf.quantization.integer import integer_copy, quantized_weights
 
@@ -30,25 +30,33 @@ class QuantizedTarget:
         precision = quantized_weights(trained.model)
         if precision is None:
             return ()
-        entry = _written(trained, folder, QUANTIZED_GRAPHS[precision], precision)
-        write_ort_config(folder, folder / entry.file)
-        return (entry,)
+        file = QUANTIZED_GRAPHS[precision]
+        write_graph(integer_copy(trained.model), folder / file, trained.tokenizer)
+        write_ort_config(folder, folder / file)
+        return (_checked(trained, folder, file, precision),)
 
 
 class FusedTarget:
     """Write `onnx/model_quantized_fused.onnx` or `onnx/model_q4_fused.onnx`, where that is asked for."""
 
     def write(self, trained: TrainedModel, folder: Path) -> tuple[ManifestEntry, ...]:
-        """Write the graph, of a model with fake-quantised modules alone; see `Target`."""
+        """Write the graph, of a quantised one that has anything to fuse; see `Target`."""
         precision = quantized_weights(trained.model)
         if precision is None or not trained.fused_attention:
             return ()
-        file = QUANTIZED_GRAPHS[precision].replace(".onnx", "_fused.onnx")
-        return (replace(_written(trained, folder, file, precision, fused=True), fused=True),)
+        source = QUANTIZED_GRAPHS[precision]
+        file = fused_file(source)
+        if not write_fused(folder / source, folder / file):
+            return ()
+        return (replace(_checked(trained, folder, file, precision), fused=True),)
 
 
-def _written(trained: TrainedModel, folder: Path, file: str, precision: str, *, fused: bool = False) -> ManifestEntry:
-    """Write the quantised graph and check it; return its entry."""
-    write_graph(integer_copy(trained.model), folder / file, trained.tokenizer, fused=fused)
+def fused_file(file: str) -> str:
+    """Return the file of the second graph, by that of the first: "onnx/model_q4_fused.onnx"."""
+    return file.replace(".onnx", "_fused.onnx")
+
+
+def _checked(trained: TrainedModel, folder: Path, file: str, precision: str) -> ManifestEntry:
+    """Check a quantised graph; return its entry."""
     fidelity = check_fidelity(trained.model, folder / file, trained.tokenizer, trained.texts, trained.max_length)
     return onnx_entry(folder, file, precision, trained.tokenizer, fidelity)

@@ -19,6 +19,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.outputs import head_output
 from edgemin_hf.runtime.artefact import FIRST
 from edgemin_hf.runtime.graph import graph_feed, head_names
+from edgemin_hf.runtime.verification import LONGEST
 
 TEXTS = SAMPLE_TEXTS[:4]
 """The texts."""
@@ -53,10 +54,10 @@ def torch_outputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def inputs_of_each(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text], longest: int = 128
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text], longest: int = LONGEST
 ) -> list[dict[str, NDArray[np.int64]]]:
-    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens or fewer: int64 (1, length) each."""
-    longest = min(longest, 128, tokenizer.model_max_length)
+    """Tokenise texts or pairs one by one, without padding, cut after 128 tokens or as told: int64 (1, length) each."""
+    longest = min(longest, tokenizer.model_max_length)
     encoded = (encode(tokenizer, [text], longest, return_tensors="np") for text in texts)
     return [{name: array.astype(np.int64) for name, array in inputs.items()} for inputs in encoded]
 

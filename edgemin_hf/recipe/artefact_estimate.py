@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from edgemin_hf.export.derived import OPENVINO_GRAPH
+from edgemin_hf.export.derived import OPENVINO_GRAPH, fixed_file
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
-from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS
+from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS, fused_file
 from edgemin_hf.modeling.auto_class import new_model
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.families import shape_of
@@ -42,7 +42,7 @@ class ArtefactEstimate:
     """What an artefact will take.
 
     Attributes:
-        sizes: Bytes of each of its files; those of the tokenizer are one, "tokenizer".
+        sizes: Bytes of each of its files; those of the tokenizer are one, "tokenizer", and so are OpenVINO's.
         precision: Of the graph to deploy.
         tokens: Of the texts that `milliseconds` is of.
         milliseconds: Of a pass of that graph, batch 1, one thread.
@@ -79,8 +79,7 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
     group, precision = (32, "fp32") if quantize is None else (quantize.group_size, quantize.weights)
     parameters, weights = _parameters(model, share), list(_weights(model, share))
     structure = _STRUCTURE * model.config.num_hidden_layers
-    file = FP32_GRAPH
-    sizes = {"model.safetensors": 4 * parameters, file: 4 * parameters + structure}
+    sizes = {"model.safetensors": 4 * parameters, FP32_GRAPH: 4 * parameters + structure}
     if quantize is not None and precision in QUANTIZED_GRAPHS:
         rest = 4 * (parameters - sum(round(kept * module.weight.numel()) for module, kept in weights))
         stored = sum(kept * module_bytes(module, modules.get(module, "fp32"), group) for module, kept in weights)
@@ -89,11 +88,12 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
         file = QUANTIZED_GRAPHS[precision]
         sizes[file] = size if limit is None else min(size, round(1e6 * limit))
         if export.fused_attention:
-            sizes[file.replace(".onnx", "_fused.onnx")] = sizes[file]
+            sizes[fused_file(file)] = sizes[file]
+    made_of = QUANTIZED_GRAPHS.get(precision, FP32_GRAPH)
     if export.fixed_shape is not None:
-        sizes[file.replace(".onnx", f"_{'x'.join(map(str, export.fixed_shape))}.onnx")] = sizes[file]
+        sizes[fixed_file(made_of, export.fixed_shape)] = sizes[made_of]
     if export.openvino:
-        sizes[OPENVINO_GRAPH] = sizes[file]
+        sizes[OPENVINO_GRAPH] = sizes[made_of]
     sizes["tokenizer"] = _tokenizer_bytes(context)
     tokens = ceil(context.estimator.task_text.tokens)
     products = tokens * sum(kept * module.weight.numel() for module, kept in weights if isinstance(module, nn.Linear))

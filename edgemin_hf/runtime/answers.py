@@ -44,8 +44,8 @@ class Answerer(Model):
         self, artefact: Artefact, file: str | None = None, threads: int = 1, providers: Sequence[str] | None = None
     ) -> None:
         super().__init__(artefact, file, threads, providers)
-        reading, longest = artefact.reading, artefact.max_length
-        stride = min(_STRIDE, longest_stride(longest)) if reading.stride is None else reading.stride
+        stride, longest = artefact.reading.stride, self.max_length
+        stride = min(_STRIDE if stride is None else stride, longest_stride(longest))
         # As in the pipeline: the context stands first where the tokenizer pads on the left.
         self._context_first = artefact.tokenizer_config.get("padding_side") == "left"
         self.reader = self.reader_for(longest, stride, "only_first" if self._context_first else "only_second")
@@ -89,7 +89,7 @@ class Answerer(Model):
         for name, text in (("question", question), ("context", context)):
             if not is_text(text):
                 raise ValueError(f"{name}: {repr(text)[:60]}; expected: a text, without lone surrogates")
-        question = shortened(question, self.artefact.max_length // 2, self._offsets)
+        question = shortened(question, self.max_length // 2, self._offsets)
         first = self.reader.read((context, question) if self._context_first else (question, context))
         return [first, *first.overflowing]
 

@@ -159,7 +159,8 @@ class Artefact:
             return found
         able = [graph for graph in self.graphs if graph.runs and graph.shape is None]
         if not able:
-            least = ", ".join(f"{graph.file} needs {graph.min_runtime}" for graph in self.graphs)
+            free = (graph for graph in self.graphs if graph.shape is None)
+            least = ", ".join(f"{graph.file} needs {graph.min_runtime}" for graph in free)
             raise ValueError(
                 f"{self.folder}: no graph that ONNX Runtime {onnxruntime.__version__} loads"
                 f"{f' ({least})' if least else ''}; expected: one in {MANIFEST}, or a newer onnxruntime"

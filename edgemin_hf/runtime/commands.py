@@ -34,7 +34,7 @@ def predict(options: argparse.Namespace) -> None:
     """
     if (options.text is None) == (options.file is None):
         raise ValueError("--text or FILE: neither or both; allowed: one of them")
-    model = _loaded(options)
+    model = _loaded(options, options.graph)
     columns = _columns(model, options.columns)
     if options.text is not None:
         rows: Iterable[Text] = [_line(text, columns, f"--text {text}") for text in options.text]
@@ -51,21 +51,27 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Check that a model computes here what it should, and say so.
+    """Check that each graph that ONNX Runtime is new enough for, or one, computes here what it should, and say so.
 
     Raises:
         ValueError: If the artefact will not do.
-        VerificationError: If it computes something else.
+        VerificationError: If a graph computes something else.
     """
     from edgemin_hf.runtime.verification import verify as difference_of
 
-    model = _loaded(options)
-    difference = difference_of(model)
-    print(f"{model.file.file}: computes what the manifest expects (differs by {difference:.1e} of its size)")
+    def check(model: Model) -> None:
+        difference = difference_of(model)
+        print(f"{model.file.file}: computes what the manifest expects (differs by {difference:.1e} of its size)")
+
+    model = _loaded(options, options.graph)
+    check(model)
+    for graph in model.artefact.graphs if options.graph is None else ():
+        if graph.runs and graph != model.file:
+            check(_loaded(options, graph.file))
 
 
-def _loaded(options: argparse.Namespace) -> Model:
-    return load(options.artefact, options.graph, options.threads, revision=options.revision)
+def _loaded(options: argparse.Namespace, file: str | None) -> Model:
+    return load(options.artefact, file, options.threads, revision=options.revision)
 
 
 def _columns(model: Model, asked: Sequence[str] | None) -> Sequence[str]:

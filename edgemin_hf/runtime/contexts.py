@@ -13,6 +13,9 @@ from edgemin_hf.runtime.cutting import count_bytes
 SPECIAL = 4
 """Special tokens around a pair of texts, at most."""
 
+SHORTEST = 2 * SPECIAL + 2
+"""Tokens of the shortest window that goes on in its context."""
+
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 """For each place in a text (characters + 1,) the next one before a visible character, and the last after one."""
 

@@ -58,9 +58,9 @@ class Tagger(Model):
         self, artefact: Artefact, file: str | None = None, threads: int = 1, providers: Sequence[str] | None = None
     ) -> None:
         super().__init__(artefact, file, threads, providers)
-        stride = artefact.reading.stride
-        self._stride = artefact.max_length // 4 if stride is None else stride
-        self.reader = self.reader_for(artefact.max_length, self._stride)
+        stride, longest = artefact.reading.stride, self.max_length
+        self._stride = longest // 4 if stride is None else min(stride, longest // 2 - 2)
+        self.reader = self.reader_for(longest, self._stride)
         rules = json.loads((artefact.folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
         self._marks_pieces = bool(rules.get("continuing_subword_prefix"))
 

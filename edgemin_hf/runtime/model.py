@@ -60,7 +60,7 @@ class Model:
         if not path.is_file():
             raise ValueError(f"{path}: is missing; expected: a file, which the manifest lists")
         self.graph = Graph(path, threads, providers)
-        self.reader = self.reader_for(artefact.max_length)
+        self.reader = self.reader_for(self.max_length)
 
     def __reduce__(self) -> tuple[Callable[..., Model], tuple[object, ...]]:
         return type(self), (self.artefact, self.file.file, self._threads, self._providers)
@@ -80,6 +80,12 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         """The names of the labels, in the order of their numbers."""
         return self.artefact.labels
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which a text is cut, or of a window: the artefact's, or those of a graph of one shape."""
+        own = self.artefact.max_length
+        return own if self.file.shape is None else min(own, self.file.shape[1])
 
     def reader_for(self, max_length: int, stride: int = 0, strategy: Strategy = "longest_first") -> Reader:
         """Return the tokenizer, with a length after which it cuts."""

@@ -11,7 +11,7 @@ LIMITS = {"fp32": 1e-3}
 """Of a precision: by how much a text's outputs may differ, a mean over them as a share of their mean size."""
 QUANTIZED_LIMIT = 0.1
 """Of all others: values that lie on the edge of a grid fall to the other side on other processors."""
-_LONGEST = 128
+LONGEST = 128
 """Tokens after which the manifest's texts were cut."""
 
 
@@ -40,7 +40,7 @@ def verify(model: Model) -> float:
     file = model.file
     if len(file.outputs) != len(model.artefact.texts) or not file.outputs:
         raise ValueError(f"{model.artefact.folder / MANIFEST}: no outputs of {file.file} to compare with")
-    reader = model.reader_for(min(_LONGEST, model.artefact.longest_text))
+    reader = model.reader_for(min(LONGEST, model.artefact.longest_text))
     worst = 0.0
     for text, expected in zip(model.artefact.texts, file.outputs, strict=True):
         found, wanted = model.output(reader.read(text)), np.array(expected)

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForTokenClassification, BertForTokenClassification
 
+from edgemin_hf.benchmark import artefact
 from edgemin_hf.benchmark.measure import ModelFile, benchmark_rows, files_of, in_openvino, measure_latency
 from edgemin_hf.benchmark.rows import Latency, Score
 from edgemin_hf.benchmark.runners import PyTorchRunner, load_runner
+from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline, export_onnx
 from tests.helpers.models import batch, tiny
 
@@ -58,6 +62,17 @@ def test_openvino_runs_the_graphs_that_it_has_no_file_for(tmp_path):
     files = {("s", "pytorch", "fp32"): graph, ("s", "onnxruntime", "fp32"): graph, ("s", "onnxruntime", "int8"): graph}
     assert in_openvino(files) == {("s", "openvino", "fp32"): graph, ("s", "openvino", "int8"): graph}
     assert in_openvino(files | {("s", "openvino", "fp32"): own}) == {("s", "openvino", "int8"): graph}
+
+
+def test_a_graph_of_openvinos_own_is_left_out_where_that_is_not_installed(tmp_path, tokenizer, monkeypatch):
+    export_onnx(tiny(), tokenizer, tmp_path / "edge", texts=["card"])
+    manifest = read_manifest(tmp_path / "edge")
+    own = replace(manifest.entries[-1], runtime="openvino")
+    replace(manifest, entries=(*manifest.entries, own)).write(tmp_path / "edge")
+    monkeypatch.setattr(artefact, "find_spec", lambda name: None)
+    found = artefact.benchmark_artefact(tmp_path / "edge", None, None, threads=1, rounds=1)
+    assert [row.runtime for row in found.rows] == ["pytorch", "onnxruntime"]
+    assert "openvino" not in found.environment.packages
 
 
 def test_rows_hold_percentiles_and_what_was_scored(tmp_path):

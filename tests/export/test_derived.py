@@ -47,11 +47,22 @@ def test_a_graph_of_one_shape_answers_as_the_other_does(shape, tmp_path, tokeniz
     assert all(path.path.name != entry.file for path in files_of("student", folder).values())
 
 
-@pytest.mark.parametrize("shape", [(0, 16), (1, 0), (1, 65)])
+@pytest.mark.parametrize("shape", [(0, 16), (1, 9), (1, 65)])
 def test_a_shape_that_can_not_be(shape, tmp_path, tokenizer):
-    with pytest.raises(ValueError, match=r"batch, length: .*; allowed: 1 or more, 1 to 64"):
+    with pytest.raises(ValueError, match=r"batch, length: .*; allowed: 1 or more, 10 to 64"):
         export_onnx(tiny(), tokenizer, tmp_path / "out", fixed_shape=shape)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_lies_beside_a_graph_too_large_for_one_file_serves_both(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10_000)
+    folder = export_onnx(tiny(), tokenizer, tmp_path / "out", texts=TEXTS, fixed_shape=(1, 16)).folder
+    read_manifest(folder).verify_files(folder)
+    whole, fixed = read_manifest(folder).entries[1:]
+    assert fixed.files == ("onnx/model_1x16.onnx", "onnx/model.onnx_data")
+    assert fixed.bytes == pytest.approx(whole.bytes, rel=0.01)
+    assert (folder / fixed.file).stat().st_size < whole.bytes / 2
+    assert load(folder, fixed.file, verify=True).predict_proba(TEXTS).shape == (len(TEXTS), 3)
 
 
 def test_a_graph_that_computes_something_else_is_not_written(tmp_path, tokenizer, monkeypatch):
@@ -67,12 +78,15 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, tokenizer
 
 def test_openvino_has_a_format_of_its_own(tmp_path, tokenizer):
     pytest.importorskip("openvino")
-    folder = export_onnx(quantized(tokenizer), tokenizer, tmp_path / "out", texts=TEXTS, openvino=True).folder
+    further = {"openvino": True, "fixed_shape": (1, 10)}
+    folder = export_onnx(quantized(tokenizer), tokenizer, tmp_path / "out", texts=TEXTS, **further).folder
     manifest = read_manifest(folder)
     manifest.verify_files(folder)
     entry = manifest.entries[-1]
     assert (entry.runtime, entry.precision, entry.opset) == ("openvino", "int8", None)
     assert entry.files == ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
+    expected = np.array(manifest.entry("onnxruntime", "int8").outputs)
+    assert np.abs(np.array(entry.outputs) - expected).mean() < 0.1 * np.abs(expected).mean(), "texts are not cut"
     runner, free = OpenVinoRunner(folder / entry.file, threads=1), load(folder)
     found = [runner.run(runner.prepare(free.reader.arrays(free.reader.read(text))))[0] for text in TEXTS]
     expected = free.outputs(free.reader.read_all(TEXTS))

@@ -21,7 +21,7 @@ from transformers import (
 
 from edgemin_hf.export import fused_attention
 from edgemin_hf.export.exporter import export_graph, input_names, quiet_exporter
-from edgemin_hf.export.onnx_graph import write_graph
+from edgemin_hf.export.onnx_graph import write_fused, write_graph
 from edgemin_hf.quantization.integer import plain_copy
 from tests.helpers.models import FAMILIES, VOCABULARY, batch, tiny
 
@@ -160,7 +160,8 @@ def test_what_a_graph_too_large_for_one_file_stores_lies_beside_it(float_graph, 
     monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10_000)
     monkeypatch.setattr(fused_attention.version_converter, "convert_version", refuse)
     monkeypatch.setattr(onnx.ModelProto, "ByteSize", refuse, raising=False)
-    write_graph(plain_copy(model), tmp_path / "onnx/model.onnx", fused=True)
+    write_graph(plain_copy(model), tmp_path / "onnx/model.onnx")
+    assert not write_fused(tmp_path / "onnx/model.onnx", tmp_path / "onnx/model_fused.onnx")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["model.onnx", "model.onnx_data", "onnx"]
     assert (tmp_path / "onnx/model.onnx").stat().st_size < one_file.stat().st_size / 2
     assert_computes(model, tmp_path / "onnx/model.onnx")

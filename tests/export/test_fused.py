@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from edgemin_hf import QuantizationConfig, export_onnx
+from edgemin_hf.cli import main
 from edgemin_hf.export.fused_products import fuse_products
 from edgemin_hf.export.fused_tables import fuse_tables
 from edgemin_hf.export.graph import bytes_by_component, count_parameters
@@ -79,14 +80,15 @@ def test_every_layer_is_one_node_with_its_bias(bert):
     assert types(fused)["Add"] == 2 + 3 * (2 + 1) + 2
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "deberta"])
 def test_it_computes_the_same(family, bert, tmp_path, tokenizer):
     folder = bert if family == "bert" else exported(tmp_path / "out", tokenizer, family)
     plain, fused = both(folder)
     for inputs in (batch((9, 3, 6)), batch((5, 7), side="left", pad_to=12), batch((4,))):
         np.testing.assert_allclose(logits(fused, inputs), logits(plain, inputs), rtol=1e-5, atol=1e-6)
-    # ModernBERT's attention stays as it is, and so the version of the operators.
-    assert read_manifest(folder).entries[-1].min_runtime == ("1.23" if family == "modernbert" else "1.24")
+    # That attention stays as it is, and so the version of the operators; DeBERTa's graph has branches (If).
+    stays = family in ("modernbert", "deberta")
+    assert read_manifest(folder).entries[-1].min_runtime == ("1.23" if stays else "1.24")
 
 
 def test_parameters_and_bytes_are_told_alike(bert):
@@ -127,6 +129,28 @@ def test_int4_has_one_too(tmp_path, tokenizer):
     plain, fused = both(folder, "q4")
     np.testing.assert_allclose(logits(fused, batch()), logits(plain, batch()), rtol=1e-5, atol=1e-6)
     assert [entry.min_runtime for entry in read_manifest(folder).entries[2:]] == ["1.17", "1.24"]
+
+
+def test_of_a_graph_with_nothing_to_fuse_there_is_no_second_one(tmp_path, tokenizer):
+    """ModernBERT's attention stays as it is, INT4's products have no biases within, and tables are in INT8."""
+    folder = exported(tmp_path / "out", tokenizer, "modernbert", weights="int4", embeddings="int8")
+    assert [entry.variant for entry in read_manifest(folder).entries] == ["fp32", "fp32", "int4"]
+    assert sorted(path.name for path in (folder / "onnx").iterdir()) == ["model.onnx", "model_q4.onnx"]
+
+
+def test_every_graph_is_verified(bert, tmp_path, capsys):
+    assert main(["verify", str(bert)]) == 0
+    told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(told) == [f"onnx/model{name}.onnx" for name in ("", "_quantized", "_quantized_fused")]
+    assert main(["verify", str(bert), "--graph", "onnx/model.onnx"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    broken = shutil.copytree(bert, tmp_path / "broken")
+    graph = onnx.load(broken / "onnx/model.onnx")
+    (bias,) = (one for one in graph.graph.initializer if one.name == "classifier.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(9 + onnx.numpy_helper.to_array(bias), bias.name))
+    onnx.save(graph, broken / "onnx/model.onnx")
+    assert main(["verify", str(broken)]) == 1
+    assert "onnx/model.onnx: outputs differ" in capsys.readouterr().err
 
 
 def test_nothing_is_fused_of_a_model_that_is_not_quantised(tmp_path, tokenizer):

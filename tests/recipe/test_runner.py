@@ -280,6 +280,10 @@ def test_the_plan_foretells_the_sizes_of_the_artefact(finished, capsys):
     assert {name: size for name, size in more.items() if name not in sizes} == further
     artefact = finished / "run/artefact"
     assert sizes.keys() == {"model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer"}
+    asked = replace(export, fused_attention=True, batch=1, length=16, openvino=True)
+    assert estimate_artefact(context, asked).sizes.keys() - sizes.keys() == {
+        "onnx/model_quantized_fused.onnx", "onnx/model_quantized_1x16.onnx", "openvino/openvino_model.xml",
+    }  # fmt: skip
     weights = sum(4 * tensor.size for tensor in load_file(artefact / "model.safetensors").values())
     assert sizes["model.safetensors"] == pytest.approx(weights, rel=0.01)  # the biases of heads that go are not counted
     files = [artefact / name for name in TOKENIZER if (artefact / name).exists()]

@@ -1,10 +1,13 @@
 import re
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
 from edgemin_hf.benchmark.rows import Benchmark, BenchmarkRow, Latency
+from edgemin_hf.export.manifest import Manifest, ManifestEntry
+from edgemin_hf.report.ending import five_lines
 from edgemin_hf.report.figures import bytes_by_component, latency_distributions, size_against_metric
 from edgemin_hf.report.page import finished_row, headline, render_report, result_table, summary_table, three_digits
 from edgemin_hf.report.records import StageRecord
@@ -195,3 +198,12 @@ def test_the_report_loads_nothing_and_escapes_everything():
 )
 def test_latencies_are_written_to_three_digits(value, text):
     assert three_digits(value) == text
+
+
+def test_the_ending_names_the_precision_of_a_fused_graph_and_its_file():
+    entry = ManifestEntry("onnx/model_quantized_fused.onnx", "onnxruntime", "int8", 15, "0" * 64, 1, fused=True)
+    manifest = Manifest(1, "text_classification", "text-classification", texts=(), entries=(entry,))
+    benchmark = replace(BENCHMARK, rows=(*ROWS, row("student", "onnxruntime", "int8-fused", 0.897, 15.0, 0.4)))
+    told = five_lines("Banking", benchmark, manifest, [], Path("edge"), "the test set", None).splitlines()
+    assert told[0] == "made      Banking: 14.2 million parameters in INT8"
+    assert "(onnx/model_quantized_fused.onnx)" in told[1]

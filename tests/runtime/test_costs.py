@@ -5,7 +5,7 @@ import pytest
 
 from edgemin_hf.benchmark.alone import measured_alone
 from edgemin_hf.benchmark.alone_process import peak_bytes
-from edgemin_hf.benchmark.by_length import latency_by_length
+from edgemin_hf.benchmark.by_length import _texts_of, latency_by_length
 from edgemin_hf.runtime import load
 from tests.runtime.conftest import TEXTS
 
@@ -32,3 +32,10 @@ def test_calls_are_timed_on_texts_of_each_length(made, name, expected):
     found = latency_by_length(model, texts, rounds=2)
     assert [one.tokens for one in found] == [length for length in expected if length <= model.artefact.max_length]
     assert all(0 < one.p50 <= one.p95 for one in found)
+    for text, tokens in _texts_of(model, texts, 16):
+        asked = (text, "") if name == "pairs" and isinstance(text, str) else text  # as `runtime_call` reads it
+        assert len(model.reader.read(asked)) == tokens
+
+
+def test_of_texts_without_a_token_no_length_is_made(made):
+    assert latency_by_length(load(made("text_classification")[1]), ["", " "], rounds=1) == ()

@@ -108,7 +108,7 @@ def test_a_real_graph_is_as_large_as_predicted_and_meets_the_target(family, chan
             parameter.add_(0.01 * torch.randn_like(parameter))
     prepare_qat(model, QuantizationConfig(overrides={"classifier": "fp32", **chosen}))
     calibrate(model, inputs, lambda one: model(**one))
-    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx", fused=True)
+    write_graph(integer_copy(model), tmp_path / "onnx" / "graph.onnx")
     real = (tmp_path / "onnx" / "graph.onnx").stat().st_size
     assert real <= told <= 1e6 * target
     assert told == pytest.approx(real, rel=0.01)
@@ -138,7 +138,7 @@ def test_a_recipe_meets_its_target_and_keeps_its_choice(place, monkeypatch, caps
     assert main(["run", recipe_with(place, just_above)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"edgemin: quantize.target_size_mb: {just_above:g}; allowed: 0.")
-    target = float(error.partition("allowed: ")[2].split()[0]) + 0.018
+    target = float(error.partition("allowed: ")[2].split()[0]) + 0.006
     recipe = recipe_with(place, target)
 
     def stop(*_args, **_kwargs):

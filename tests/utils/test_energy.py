@@ -5,9 +5,10 @@ from edgemin_hf.utils.energy import energy_between, package_energy
 
 @pytest.fixture
 def powercap(tmp_path):
-    """Two packages and a part of one, as Linux shows them."""
-    for zone, name, value in (("0", "package-0", 100), ("0:0", "core", 60), ("1", "package-1", 900)):
-        folder = tmp_path / f"intel-rapl:{zone}"
+    """Two packages, a part of one, and one that is told by another way again, as Linux shows them."""
+    zones = ((":0", "package-0", 100), (":0:0", "core", 60), (":1", "package-1", 900), ("-mmio:0", "package-0", 99))
+    for zone, name, value in zones:
+        folder = tmp_path / f"intel-rapl{zone}"
         folder.mkdir()
         (folder / "name").write_text(f"{name}\n")
         (folder / "energy_uj").write_text(f"{value}\n")

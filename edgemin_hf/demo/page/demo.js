@@ -13,7 +13,7 @@ const config = await file("config.json");
 const prompts = manifest.task === "sentence_embedding" ? await file("config_sentence_transformers.json") : {};
 const prompt = prompts.prompts?.[prompts.default_prompt_name] ?? "";
 const task = TASKS[manifest.task];
-const graphs = manifest.entries.filter(({ runtime, shape }) => runtime === "onnxruntime" && !shape);  // one shape alone reads no text
+const graphs = manifest.entries.filter((entry) => entry.runtime === "onnxruntime" && !entry.shape);
 let model = null, running = false, again = false, calls = [], timer = 0;
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;

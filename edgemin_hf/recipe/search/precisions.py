@@ -193,5 +193,5 @@ def _graph_bytes(
     prepare_qat(model, replace(config, overrides=overrides, target_size_mb=None))
     with TemporaryDirectory(dir=above) as folder:
         graph = Path(folder) / "onnx" / "graph.onnx"
-        write_graph(integer_copy(model), graph, fused=True)
+        write_graph(integer_copy(model), graph)
         return size_bytes(graph)

@@ -87,7 +87,7 @@ class Benchmark(WritingStage):
         alone = measured_alone(artefact, self.threads, shown) if runs(artefact) else None
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
         scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
-        described = environment(self.threads, *["openvino"] * self.openvino)
+        described = environment(self.threads, *sorted({row[1] for row in files} & {"openvino"}))
         measured = benchmark_rows(files, times, self.threads, scores, calls)
         benchmark = rows.Benchmark(measured, described, by_length, alone)
         content = json.dumps(benchmark.to_dict(), indent=2)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from edgemin_hf.benchmark.measure import ModelFile, arrays_of, files_of, in_openvino, predict, predict_rows
-from edgemin_hf.benchmark.rows import Row
+from edgemin_hf.benchmark.rows import Row, deployed
 from edgemin_hf.benchmark.runners import load_runner
 from edgemin_hf.recipe.analysis import ANALYSIS, Models, analyse, check_slices, measured_on
 from edgemin_hf.recipe.context import Context
@@ -154,9 +154,9 @@ def _submitted(task: TableTask, root: Path) -> dict[str, Path]:
 def _write_submissions(
     context: Context, folder: Path, tokenizer: PreTrainedTokenizerBase, read: set[str], names: Sequence[str]
 ) -> None:
-    """Write what the student's smallest graph says of rows without labels, as "index" and "prediction"."""
+    """Write what the student's graph to deploy says of rows without labels, as "index" and "prediction"."""
     task, files = context.task, measured_files(context)
-    row = min((row for row in files if row[:2] == ("student", "onnxruntime")), key=lambda row: files[row].size_bytes)
+    row = deployed(list(files))
     for name, path in _submitted(task, context.root).items():
         rows = task.tokenized(task.read(path), tokenizer, context.label_ids, with_labels=False)
         runner = load_runner(row[1], files[row].path, context.threads, task.auto_class, spinning=False)
@@ -211,4 +211,4 @@ def measured_files(context: Context) -> Mapping[Row, ModelFile]:
 
 def wants_openvino(context: Context) -> bool:
     """Return whether the graphs are measured in OpenVINO too, as the stage `benchmark` says."""
-    return any(stage.settings().get("openvino") for stage in context.recipe.stages)
+    return any(stage.stage == "benchmark" and stage.settings()["openvino"] for stage in context.recipe.stages)

@@ -101,4 +101,6 @@ class Export(WritingStage):
             for name, check in checks.items()
             if name != "fp32" or len(checks) == 1
         ]
+        if self.fused_attention and not any(entry.fused for entry in made.manifest.entries):
+            notes.append("no second graph: a student that is not quantised, or has nothing to fuse, gets none")
         return Outcome(notes=tuple(notes), fidelity=checks)

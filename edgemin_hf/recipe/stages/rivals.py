@@ -12,6 +12,7 @@ from accelerate import PartialState
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from edgemin_hf.benchmark.rows import deployed
 from edgemin_hf.modeling.auto_class import configured_for
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Estimate
@@ -26,7 +27,7 @@ from edgemin_hf.rivals.base import Given, Made, Maker
 from edgemin_hf.rivals.compare import Comparison, compare, make_rivals
 from edgemin_hf.rivals.graphs import TOKENIZER, made_of_graph
 from edgemin_hf.rivals.known import RIVALS
-from edgemin_hf.runtime.artefact import is_fused, unfused
+from edgemin_hf.runtime.artefact import unfused
 from edgemin_hf.tasks.class_weights import label_loss
 from edgemin_hf.tasks.labels import labels_of
 from edgemin_hf.tasks.metrics import Answers
@@ -211,11 +212,9 @@ def _graphs(context: Context) -> Path:
 
 
 def _exported(context: Context, given: Given) -> list[Made]:
-    """Return the student, by its fused or else its smallest graph, and a fine-tuned teacher's dynamic INT8."""
+    """Return the student, by its graph to deploy, and a fine-tuned teacher's dynamic INT8."""
     graphs = {row: file for row, file in measured_files(context).items() if row[1] == "onnxruntime"}
-    students = [row for row in graphs if row[0] == "student"]
-    student = min(students, key=lambda row: (not is_fused(row[2]), graphs[row].size_bytes))
-    kept = [("this student", student, _graphs(context) / "student" / TOKENIZER)]
+    kept = [("this student", deployed(list(graphs)), _graphs(context) / "student" / TOKENIZER)]
     if context.has_teacher:
         teacher = ("teacher", "onnxruntime", "int8")
         kept.append(("fine-tuned teacher", teacher, graphs[teacher].path.with_name(TOKENIZER)))

@@ -4,6 +4,8 @@ import pytest
 
 import edgemin_hf.hub.push as push
 from edgemin_hf.cli import main
+from edgemin_hf.recipe import Context, load_recipe
+from edgemin_hf.recipe.stages.evaluate import wants_openvino
 from tests.helpers.recipes import only, put, write_recipe
 from tests.helpers.tasks import read_json, run_snippets
 
@@ -49,6 +51,12 @@ def test_its_card_and_report_speak_of_full_precision(unquantised, monkeypatch):
     answers = [re.search("card_problem|transfer", answer)[0] for answer in run_snippets(card, monkeypatch)]
     assert len(answers) == 3
     assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize("stage", ["export", "benchmark"])
+def test_the_stage_benchmark_alone_has_all_graphs_run_in_openvino(place, stage):
+    recipe, settings = load_recipe(write_recipe(place, put(f"{stage}.openvino", True)))
+    assert wants_openvino(Context(recipe, settings, place, place / "run")) == (stage == "benchmark")
 
 
 def test_it_is_measured_again_and_pushed(unquantised, capsys, monkeypatch):
