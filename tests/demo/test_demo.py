@@ -190,10 +190,19 @@ def test_bad_input_is_one_line(artefact, cached, tmp_path, capsys):
 
 def test_ctrl_c_ends_it(artefact, cached):
     command = [sys.executable, "-m", "edgemin_hf", "demo", str(artefact), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+ - Ctrl-C ends it\n", running.stdout.readline())
-        running.send_signal(signal.SIGINT)
-        rest, errors = running.communicate(timeout=20)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def heeding():
+        """Let it heed Ctrl-C, which tests that a shell runs in the background do not."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, preexec_fn=heeding, **pipes) as running:
+        try:
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+ - Ctrl-C ends it\n", running.stdout.readline())
+            running.send_signal(signal.SIGINT)
+            rest, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert (running.returncode, rest, errors) == (0, "\n", "")
 
 
