@@ -51,10 +51,12 @@ def _texts_of(model: Model, texts: Sequence[Text], length: int) -> Iterator[tupl
     own = _tokens(model, ask(""))
     wanted = length - own
     pieces = [text if isinstance(text, str) else text[1] for text in texts]
-    if not len(whole.encode(" ".join(pieces), add_special_tokens=False)):
-        return
-    while len(found := whole.encode(" ".join(pieces), add_special_tokens=False)) < wanted:
-        pieces *= 2
+    found, before = whole.encode(" ".join(pieces), add_special_tokens=False), 0
+    while len(found) < wanted:
+        if len(found) <= before:
+            return  # more text makes no more tokens: there is none, or all of it is one unknown word
+        before, pieces = len(found), 2 * pieces
+        found = whole.encode(" ".join(pieces), add_special_tokens=False)
     joined = " ".join(pieces)
     for first in np.linspace(0, max(len(found) - wanted, 0), _TEXTS if wanted > 0 else 0).round().astype(int):
         begin, end = found.offsets[first][0], found.offsets[first + wanted - 1][1]
