@@ -17,7 +17,7 @@ def test_commands_alone_print():
         calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
         if any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls):
             printing.add(file.relative_to(PACKAGE).as_posix())
-    assert printing == {"cli.py", "demo/server.py", "runtime/commands.py"}
+    assert printing == {"cli.py", "runtime/commands.py"}
 
 
 @pytest.mark.long

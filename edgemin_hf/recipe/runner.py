@@ -82,7 +82,6 @@ def run_recipe(
         ...     _ = Path(folder, "demo.yaml").write_text(json.dumps({**settings, "output_dir": f"{folder}/run"}))
         ...     _ = run_recipe(*load_recipe(Path(folder, "demo.yaml")), Path(folder))
         ...     BertModel.from_pretrained(f"{folder}/run/distill").config.num_hidden_layers
-        {...}
         1
     """
     # The first PartialState decides: without cpu=True, several processes on CPUs would not find each other.

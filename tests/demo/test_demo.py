@@ -144,7 +144,7 @@ def test_a_graph_of_one_shape_reads_no_text_and_is_not_offered(artefact, cached,
     written(artefact, {"edgemin.json": json.dumps(told | {"entries": [fixed, GRAPH]}), "onnx/model_fixed.onnx": "g"})
     with make_server(artefact, 0, cached) as server:
         assert [name for name in server.routes if name.endswith(".onnx")] == ["/artefact/onnx/model.onnx"]
-    assert "!shape" in (PAGE / "demo.js").read_text()
+    assert "!entry.shape" in (PAGE / "demo.js").read_text()
     written(artefact, {"edgemin.json": json.dumps(told | {"entries": [fixed]})})
     assert main(["demo", str(artefact)]) == 2
     assert "no graph for ONNX Runtime that reads any text" in capsys.readouterr().err

@@ -25,15 +25,6 @@ def test_packages_are_summed_and_their_parts_are_not(powercap):
     assert energy_between(before, package_energy(powercap)) == 50 + 120
 
 
-def test_a_package_that_is_shown_twice_counts_once(powercap):
-    before = package_energy(powercap)
-    door = powercap / "intel-rapl-mmio:0"
-    door.mkdir()
-    (door / "name").write_text("package-0\n")
-    (door / "energy_uj").write_text("100\n")
-    assert package_energy(powercap) == before
-
-
 def test_what_the_machine_does_not_tell_is_not_measured(powercap, tmp_path):
     assert package_energy(tmp_path / "none") is None
     (powercap / "intel-rapl:0/energy_uj").write_text("")
