@@ -14,7 +14,7 @@ from edgemin_hf.data.padding import PaddingCollator
 from edgemin_hf.distillation.task import TaskDistillationConfig
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.modeling.hooks import Recording
-from edgemin_hf.recipe.stages import evaluate
+from edgemin_hf.recipe import analysis
 from edgemin_hf.tasks import QuestionAnswering, task_of
 from tests.helpers.models import tiny
 from tests.helpers.questions import TEXTS, asked, span_of, tokenizer_of, write_jsonl
@@ -232,16 +232,13 @@ def test_a_further_test_set_is_answered_by_each_models_own_threshold(tmp_path, t
     tasks = dict(zip(files, (replace(own, no_answer_threshold=value) for value in (-100.0, 100.0)), strict=True))
     context = SimpleNamespace(task=own, root=tmp_path, label_ids={"start": 0, "end": 1}, threads=1)
     monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(evaluate, "measured_files", lambda _: files)
-    monkeypatch.setattr(evaluate, "load_runner", lambda *_, **__: None)
+    monkeypatch.setattr(analysis, "load_runner", lambda *_, **__: None)
     nothing = lambda _, __, inputs, *___: [np.zeros((one["input_ids"].size, 2)) for one in inputs]  # noqa: E731
-    monkeypatch.setattr(evaluate, "predict_rows", nothing)
-    read = {"student": set(tokenizer.model_input_names)}
-    found = evaluate._measured_further(context, "more", {"student": tokenizer}, read, [], tasks)
-    assert {name: (one["value"], one["n"]) for name, one in found.items()} == {
-        "student_onnxruntime_fp32": (1, 2),
-        "student_onnxruntime_int8": (0, 2),
-    }
+    monkeypatch.setattr(analysis, "predict_rows", nothing)
+    table = own.read(own.named_path(tmp_path, own.further_tests["more"]))
+    models = analysis.Models(files, {"student": tokenizer}, tasks)
+    found = analysis.measured_on(context, table, models, list(files), "more")
+    assert {name: (one["value"], one["n"]) for (*_, name), one in found.items()} == {"fp32": (1, 2), "int8": (0, 2)}
 
 
 def test_a_shorter_window_has_the_stride_that_it_leaves():
