@@ -1,6 +1,5 @@
+import json
 import re
-from contextlib import redirect_stdout
-from io import StringIO
 
 import pytest
 from transformers import EarlyStoppingCallback
@@ -21,9 +20,12 @@ def recipe(place, output, **changes):
     return finetuning(place, output, **SETTINGS | changes)
 
 
-def accuracies(out):
-    """Return the validation accuracy after each epoch, of a run's output."""
-    return [float(value) for value in re.findall(r"'eval_accuracy': '?([0-9.]+)'?.*'epoch': '?[1-9]", out)]
+def accuracies(run):
+    """Return the validation accuracy after each epoch, of a run's log."""
+    told = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        one["epoch"]: one["eval_accuracy"] for one in reversed(told) if "eval_accuracy" in one and one["epoch"] >= 1
+    }
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,9 @@ def place(workplace, tmp_path_factory):
 @pytest.fixture(scope="module")
 def epochs(place):
     """The validation accuracy after each epoch of the uninterrupted run."""
-    with redirect_stdout(StringIO()) as out:
-        assert main(["run", recipe(place, "whole")]) == 0
-    return accuracies(out.getvalue())[:-1]  # the last is that of the model that was kept
+    assert main(["run", recipe(place, "whole")]) == 0
+    found = accuracies(place / "whole")
+    return [found[epoch] for epoch in sorted(found)]
 
 
 def test_it_stops_after_the_evaluations_that_are_no_better_and_keeps_the_best(place, epochs):
