@@ -32,7 +32,8 @@ def fuse_tables(model: ModelProto) -> ModelProto:
 
 def _table(model: ModelProto, reader: GraphReader, shift: NodeProto) -> NodeProto | None:
     """Return the one node for a table whose bytes are shifted here; None where there is none that can be written so."""
-    read = reader.made_by(shift.input[0], "Gather") if shift.op_type == "BitShift" else None
+    above = reader.made_by(shift.input[0], "BitwiseAnd") if shift.op_type == "BitShift" else None
+    read = None if above is None else reader.made_by(above.input[0], "Gather")
     last, scaled = shift, None
     for op_type in _CHAIN:
         following = reader.reader(last.output[0], op_type)

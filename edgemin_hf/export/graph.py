@@ -191,7 +191,7 @@ class _Graph:
                 if node.op_type == "MatMulNBits":
                     return int(attributes["K"] * attributes["N"])
                 return int(prod(tensor.dims) * 8 // attributes["bits"])
-            if any(after.op_type == "BitShift" for after, _ in self.uses.get(node.output[0], ())):
+            if any(after.op_type == "BitwiseAnd" for after, _ in self.uses.get(node.output[0], ())):
                 return int(2 * prod(tensor.dims))  # a table of packed rows, whose bytes are halved once they are read
         return prod(tensor.dims)
 

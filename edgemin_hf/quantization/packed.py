@@ -67,8 +67,9 @@ class _PackedRows(torch.autograd.Function):
 
         width, groups = 2 * weight.type().sizes()[-1], scales.type().sizes()[1]
         read = g.op("Gather", weight, ids, axis_i=0)
-        lower = g.op("BitwiseAnd", read, constant(15, torch.uint8))
-        upper = g.op("BitShift", read, constant(4, torch.uint8), direction_s="RIGHT")
+        lower, above = (g.op("BitwiseAnd", read, constant(mask, torch.uint8)) for mask in (15, 240))
+        # Of the upper half alone: OpenVINO shifts by a division that keeps the fraction.
+        upper = g.op("BitShift", above, constant(4, torch.uint8), direction_s="RIGHT")
         halves = [g.op("Unsqueeze", half, constant([-1])) for half in (lower, upper)]
         stored = g.op("Cast", g.op("Concat", *halves, axis_i=-1), to_i=torch.onnx.TensorProtoDataType.FLOAT)
         integers = g.op("Sub", stored, constant(8, torch.float32))
