@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from edgemin_hf import __version__
+from edgemin_hf.benchmark import arguments as benchmark
+from edgemin_hf.hub import arguments as hub
 from edgemin_hf.recipe import arguments as recipe_arguments
 from edgemin_hf.recipe.errors import RecipeError, StageError
 from edgemin_hf.runtime import arguments as runtime
@@ -142,18 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
     recipe_arguments.add_arguments(commands, common, _recipe)
 
-    benchmark = commands.add_parser(
-        "benchmark", parents=[common], help="measure an artefact's latency and size on this machine"
-    )
-    benchmark.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
-    benchmark.add_argument("--teacher", type=Path, metavar="FOLDER", help="measure this checkpoint beside it")
-    benchmark.add_argument("--texts", type=Path, metavar="FILE", help="texts, one a line, or tab-separated pairs")
-    benchmark.add_argument("--threads", type=int, default=1, help="threads of a pass (%(default)s)")
-    benchmark.add_argument("--rounds", type=int, default=20, help="rounds over the sentences (%(default)s)")
-    benchmark.add_argument("--openvino", action="store_true", help="run the graphs in OpenVINO too (extra `openvino`)")
-    benchmark.add_argument("--output", type=Path, metavar="FILE", help="write the rows as JSON too")
-    benchmark.set_defaults(command=_benchmark)
-
+    benchmark.add_arguments(commands, common, _benchmark)
     sensitivity.add_arguments(commands, common, _sensitivity)
 
     lazy = (
@@ -182,19 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(command=_demo)
 
-    push = commands.add_parser("push", parents=[common], help="push an artefact to the Hub in one commit")
-    push.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder that `edgemin run` made")
-    push.add_argument("repo_id", metavar="REPO", help="repository, such as me/banking-edge")
-    push.add_argument("--private", action="store_true", help="make the repository private")
-    push.add_argument("--revision", metavar="NAME", help="branch to push to; it is made where it does not exist (main)")
-    push.add_argument(
-        "--tag", action="append", default=[], metavar="NAME", dest="tags", help="tag of the commit; repeatable"
-    )
-    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of changing the branch")
-    push.add_argument("--message", metavar="TEXT", help="message of the commit")
-    push.add_argument("--force", action="store_true", help="push what misses a bound of its gate all the same")
-    push.add_argument("--dry-run", action="store_true", help="list the files to push, nothing more; needs no token")
-    push.set_defaults(command=_push)
+    hub.add_arguments(commands, common, _push)
     return parser
 
 

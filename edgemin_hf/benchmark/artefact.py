@@ -7,18 +7,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgemin_hf.benchmark.alone import measured_alone
-from edgemin_hf.benchmark.by_length import latency_by_length
-from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino, measure_latency
+from edgemin_hf.benchmark.latencies import Asked, measure_latencies
+from edgemin_hf.benchmark.measure import benchmark_rows, files_of, in_openvino
 from edgemin_hf.benchmark.rows import Benchmark
-from edgemin_hf.benchmark.runners import load_runner
-from edgemin_hf.benchmark.whole_call import PipelineMaker, runs, whole_calls
+from edgemin_hf.benchmark.whole_call import PipelineMaker, runs
 from edgemin_hf.data.tables import Text
 from edgemin_hf.export.fidelity import SAMPLE_TEXTS
 from edgemin_hf.export.manifest import read_manifest
 from edgemin_hf.export.onnx import export_baseline
 from edgemin_hf.export.outputs import inputs_of_each
 from edgemin_hf.modeling.tokenizers import load_tokenizer
-from edgemin_hf.runtime.loading import load
 from edgemin_hf.tasks.known import TASKS
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -88,17 +86,15 @@ def benchmark_artefact(
             files = files_of("teacher", Path(scratch) / "teacher", teacher) | files
         if openvino:
             files |= in_openvino(files)
-        runners = {row: load_runner(row[1], file.path, threads, task.auto_class) for row, file in files.items()}
         folders = {"student": artefact} if teacher is None else {"student": artefact, "teacher": teacher}
         inputs = {model: inputs_of_each(load_tokenizer(folder), sentences) for model, folder in folders.items()}
-        times = measure_latency(runners, {row: inputs[row[0]] for row in runners}, rounds)
-        calls = whole_calls(artefact, sentences, threads, rounds, pipeline)
-    able = runs(artefact)
+        asked = Asked(files, inputs, artefact, sentences, task.auto_class, threads, rounds, pipeline)
+        found = measure_latencies(asked)
     return Benchmark(
-        benchmark_rows(files, times, threads, calls=calls),
+        benchmark_rows(files, found.passes, threads, calls=found.calls),
         environment(threads, *sorted({row[1] for row in files} & {"openvino"})),
-        latency_by_length(load(artefact, threads=threads), sentences, rounds) if able else (),
-        measured_alone(artefact, threads, sentences) if able else None,
+        found.by_length,
+        measured_alone(artefact, threads, sentences) if runs(artefact) else None,
     )
 
 

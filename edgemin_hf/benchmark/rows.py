@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemin_hf.runtime.artefact import is_fused
+from edgemin_hf.runtime.artefact import preference
 from edgemin_hf.utils.hardware import Environment
 from edgemin_hf.utils.records import Record
 
@@ -30,7 +30,7 @@ def deployed(rows: Sequence[Row]) -> Row:
     """
     candidates = [row for row in rows if row[0] == "student"] or rows
     graphs = [row for row in candidates if row[1] == "onnxruntime"]
-    return min(graphs, key=lambda row: (not is_fused(row[2]), row[2] == "fp32"), default=candidates[-1])
+    return min(graphs, key=lambda row: preference(row[2]), default=candidates[-1])
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from edgemin_hf.export.openvino_graph import OpenVinoGraph
 from edgemin_hf.modeling.auto_class import AutoClass
 from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.loading import load_pruned
 from edgemin_hf.modeling.outputs import head_output
-from edgemin_hf.runtime.graph import Graph, graph_feed, joined, wanted
+from edgemin_hf.runtime.graph import Graph
 
 Inputs = Mapping[str, NDArray[np.int64]]
 """Token ids and masks, int64 (1, length), without padding."""
@@ -116,9 +117,6 @@ class OnnxRunner:
 class OpenVinoRunner:
     """Run a graph in OpenVINO on the CPU; needs the package openvino, which the extra `openvino` brings.
 
-    Float operations run in float32, as in the other runtimes: by itself OpenVINO takes bfloat16 where the CPU has it,
-    and rounds what weights of 4 bits are multiplied with to int8.
-
     Args:
         graph: An ONNX file, or an OpenVINO one (.xml) such as Optimum Intel's exporter writes.
         threads: Threads of a pass.
@@ -139,27 +137,15 @@ class OpenVinoRunner:
     """
 
     def __init__(self, graph: Path, threads: int) -> None:
-        import openvino
-
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
-        }
-        compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
-        self.request = compiled.create_infer_request()
-        self.names = [node.get_any_name() for node in compiled.inputs]
-        self.outputs = wanted([node.get_any_name() for node in compiled.outputs])
+        self.graph = OpenVinoGraph(graph, threads)
 
     def prepare(self, inputs: Inputs) -> Prepared:
         """Turn inputs into what `run` takes, outside of the measured time."""
-        return graph_feed(self.names, inputs)
+        return self.graph.feed(inputs)
 
     def run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return what the head gives, (1, width) or (1, length, width)."""
-        found = self.request.infer(prepared, share_inputs=True)
-        return joined([found[name] for name in self.outputs])
+        return self.graph.run(cast(Inputs, prepared))
 
 
 def load_runner(

@@ -20,10 +20,11 @@ from edgemin_hf.export.manifest import ManifestEntry, Output, size_of
 from edgemin_hf.export.onnx_fp32 import FP32_GRAPH
 from edgemin_hf.export.onnx_graph import onnx_entry
 from edgemin_hf.export.onnx_quantized import QUANTIZED_GRAPHS
+from edgemin_hf.export.openvino_graph import OpenVinoGraph
 from edgemin_hf.export.outputs import TEXTS, inputs_of_each, rounded
 from edgemin_hf.quantization.integer import quantized_weights
-from edgemin_hf.runtime.graph import Arrays, Graph, graph_feed, joined, wanted
-from edgemin_hf.runtime.verification import LIMITS, LONGEST, QUANTIZED_LIMIT
+from edgemin_hf.runtime.graph import Arrays, Graph
+from edgemin_hf.runtime.verification import LONGEST, limit_of, relative_difference
 from edgemin_hf.utils.content import digest_of
 
 OPENVINO_GRAPH = "openvino/openvino_model.xml"
@@ -68,16 +69,10 @@ class OpenVinoTarget:
         source = _source(trained, folder)
         (folder / OPENVINO_GRAPH).parent.mkdir()
         openvino.save_model(openvino.convert_model(folder / source.file), folder / OPENVINO_GRAPH, False)  # not in fp16
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}  # as it was trained
-        compiled = openvino.Core().compile_model(folder / OPENVINO_GRAPH, "CPU", settings)
-        names = [node.get_any_name() for node in compiled.inputs]
-        heads = wanted([node.get_any_name() for node in compiled.outputs])
-
-        def run(inputs: Arrays) -> NDArray[np.float32]:
-            found = compiled(graph_feed(names, inputs))
-            return joined([found[name] for name in heads])
-
-        outputs = _checked(trained, folder, source, OPENVINO_GRAPH, run, LONGEST)
+        graph = OpenVinoGraph(folder / OPENVINO_GRAPH)
+        outputs = _checked(
+            trained, folder, source, OPENVINO_GRAPH, lambda inputs: graph.run(graph.feed(inputs)), LONGEST
+        )
         weights = Path(OPENVINO_GRAPH).with_suffix(".bin").as_posix()
         made = replace(source, file=OPENVINO_GRAPH, runtime="openvino", external_data=(weights,), outputs=outputs)
         return (_entry(folder, replace(made, opset=None, ir_version=None, min_runtime=None)),)
@@ -114,15 +109,15 @@ def _checked(
     trained: TrainedModel, folder: Path, source: ManifestEntry, file: str, run: Run, longest: int
 ) -> tuple[Output, ...]:
     """Compare what is made with the graph that it is made of, which was compared with the model; return its outputs."""
-    graph, limit = Graph(folder / source.file), LIMITS.get(source.precision, QUANTIZED_LIMIT)
+    graph, limit = Graph(folder / source.file), limit_of(source.precision)
     outputs = []
     for inputs in inputs_of_each(trained.tokenizer, TEXTS, longest):
         expected = graph.run(graph.feed(inputs))
         found = run(inputs)[:1]
         if found.ndim == 3:
             found = found[:, : expected.shape[1]]
-        error = float(np.abs(found - expected).mean() / np.abs(expected).mean())
-        if not error <= limit:
+        error = relative_difference(found, expected)
+        if error > limit:
             raise FidelityError(f"{file} differs from {source.file} by {error:.2e} of its outputs; allowed: {limit:g}")
         outputs.append(rounded(found))
     return tuple(outputs) if source.outputs else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -27,6 +27,33 @@ _TOKENS_PER_DOCUMENT = 300
 _CHARACTERS_PER_BYTE = {".zst": 3.2, ".parquet": 1.7}
 _ROUNDING = 1.3
 """How much longer a pass with fake quantisation takes."""
+
+
+@dataclass(frozen=True)
+class ArtefactEstimate:
+    """What an artefact will take.
+
+    Attributes:
+        sizes: Bytes of each of its files; those of the tokenizer are one, "tokenizer", and so are OpenVINO's.
+        precision: Of the graph to deploy.
+        tokens: Of the texts that `milliseconds` is of.
+        milliseconds: Of a pass of that graph, batch 1, one thread.
+        at_most: Whether a stage makes it smaller by a part that only its training tells.
+    """
+
+    sizes: Mapping[str, int]
+    precision: str
+    tokens: int
+    milliseconds: float
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        """Tell it in two sentences."""
+        sizes = ", ".join(f"{file} {size / 1e6:.1f}" for file, size in self.sizes.items())
+        most = "at most " if self.at_most else ""
+        size, graph = f"{most}about {sum(self.sizes.values()) / 1e6:.1f} MB", f"{self.precision.upper()} graph"
+        latency = f"{most}about {self.milliseconds:.2g} ms here (one thread)"
+        return f"Artefact: {size}: {sizes}. A guess: {latency} for a text of {self.tokens} tokens in its {graph}."
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgemin_hf.recipe.artefact_estimate import ArtefactEstimate, estimate_artefact
 from edgemin_hf.recipe.changes import changes
 from edgemin_hf.recipe.check import check_recipe
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.errors import RecipeError, prefix
-from edgemin_hf.recipe.estimate import Estimate
+from edgemin_hf.recipe.estimate import ArtefactEstimate, Estimate
 from edgemin_hf.recipe.fingerprint import hashed, recipe_inputs
 from edgemin_hf.recipe.progress import duration
 from edgemin_hf.recipe.stages.base import Stage
-from edgemin_hf.recipe.stages.export import Export
 from edgemin_hf.recipe.stages.known import ParsedRecipe
 from edgemin_hf.report.records import StageRecord
 from edgemin_hf.utils.atomic_files import check_writable_folder
@@ -125,7 +123,7 @@ def steps_of(context: Context, stages: Sequence[Stage]) -> list[Step]:
         guess, told = stage.estimate(context), (*([] if steps else notes), *stage.notes(context))
         cut = None if steps or context.recipe.task is None else context.cut_rows or None
         place, machine = context.folder(stage), context.machine
-        artefact = estimate_artefact(context, stage) if isinstance(stage, Export) else None
+        artefact = stage.foretold(context)
         steps.append(Step(stage, inputs, place, fingerprint, "to do", guess, machine, told, artefact, cut))
     return steps
 
@@ -194,7 +192,7 @@ def describe_plan(steps: list[Step]) -> str:
     Example:
         >>> from pathlib import Path
         >>> from edgemin_hf.recipe import describe_plan
-        >>> from edgemin_hf.recipe.estimate import Estimate
+        >>> from edgemin_hf.recipe.estimate import ArtefactEstimate, Estimate
         >>> from edgemin_hf.recipe.plan import Step
         >>> from edgemin_hf.recipe.stages import Export
         >>> print(describe_plan([Step(Export(), {}, Path("runs/demo/export"), "", "to do", Estimate(0.5))]))

@@ -33,6 +33,8 @@ from.
 """
 _TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+_COMMON = (TaskStage, TrainingStage, Stage)
+"""Classes whose settings are told once for all stages that have them."""
 _TAGS = ("type", "stage", "method")
 """Settings that say which other ones there are."""
 
@@ -78,9 +80,9 @@ def sections() -> Iterator[tuple[str, Sequence[Setting]]]:
         settings_of(TaskStage, TrainingStage),
     )
     for stage in STAGES:
-        common = next(kind for kind in (TaskStage, TrainingStage, Stage) if issubclass(stage, kind))
+        common = next(kind for kind in stage.__mro__ if kind in _COMMON)
         words = [f"### `stage: {stage.stage}`", _first_line(stage)]
-        if issubclass(stage, TrainingStage):
+        if common is not Stage:
             words.append("With the settings of all stages that train" + _further(stage) + ".")
         yield "\n\n".join(words), settings_of(stage, common)
     yield "### `quantize.reconstruction`", settings_of(Reconstruction)
@@ -122,9 +124,9 @@ def _first_line(kind: type) -> str:
 
 
 def _further(stage: type) -> str:
-    if issubclass(stage, InnerDistillation):
+    if InnerDistillation in stage.__mro__:
         return ", and those of its `method`"
-    return ", and those of the teacher's answers" if issubclass(stage, TaskStage) else ""
+    return ", and those of the teacher's answers" if TaskStage in stage.__mro__ else ""
 
 
 def _type(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:

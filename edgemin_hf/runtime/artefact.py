@@ -64,6 +64,17 @@ def is_fused(variant: str) -> bool:
     return variant.endswith(FUSED)
 
 
+def preference(variant: str) -> tuple[bool, bool]:
+    """Return what variants are sorted by: fused ones first, then other quantised ones, then those in full precision.
+
+    Example:
+        >>> from edgemin_hf.runtime.artefact import preference
+        >>> sorted(["fp32", "int8", "int8-fused"], key=preference)
+        ['int8-fused', 'int8', 'fp32']
+    """
+    return not is_fused(variant), variant == "fp32"
+
+
 def unfused(variant: str) -> str:
     """Return the precision of a variant: "int8" of "int8-fused"."""
     return variant.removesuffix(FUSED)
@@ -165,7 +176,7 @@ class Artefact:
                 f"{self.folder}: no graph that ONNX Runtime {onnxruntime.__version__} loads"
                 f"{f' ({least})' if least else ''}; expected: one in {MANIFEST}, or a newer onnxruntime"
             )
-        return min(able, key=lambda graph: (not graph.fused, graph.precision == "fp32"))
+        return min(able, key=lambda graph: preference(graph.variant))
 
 
 def read_artefact(folder: Path) -> Artefact:

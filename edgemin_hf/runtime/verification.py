@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemin_hf.runtime.artefact import FIRST, MANIFEST
 from edgemin_hf.runtime.model import Model
@@ -13,6 +14,25 @@ QUANTIZED_LIMIT = 0.1
 """Of all others: values that lie on the edge of a grid fall to the other side on other processors."""
 LONGEST = 128
 """Tokens after which the manifest's texts were cut."""
+
+
+def limit_of(precision: str) -> float:
+    """Return the largest difference that is allowed of a graph's precision."""
+    return LIMITS.get(precision, QUANTIZED_LIMIT)
+
+
+def relative_difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the mean absolute difference of a text's outputs over their mean absolute value; inf where it is none.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgemin_hf.runtime.verification import relative_difference
+        >>> expected = np.array([1.0, 3.0])
+        >>> relative_difference(np.array([1.0, 3.5]), expected), relative_difference(expected * np.nan, expected)
+        (0.125, inf)
+    """
+    difference = float(np.abs(found - expected).mean() / max(float(np.abs(expected).mean()), 1e-12))
+    return difference if np.isfinite(difference) else np.inf
 
 
 class VerificationError(RuntimeError):
@@ -49,9 +69,8 @@ def verify(model: Model) -> float:
         if found.shape != wanted.shape:
             told = f"outputs {found.shape} of {text[:40]!r}, expected {wanted.shape}"
             raise VerificationError(f"{file.file}: {told}: the tokenizer or the graph is another one")
-        difference = float(np.abs(found - wanted).mean() / max(float(np.abs(wanted).mean()), 1e-12))
-        worst = max(worst, difference if np.isfinite(difference) else np.inf)
-    limit = LIMITS.get(file.precision, QUANTIZED_LIMIT)
+        worst = max(worst, relative_difference(found, wanted))
+    limit = limit_of(file.precision)
     if worst > limit:
         raise VerificationError(
             f"{file.file}: outputs differ from those of {MANIFEST} by {worst:.2g} of their size, of {limit:g} allowed: "

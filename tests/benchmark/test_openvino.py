@@ -66,7 +66,7 @@ def test_the_int4_graph_computes_the_same(tmp_path, tokenizer):
 
 
 def test_all_linear_layers_run_in_integers(exported):
-    model = OpenVinoRunner(exported / INT8_GRAPH, 1).request.get_compiled_model().get_runtime_model()
+    model = OpenVinoRunner(exported / INT8_GRAPH, 1).graph.request.get_compiled_model().get_runtime_model()
     kinds = Counter()
     for node in model.get_ops():
         if node.get_rt_info()["layerType"].astype(str) == "FullyConnected":

@@ -24,7 +24,6 @@ from edgemin_hf.cli import main
 from edgemin_hf.data.tables import read_table
 from edgemin_hf.modeling.pruned_shape import plain_releases, pruned_shape
 from edgemin_hf.recipe import Context, load_recipe
-from edgemin_hf.recipe.artefact_estimate import estimate_artefact
 from edgemin_hf.tasks.metrics.analysis import Analysis
 from edgemin_hf.tasks.run_rows import rows_of_run
 from edgemin_hf.training.trainer import DistillationTrainer
@@ -273,15 +272,15 @@ def test_the_plan_foretells_the_sizes_of_the_artefact(finished, capsys):
     recipe, settings = load_recipe(finished / "recipe.yaml")
     context = Context(recipe, settings, finished, finished / "run")
     export = next(stage for stage in recipe.stages if stage.stage == "export")
-    sizes = estimate_artefact(context, export).sizes
-    more = estimate_artefact(context, replace(export, batch=1, length=16, openvino=True)).sizes
+    sizes = export.foretold(context).sizes
+    more = replace(export, batch=1, length=16, openvino=True).foretold(context).sizes
     graph = sizes["onnx/model_quantized.onnx"]
     further = {"onnx/model_quantized_1x16.onnx": graph, "openvino/openvino_model.xml": graph}
     assert {name: size for name, size in more.items() if name not in sizes} == further
     artefact = finished / "run/artefact"
     assert sizes.keys() == {"model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx", "tokenizer"}
     asked = replace(export, fused_attention=True, batch=1, length=16, openvino=True)
-    assert estimate_artefact(context, asked).sizes.keys() - sizes.keys() == {
+    assert asked.foretold(context).sizes.keys() - sizes.keys() == {
         "onnx/model_quantized_fused.onnx", "onnx/model_quantized_1x16.onnx", "openvino/openvino_model.xml",
     }  # fmt: skip
     weights = sum(4 * tensor.size for tensor in load_file(artefact / "model.safetensors").values())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +21,9 @@ from edgemin_hf.modeling.families import shape_of
 from edgemin_hf.modeling.pruned_shape import unpruned
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import ArtefactEstimate
 from edgemin_hf.recipe.schema import StageSettings
-from edgemin_hf.recipe.stages.base import student_before
-from edgemin_hf.recipe.stages.export import Export
+from edgemin_hf.recipe.stages.base import Stage, student_before
 from edgemin_hf.recipe.stages.prune import Prune
 from edgemin_hf.recipe.stages.prune_vocabulary import PruneVocabulary
 from edgemin_hf.recipe.stages.quantize import Quantize
@@ -37,39 +36,17 @@ _TIMES = {"fp32": 2.0, "int8": 1.0, "int4": 2.0}
 """How long a pass takes, by the time that its products alone take in fp32; on a processor with VNNI."""
 
 
-@dataclass(frozen=True)
-class ArtefactEstimate:
-    """What an artefact will take.
-
-    Attributes:
-        sizes: Bytes of each of its files; those of the tokenizer are one, "tokenizer", and so are OpenVINO's.
-        precision: Of the graph to deploy.
-        tokens: Of the texts that `milliseconds` is of.
-        milliseconds: Of a pass of that graph, batch 1, one thread.
-        at_most: Whether a stage makes it smaller by a part that only its training tells.
-    """
-
-    sizes: Mapping[str, int]
-    precision: str
-    tokens: int
-    milliseconds: float
-    at_most: bool = False
-
-    def __str__(self) -> str:
-        """Tell it in two sentences."""
-        sizes = ", ".join(f"{file} {size / 1e6:.1f}" for file, size in self.sizes.items())
-        most = "at most " if self.at_most else ""
-        size, graph = f"{most}about {sum(self.sizes.values()) / 1e6:.1f} MB", f"{self.precision.upper()} graph"
-        latency = f"{most}about {self.milliseconds:.2g} ms here (one thread)"
-        return f"Artefact: {size}: {sizes}. A guess: {latency} for a text of {self.tokens} tokens in its {graph}."
-
-
-def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
+def estimate_artefact(
+    context: Context, export: Stage, *, fused: bool, fixed_shape: tuple[int, int] | None, openvino: bool
+) -> ArtefactEstimate:
     """Guess what the artefact of a recipe will take.
 
     Args:
         context: The recipe at work.
         export: The stage that exports it.
+        fused: Whether a quantised student gets a second graph.
+        fixed_shape: Texts and tokens of a further graph; None where there is none.
+        openvino: Whether it is written in OpenVINO's format too.
     """
     before = context.before(export)
     model = _exported(context, export)
@@ -87,12 +64,12 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
         limit = quantize.target_size_mb
         file = QUANTIZED_GRAPHS[precision]
         sizes[file] = size if limit is None else min(size, round(1e6 * limit))
-        if export.fused_attention:
+        if fused:
             sizes[fused_file(file)] = sizes[file]
     made_of = QUANTIZED_GRAPHS.get(precision, FP32_GRAPH)
-    if export.fixed_shape is not None:
-        sizes[fixed_file(made_of, export.fixed_shape)] = sizes[made_of]
-    if export.openvino:
+    if fixed_shape is not None:
+        sizes[fixed_file(made_of, fixed_shape)] = sizes[made_of]
+    if openvino:
         sizes[OPENVINO_GRAPH] = sizes[made_of]
     sizes["tokenizer"] = _tokenizer_bytes(context)
     tokens = ceil(context.estimator.task_text.tokens)
@@ -101,7 +78,7 @@ def estimate_artefact(context: Context, export: Export) -> ArtefactEstimate:
     return ArtefactEstimate(sizes, precision, tokens, milliseconds, at_most=any(map(_is_open, before)))
 
 
-def _exported(context: Context, export: Export) -> PreTrainedModel:
+def _exported(context: Context, export: Stage) -> PreTrainedModel:
     """Build the model that is exported without weights, but with every head."""
     config, task = unpruned(student_before(export, context)), context.task
     if context.label_ids:

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.estimate import Estimate
+from edgemin_hf.recipe.estimate import ArtefactEstimate, Estimate
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product
 from edgemin_hf.recipe.training_arguments import check_rest
@@ -107,6 +107,10 @@ class Stage(ABC):
     def estimate(self, context: Context) -> Estimate:
         """Return what it will cost here."""
         return Estimate(self.minutes)
+
+    def foretold(self, context: Context) -> ArtefactEstimate | None:
+        """Return what the artefact that it exports will take; None of a stage that exports none."""
+        return None
 
     @abstractmethod
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from datasets import load_from_disk
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as settings
 from safetensors.numpy import save_file
 
 from edgemin_hf.benchmark import rows
 from edgemin_hf.benchmark.alone import measured_alone
-from edgemin_hf.benchmark.by_length import latency_by_length
-from edgemin_hf.benchmark.measure import ModelFile, arrays_of, benchmark_rows, measure_latency
-from edgemin_hf.benchmark.rows import Row, Score
-from edgemin_hf.benchmark.runners import Inputs, load_runner
-from edgemin_hf.benchmark.whole_call import runs, whole_calls
-from edgemin_hf.data.tables import Text
-from edgemin_hf.modeling.auto_class import AutoClass
+from edgemin_hf.benchmark.latencies import Asked, Latencies, measure_latencies
+from edgemin_hf.benchmark.measure import arrays_of, benchmark_rows
+from edgemin_hf.benchmark.rows import Score
+from edgemin_hf.benchmark.whole_call import runs
 from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.outcome import Outcome
@@ -33,7 +26,6 @@ from edgemin_hf.recipe.schema import STRICT, Count, Product
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.evaluate import measured_files
 from edgemin_hf.report.page import summary_table
-from edgemin_hf.runtime.loading import load
 from edgemin_hf.utils.cpus import waiting_as_before, waits_passively
 from edgemin_hf.utils.extras import check_extra
 from edgemin_hf.utils.hardware import environment
@@ -82,17 +74,18 @@ class Benchmark(WritingStage):
             texts[row] for row in np.linspace(0, len(texts) - 1, min(self.sentences, len(texts))).round().astype(int)
         ]
         artefact = context.folder_with(Product.GRAPHS) / "student"
-        asked = _Asked(files, inputs, self.rounds, self.threads, context.task.auto_class, artefact, shown)
-        times, calls, by_length = _measured_apart(asked) if waits_passively() else _measured(asked)
+        head = context.task.auto_class
+        asked = Asked(files, inputs, artefact, shown, head, self.threads, self.rounds, optimum_call)
+        found = _measured_apart(asked) if waits_passively() else measure_latencies(asked)
         alone = measured_alone(artefact, self.threads, shown) if runs(artefact) else None
         results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
         scores = {row: Score.from_dict(results["_".join(row)]) for row in files}
         described = environment(self.threads, *sorted({row[1] for row in files} & {"openvino"}))
-        measured = benchmark_rows(files, times, self.threads, scores, calls)
-        benchmark = rows.Benchmark(measured, described, by_length, alone)
+        measured = benchmark_rows(files, found.passes, self.threads, scores, found.calls)
+        benchmark = rows.Benchmark(measured, described, found.by_length, alone)
         content = json.dumps(benchmark.to_dict(), indent=2)
         (folder / "benchmark.json").write_text(content + "\n", encoding="utf-8")
-        save_file({"_".join(row): values for row, values in times.items()}, folder / "latencies.safetensors")
+        save_file({"_".join(row): values for row, values in found.passes.items()}, folder / "latencies.safetensors")
         return Outcome()
 
     def summary(self, context: Context) -> str:
@@ -100,41 +93,10 @@ class Benchmark(WritingStage):
         return summary_table(read_benchmark(context))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is measured: files, inputs of each model, the student's folder and texts for whole calls, and how."""
-
-    files: Mapping[Row, ModelFile]
-    inputs: Mapping[str, Sequence[Inputs]]
-    rounds: int
-    threads: int
-    head: AutoClass
-    artefact: Path
-    texts: Sequence[Text]
-
-
-_Times = dict[Row, NDArray[np.float64]]
-_Measured = tuple[_Times, _Times, tuple[rows.LengthLatency, ...]]
-
-
-def _measured(asked: _Asked) -> _Measured:
-    """Return the milliseconds of each file's forward passes, of whole calls, and of these by length."""
-    threads = torch.get_num_threads()
-    try:
-        runners = {row: load_runner(row[1], file.path, asked.threads, asked.head) for row, file in asked.files.items()}
-        times = measure_latency(runners, {row: asked.inputs[row[0]] for row in runners}, asked.rounds)
-        calls = whole_calls(asked.artefact, asked.texts, asked.threads, asked.rounds, optimum_call)
-        if not runs(asked.artefact):
-            return times, calls, ()
-        return times, calls, latency_by_length(load(asked.artefact, threads=asked.threads), asked.texts, asked.rounds)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _measured_apart(asked: _Asked) -> _Measured:
+def _measured_apart(asked: Asked) -> Latencies:
     """Measure in a process of its own, whose threads spin: how they wait can't be changed where PyTorch is at work."""
     with waiting_as_before(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measured, asked).result()
+        return process.submit(measure_latencies, asked).result()
 
 
 def read_benchmark(context: Context) -> rows.Benchmark:

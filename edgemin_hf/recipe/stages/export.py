@@ -11,8 +11,10 @@ from pydantic.dataclasses import dataclass
 from edgemin_hf.export.onnx import check_derived, export_baseline, export_onnx
 from edgemin_hf.neural_compressor.guest import merge_inc_configs
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.estimate import ArtefactEstimate
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Count, Product, RecipeError
+from edgemin_hf.recipe.stages.artefact_estimate import estimate_artefact
 from edgemin_hf.recipe.stages.base import WritingStage
 from edgemin_hf.recipe.stages.distill import InnerDistillation
 from edgemin_hf.tasks.masked_lm import MaskedLM
@@ -70,6 +72,12 @@ class Export(WritingStage):
                 f"stages: {self.name} needs a student with the task's head, which {maker.name} does not leave; "
                 "expected after it: task_distill"
             )
+
+    def foretold(self, context: Context) -> ArtefactEstimate:
+        """Return what the student's folder will take."""
+        return estimate_artefact(
+            context, self, fused=self.fused_attention, fixed_shape=self.fixed_shape, openvino=self.openvino
+        )
 
     def write(self, context: Context, folder: Path, work: Path) -> Outcome:
         """Write the folders `student` and `teacher`, the latter where the two are to be compared."""
