@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 from edgemin_hf.modeling.encoder import Activation
 from edgemin_hf.modeling.hooks import Recording
 from edgemin_hf.modeling.length_groups import record_by_length
+from edgemin_hf.runtime.sessions import session_options
 
 TEACHER_LAYER = 12
 RELATION_HEADS = 48
@@ -75,8 +76,8 @@ def write_json(path: Path | None, values: Mapping[str, Any]) -> None:
 
 def profile(graph: Path, inputs: Mapping[str, np.ndarray], threads: int, passes: int) -> Counter[str]:
     """Return the milliseconds of a pass by kind of operator, as ONNX Runtime's own profiler times them."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.enable_profiling = threads, True
+    settings = session_options(threads)
+    settings.enable_profiling = True
     settings.profile_file_prefix = str(graph.with_suffix(""))
     session = onnxruntime.InferenceSession(str(graph), settings, providers=["CPUExecutionProvider"])
     given = {node.name: inputs[node.name] for node in session.get_inputs()}

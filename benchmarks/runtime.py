@@ -22,6 +22,7 @@ from edgemin_hf.benchmark.whole_call import measure_calls
 from edgemin_hf.neural_compressor.optimum_pipelines import optimum_call
 from edgemin_hf.runtime import Model, load
 from edgemin_hf.runtime.one_call import runtime_call
+from edgemin_hf.runtime.sessions import session_options
 
 
 def parts_alone(model: Model) -> Callable[[str], object]:
@@ -29,10 +30,8 @@ def parts_alone(model: Model) -> Callable[[str], object]:
     tokenizer = Tokenizer.from_file(str(model.artefact.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(model.artefact.max_length)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     graph = str(model.artefact.folder / model.file.file)
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph, session_options(1), providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_inputs()]
 
     def call(text: str) -> object:

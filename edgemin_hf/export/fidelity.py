@@ -22,6 +22,7 @@ from edgemin_hf.modeling.outputs import Array, head_output
 from edgemin_hf.modeling.tokenizers import fitted
 from edgemin_hf.quantization.integer import quantized_weights
 from edgemin_hf.runtime.graph import graph_feed
+from edgemin_hf.runtime.sessions import session_options
 
 _MARGIN = 4.0
 _NOISE = 2.0**-22
@@ -131,7 +132,7 @@ class Comparison:
 
     def __init__(self, model: PreTrainedModel, graph: Path) -> None:
         self._model, self._disturbed = model, _disturbed(float_copy(model))
-        self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(str(graph), session_options(), providers=["CPUExecutionProvider"])
         self._names = [node.name for node in self._session.get_inputs()]
         self._outputs = [node.name for node in self._session.get_outputs()]
         self.errors: list[float] = []

@@ -19,6 +19,7 @@ from edgemin_hf.modeling.hooks import filter_forward_inputs
 from edgemin_hf.modeling.outputs import head_output
 from edgemin_hf.runtime.artefact import FIRST
 from edgemin_hf.runtime.graph import graph_feed, head_names
+from edgemin_hf.runtime.sessions import session_options
 from edgemin_hf.runtime.verification import LONGEST
 
 TEXTS = SAMPLE_TEXTS[:4]
@@ -29,7 +30,7 @@ _DIGITS = 5
 
 def onnx_outputs(graph: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Output, ...]:
     """Return what a graph's head gives for each of `TEXTS` in ONNX Runtime; nothing where it has no head."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(graph), session_options(), providers=["CPUExecutionProvider"])
     wanted = head_names([node.name for node in session.get_outputs()])
     if not wanted:
         return ()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import onnxruntime
 from transformers import AutoTokenizer
 
 from edgemin_hf.data.tables import Text
 from edgemin_hf.runtime.artefact import read_artefact
 from edgemin_hf.runtime.one_call import Call
+from edgemin_hf.runtime.sessions import session_options
 from edgemin_hf.tasks.known import TASKS
 
 
@@ -36,10 +36,8 @@ def optimum_call(artefact: Path, file: str, threads: int) -> Call | None:
     head = getattr(classes, f"ORT{task.auto_class.__name__.removeprefix('Auto')}", None)
     if head is None or task.pipeline_tag not in get_supported_tasks():
         return None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     folder, name = Path(file).parent.as_posix(), Path(file).name
-    model = head.from_pretrained(artefact, subfolder=folder, file_name=name, session_options=options)
+    model = head.from_pretrained(artefact, subfolder=folder, file_name=name, session_options=session_options(threads))
     tokenizer = AutoTokenizer.from_pretrained(artefact)
     answers = pipeline(task.pipeline_tag, model=model, tokenizer=tokenizer, accelerator="ort")
     cut: dict[str, object] = {} if task.ragged else {"truncation": True, "max_length": read.max_length}

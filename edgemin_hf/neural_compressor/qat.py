@@ -12,7 +12,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +113,7 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
     """Return what an INC configuration asks for in our words; ours as it is.
 
     Raises:
-        ValueError: If it asks for other grids than 8 bits.
+        ValueError: If it is no such configuration, or asks for inputs of 7 bits.
     """
     if isinstance(config, QuantizationConfig):
         return config
@@ -124,11 +124,11 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
         )
     if config.reduce_range:
         raise ValueError(
-            "reduce_range: True; allowed: None, False: inputs of 8 bits, or our QuantizationConfig with provider inc "
-            "and reduce_range: 7 bits of weights"
+            "reduce_range: True; allowed: None: 7 bits of weights and 8 of inputs, or False: 8 of both"
         )
     embedding = (config.op_type_dict or {}).get("Embedding", {}).get("weight", {}).get("dtype")
-    return QuantizationConfig(provider="inc", embeddings="fp32" if embedding == ["fp32"] else "int8")
+    embeddings: Literal["fp32", "int8"] = "fp32" if embedding == ["fp32"] else "int8"
+    return QuantizationConfig(provider="inc", embeddings=embeddings, reduce_range=config.reduce_range is None)
 
 
 def check_precision(args: TrainingArguments) -> None:

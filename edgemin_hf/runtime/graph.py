@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgemin_hf.runtime.sessions import session_options
+
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - no password
 Arrays = Mapping[str, NDArray[np.int64]]
 """Token ids and masks by the names of a graph's inputs, int64 (batch, length) each."""
@@ -71,9 +73,7 @@ class Graph:
         for provider in providers or ():
             if provider not in known:
                 raise ValueError(f"providers: {provider}; allowed: {', '.join(known)}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options = session_options(threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         chosen = ["CPUExecutionProvider"] if providers is None else list(providers)
         try:

@@ -105,7 +105,7 @@ def test_optimums_configuration_says_what_the_graph_is(exported, tokenizer, tmp_
     assert (told.is_static, told.format, told.per_channel) == (True, QuantFormat.QDQ, True)
     assert (told.activations_dtype, told.weights_dtype) == (QuantType.QUInt8, QuantType.QInt8)
     assert (told.activations_symmetric, told.weights_symmetric) == (False, True)
-    assert not told.reduce_range
+    assert told.reduce_range
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     made_by = {output: node for node in graph.graph.node for output in node.output}
     for node in graph.graph.node:

@@ -100,7 +100,7 @@ def swapped_by_inc(model):
 def test_it_computes_what_incs_own_swap_computes():
     theirs = swapped_by_inc(tiny(**WITHOUT_DROPOUT))
     ours = tiny(**WITHOUT_DROPOUT)
-    prepare_inc(ours, QuantizationConfig(provider="inc", embeddings="fp32"))
+    prepare_inc(ours, QuantizationConfig(provider="inc", embeddings="fp32", reduce_range=False))
     for model in (ours, theirs):
         model.train()
     for step in range(4):
@@ -150,7 +150,7 @@ def test_finished_it_is_what_native_training_leaves(family, tmp_path):
 
 @pytest.mark.long
 def test_the_exported_graph_holds_incs_weights_and_computes_the_same(tmp_path, tokenizer):
-    model = trained(tokenizer=tokenizer)
+    model = trained(tokenizer=tokenizer, reduce_range=False)
     query = model.bert.encoder.layer[0].attention.self.query
     scale = query.weight_quantizer.scale.numpy().astype(np.float64)[:, None]
     weight = np.clip(np.rint(query.weight.detach().numpy() / scale), -128, 127)
@@ -282,6 +282,8 @@ def test_impossible_settings(tmp_path, tokenizer):
         own_settings(inc_config(reduce_range=True))
     with pytest.raises(ValueError, match="quantization_config: a dict; allowed"):
         own_settings({})
+    asked = {None: True, False: False}
+    assert {given: own_settings(inc_config(reduce_range=given)).reduce_range for given in asked} == asked
     with pytest.raises(ValueError, match="bf16: True; allowed: False"):
         make(tmp_path, tokenizer, config, bf16=True)
     with pytest.raises(ValueError, match="pruning_config: beside provider inc"):

@@ -140,6 +140,8 @@ def test_where_every_question_has_an_answer_nothing_is_chosen(root, tmp_path, mo
     names = ("finetune", "task_distill", "export", "evaluate", "benchmark", "report")
     stages = [dict(stage) for stage in RECIPE["stages"] if stage["stage"] in names]
     stages[-1]["repo_id"] = str(tmp_path / "run/artefact")
+    # In one window: over several, transformers' pipeline compares shares of each window's own sum, and we its logits.
+    stages[-1]["example"] = ["where is card", "my card is lost"]
     assert main(["run", str(question_recipe(tmp_path, stages=stages))]) == 0
     assert not (tmp_path / "run/evaluate/chosen.json").exists()
     card = (tmp_path / "run/artefact/README.md").read_text()

@@ -52,7 +52,7 @@ def smallest(place, target, **settings):
 
 @pytest.mark.long
 def test_a_cut_vocabulary_is_quantised_to_a_target(place):
-    target = 0.044
+    target = 0.07
     assert main(["run", smallest(place, target)]) == 0
     run = place / "run"
     cut, quantized = (
