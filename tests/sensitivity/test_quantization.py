@@ -23,8 +23,8 @@ def logits(model, inputs=BATCHES):
         return np.concatenate([model(**one).logits.numpy() for one in inputs])
 
 
-def on_int8_rows(weight):
-    scale = np.maximum(np.abs(weight).max(-1, keepdims=True) / 127, 1e-30)
+def on_int8_rows(weight, most=127):
+    scale = np.maximum(np.abs(weight).max(-1, keepdims=True) / most, 1e-30)
     return np.round(weight / scale) * scale
 
 
@@ -42,8 +42,9 @@ def quantized_alone(model, name, precision):
     changed = copy.deepcopy(model)
     module = changed.get_submodule(name)
     weight = module.weight.detach().double().numpy()
-    grid = on_int8_rows(weight) if precision == "int8" else on_int4_groups(weight)
-    if precision == "int8" and isinstance(module, torch.nn.Linear):
+    linear = isinstance(module, torch.nn.Linear)
+    grid = on_int8_rows(weight, most=64 if linear else 127) if precision == "int8" else on_int4_groups(weight)
+    if precision == "int8" and linear:
         seen = []
         handle = module.register_forward_pre_hook(lambda _module, args: seen.append(args[0].double().numpy()))
         logits(changed, CALIBRATION)
