@@ -63,7 +63,9 @@ def train(method, folder, size, tokenizer, checkpoint=None):
     teacher, student = tiny(head=head, **still), tiny(seed=1, head=head, num_hidden_layers=2, **narrow, **still)
     collator = DataCollatorForTokenClassification if head else DataCollatorWithPadding
     latency = edgemin_hf.PruningConfig(target_latency_ms=2.5, saliency_examples=64, scope="model")
-    learned = edgemin_hf.QuantizationConfig(ranges="learned", range_learning_rate=0.1, calibration_examples=64)
+    learned = edgemin_hf.QuantizationConfig(
+        ranges="learned", range_learning_rate=0.1, calibration_examples=64, reduce_range=False
+    )
     edgemin_hf.training.pruning.measure_latency_table = measured_once
     trainer = DistillationTrainer(
         student,
