@@ -22,12 +22,13 @@ from edgemin_hf.quantization.native import (
     integer_rows,
     prepare_qat,
 )
+from edgemin_hf.runtime.sessions import integer_products_saturate
 from tests.helpers.models import FAMILIES, batch, tiny
 
 pytest.importorskip("neural_compressor")
 pytestmark = pytest.mark.long
 DATA = [batch((8, 8, 8), seed=seed) for seed in range(4)]
-CONFIG = QuantizationConfig(provider="inc")
+CONFIG = QuantizationConfig(provider="inc", reduce_range=False)
 
 
 def assert_same_but_ties(ours, theirs, exact):
@@ -41,9 +42,9 @@ def assert_same_but_ties(ours, theirs, exact):
     assert ((exact[differ].abs() % 1 - 0.5).abs() < 1e-4).all()
 
 
-def quantized(family="bert", data=DATA, **settings):
+def quantized(family="bert", data=DATA, reduce_range=False, **settings):
     model = tiny(family)
-    quantize_by_inc(model, QuantizationConfig(provider="inc", **settings), data)
+    quantize_by_inc(model, QuantizationConfig(provider="inc", reduce_range=reduce_range, **settings), data)
     return model
 
 
@@ -119,6 +120,7 @@ def test_every_family_keeps_its_parameters_and_computes_on_the_grids(family):
     assert set(native.state_dict()) == {name for name in model.state_dict() if not name.endswith("weight_scale")}
 
 
+@pytest.mark.skipif(integer_products_saturate(), reason="PyTorch's own integer kernels saturate here too")
 def test_a_layer_computes_what_incs_quantised_layer_computes(monkeypatch):
     with importing_inc("a test"):
         from neural_compressor import quantization
@@ -168,7 +170,7 @@ def test_a_layer_in_float64():
 
 @pytest.mark.long
 def test_seven_bits_stretch_the_weights_scales():
-    eight, seven = quantized(reduce_range=False), quantized()
+    eight, seven = quantized(), quantized(reduce_range=True)
     for wide, narrow in zip(fake_quantized_linears(eight), fake_quantized_linears(seven), strict=True):
         assert (narrow.input_low, narrow.input_high) == (wide.input_low, wide.input_high)
         torch.testing.assert_close(narrow.weight_scale, wide.weight_scale * 127.5 / 64)

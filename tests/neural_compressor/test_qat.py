@@ -97,7 +97,9 @@ def swapped_by_inc(model):
     return manager.model.model
 
 
-def test_it_computes_what_incs_own_swap_computes():
+def test_it_computes_what_incs_own_swap_computes(monkeypatch):
+    # INC's own inputs have 7 bits where the processor at hand lacks VNNI; ours have 8 everywhere.
+    monkeypatch.setattr("neural_compressor.adaptor.pytorch.REDUCE_RANGE", False)
     theirs = swapped_by_inc(tiny(**WITHOUT_DROPOUT))
     ours = tiny(**WITHOUT_DROPOUT)
     prepare_inc(ours, QuantizationConfig(provider="inc", embeddings="fp32", reduce_range=False))
