@@ -123,9 +123,7 @@ def own_settings(config: QuantizationConfig | QuantizationAwareTrainingConfig) -
             "QuantizationAwareTrainingConfig"
         )
     if config.reduce_range:
-        raise ValueError(
-            "reduce_range: True; allowed: None: 7 bits of weights and 8 of inputs, or False: 8 of both"
-        )
+        raise ValueError("reduce_range: True; allowed: None: 7 bits of weights and 8 of inputs, or False: 8 of both")
     embedding = (config.op_type_dict or {}).get("Embedding", {}).get("weight", {}).get("dtype")
     embeddings: Literal["fp32", "int8"] = "fp32" if embedding == ["fp32"] else "int8"
     return QuantizationConfig(provider="inc", embeddings=embeddings, reduce_range=config.reduce_range is None)

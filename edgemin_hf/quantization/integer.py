@@ -91,8 +91,8 @@ class IntegerEmbedding(nn.Module):
 
     def __init__(self, source: FakeQuantEmbedding) -> None:
         super().__init__()
-        scales = row_scales(source.weight)
-        self.register_buffer("weight", integer_rows(source.weight, scales).to(torch.int8))
+        scales = row_scales(source.weight, source.weight_integers)
+        self.register_buffer("weight", integer_rows(source.weight, scales, source.weight_integers).to(torch.int8))
         self.register_buffer("weight_scale", scales)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -114,6 +114,7 @@ class FakeQuantEmbedding(nn.Embedding):
 
     Attributes:
         group_size: Number of INT4 values in a row that share a scale; None for INT8, with a scale a row.
+        weight_integers: The least and the largest integer of INT8; those of a layer whose weight the table is.
 
     Example:
         >>> import torch
@@ -126,6 +127,7 @@ class FakeQuantEmbedding(nn.Embedding):
     def __init__(self, embedding: nn.Embedding, group_size: int | None = None) -> None:
         nn.Module.__init__(self)
         self.group_size = group_size
+        self.weight_integers = ALL_BITS
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.padding_idx, self.max_norm, self.norm_type = embedding.padding_idx, None, embedding.norm_type
         self.scale_grad_by_freq, self.sparse = embedding.scale_grad_by_freq, embedding.sparse
@@ -134,7 +136,9 @@ class FakeQuantEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """Read rows and round them to their grids."""
         rows = super().forward(input)
-        return fake_quantize_rows(rows) if self.group_size is None else fake_quantize_groups(rows, self.group_size)
+        if self.group_size is not None:
+            return fake_quantize_groups(rows, self.group_size)
+        return fake_quantize_rows(rows, integers=self.weight_integers)
 
 
 def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,9 +206,13 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
         ValueError: If `overrides` do not fit the model, or a table can't be stored in INT4.
     """
     wanted = precisions(model, config)
+    integers = {id(linear.weight): linear.weight_integers for linear in fake_quantized_linears(model)}
     for parent, name, table in list(Encoder(model).embeddings()):
         if table in wanted:
-            setattr(parent, name, _table_in(wanted[table], table, config).train(table.training))
+            made = _table_in(wanted[table], table, config).train(table.training)
+            if isinstance(made, FakeQuantEmbedding):  # what a decoder is tied to is stored once, on one grid
+                made.weight_integers = integers.get(id(made.weight), ALL_BITS)
+            setattr(parent, name, made)
     if config.overrides:
         keep_layer_numbers(model.config)
 

@@ -60,7 +60,7 @@ def record(place, output):
 
 def only(*names):
     def change(recipe):
-        recipe["stages"] = [stage for name in names for stage in RECIPE["stages"] if stage["stage"] == name]
+        recipe["stages"] = [stage for name in names for stage in recipe["stages"] if stage["stage"] == name]
 
     return change
 

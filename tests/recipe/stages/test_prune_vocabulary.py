@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from edgemin_hf.cli import main
 from edgemin_hf.modeling.pruned_shape import pruned_shape
-from tests.helpers.recipes import RECIPE, only, write_recipe
+from tests.helpers.recipes import only, write_recipe
 
 
 @pytest.mark.long
@@ -15,7 +15,7 @@ def test_a_domain_edition_of_a_pruned_student(place, capsys):
     assert main(["run", str(write_recipe(place, only("finetune", "task_distill", "prune")))]) == 0
 
     def domain(recipe):
-        stages = {stage["stage"]: stage for stage in RECIPE["stages"]}
+        stages = {stage["stage"]: stage for stage in recipe["stages"]}
         recipe["output_dir"] = str(place / "domain")
         recipe["teacher"]["model"], recipe["student"] = "run/teacher", {"checkpoint": "run/prune"}
         recipe["stages"] = [
@@ -41,7 +41,7 @@ SMALLEST |= {"head": "mean"}
 
 def smallest(place, target, **settings):
     def change(recipe):
-        stages = {stage["stage"]: stage for stage in RECIPE["stages"]}
+        stages = {stage["stage"]: stage for stage in recipe["stages"]}
         stages["prune_vocabulary"] = {"stage": "prune_vocabulary", "min_count": 40}
         stages["quantize"] = {**stages["quantize"], "embeddings": "int4", "target_size_mb": target, **settings}
         names = ("finetune", "task_distill", "prune_vocabulary", "quantize", "export", "evaluate")

@@ -9,13 +9,13 @@ from edgemin_hf.cli import main
 from edgemin_hf.recipe import Context, load_recipe
 from edgemin_hf.recipe.stages.labels_alone import training_on_labels
 from tests.helpers.figures import parsed
-from tests.helpers.recipes import RECIPE, write_recipe
+from tests.helpers.recipes import write_recipe
 
 CHEAP = {"stage": "rivals", "rivals": ["bag_of_words", "frozen_encoder", "labels_alone"], "sentences": 4, "rounds": 1}
 
 
 def with_rivals(recipe):
-    recipe["stages"] = [stage for stage in RECIPE["stages"] if stage["stage"] not in ("distill", "prune")]
+    recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in ("distill", "prune")]
     recipe["stages"].insert(-1, CHEAP)
 
 
