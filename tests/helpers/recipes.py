@@ -60,7 +60,8 @@ def record(place, output):
 
 def only(*names):
     def change(recipe):
-        recipe["stages"] = [stage for name in names for stage in recipe["stages"] if stage["stage"] == name]
+        whole = copy.deepcopy(RECIPE["stages"])
+        recipe["stages"] = [stage for name in names for stage in whole if stage["stage"] == name]
 
     return change
 
