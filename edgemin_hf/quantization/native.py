@@ -206,11 +206,13 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
         ValueError: If `overrides` do not fit the model, or a table can't be stored in INT4.
     """
     wanted = precisions(model, config)
-    integers = {id(linear.weight): linear.weight_integers for linear in fake_quantized_linears(model)}
+    # Of decoders: a table that one is tied to is stored once, on one grid. Those on scales of INC's share none.
+    plain = [linear for linear in fake_quantized_linears(model) if linear.weight_scale is None]
+    integers = {id(linear.weight): linear.weight_integers for linear in plain}
     for parent, name, table in list(Encoder(model).embeddings()):
         if table in wanted:
             made = _table_in(wanted[table], table, config).train(table.training)
-            if isinstance(made, FakeQuantEmbedding):  # what a decoder is tied to is stored once, on one grid
+            if isinstance(made, FakeQuantEmbedding):
                 made.weight_integers = integers.get(id(made.weight), ALL_BITS)
             setattr(parent, name, made)
     if config.overrides:

@@ -49,6 +49,9 @@ def test_graphs_load_in_the_oldest_runtime(family, weights, tmp_path, tokenizer)
         version, found = run(PYTHON, folder / entry.file)
         assert version.startswith(f"{entry.min_runtime}.")
         expected = run(sys.executable, folder / entry.file)[1]
+        if entry.precision != "int8":
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+            continue
         # Releases round sums otherwise in the last bit: in a text or two a value falls to the other side of its grid.
         assert np.median(np.abs(found - expected).max(axis=1)) < 1e-3
         np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).mean())

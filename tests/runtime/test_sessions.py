@@ -5,7 +5,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgemin_hf.export import export_onnx
+from edgemin_hf.export.fidelity import Comparison
+from edgemin_hf.export.outputs import onnx_outputs
 from edgemin_hf.runtime import sessions
+from edgemin_hf.runtime.graph import Graph
+from tests.helpers.models import tiny
 
 DIGITS = np.random.default_rng(0).integers
 
@@ -32,6 +37,24 @@ def test_products_that_leave_int16_are_exact(rows):
     inputs = DIGITS(200, 256, (2, rows)).astype(np.uint8)
     session = onnxruntime.InferenceSession(product(weights), sessions.session_options(1))
     np.testing.assert_array_equal(session.run(None, {"x": inputs})[0], inputs.astype(int) @ weights.astype(int))
+
+
+def test_whoever_runs_a_graph_here_asks_for_exact_products(monkeypatch, tmp_path, tokenizer):
+    """Wherever this test runs: that a graph is checked by other sums than it is run by would show on few processors."""
+    folder = export_onnx(tiny(), tokenizer, tmp_path / "out").folder
+    seen = []
+
+    def session(graph, options, **named):
+        seen.append(options.get_session_config_entry(sessions.EXACT_PRODUCTS))
+        return made(graph, options, **named)
+
+    made = onnxruntime.InferenceSession
+    monkeypatch.setattr(sessions, "integer_products_saturate", lambda: True)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    Graph(folder / "onnx/model.onnx")
+    Comparison(tiny(), folder / "onnx/model.onnx")
+    onnx_outputs(folder / "onnx/model.onnx", tokenizer)
+    assert seen == ["1"] * 3
 
 
 @pytest.mark.parametrize("saturates", [False, True])
