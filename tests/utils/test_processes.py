@@ -49,8 +49,10 @@ def test_two_processes_decide_as_one_does_by_all_rows(facts, decision):
 def test_ranges_of_two_processes_are_those_of_one(facts, decision):
     alone, first, _ = facts
     for ours, theirs in zip(first[decision], alone[decision], strict=True):
-        # A layer's input depends on how far the range of the one before had been widened by then.
-        assert ours == pytest.approx(theirs, rel=1e-2)
+        # A layer's input is rounded to the grids of those before it, which are other ones until the last batch was
+        # seen: what it holds at most differs by steps of INT8.
+        step = (theirs[1] - theirs[0]) / 255
+        assert ours == pytest.approx(theirs, abs=4 * step)
 
 
 @pytest.mark.long
