@@ -218,14 +218,19 @@ def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: Qu
     names = {module: name for name, module in model.named_modules()}
     starts, quantizable = _first_layers(encoder), precisions(model, QuantizationConfig())
     with_ranges = _calibrated(model, [linear for _, _, linear in encoder.linears()], calibration)
+    linear_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+    decoded = {id(linear.weight) for linear in with_ranges}
     candidates = []
     for parent, child, module in (*encoder.embeddings(), *encoder.linears()):
         forms: dict[Precision, nn.Module] = {}
         if isinstance(module, nn.Linear):
             forms = {"int8": with_ranges[module], "int4": FakeInt4Linear(module, group_size)}
-            with_ranges[module].weight_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+            with_ranges[module].weight_integers = linear_integers
         elif module in quantizable:
-            forms["int8"] = FakeQuantEmbedding(module)
+            rows = FakeQuantEmbedding(module)
+            if id(module.weight) in decoded:  # tied to a decoder, it is stored once, on the decoder's grid
+                rows.weight_integers = linear_integers
+            forms["int8"] = rows
             if module.embedding_dim % 2 == 0:  # others can't be packed
                 forms["int4"] = FakeQuantEmbedding(module, group_size)
         sizes = {"fp32": module_bytes(module, "fp32", group_size)}

@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.quantization.config import QuantizationConfig
@@ -105,6 +105,19 @@ def test_each_module_alone_against_a_copy_on_numpys_grids(family):
         assert row.loss == pytest.approx(divergence(row.logits, whole), rel=1e-3, abs=1e-9)
     of = {(row.name, row.precision): row.loss for row in modules}
     assert sum(of[name, "int4"] for name in names) > sum(of[name, "int8"] for name in names)
+
+
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_a_table_tied_to_a_decoder_lies_on_the_decoders_grid(reduce_range):
+    model = tiny(head=AutoModelForMaskedLM)
+    config = QuantizationConfig(reduce_range=reduce_range)
+    _, modules = quantization_sensitivity(model, CALIBRATION, [batch((9,))], config)
+    (row,) = (row for row in modules if row.name.endswith("word_embeddings") and row.precision == "int8")
+    changed = copy.deepcopy(model)
+    changed.cls.predictions.decoder.weight = torch.nn.Parameter(model.get_input_embeddings().weight.detach().clone())
+    table = changed.get_input_embeddings().weight
+    table.data = torch.from_numpy(on_int8_rows(table.detach().numpy(), 64 if reduce_range else 127))
+    np.testing.assert_allclose(row.logits[0], logits(changed, [batch((9,))])[0], atol=1e-4)
 
 
 def test_the_model_stays_as_it_was():
