@@ -3,7 +3,8 @@
 INC traces code, and of whole models keeps one branch or fails. It is given a model of nothing but the linear layers,
 side by side, and what each of them receives while the float model runs: the same ranges, since `fit` observes a float
 model too. Inputs: uint8 0..255 by tensor, the range of a histogram that rounds with the least error. Weights: int8
--128..127, symmetric by row, scales of max|w| / 127.5. Its grids of outputs are left: ours stay in floating point.
+-128..127, symmetric by row, scales of max|w| / 127.5, which `reduce_range` stretches to -64..64 and max|w| / 64. Its
+grids of outputs are left: ours stay in floating point.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Quantisation-aware training with plain modules: fake-quantised `Linear` and `Embedding`. INT4 is in `int4.py`.
 
-Grids of INT8 (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -127..127; activations affine,
-one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
+Grids of INT8 (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -64..64 (or -127..127); activations
+affine, one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def prepare_embeddings(model: PreTrainedModel, config: QuantizationConfig) -> No
     """
     wanted = precisions(model, config)
     # Of decoders: a table that one is tied to is stored once, on one grid. Those on scales of INC's share none.
-    plain = [linear for linear in fake_quantized_linears(model) if linear.weight_scale is None]
-    integers = {id(linear.weight): linear.weight_integers for linear in plain}
+    decoders = fake_quantized_linears(model) if config.provider == "native" else []
+    integers = {id(linear.weight): linear.weight_integers for linear in decoders}
     for parent, name, table in list(Encoder(model).embeddings()):
         if table in wanted:
             made = _table_in(wanted[table], table, config).train(table.training)

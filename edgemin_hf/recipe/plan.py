@@ -192,7 +192,7 @@ def describe_plan(steps: list[Step]) -> str:
     Example:
         >>> from pathlib import Path
         >>> from edgemin_hf.recipe import describe_plan
-        >>> from edgemin_hf.recipe.estimate import ArtefactEstimate, Estimate
+        >>> from edgemin_hf.recipe.estimate import Estimate
         >>> from edgemin_hf.recipe.plan import Step
         >>> from edgemin_hf.recipe.stages import Export
         >>> print(describe_plan([Step(Export(), {}, Path("runs/demo/export"), "", "to do", Estimate(0.5))]))

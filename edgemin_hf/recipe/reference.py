@@ -80,7 +80,7 @@ def sections() -> Iterator[tuple[str, Sequence[Setting]]]:
         settings_of(TaskStage, TrainingStage),
     )
     for stage in STAGES:
-        common = next(kind for kind in stage.__mro__ if kind in _COMMON)
+        common = next(kind for kind in _COMMON if issubclass(stage, kind))
         words = [f"### `stage: {stage.stage}`", _first_line(stage)]
         if common is not Stage:
             words.append("With the settings of all stages that train" + _further(stage) + ".")
@@ -124,9 +124,9 @@ def _first_line(kind: type) -> str:
 
 
 def _further(stage: type) -> str:
-    if InnerDistillation in stage.__mro__:
+    if issubclass(stage, InnerDistillation):
         return ", and those of its `method`"
-    return ", and those of the teacher's answers" if TaskStage in stage.__mro__ else ""
+    return ", and those of the teacher's answers" if issubclass(stage, TaskStage) else ""
 
 
 def _type(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:

@@ -40,6 +40,8 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
 @lru_cache
 def integer_products_saturate() -> bool:
     """Ask ONNX Runtime for a product that this processor's kernels saturate, or not."""
-    session = onnxruntime.InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(_PRODUCT, options, providers=["CPUExecutionProvider"])
     largest = np.full((2, 4), 255, dtype=np.uint8)
     return bool((session.run(None, {"x": largest})[0] != 4 * 255 * 127).any())

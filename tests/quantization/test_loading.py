@@ -1,14 +1,17 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM
 
 from edgemin_hf import (
+    EdgeminConfig,
     PruningConfig,
     QuantizationConfig,
     TaskDistillationConfig,
     export_onnx,
     load_pruned,
     load_quantized,
+    quantize,
 )
 from edgemin_hf.quantization import FakeInt4Linear, FakeQuantLinear
 from tests.helpers.models import batch, tiny
@@ -22,7 +25,7 @@ MIXED = {"classifier": "fp32", "*.2.*": "int4"}
     ("family", "config"),
     [
         ("bert", QuantizationConfig()),
-        ("bert", QuantizationConfig(overrides=MIXED, reduce_range=True, ranges="learned")),
+        ("bert", QuantizationConfig(overrides=MIXED, reduce_range=False, ranges="learned")),
         ("bert", QuantizationConfig(weights="int4", embeddings="int4")),
         ("modernbert", QuantizationConfig(embeddings="fp32")),
         ("bert", QuantizationConfig(provider="inc")),
@@ -48,6 +51,20 @@ def test_it_predicts_what_the_trained_model_predicts(family, config, tmp_path, t
         assert torch.equal(loaded(**batch(seed=9)).logits, expected)
         assert not torch.equal(load_pruned(tmp_path / "saved")(**batch(seed=9)).logits, expected)
     assert [type(module) for module in loaded.modules()] == [type(module) for module in trained.modules()]
+
+
+@pytest.mark.parametrize("provider", ["native", "inc"])
+def test_a_table_tied_to_a_decoder_comes_back_on_its_grid(provider, tmp_path, tokenizer):
+    config = QuantizationConfig(provider=provider)
+    if provider == "inc":
+        pytest.importorskip("neural_compressor")
+    made = quantize(tiny(head=AutoModelForMaskedLM), config, [batch()])
+    made.save_pretrained(tmp_path)
+    training = {"distillation": [], "pruning": None, "quantization": config.to_dict()}
+    EdgeminConfig(trainings=[training]).save_pretrained(tmp_path)
+    loaded = load_quantized(tmp_path, AutoModelForMaskedLM)
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(seed=9)).logits, made.eval()(**batch(seed=9)).logits)
 
 
 @pytest.mark.long

@@ -233,10 +233,11 @@ def test_reduced_range_is_stored_as_it_was_trained(family):
         assert not torch.equal(model(**batch()).logits, quantized(family, reduce_range=False)(**batch()).logits)
 
 
-def test_reduced_range_is_in_the_graph_and_comes_back_with_the_config(tokenizer, tmp_path):
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
+def test_the_range_is_in_the_graph_and_comes_back_with_the_config(reduce_range, largest, tokenizer, tmp_path):
     texts = [text for text, _ in sentences(24, seed=7)]
     inputs = dict(tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False))
-    config = {"reduce_range": True, "embeddings": "fp32"}
+    config = {"reduce_range": reduce_range, "embeddings": "fp32"}
     model = quantized(texts=inputs, **config)
     made = export_onnx(model, tokenizer, tmp_path / "export", texts=texts)
     assert made.int8 is not None
@@ -244,8 +245,8 @@ def test_reduced_range_is_in_the_graph_and_comes_back_with_the_config(tokenizer,
     stored = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == 3]
     matrices = [values for values in stored if values.ndim == 2]
     assert len(matrices) == sum(1 for _ in Encoder(model).linears())
-    assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {64}
-    assert ORTConfig.from_pretrained(tmp_path / "export").quantization.reduce_range
+    assert {int(np.abs(values.astype(int)).max()) for values in matrices} == {largest}
+    assert ORTConfig.from_pretrained(tmp_path / "export").quantization.reduce_range == reduce_range
     again = tiny(seed=5)
     prepare_qat(again, QuantizationConfig(**config))
     again.load_state_dict(model.state_dict())

@@ -166,6 +166,15 @@ def test_what_was_quantised_after_training_is_told_as_such():
         assert ("and that was quantised after training, to compute in 8-bit" in card) != trained
 
 
+@pytest.mark.parametrize(("capability", "told"), [("AVX2", True), ("DEFAULT", False)])
+def test_it_says_what_int8_takes_longer_without_vnni(capability, told):
+    found = benchmark(TEACHER, STUDENT)
+    found = replace(found, environment=replace(found.environment, vnni=False, cpu_capability=capability))
+    card = render_card(CardFacts(**FACTS | {"benchmark": found}))
+    assert ("Some CPU, without VNNI; products of 8-bit weights" in card) == told
+    assert "Some CPU, without VNNI" in card
+
+
 def test_a_model_without_measured_accuracy_claims_none():
     card = render_card(CardFacts(**FACTS | {"benchmark": benchmark(TEACHER, replace(STUDENT, value=None, n=None))}))
     assert "model-index" not in front_matter(card)

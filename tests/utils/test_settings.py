@@ -28,7 +28,7 @@ CONFIGS = [
     TaskDistillationConfig(temperature=4.0),
     Weighted(PKDConfig(layers=(1, 3)), 0.5),
     PruningConfig(target_parameters=1000, scope="model"),
-    QuantizationConfig(overrides={"classifier": "fp32"}, reduce_range=True),
+    QuantizationConfig(overrides={"classifier": "fp32"}, reduce_range=False),
     ReconstructionConfig(modules=2),
 ]
 
