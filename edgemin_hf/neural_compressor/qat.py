@@ -3,7 +3,8 @@
 INC chooses the fake quantisers of every linear layer, by its own module swap on a copy of the model. They train where
 the layers are: names, shapes and forward pass of the model stay, so checkpoints hold no tensor twice, any attention
 implementation serves, and dropout still ends with training. Inputs: uint8 0..255 by tensor. Weights: int8 -64..64
-(without `reduce_range` -128..127), symmetric by row. Both by moving averages of the extremes. INC is imported when it is asked for, never before.
+(without `reduce_range` -128..127), symmetric by row. Both by moving averages of the extremes. INC is imported when it
+is asked for, never before.
 """
 
 from __future__ import annotations

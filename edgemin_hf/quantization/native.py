@@ -1,7 +1,8 @@
 """Quantisation-aware training with plain modules: fake-quantised `Linear` and `Embedding`. INT4 is in `int4.py`.
 
-Grids of INT8 (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -64..64 (or -127..127); activations
-affine, one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
+Grids of INT8 (Jacob et al. 2018, arXiv 1712.05877): weights symmetric, one scale a row, -64..64 or -127..127;
+activations affine, one scale a tensor, 0..255. Gradients pass straight through the rounding (Bengio et al. 2013, arXiv
+1308.3432).
 """
 
 from __future__ import annotations

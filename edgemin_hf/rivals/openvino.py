@@ -1,6 +1,7 @@
 """The fine-tuned teacher in OpenVINO with weights and activations of 8 bits, calibrated on training texts.
 
-Where a processor's sums of 8 bits saturate, its weights have 7, by NNCF's own fix for that. Needs the extra `openvino` (OpenVINO and NNCF, whose quantiser Optimum Intel's `OVQuantizer` calls).
+Where a processor's sums of 8 bits saturate, its weights have 7, by NNCF's own fix for that. Needs the extra
+`openvino` (OpenVINO and NNCF, whose quantiser Optimum Intel's `OVQuantizer` calls).
 """
 
 from __future__ import annotations
