@@ -31,7 +31,7 @@ class QuantizationConfig(Settings):
         target_size_mb: Largest size of the exported graph, in MB of 10^6 bytes: a recipe then chooses INT8 or INT4 for
             each layer that `overrides` do not name, by what it costs (`edgemin_hf.sensitivity.meet_size`); for tables
             where `embeddings` is "int8".
-        reduce_range: Whether INT8 weights of linear layers, and of tables tied to them, use 7 bits, -64..64, which every
+        reduce_range: Whether INT8 weights of linear layers, and tables tied to them, use 7 bits, -64..64, which every
             processor's kernels add exactly. Those of x86 CPUs without VNNI add pairs of uint8 x int8 products in
             int16, where 8 bits saturate in any program that does not ask ONNX Runtime for more; the runtime does.
         ranges: What becomes of the calibrated input ranges of INT8 linear layers in training. "observed": each runs
