@@ -57,6 +57,7 @@ def create_student(
     initialization: Initialization = "slice",
     head: Pooling | Literal["auto"] = "auto",
     embedding_width: int | Literal["hidden_size"] | None = None,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
     """Build a student with the teacher's vocabulary and head; None takes the teacher's value.
 
@@ -87,6 +88,7 @@ def create_student(
         embedding_width: Width of a sentence encoder's vectors, None the teacher's: one whose layers have another width
             gets a dense layer behind its pooling, which starts at random. "hidden_size" is that of its layers, without
             a dense layer, whatever the teacher has.
+        dropout: The probability of dropout, wherever the model has it; None takes the teacher's (a new family's own).
 
     Returns:
         The student, on the teacher's device and in its dtype, but float32 where that is half, in training mode.
@@ -117,6 +119,7 @@ def create_student(
         embedding_size=embedding_size,
         max_position_embeddings=max_position_embeddings,
         embedding_width=embedding_width,
+        dropout=dropout,
     )
     dtype = torch.float32 if is_half(teacher) else teacher.dtype
     student = new_model(auto_class_of(teacher), config).to(dtype=dtype, device=teacher.device)

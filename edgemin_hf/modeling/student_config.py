@@ -31,6 +31,7 @@ def student_config(
     embedding_size: int | None = None,
     max_position_embeddings: int | None = None,
     embedding_width: int | Literal["hidden_size"] | None = None,
+    dropout: float | None = None,
 ) -> PretrainedConfig:
     """Return the configuration of the student that `create_student` would build; no weights are needed.
 
@@ -80,6 +81,8 @@ def student_config(
             setattr(config, name, getattr(teacher, name))
     if embedding_width is not None or hasattr(config, SENTENCE):
         set_width(config, teacher, embedding_width)
+    if dropout is not None:
+        _set_dropout(config, dropout)
     config.name_or_path = ""  # it was loaded from nowhere: not what its teacher was made by made it
     return config
 
@@ -131,6 +134,15 @@ def _set_positions(config: PretrainedConfig, teacher: PretrainedConfig, position
     if not first + 3 <= positions <= most:
         raise ValueError(f"max_position_embeddings: {positions}; allowed: {first + 3} to {most}, the teacher's")
     config.max_position_embeddings = positions
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """Set all of a configuration's probabilities of dropout, whatever its family calls them."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: {dropout:g}; allowed: from 0 to below 1")
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, float | int):
+            setattr(config, name, dropout)
 
 
 def _other_family(teacher: PretrainedConfig, model_type: str) -> PretrainedConfig:

@@ -260,6 +260,19 @@ def test_a_headless_teacher_has_a_headless_student():
     assert type(create_student(teacher, 1)) is BertModel
 
 
+@pytest.mark.parametrize("head", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_dropout_training_computes_what_evaluation_does(family, head):
+    teacher = tiny(family)
+    student = create_student(teacher, dropout=0.0, head=head)
+    assert student.training
+    with torch.no_grad():
+        training, evaluation = student(**batch()).logits, student.eval()(**batch()).logits
+        torch.testing.assert_close(training, evaluation)
+        dropped = create_student(teacher, dropout=0.5, head=head)(**batch()).logits
+    assert (dropped - evaluation).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -280,6 +293,7 @@ def test_a_headless_teacher_has_a_headless_student():
             "max_position_embeddings: 9 for modernbert, which",
         ),
         ({"model_type": "modernbert", "hidden_size": 20}, "num_attention_heads: 4 of 5; allowed for modernbert"),
+        ({"dropout": 1.0}, "dropout: 1; allowed: from 0 to below 1"),
     ],
 )
 def test_impossible_students(arguments, message):
