@@ -82,6 +82,8 @@ def model_inputs(context: Context, model: str, revision: str | None = None) -> d
 def student_inputs(context: Context, student: Student) -> dict[str, object]:
     """Return what tells a student's beginning from another: its shape, and its checkpoint's files."""
     shape = {name: value for name, value in asdict(student).items() if name not in ("checkpoint", "revision")}
+    if student.dropout is None:
+        del shape["dropout"]  # earlier versions had no such setting
     if student.checkpoint is None:
         return shape
     return {**shape, "checkpoint": model_inputs(context, student.checkpoint, student.revision)}
