@@ -8,8 +8,9 @@ import yaml
 
 from edgemin_hf.cli import main
 from edgemin_hf.recipe.context import Context
-from edgemin_hf.recipe.fingerprint import metric_inputs, model_inputs
+from edgemin_hf.recipe.fingerprint import metric_inputs, model_inputs, student_inputs
 from edgemin_hf.recipe.plan import make_plan
+from edgemin_hf.recipe.schema import Student
 from edgemin_hf.recipe.yaml_file import load_recipe
 from edgemin_hf.tasks import TextClassification
 from tests.helpers.recipes import only, put, write_recipe
@@ -128,3 +129,10 @@ def test_a_metric_of_ones_own_counts_by_its_content(tmp_path):
         assert len(first) == 1
         assert inputs(name) != first
     assert inputs("someone/score") == metric_inputs(TextClassification("a.csv", "b.csv"), tmp_path) == []
+
+
+def test_a_student_of_before_dropout_was_a_setting_is_the_same(place):
+    recipe, settings = load_recipe(write_recipe(place))
+    context = Context(recipe, settings, place, place / "run")
+    assert "dropout" not in student_inputs(context, Student(num_hidden_layers=2))
+    assert student_inputs(context, Student(dropout=0.0))["dropout"] == 0.0
