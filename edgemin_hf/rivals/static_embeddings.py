@@ -33,6 +33,9 @@ def static_embeddings(given: Given, folder: Path) -> list[Made]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = StaticModelForClassification.from_static_model(model=distill(str(given.encoder), pca_dims=_DIMENSIONS))
+        if given.labels.ndim > 1:
+            # Of many labels none is likely at first: the share of texts that are right stays 0, and would stop it there.
+            model.val_metric, model.early_stopping_direction = "val_loss", "min"
         train, validation = (_by_name(labels) for labels in (given.labels, given.validation_labels))
         model.fit(joined(given.train), train, X_val=joined(given.validation), y_val=validation, device="cpu")
         pipeline, names = model.to_pipeline(), [int(name) for name in model.classes_]
