@@ -34,7 +34,7 @@ def static_embeddings(given: Given, folder: Path) -> list[Made]:
         warnings.simplefilter("ignore")
         model = StaticModelForClassification.from_static_model(model=distill(str(given.encoder), pca_dims=_DIMENSIONS))
         if given.labels.ndim > 1:
-            # Of many labels none is likely at first: the share of texts that are right stays 0, and would stop it there.
+            # Of many labels none is likely at first: the share of right texts stays 0, and would stop it there.
             model.val_metric, model.early_stopping_direction = "val_loss", "min"
         train, validation = (_by_name(labels) for labels in (given.labels, given.validation_labels))
         model.fit(joined(given.train), train, X_val=joined(given.validation), y_val=validation, device="cpu")

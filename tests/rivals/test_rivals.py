@@ -90,13 +90,21 @@ def test_static_embeddings_learn(given, tmp_path):
 
 
 @pytest.mark.long
-def test_static_embeddings_learn_sets(given, tmp_path):
-    pytest.importorskip("model2vec.train")
+def test_static_embeddings_learn_sets_until_the_loss_rises(given, tmp_path, monkeypatch):
+    kind = pytest.importorskip("model2vec.train").StaticModelForClassification
+    fit, watched = kind.fit, []
+
+    def watched_fit(model, *args, **kwargs):
+        watched.append((model.val_metric, model.early_stopping_direction))
+        return fit(model, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "fit", watched_fit)
     given, labels = given
     sets = [np.stack([truth, 1 - truth], axis=-1) for truth in (given.labels, given.validation_labels)]
     task = MultiLabel(*TABLES, max_length=24)
     [made] = RIVALS["static_embeddings"](replace(given, task=task, labels=sets[0], validation_labels=sets[1]), tmp_path)
     assert (task.predictions(made.scores) == np.stack([labels, 1 - labels], axis=-1)).mean() > 0.8
+    assert watched == [("val_loss", "min")]  # of many labels the share of right texts is 0 for too long
 
 
 def test_two_labels_have_a_score_each_and_sets_a_plane_each():
