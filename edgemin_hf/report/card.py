@@ -187,6 +187,7 @@ def _measured(benchmark: Benchmark) -> dict[str, object]:
         "conditions": conditions(benchmark),
         "baseline": any((row.model, row.precision) == ("teacher", "int8") for row in benchmark.rows),
         "processor": _processor(benchmark.environment),
+        "exact_sums": _saturates(benchmark.environment),
     }
 
 
@@ -255,11 +256,12 @@ def _eval_results(row: BenchmarkRow, task: str, dataset: str, test_set: str) -> 
 
 
 def _processor(environment: Environment) -> str:
-    if environment.vnni:
-        return f"{environment.cpu}, with VNNI"
-    on_x86 = environment.cpu_capability.startswith("AVX")  # whose kernels then saturate, unless they are told not to
-    slower = "; products of 8-bit weights, such as the teacher's INT8, are added exactly there, which takes longer"
-    return f"{environment.cpu}, without VNNI{slower if on_x86 else ''}"
+    return f"{environment.cpu}, {'with' if environment.vnni else 'without'} VNNI"
+
+
+def _saturates(environment: Environment) -> bool:
+    """Return whether kernels were told to add products of 8 bits exactly: those of x86 without VNNI."""
+    return environment.cpu_capability.startswith("AVX") and not environment.vnni
 
 
 def _fenced(text: str, language: str) -> str:
