@@ -24,10 +24,9 @@ from edgemin_hf.modeling.encoder import Encoder
 from edgemin_hf.neural_compressor.guest import importing_inc, write_inc_config
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.native import (
-    ALL_BITS,
-    SEVEN_BITS,
     FakeQuantLinear,
     fake_quantized_linears,
+    linear_integers,
     prepare_embeddings,
 )
 from edgemin_hf.quantization.precision import precisions
@@ -54,7 +53,7 @@ class IncLinear(FakeQuantLinear):
         self.momentum = momentum
         self.observing = True
         self.register_parameter("range_factors", None)
-        self.weight_integers = SEVEN_BITS if reduce_range else ALL_BITS
+        self.weight_integers = linear_integers(reduce_range)
         least, largest = self.weight_integers
         # INC narrows inputs to 7 bits where the processor that trains lacks VNNI; the one that will run it counts, and
         # 7 bits of the weights serve as well.

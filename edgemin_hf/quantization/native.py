@@ -142,6 +142,11 @@ class FakeQuantEmbedding(nn.Embedding):
         return fake_quantize_rows(rows, integers=self.weight_integers)
 
 
+def linear_integers(reduce_range: bool) -> tuple[int, int]:
+    """Return the least and the largest integer of INT8 weights, of 7 bits or of 8."""
+    return SEVEN_BITS if reduce_range else ALL_BITS
+
+
 def input_grid(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale (float32) and the zero point (int32) of a uint8 grid over a range that holds 0."""
     scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
@@ -227,7 +232,7 @@ def _linear_in(precision: Precision, linear: nn.Linear, config: QuantizationConf
     if precision == "int8":
         if not isinstance(linear, FakeQuantLinear):  # else it keeps its range
             linear = FakeQuantLinear(linear, config.range_momentum)
-        linear.weight_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+        linear.weight_integers = linear_integers(config.reduce_range)
         return linear
     return plain_linear(linear) if isinstance(linear, FakeQuantLinear | FakeInt4Linear) else linear
 

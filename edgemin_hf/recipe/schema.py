@@ -141,7 +141,7 @@ class Student:
         head: What its classifier reads: "cls", "mean" (of the tokens), or with "auto" what the teacher's does, or what
             the checkpoint was made for.
         dropout: The probability of dropout in its training, wherever the model has it; None is the teacher's, or with
-            `model_type` the family's own. 0 saves the random numbers, a sixth of a small student's training on a CPU.
+            `model_type` the family's own. 0 saves the random numbers, a sixth of a small student's step on two cores.
     """
 
     checkpoint: str | None = None
@@ -156,7 +156,7 @@ class Student:
     max_position_embeddings: int | None = None
     initialization: Initialization = "slice"
     head: Literal["auto", "cls", "mean"] = "auto"
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         given = [name for name, value in student_shape(self).items() if value is not None and name != "head"]

@@ -27,7 +27,7 @@ from edgemin_hf.modeling.hooks import Inputs, PartialForward, hooked
 from edgemin_hf.quantization.config import QuantizationConfig
 from edgemin_hf.quantization.int4 import FakeInt4Linear
 from edgemin_hf.quantization.integer import quantized_weights
-from edgemin_hf.quantization.native import ALL_BITS, SEVEN_BITS, FakeQuantEmbedding, FakeQuantLinear
+from edgemin_hf.quantization.native import FakeQuantEmbedding, FakeQuantLinear, linear_integers
 from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.sensitivity.kept import Kept
 from edgemin_hf.sensitivity.outputs import Batch, divergence, inputs_of, kept_of, logits_of, rows_of
@@ -218,18 +218,18 @@ def _candidates(model: PreTrainedModel, calibration: Sequence[Batch], config: Qu
     names = {module: name for name, module in model.named_modules()}
     starts, quantizable = _first_layers(encoder), precisions(model, QuantizationConfig())
     with_ranges = _calibrated(model, [linear for _, _, linear in encoder.linears()], calibration)
-    linear_integers = SEVEN_BITS if config.reduce_range else ALL_BITS
+    integers = linear_integers(config.reduce_range)
     decoded = {id(linear.weight) for linear in with_ranges}
     candidates = []
     for parent, child, module in (*encoder.embeddings(), *encoder.linears()):
         forms: dict[Precision, nn.Module] = {}
         if isinstance(module, nn.Linear):
             forms = {"int8": with_ranges[module], "int4": FakeInt4Linear(module, group_size)}
-            with_ranges[module].weight_integers = linear_integers
+            with_ranges[module].weight_integers = integers
         elif module in quantizable:
             rows = FakeQuantEmbedding(module)
             if id(module.weight) in decoded:  # tied to a decoder, it is stored once, on the decoder's grid
-                rows.weight_integers = linear_integers
+                rows.weight_integers = integers
             forms["int8"] = rows
             if module.embedding_dim % 2 == 0:  # others can't be packed
                 forms["int4"] = FakeQuantEmbedding(module, group_size)
