@@ -17,6 +17,8 @@ from edgemin_hf.modeling.weights import is_head
 
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4)
 """Weights of the squared coefficients of scaled features, of which validation takes the best."""
+_LEAST_DEVIATION = 1e-3
+"""Of features, as a part of their size. What varies less is the rounding of float32, which must not pass for features."""
 _ITERATIONS = 100
 _NO_LABEL = -100
 """The label of a token that does not count."""
@@ -88,7 +90,8 @@ def fit_linear(features: Tensor, labels: Tensor, loss: Loss, outputs: int, penal
     """
     mean = features.mean(0)
     rows = features - mean
-    scale = rows.square().mean().sqrt().clamp(min=1e-6)
+    size, deviation = (some.square().mean().sqrt() for some in (features, rows))
+    scale = torch.maximum(deviation, _LEAST_DEVIATION * size).clamp(min=torch.finfo(features.dtype).tiny)
     rows = rows / scale
     weight = torch.zeros(outputs, rows.shape[1], requires_grad=True)
     bias = torch.zeros(outputs, requires_grad=True)

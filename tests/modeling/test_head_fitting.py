@@ -37,6 +37,16 @@ def test_a_feature_that_hardly_varies_gets_no_weight():
     torch.testing.assert_close(rounded @ weight.T + bias, features @ weight.T + bias, atol=0.1, rtol=0)
 
 
+def test_rows_that_differ_by_rounding_alone_are_alike():
+    """The last rows of a product may be rounded otherwise than those before: that tells nothing of their label."""
+    features = torch.full((11, 6), 0.7)
+    features[-1] += 3e-7
+    labels = torch.tensor([0] * 10 + [1])
+    weight, bias = fit_linear(features, labels, TextClassification.hard_loss, 2, penalty=3e-4)
+    shares = (features @ weight.T + bias).softmax(-1)[:, 1]
+    torch.testing.assert_close(shares, torch.full((11,), 1 / 11), atol=0.01, rtol=0)
+
+
 def test_scores_are_fitted_by_least_squares():
     features, _ = blobs()
     scores = features @ torch.arange(1.0, 7.0) - 3
