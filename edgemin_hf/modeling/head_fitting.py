@@ -18,7 +18,7 @@ from edgemin_hf.modeling.weights import is_head
 PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4)
 """Weights of the squared coefficients of scaled features, of which validation takes the best."""
 _LEAST_DEVIATION = 1e-3
-"""Of features, as a part of their size. What varies less is the rounding of float32, which must not pass for features."""
+"""Of features, as a part of their size: what varies less is the rounding of float32, which tells nothing."""
 _ITERATIONS = 100
 _NO_LABEL = -100
 """The label of a token that does not count."""

@@ -6,8 +6,10 @@ import gc
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from accelerate.utils import parse_flag_from_env
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel, set_seed
 
@@ -22,6 +24,7 @@ from edgemin_hf.recipe.search.learning_rate import epochs_of_search, search_lear
 from edgemin_hf.recipe.stages.head_first import HeadFirst
 from edgemin_hf.recipe.train import Parts
 from edgemin_hf.recipe.training_arguments import check_rest
+from edgemin_hf.training.wise_ft import WiseFT
 
 
 @dataclass(config=STRICT)
@@ -32,6 +35,9 @@ class Finetune(HeadFirst):
 
     Attributes:
         tune: Whether a few learning rates, and more epochs, are tried, and the best model on the validation rows kept.
+        wise_ft_alpha: Let the teacher end between the weights that training began with, its head fitted, and those that
+            it came to: the share of the latter, above 0 and below 1. 0.5 is the advice of WiSE-FT (arXiv 2109.01903);
+            None is fine-tuning as usual.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Finetune
@@ -41,6 +47,7 @@ class Finetune(HeadFirst):
 
     stage: Literal["finetune"] = "finetune"
     tune: bool = False
+    wise_ft_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     own_folder: ClassVar[str] = "teacher"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
@@ -52,14 +59,30 @@ class Finetune(HeadFirst):
             raise ValueError(f"max_steps: {self.max_steps} beside tune: true; allowed: -1, since it tries epochs")
         if self.max_steps == 0 and not self.fit_head:
             raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
+        if self.wise_ft_alpha is not None and not (self.fit_head and self.max_steps):
+            other = "fit_head: false" if self.max_steps else "max_steps: 0"
+            raise ValueError(f"wise_ft_alpha: {self.wise_ft_alpha} with {other}; allowed: None")
         check_rest(Finetune, self)
 
+    def settings(self) -> dict[str, object]:
+        """Return its settings. See `Stage.settings`."""
+        settings = super().settings()
+        if self.wise_ft_alpha is None:
+            del settings["wise_ft_alpha"]  # earlier versions had no such setting
+        return settings
+
     def check(self, context: Context) -> None:
-        """Check its arguments, and that there are labels to learn."""
+        """Check its arguments, that there are labels to learn, and that a model of two can be made."""
         if not context.task.learns_labels:
             raise ValueError(
                 f"stage: finetune for {context.task.type}, which has no labels; allowed: without this stage"
             )
+        if self.wise_ft_alpha is not None:
+            told = f"wise_ft_alpha: {self.wise_ft_alpha}"
+            if not context.task.fits_head:
+                raise ValueError(f"{told} for {context.task.type}, whose head is not fitted alone; allowed: None")
+            if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+                raise ValueError(f"{told} under FSDP, where no process has a whole model; allowed: None")
         super().check(context)
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
@@ -92,6 +115,8 @@ class Finetune(HeadFirst):
         metrics = partial(context.task.compute_metrics, rows=validation)
         tokenizer, task = context.teacher_tokenizer, context.task
         collator, callbacks = task.collation(tokenizer, context.recipe.seed) or (None, [])
+        if self.wise_ft_alpha is not None:
+            callbacks = [*callbacks, WiseFT(self.wise_ft_alpha)]
         parts = Parts(
             model,
             tokenizer,
