@@ -21,7 +21,7 @@ from .pruning import prune_vocabulary as prune_vocabulary
 from .quantization import QuantizationConfig as QuantizationConfig
 from .quantization import load_quantized as load_quantized
 from .training import DistillationTrainer as DistillationTrainer
-from .training import WiseFT as WiseFT
+from .training import WeightAveraging as WeightAveraging
 from .training import prune as prune
 from .training import quantize as quantize
 from .utils import EdgeminConfig as EdgeminConfig

@@ -116,7 +116,7 @@ def make_trainer(context: Context, stage: TrainingSettings, work: Path, parts: P
             data_collator=parts.collator or PaddingCollator(parts.tokenizer),
             compute_metrics=parts.compute_metrics,
             preprocess_logits_for_metrics=parts.condensed,
-            callbacks=[*saving, *telling, *stopping, *parts.callbacks],
+            callbacks=[*parts.callbacks, *saving, *telling, *stopping],  # a checkpoint is marked when all wrote theirs
         )
     except ValueError as error:  # such as how positions are scored
         raise RecipeError(f"{stage.name}: {error}") from error

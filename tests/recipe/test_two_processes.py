@@ -55,13 +55,13 @@ def write_recipes(root, processes, tokenizer):
     def change(recipe):
         recipe["stages"] = stages(processes, "finetune")
 
-    half_way = stages(processes)
-    half_way[0] = {**half_way[0], "wise_ft_alpha": 0.5}
+    averaged = stages(processes)
+    averaged[0] = {**averaged[0], "average_weights": True}
     recipe = vector_recipe(vectors, tokenizer, change)
     config = vectors / "teacher/config.json"
     config.write_text(json.dumps(read_json(config) | STILL))
     return [
-        recipe_of(tagged, "run", half_way),
+        recipe_of(tagged, "run", averaged),
         question_recipe(asked, stages=stages(processes), metric="squad_v2"),
         Path(recipe),
         word_recipe(write_words(words, tokenizer, **STILL), stages=stages(processes), mask_probability=0.3),

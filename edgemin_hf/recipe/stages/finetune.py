@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from accelerate.utils import parse_flag_from_env
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from transformers import PreTrainedModel, set_seed
 
@@ -24,7 +24,7 @@ from edgemin_hf.recipe.search.learning_rate import epochs_of_search, search_lear
 from edgemin_hf.recipe.stages.head_first import HeadFirst
 from edgemin_hf.recipe.train import Parts
 from edgemin_hf.recipe.training_arguments import check_rest
-from edgemin_hf.training.wise_ft import WiseFT
+from edgemin_hf.training.weight_averaging import WeightAveraging
 
 
 @dataclass(config=STRICT)
@@ -35,9 +35,8 @@ class Finetune(HeadFirst):
 
     Attributes:
         tune: Whether a few learning rates, and more epochs, are tried, and the best model on the validation rows kept.
-        wise_ft_alpha: Let the teacher end between the weights that training began with, its head fitted, and those that
-            it came to: the share of the latter, above 0 and below 1. 0.5 is the advice of WiSE-FT (arXiv 2109.01903);
-            None is fine-tuning as usual.
+        average_weights: Whether the teacher has the mean of the weights of all steps (SWA, arXiv 1803.05407), which
+            goes with `training_arguments: {lr_scheduler_type: constant_with_warmup}`; not beside `best_model`.
 
     Example:
         >>> from edgemin_hf.recipe.stages import Finetune
@@ -47,7 +46,7 @@ class Finetune(HeadFirst):
 
     stage: Literal["finetune"] = "finetune"
     tune: bool = False
-    wise_ft_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    average_weights: bool = False
     own_folder: ClassVar[str] = "teacher"
     needs: ClassVar[tuple[Product, ...]] = (Product.TASK, Product.MODEL)
     leaves: ClassVar[tuple[Product, ...]] = (Product.TEACHER,)
@@ -59,30 +58,30 @@ class Finetune(HeadFirst):
             raise ValueError(f"max_steps: {self.max_steps} beside tune: true; allowed: -1, since it tries epochs")
         if self.max_steps == 0 and not self.fit_head:
             raise ValueError("max_steps: 0 with fit_head: false; allowed: 1 or more, or fit_head: true")
-        if self.wise_ft_alpha is not None and not (self.fit_head and self.max_steps):
-            other = "fit_head: false" if self.max_steps else "max_steps: 0"
-            raise ValueError(f"wise_ft_alpha: {self.wise_ft_alpha} with {other}; allowed: None")
+        for name, refused in (("max_steps", 0), ("fit_head", False), ("best_model", True)):
+            if self.average_weights and getattr(self, name) == refused:
+                raise ValueError(f"average_weights: true with {name}: {json.dumps(refused)}; allowed: false")
         check_rest(Finetune, self)
 
     def settings(self) -> dict[str, object]:
         """Return its settings. See `Stage.settings`."""
         settings = super().settings()
-        if self.wise_ft_alpha is None:
-            del settings["wise_ft_alpha"]  # earlier versions had no such setting
+        if not self.average_weights:
+            del settings["average_weights"]  # earlier versions had no such setting
         return settings
 
     def check(self, context: Context) -> None:
-        """Check its arguments, that there are labels to learn, and that a model of two can be made."""
+        """Check its arguments, that there are labels to learn, and that weights that are to be averaged can be."""
         if not context.task.learns_labels:
             raise ValueError(
                 f"stage: finetune for {context.task.type}, which has no labels; allowed: without this stage"
             )
-        if self.wise_ft_alpha is not None:
-            told = f"wise_ft_alpha: {self.wise_ft_alpha}"
-            if not context.task.fits_head:
-                raise ValueError(f"{told} for {context.task.type}, whose head is not fitted alone; allowed: None")
-            if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-                raise ValueError(f"{told} under FSDP, where no process has a whole model; allowed: None")
+        if self.average_weights and not context.task.fits_head:
+            raise ValueError(
+                f"average_weights: true for {context.task.type}, whose head is not fitted first; allowed: false"
+            )
+        if self.average_weights and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            raise ValueError("average_weights: true under FSDP, where no process has a whole model; allowed: false")
         super().check(context)
 
     def run(self, context: Context, folder: Path, work: Path) -> Outcome:
@@ -115,8 +114,8 @@ class Finetune(HeadFirst):
         metrics = partial(context.task.compute_metrics, rows=validation)
         tokenizer, task = context.teacher_tokenizer, context.task
         collator, callbacks = task.collation(tokenizer, context.recipe.seed) or (None, [])
-        if self.wise_ft_alpha is not None:
-            callbacks = [*callbacks, WiseFT(self.wise_ft_alpha)]
+        if self.average_weights:
+            callbacks = [*callbacks, WeightAveraging()]
         parts = Parts(
             model,
             tokenizer,
