@@ -226,6 +226,7 @@ def test_bad_rows_are_one_line(root, tmp_path, capsys, changed, message):
     ("task.unlabelled_files=[bare.jsonl]", "task.unlabelled_files: column 'context' of .*bare.jsonl"),
     ("task.unlabelled_files=[blank.jsonl]", "task.unlabelled_files: ' ' as question in row 2 of .*l; exp"),
     ("finetune.max_steps=0", "finetune.max_steps: 0 for question_answering, whose head is not fitted alone"),
+    ("finetune.average_weights=true", "average_weights: true for question_answering, whose head is not fitted first"),
 ])  # fmt: skip
 def test_bad_settings_and_tables_are_one_line(root, tmp_path, capsys, setting, message):
     (tmp_path / "teacher").symlink_to(root / "teacher")
