@@ -131,6 +131,7 @@ def train(
     metric: str,
     *,
     prepare: Callable[[bool], Outcome] = lambda resumed: Outcome(),
+    finish: Callable[[], tuple[str, ...]] = tuple,
     write_beside: Callable[[Path], None] = lambda folder: None,
 ) -> Outcome:
     """Train from the last complete checkpoint if there is one, and write the model.
@@ -142,6 +143,7 @@ def train(
         metric: What validation measures.
         prepare: What is to be done between the first validation and the first step; it is told whether a checkpoint
             brings a student for which that was done, and returns what is worth remembering.
+        finish: What is to be done between the last step and the last validation; it returns notes.
         write_beside: Writes more files beside the model.
 
     Returns:
@@ -159,7 +161,7 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
         trainer.prepare()
-    notes = (*outcome.notes, *_stopped_early(trainer))
+    notes = (*outcome.notes, *_stopped_early(trainer), *finish())
     after = trainer.evaluate()[f"eval_{metric}"]
     if PartialState().is_main_process:
         with atomic_folder(folder) as partial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from edgemin_hf.benchmark.whole_call import measure_calls
 from edgemin_hf.rivals.base import Call, Given, Made, Maker
 from edgemin_hf.runtime.one_call import Call as AnyCall
 from edgemin_hf.tasks.metrics import Answers, difference
+from edgemin_hf.tasks.text_classification import TextClassification
 from edgemin_hf.utils.records import Record
 
 
@@ -89,9 +90,21 @@ def make_rivals(makers: Mapping[str, Maker], given: Given, folder: Path) -> list
     for name, make in makers.items():
         (folder / name).mkdir()
         start = time.perf_counter()
-        found = make(given, folder / name)
+        found = [_shifted(rival, given) for rival in make(given, folder / name)]
         made += [(rival, time.perf_counter() - start) for rival in found]
     return made
+
+
+def _shifted(rival: Made, given: Given) -> Made:
+    """Return a rival that says of a text that it is out of scope as readily as validation says, as the student does."""
+    task = given.task
+    if not isinstance(task, TextClassification) or task.out_of_scope_label is None:
+        return rival
+    label = given.label_ids[task.out_of_scope_label]
+    held_out = np.concatenate([rival.call(text) for text in given.validation])
+    scores = np.array(rival.scores)
+    scores[:, label] += task.out_of_scope_shift(held_out, given.validation_labels, label)
+    return replace(rival, scores=scores)
 
 
 def compare(

@@ -15,7 +15,7 @@ from edgemin_hf.utils.records import Json
 ROWS = "rows"
 """Their folder in that of a run."""
 _TASK = "task.json"
-_LATER = ("stratify", "class_weights", "label_smoothing")
+_LATER = ("stratify", "class_weights", "label_smoothing", "out_of_scope_label")
 """Settings of tasks that earlier versions did not have: where they hold their defaults, nothing is another."""
 
 
@@ -39,7 +39,7 @@ def task_settings(task: TableTask) -> dict[str, object]:
     defaults = {field.name: field.default for field in fields(task)}
     of_rows = {name for name in settings if name.endswith(("_file", "_files", "_split"))}
     left_out = {*of_rows, "dataset", "dataset_config", "revision", "further_tests"}
-    left_out |= {name for name in _LATER if settings[name] == defaults[name]}
+    left_out |= {name for name in _LATER if name in settings and settings[name] == defaults[name]}
     return {name: value for name, value in settings.items() if name not in left_out}
 
 

@@ -35,6 +35,9 @@ class TextClassification(TextTask):
         label_column: Name of the column that holds the label, by name.
         metric: accuracy, f1, precision, recall (of the second of two labels, of a `pos_label`, or an `average` of all)
             or matthews_correlation.
+        out_of_scope_label: Label of what is none of the others. It has few rows for all that it stands for, so a
+            training leaves it to nearly none: each stage that trains on the task ends by shifting its logit by what is
+            best for the validation rows' metric, and rivals have the same. None shifts nothing.
 
     Example:
         >>> import numpy as np
@@ -45,6 +48,7 @@ class TextClassification(TextTask):
     """
 
     type: Literal["text_classification"] = "text_classification"
+    out_of_scope_label: str | None = None
 
     problem_type: ClassVar[ProblemType] = "single_label_classification"
     answer: ClassVar[Answer] = "label"
@@ -76,6 +80,9 @@ class TextClassification(TextTask):
         names = [known[number] for number in sorted(set(self.classes(table)))]
         if len(names) < 2 and not teacher:
             raise ValueError(f"label_column: {names[0]!r} in every row of {field}; expected: two or more labels")
+        if self.out_of_scope_label is not None and self.out_of_scope_label not in (teacher or known):
+            allowed = "one of the teacher's labels" if teacher else f"a label of {field}"
+            raise ValueError(f"out_of_scope_label: {self.out_of_scope_label!r}; expected: {allowed}")
         if len(table) >= _FEW and len(names) > len(table) / 2:
             raise ValueError(
                 f"label_column: {len(names)} labels in {len(table)} rows of {field}; expected: labels that several "
@@ -98,6 +105,35 @@ class TextClassification(TextTask):
         """Return the number of the likeliest label, from their logits (labels,)."""
         likeliest: NDArray[np.int64] = np.asarray(outputs).argmax(axis=-1)
         return likeliest
+
+    def out_of_scope_shift(self, logits: NDArray[np.float32], labels: Answers, out_of_scope: int) -> float:
+        """Choose what is to be added to the logit of what is out of scope: the metric that decides is then best.
+
+        With it the label is given where no other logit is ahead by more: a threshold, as of Larson et al. 2019 (arXiv
+        1909.02027), but in the bias of a head, so that whatever runs the model has it.
+
+        Args:
+            logits: Logits of validation rows (rows, labels).
+            labels: The numbers of their labels (rows,).
+            out_of_scope: Number of the label.
+
+        Returns:
+            The shift, halfway between two rows' leads; of equally good ones that closest to 0. Without rows of the
+            label 0.
+        """
+        others = np.array(logits, dtype=np.float64)
+        others[:, out_of_scope] = -np.inf
+        second, leads = others.argmax(axis=1), others.max(axis=1) - np.asarray(logits)[:, out_of_scope]
+        order = np.argsort(leads)
+        own = np.asarray(labels)[order] == out_of_scope
+        if not own.any():
+            return 0.0
+        # Between a row of the label and the next that is none; above the last, where that is one.
+        steps = np.append(leads[order], leads.max() + 2.0)
+        ends = np.flatnonzero(own & ~np.append(own[1:], False))
+        shifts: list[float] = [0.0, *sorted(((steps[ends] + steps[ends + 1]) / 2).tolist(), key=abs)]
+        sign = 1 if self.metrics[0].greater_is_better else -1
+        return max(shifts, key=lambda shift: sign * self.value(labels, np.where(leads < shift, out_of_scope, second)))
 
     @staticmethod
     def hard_loss(

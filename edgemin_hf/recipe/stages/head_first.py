@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from edgemin_hf.data.drawing import drawn, within_tokens
 from edgemin_hf.modeling.head_fitting import fit_head, frozen_features
 from edgemin_hf.recipe.context import Context
+from edgemin_hf.recipe.out_of_scope import check_out_of_scope, shift_out_of_scope
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Positive
 from edgemin_hf.recipe.stages.training import TrainingStage
@@ -46,6 +48,7 @@ class HeadFirst(TrainingStage):
     def check(self, context: Context) -> None:
         """Check its arguments, and that it trains more than a head where the task's is not fitted alone."""
         super().check(context)
+        check_out_of_scope(context)
         if self.max_steps == 0 and not context.task.fits_head:
             raise ValueError(
                 f"max_steps: 0 for {context.task.type}, whose head is not fitted alone; allowed: 1 or more"
@@ -77,4 +80,5 @@ class HeadFirst(TrainingStage):
                 write_atomic(told, note)
             return Outcome(notes=(note,))
 
-        return train(self, trainer, folder, self.metric(context), prepare=prepare)
+        finish = partial(shift_out_of_scope, context, trainer, parts.validation)
+        return train(self, trainer, folder, self.metric(context), prepare=prepare, finish=finish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -31,6 +32,7 @@ from edgemin_hf.quantization.precision import precisions
 from edgemin_hf.quantization.reconstruction import ReconstructionConfig, reconstruct
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.recipe.estimate import Work, flops_per_token
+from edgemin_hf.recipe.out_of_scope import check_out_of_scope, shift_out_of_scope
 from edgemin_hf.recipe.outcome import Outcome
 from edgemin_hf.recipe.schema import STRICT, Product, RecipeError
 from edgemin_hf.recipe.search.precisions import choose_precisions
@@ -121,6 +123,7 @@ class Quantize(TaskStage, QuantizationConfig):
     def check(self, context: Context) -> None:
         """Check that the student can be quantised so, and pruned in the same training."""
         super().check(context)
+        check_out_of_scope(context, self.provider)
         if self.provider == "inc":
             if context.recipe.precision == "bf16":
                 raise RecipeError(
@@ -178,7 +181,16 @@ class Quantize(TaskStage, QuantizationConfig):
         def prepare(resumed: bool) -> Outcome:
             return Outcome() if self.reconstruction is None else self._reconstruct(context, trainer, work, resumed)
 
-        return train(self, trainer, folder, context.task.metric_name, prepare=prepare, write_beside=write_beside)
+        finish = partial(shift_out_of_scope, context, trainer, trainer.eval_dataset)
+        return train(
+            self,
+            trainer,
+            folder,
+            context.task.metric_name,
+            prepare=prepare,
+            finish=finish,
+            write_beside=write_beside,
+        )
 
     def _quantize_by_inc(self, trainer: DistillationTrainer) -> object:
         """Quantise the trainer's student by Neural Compressor; return what that was asked for.
