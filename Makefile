@@ -52,7 +52,7 @@ install: $(VENV)/.installed-quickstart $(OWNERS) $(RIVALS)  ## Make .venv and in
 # The rival that the second set of packages can't make, which the recipe names.
 ON_5 := --set 'rivals.rivals=[bag_of_words]'
 
-quickstart: install  ## From a real teacher to a measured edge model and its edition for one domain (45 minutes on two cores)
+quickstart: install  ## From a real teacher to a measured edge model and its edition for one domain (about an hour on two cores)
 	$(BIN)/edgemin run recipes/quickstart.yaml
 	$(BIN)/edgemin run recipes/quickstart-domain.yaml $(if $(STACK),$(ON_5))
 

@@ -18,12 +18,16 @@ from edgemin_hf.rivals.graphs import made_of_graph
 
 
 def training_on_labels(context: Context) -> TaskDistill:
-    """Return the training of a new student: with the arguments of the recipe's first training on the task."""
+    """Return the training of a new student: with the arguments of the recipe's first training on the task.
+
+    But for its schedule: a rate that is constant there falls in a later stage, which this one does not have.
+    """
     trained = (stage for stage in context.recipe.stages if isinstance(stage, TaskStage) and stage.max_steps)
     like = next(trained, TaskDistill())
     if not isinstance(like, TaskDistill):
         like = TaskDistill(**{part.name: getattr(like, part.name) for part in fields(Training)})
-    training = replace(like, soft_weight=0.0, hard_weight=1.0, also=[])
+    arguments = {name: value for name, value in like.training_arguments.items() if name != "lr_scheduler_type"}
+    training = replace(like, soft_weight=0.0, hard_weight=1.0, also=[], training_arguments=arguments)
     training.name = "rivals.labels_alone"  # which no stage of a recipe can have: nothing was before it
     return training
 
