@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 
-from edgemin_hf.modeling.head_fitting import last_linear
-from edgemin_hf.modeling.hooks import filter_forward_inputs
+from edgemin_hf.modeling.head_fitting import frozen_features, last_linear
 from edgemin_hf.recipe.context import Context
 from edgemin_hf.tasks.text_classification import TextClassification
 from edgemin_hf.training.row_trainer import RowTrainer
@@ -41,13 +39,8 @@ def shift_out_of_scope(context: Context, trainer: RowTrainer, validation: Datase
     task, model = context.task, trainer.model
     if not isinstance(task, TextClassification) or task.out_of_scope_label is None:
         return ()
-    logits, labels = [], []
-    model.eval()
-    for batch in trainer.batches_of(validation):
-        inputs = {name: value for name, value in filter_forward_inputs(model, batch).items() if name != "labels"}
-        logits.append(model(**inputs).logits.float().cpu().numpy())
-        labels.append(batch["labels"].cpu().numpy())
-    label = context.label_ids[task.out_of_scope_label]
-    shift = task.out_of_scope_shift(np.concatenate(logits), np.concatenate(labels), label)
-    last_linear(model).bias[label] += shift
+    head, label = last_linear(model.eval()), context.label_ids[task.out_of_scope_label]
+    features, labels = frozen_features(model, trainer.batches_of(validation))
+    shift = task.out_of_scope_shift(head(features.to(model.device)).cpu().numpy(), labels.numpy(), label)
+    head.bias[label] += shift
     return (f"logit of {task.out_of_scope_label} shifted by {shift:+.2f}",)

@@ -126,8 +126,6 @@ class TextClassification(TextTask):
         second, leads = others.argmax(axis=1), others.max(axis=1) - np.asarray(logits)[:, out_of_scope]
         order = np.argsort(leads)
         own = np.asarray(labels)[order] == out_of_scope
-        if not own.any():
-            return 0.0
         # Between a row of the label and the next that is none; above the last, where that is one.
         steps = np.append(leads[order], leads.max() + 2.0)
         ends = np.flatnonzero(own & ~np.append(own[1:], False))

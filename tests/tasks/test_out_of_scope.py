@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from edgemin_hf.cli import main
@@ -65,6 +66,14 @@ def test_the_metric_that_decides_chooses():
     f1 = TextClassification("train.csv", "test.csv", metric={"name": "f1", "average": "macro"})
     assert TASK.out_of_scope_shift(logits, truth, OTHER) == 0.0
     assert f1.out_of_scope_shift(logits, truth, OTHER) == 5.0
+
+
+def test_a_fine_tuned_teacher_must_know_it():
+    table = Dataset.from_dict({"text": ["a", "b"], "label": ["yes", "oos"]})
+    task = TextClassification("train.csv", "test.csv", out_of_scope_label="oos")
+    task.check_training(table, {"yes": 0, "oos": 1})
+    with pytest.raises(ValueError, match="out_of_scope_label: 'oos'; expected: one of the teacher's labels"):
+        task.check_training(table, {"yes": 0, "no": 1})
 
 
 def test_rivals_are_shifted_too(tmp_path):

@@ -26,7 +26,9 @@ def training_on_labels(context: Context) -> TaskDistill:
     like = next(trained, TaskDistill())
     if not isinstance(like, TaskDistill):
         like = TaskDistill(**{part.name: getattr(like, part.name) for part in fields(Training)})
-    arguments = {name: value for name, value in like.training_arguments.items() if name != "lr_scheduler_type"}
+    arguments = dict(like.training_arguments)
+    if str(arguments.get("lr_scheduler_type")).startswith("constant"):
+        del arguments["lr_scheduler_type"]
     training = replace(like, soft_weight=0.0, hard_weight=1.0, also=[], training_arguments=arguments)
     training.name = "rivals.labels_alone"  # which no stage of a recipe can have: nothing was before it
     return training

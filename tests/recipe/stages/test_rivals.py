@@ -106,11 +106,14 @@ def test_labels_alone_takes_the_arguments_of_any_training_on_the_task(place):
     assert training.freeze_embeddings
 
 
-def test_the_rate_of_labels_alone_falls_where_the_student_s_falls_in_a_later_stage(place):
-    arguments = {"lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0.5}
+@pytest.mark.parametrize(
+    ("schedule", "kept"), [("constant_with_warmup", {}), ("constant", {}), ("cosine", {"lr_scheduler_type": "cosine"})]
+)
+def test_the_rate_of_labels_alone_falls_where_the_student_s_falls_in_a_later_stage(place, schedule, kept):
+    arguments = {"lr_scheduler_type": schedule, "max_grad_norm": 0.5}
     stages = [{"stage": "prune", "head_sparsity": 0.5, "training_arguments": arguments}, {"stage": "quantize"}]
     training = training_on_labels(context_of(place, lambda recipe: recipe.update(stages=stages)))
-    assert training.training_arguments == {"max_grad_norm": 0.5}
+    assert training.training_arguments == {"max_grad_norm": 0.5, **kept}
 
 
 def test_rivals_that_all_come_later_are_one_line_before_the_run(place, capsys):
